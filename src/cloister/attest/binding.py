@@ -1,0 +1,84 @@
+"""What evidence binds: one construction, one label for each use (docs/spec/evidence.md section 2).
+
+    report data = SHA-512(label || lp(part 1) || ... || lp(part n)), lp = 32-bit big-endian length first
+
+folded to the TEE's report-data field: fields of 64 bytes and more carry it zero-padded, shorter ones
+(32 to 63 bytes) carry its first bytes. Shorter fields than 32 bytes are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloister.errors import UsageError
+from cloister.wire import lp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloister.attest.rats import Nonce
+
+__all__ = ["ChannelBinding", "ReleaseBinding", "fold"]
+
+_RELEASE_LABEL = b"cloister/attest/v1"
+_CHANNEL_LABEL = b"cloister/report-data/v1"
+_MIN_FIELD_BYTES = 32
+
+
+def fold(digest: bytes, *, field_bytes: int) -> bytes:
+    """Return ``digest`` (64 bytes) as a report-data field of ``field_bytes`` bytes."""
+    if field_bytes < _MIN_FIELD_BYTES:
+        msg = f"report data: field of {field_bytes} bytes, want at least {_MIN_FIELD_BYTES}"
+        raise UsageError(msg)
+    return digest[:field_bytes].ljust(field_bytes, b"\x00")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseBinding:
+    """What an enclave binds when it asks the custodian for a model key.
+
+    ``custodian`` is the custodian's raw verify key, so that one custodian's challenge is worth
+    nothing at another; ``software`` is the dumped software manifest.
+    """
+
+    nonce: Nonce
+    custodian: bytes
+    instance_pub: bytes
+    kem_pub: bytes
+    software: bytes
+
+    def report_data(self) -> bytes:
+        """Return the 64 bytes to fold into the report."""
+        parts = lp(self.nonce, self.custodian, self.instance_pub, self.kem_pub, self.software)
+        return hashlib.sha512(_RELEASE_LABEL + parts).digest()
+
+    def bound(self) -> Mapping[str, bytes]:
+        """Return the bound values by name."""
+        return {
+            "custodian": self.custodian,
+            "instance_pub": self.instance_pub,
+            "kem_pub": self.kem_pub,
+            "software": self.software,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelBinding:
+    """What an enclave binds for its consumers: the exact bytes of its keyset and device evidence.
+
+    ``nonce`` is the consumer's, or 32 zero bytes in the cached form.
+    """
+
+    nonce: Nonce
+    keyset: bytes
+    devices: bytes
+
+    def report_data(self) -> bytes:
+        """Return the 64 bytes to fold into the report."""
+        return hashlib.sha512(_CHANNEL_LABEL + lp(self.nonce, self.keyset, self.devices)).digest()
+
+    def bound(self) -> Mapping[str, bytes]:
+        """Return the bound values by name."""
+        return {"keyset": self.keyset, "devices": self.devices}

@@ -1,0 +1,1 @@
+"""One file per TEE, behind the Scheme protocol."""

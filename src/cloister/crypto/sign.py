@@ -1,0 +1,192 @@
+"""Signed statements: Ed25519 (RFC 8032) over a DSSE pre-authentication encoding.
+
+Each kind of statement has a label of its own, and the label is part of what is signed (DSSE v1.0
+protocol, section "Signature Definition"), so that a receipt can never be offered as a lease. The
+payload is carried as exact bytes: what was verified is what is parsed.
+
+Not done here: whether a key may speak for somebody; callers pass the keys they trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, NewType, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from cloister.errors import Malformed, Rejected
+from cloister.wire import Fields, dump_b64u, dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["MAX_STATEMENT_BYTES", "KeyId", "Label", "SigningKey", "Statement", "VerifyKey", "pae"]
+
+KeyId = NewType("KeyId", str)
+"""First 16 bytes of SHA-256 over the raw public key, lower-case hex."""
+
+MAX_STATEMENT_BYTES = 1 << 20  # bytes of one dumped statement
+_PREFIX = "application/vnd.cloister."
+_SEED_BYTES = 32
+_SIGNATURE_BYTES = 64
+
+
+class Label(StrEnum):
+    """What kind of statement a signature is for: the DSSE payload type."""
+
+    CHALLENGE = _PREFIX + "challenge+json"
+    ATTEST = _PREFIX + "attest+json"
+    GRANT = _PREFIX + "grant+json"
+    LEASE_REQUEST = _PREFIX + "lease-request+json"
+    LEASE = _PREFIX + "lease+json"
+    REFUSAL = _PREFIX + "refusal+json"
+    CLOSE = _PREFIX + "close+json"
+    ASK = _PREFIX + "ask+json"
+    STATUS = _PREFIX + "status+json"
+    RECEIPT = _PREFIX + "receipt+json"
+    USAGE = _PREFIX + "usage+json"
+    MANIFEST = _PREFIX + "manifest+json"
+    REFERENCE_VALUES = _PREFIX + "reference-values+json"
+    POLICY = _PREFIX + "policy+json"
+    LOAN = _PREFIX + "loan+json"
+    CHECKPOINT = _PREFIX + "checkpoint+json"
+    SIMULATED_EVIDENCE = _PREFIX + "simulated-evidence"
+
+
+def pae(label: Label, payload: bytes) -> bytes:
+    """Return the bytes that are signed: DSSE PAE over label and payload."""
+    kind = label.value.encode("ascii")
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyKey:
+    """An Ed25519 public key, 32 bytes."""
+
+    raw: bytes
+
+    @property
+    def key_id(self) -> KeyId:
+        """The short name of this key."""
+        return KeyId(hashlib.sha256(self.raw).hexdigest()[:32])
+
+    def verify(self, label: Label, payload: bytes, signature: bytes) -> None:
+        """Prove that the owner of this key signed ``payload`` as ``label``.
+
+        Raises ``Rejected`` (``signature_invalid``) otherwise, also for a key that is no point.
+        """
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, pae(label, payload))
+        except (InvalidSignature, ValueError) as exc:
+            raise Rejected.because("signature_invalid", label.value) from exc
+
+    @classmethod
+    def take(cls, fields: Fields, name: str) -> Self:
+        """Return the key in member ``name`` (base64url, 32 bytes)."""
+        return cls(fields.b64u(name, size=_SEED_BYTES))
+
+    def dump(self) -> str:
+        """Return the raw key as base64url."""
+        return dump_b64u(self.raw)
+
+
+class SigningKey:
+    """An Ed25519 private key. It never prints itself."""
+
+    __slots__ = ("_key", "verify_key")
+
+    def __init__(self, seed: bytes | bytearray) -> None:
+        """Take the 32-byte seed of RFC 8032 section 5.1.5. The caller may wipe its copy afterwards."""
+        if len(seed) != _SEED_BYTES:
+            msg = f"signing key: seed is {len(seed)} bytes, want {_SEED_BYTES}"
+            raise Malformed(msg)
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.verify_key = VerifyKey(self._key.public_key().public_bytes_raw())
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Return a fresh key from the operating system's randomness."""
+        return cls(Ed25519PrivateKey.generate().private_bytes_raw())
+
+    @property
+    def key_id(self) -> KeyId:
+        """The short name of the public half."""
+        return self.verify_key.key_id
+
+    def seed(self) -> bytes:
+        """Return the seed, for a vault to wrap. Never log, store or send it."""
+        return self._key.private_bytes_raw()
+
+    def sign(self, label: Label, payload: bytes) -> bytes:
+        """Return the 64-byte signature; deterministic (RFC 8032 section 5.1.6)."""
+        return self._key.sign(pae(label, payload))
+
+    def __repr__(self) -> str:
+        """Show the public name only."""
+        return f"SigningKey({self.key_id})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """A DSSE envelope with one signature, not yet verified.
+
+    ``payload`` may be read only after ``verify``; that is why it is returned from there.
+    """
+
+    label: Label
+    payload: bytes
+    key_id: KeyId
+    signature: bytes
+
+    @classmethod
+    def sign(cls, key: SigningKey, label: Label, payload: bytes) -> Self:
+        """Return ``payload`` signed by ``key``."""
+        return cls(label=label, payload=payload, key_id=key.key_id, signature=key.sign(label, payload))
+
+    def dump(self) -> bytes:
+        """Return the envelope as canonical JSON with the member names of DSSE v1.0."""
+        return dump_json(
+            {
+                "payload": dump_b64u(self.payload),
+                "payloadType": self.label.value,
+                "signatures": [{"keyid": self.key_id, "sig": dump_b64u(self.signature)}],
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes, *, label: Label) -> Self:
+        """Return the envelope of a statement that must be a ``label``.
+
+        Does not check the signature. Raises ``Malformed``; another label is ``Rejected``
+        (``wrong_statement``), for it may be a well-formed statement used out of place.
+        """
+        what = f"{label.name.lower()} statement"
+        fields = Fields.parse(data, what=what, cap=MAX_STATEMENT_BYTES, canonical=True)
+        kind = fields.text("payloadType", cap=128)
+        payload = fields.b64u("payload")
+        signatures = fields.items("signatures", cap=1)
+        fields.end()
+        if len(signatures) != 1:
+            fields.fail("signatures", "want exactly one")
+        entry = Fields(signatures[0], what=f"{what}: signatures")
+        key_id = KeyId(entry.hex("keyid", size=16).hex())
+        signature = entry.b64u("sig", size=_SIGNATURE_BYTES)
+        entry.end()
+        if kind != label.value:
+            raise Rejected.because("wrong_statement", what, got=kind[:80], want=label.value)
+        return cls(label=label, payload=payload, key_id=key_id, signature=signature)
+
+    def verify(self, keys: Iterable[VerifyKey]) -> bytes:
+        """Return the payload once one of ``keys`` is proven to have signed it.
+
+        Raises ``Rejected``: ``unknown_key`` when no key has this id, ``signature_invalid`` when it
+        does not verify.
+        """
+        for key in keys:
+            if key.key_id == self.key_id:
+                key.verify(self.label, self.payload, self.signature)
+                return self.payload
+        raise Rejected.because("unknown_key", self.label.value, got=self.key_id)

@@ -1,0 +1,1 @@
+"""The custodian's server: store, vault, use cases, HTTP."""

@@ -1,0 +1,1 @@
+"""Vaults: where model keys rest. One file per backend behind one Protocol."""

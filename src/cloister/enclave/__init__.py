@@ -1,0 +1,1 @@
+"""The borrower's server inside the TEE: the code that is measured."""

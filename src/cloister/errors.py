@@ -1,0 +1,94 @@
+"""The four faults of the house, and nothing else.
+
+Every error a caller can meet is one of these, told apart by whose fault it is. One table in
+``custodian/app.py``, ``enclave/app.py`` and ``cli/terminal.py`` maps them to HTTP statuses and exit
+codes.
+
+    CloisterError
+    +-- UsageError   our caller asked for something that makes no sense
+    +-- Malformed    their bytes do not parse
+    +-- Rejected     well formed, and we say no; carries every reason
+    +-- Unavailable  we could not decide; never turned into a yes
+
+Messages carry no secret and no payload: they may be logged, shown and sent to the other party.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CloisterError", "Malformed", "Reason", "Rejected", "Unavailable", "UsageError"]
+
+
+class CloisterError(Exception):
+    """Base of every error that Cloister raises on purpose.
+
+    ``hint`` says what to do next; the command line prints it below the message.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        """Keep ``message`` (lower case: subject, what we got, what we want) and the optional ``hint``."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(CloisterError):
+    """Our caller's fault: a bad argument, a missing file, a setting out of range."""
+
+
+class Malformed(CloisterError):
+    """Their bytes do not parse. The only error a parser raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One thing that was not as it had to be.
+
+    ``code`` is from a closed vocabulary (``nonce_mismatch``, ``allowance_exhausted``, ...), ``subject``
+    names the thing, ``got`` and ``want`` are short printable values (hex for bytes), empty where
+    there is nothing to compare.
+    """
+
+    code: str
+    subject: str
+    got: str = ""
+    want: str = ""
+
+    def __str__(self) -> str:
+        """Return ``subject: code (got ..., want ...)``."""
+        if not self.got and not self.want:
+            return f"{self.subject}: {self.code}"
+        return f"{self.subject}: {self.code} (got {self.got or 'nothing'}, want {self.want or 'nothing'})"
+
+
+class Rejected(CloisterError):
+    """Well formed, and we say no. ``reasons`` holds every reason, not only the first."""
+
+    def __init__(self, message: str, *, reasons: tuple[Reason, ...], hint: str | None = None) -> None:
+        """Keep ``reasons``; an empty tuple is a bug of ours, for a refusal must say why."""
+        if not reasons:
+            msg = "a rejection names at least one reason"
+            raise UsageError(msg)
+        super().__init__(message, hint=hint)
+        self.reasons = reasons
+
+    @property
+    def code(self) -> str:
+        """The code of the first reason: the one a program may branch on."""
+        return self.reasons[0].code
+
+    @classmethod
+    def because(cls, code: str, subject: str, *, got: str = "", want: str = "", hint: str | None = None) -> Rejected:
+        """Return a rejection with a single reason."""
+        reason = Reason(code=code, subject=subject, got=got, want=want)
+        return cls(str(reason), reasons=(reason,), hint=hint)
+
+
+class Unavailable(CloisterError):
+    """We could not decide: a peer, a disk or a collateral source did not answer. Never a yes."""
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None, hint: str | None = None) -> None:
+        """Keep ``retry_after_s``, the seconds after which trying again makes sense."""
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s

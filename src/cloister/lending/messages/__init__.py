@@ -1,0 +1,27 @@
+"""What custodian (K), enclave (E) and consumer (U) say to each other.
+
+Each message is a value with ``dump`` to canonical JSON and ``parse`` back, and travels as a signed
+``Statement`` under its ``LABEL``. Parsing proves form only: signatures, freshness and meaning are for
+``release`` and ``lease``. The formats are in docs/spec/release.md, lease.md and receipt.md.
+"""
+
+from __future__ import annotations
+
+from cloister.lending.messages.form import Units
+from cloister.lending.messages.leasing import Close, Lease, LeaseRequest, Refusal
+from cloister.lending.messages.proofs import Receipt, Status
+from cloister.lending.messages.registration import AttestRequest, Challenge, Grant, ReleasedKey
+
+__all__ = [
+    "AttestRequest",
+    "Challenge",
+    "Close",
+    "Grant",
+    "Lease",
+    "LeaseRequest",
+    "Receipt",
+    "Refusal",
+    "ReleasedKey",
+    "Status",
+    "Units",
+]

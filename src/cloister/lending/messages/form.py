@@ -1,0 +1,100 @@
+"""What several messages share: units per meter, reasons, lists of models and consumers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+from cloister.errors import Reason
+from cloister.lending.terms import (
+    DIGEST,
+    MAX_CONSUMERS,
+    MAX_MODELS,
+    MAX_UNITS,
+    METER,
+    Consumer,
+    InstanceId,
+    Meter,
+    ModelDigest,
+)
+from cloister.wire import Fields, Json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Units: TypeAlias = "Mapping[Meter, int]"
+"""Units per meter, 0 to ``MAX_UNITS``."""
+
+CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_MAX_METERS = 1 + MAX_MODELS + MAX_CONSUMERS
+DIGEST_BYTES = 32
+MAX_KEM_BYTES = 2048
+MAX_SOFTWARE_BYTES = 64 * 1024
+_MAX_REASONS = 64
+_MAX_MESSAGE_BYTES = 1 << 20
+
+
+def units_json(units: Units) -> Json:
+    """Return units as the JSON object of docs/spec/lease.md."""
+    return {str(meter): count for meter, count in units.items()}
+
+
+def take_units(fields: Fields, name: str) -> dict[Meter, int]:
+    """Return the units in member ``name``; an unknown kind of meter is ``Malformed``."""
+    members = fields.members(name, cap=_MAX_METERS)
+    inner = Fields(members, what=name)
+    for meter in members:
+        if not METER.fullmatch(meter):
+            fields.fail(name, "unknown meter")
+    return {Meter(meter): inner.integer(meter, cap=MAX_UNITS) for meter in members}
+
+
+def reason_json(reason: Reason) -> Json:
+    """Return one reason as a JSON object."""
+    return {"code": reason.code, "got": reason.got, "subject": reason.subject, "want": reason.want}
+
+
+def take_reasons(fields: Fields, name: str) -> tuple[Reason, ...]:
+    """Return the reasons in member ``name``."""
+    reasons = []
+    for item in fields.items(name, cap=_MAX_REASONS):
+        entry = Fields(item, what="reason")
+        reasons.append(
+            Reason(
+                code=entry.match("code", CODE),
+                subject=entry.text("subject"),
+                got=entry.text("got"),
+                want=entry.text("want"),
+            )
+        )
+        entry.end()
+    return tuple(reasons)
+
+
+def open_payload(data: bytes, what: str) -> Fields:
+    """Return the members of a canonical payload of version 1."""
+    fields = Fields.parse(data, what=what, cap=_MAX_MESSAGE_BYTES, canonical=True)
+    fields.literal("v", 1)
+    return fields
+
+
+def take_instance(fields: Fields) -> InstanceId:
+    """Return the instance id in member ``instance``."""
+    return InstanceId(fields.match("instance", DIGEST))
+
+
+def take_models(fields: Fields) -> tuple[ModelDigest, ...]:
+    """Return the digests in member ``models``."""
+    digests = fields.texts("models", cap=MAX_MODELS, item_cap=64)
+    if not all(DIGEST.fullmatch(digest) for digest in digests):
+        fields.fail("models", "want sha-256 digests")
+    return tuple(ModelDigest(digest) for digest in digests)
+
+
+def take_consumers(fields: Fields) -> tuple[Consumer, ...] | None:
+    """Return the consumers in member ``consumers``; null means anybody."""
+    value = fields.take("consumers")
+    if value is None:
+        return None
+    items = Fields({"consumers": value}, what="lease").items("consumers", cap=MAX_CONSUMERS)
+    return tuple(Consumer.from_json(item) for item in items)

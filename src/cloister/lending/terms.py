@@ -1,0 +1,227 @@
+"""The loan as a value: which models, which borrower, which consumers, on what terms.
+
+A **meter** is one thing that is counted. Every loan has the meter ``loan``; it may have meters for a
+model (``model:NAME``) and for a consumer (``consumer:ID``). An inference is charged to every meter it
+falls under and needs room in all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import NewType
+
+from cloister.wire import Fields, Json, dump_json
+
+__all__ = [
+    "LOAN_METER",
+    "MAX_CONSUMERS",
+    "MAX_MODELS",
+    "MAX_UNITS",
+    "Consumer",
+    "ConsumerId",
+    "InstanceId",
+    "LoanId",
+    "Meter",
+    "ModelDigest",
+    "ModelTerms",
+    "OutageRule",
+    "Terms",
+    "consumer_meter",
+    "instance_id",
+    "meters_of",
+    "model_meter",
+]
+
+LoanId = NewType("LoanId", str)
+InstanceId = NewType("InstanceId", str)
+"""SHA-256 over the instance's raw Ed25519 public key, lower-case hex."""
+ModelDigest = NewType("ModelDigest", str)
+"""SHA-256 over the exact bytes of the signed manifest, lower-case hex."""
+ConsumerId = NewType("ConsumerId", str)
+Meter = NewType("Meter", str)
+
+LOAN_METER = Meter("loan")
+MAX_UNITS = 2**53 - 1  # units; the largest integer every JSON reader keeps exactly
+MAX_MODELS = 32  # models per loan
+MAX_CONSUMERS = 1000  # consumers per loan
+MAX_TTL_S = 3600  # seconds a lease may live
+MAX_CEILING = 1_000_000  # units one instance may hold unserved
+
+LOAN_ID = re.compile(r"loan-[a-z2-7]{16}")
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+"""Names of models and ids of consumers: lower case, one spelling, safe in a path and a log line."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
+METER = re.compile(r"loan|(?:model|consumer):[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+
+
+def model_meter(name: str) -> Meter:
+    """Return the meter that counts one model of a loan."""
+    return Meter(f"model:{name}")
+
+
+def consumer_meter(consumer: ConsumerId) -> Meter:
+    """Return the meter that counts one consumer of a loan."""
+    return Meter(f"consumer:{consumer}")
+
+
+def instance_id(instance_pub: bytes) -> InstanceId:
+    """Return the id of the enclave instance that owns this public key."""
+    return InstanceId(hashlib.sha256(instance_pub).hexdigest())
+
+
+class OutageRule(Enum):
+    """What an enclave does while it cannot renew. Offline terms are a later format version."""
+
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTerms:
+    """One lent model: the name consumers ask for, the exact sealed model, whether it has its own meter."""
+
+    name: str
+    digest: ModelDigest
+    metered: bool = False
+
+    def to_json(self) -> Json:
+        """Return the JSON object of docs/spec/lease.md."""
+        return {"digest": self.digest, "metered": self.metered, "name": self.name}
+
+    @classmethod
+    def from_json(cls, value: Json) -> ModelTerms:
+        """Parse. Raises ``Malformed``."""
+        fields = Fields(value, what="model terms")
+        terms = cls(
+            name=fields.match("name", NAME),
+            digest=ModelDigest(fields.match("digest", DIGEST)),
+            metered=fields.boolean("metered"),
+        )
+        fields.end()
+        return terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumer:
+    """One consumer of a loan, known to the enclave by the SHA-256 of its bearer token."""
+
+    id: ConsumerId
+    token_sha256: bytes
+    metered: bool = False
+
+    def to_json(self) -> Json:
+        """Return the JSON object of docs/spec/lease.md."""
+        return {"id": self.id, "metered": self.metered, "token_sha256": self.token_sha256.hex()}
+
+    @classmethod
+    def from_json(cls, value: Json) -> Consumer:
+        """Parse. Raises ``Malformed``."""
+        fields = Fields(value, what="consumer")
+        consumer = cls(
+            id=ConsumerId(fields.match("id", NAME)),
+            token_sha256=fields.hex("token_sha256", size=32),
+            metered=fields.boolean("metered"),
+        )
+        fields.end()
+        return consumer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What custodian and borrower agreed on. ``consumers`` None means anybody who reaches the enclave.
+
+    ``ttl`` is T of docs/spec/lease.md (lease time-to-live), ``rate_cap`` units per second (0 = no cap),
+    ``max_ceiling`` the most units one instance may hold unserved (the hard part of N), ``max_instances``
+    how many enclave instances may live at once.
+    """
+
+    loan: LoanId
+    borrower: str
+    models: tuple[ModelTerms, ...]
+    consumers: tuple[Consumer, ...] | None
+    ttl: timedelta = timedelta(seconds=60)
+    rate_cap: int = 0
+    max_ceiling: int = 1000
+    max_instances: int = 4
+    outage: OutageRule = OutageRule.STOP
+    version: int = 1
+
+    def to_json(self) -> Json:
+        """Return the JSON object of docs/spec/lease.md."""
+        return {
+            "borrower": self.borrower,
+            "consumers": None if self.consumers is None else [consumer.to_json() for consumer in self.consumers],
+            "loan": self.loan,
+            "max_ceiling": self.max_ceiling,
+            "max_instances": self.max_instances,
+            "models": [model.to_json() for model in self.models],
+            "outage": self.outage.value,
+            "rate_cap": self.rate_cap,
+            "ttl_s": int(self.ttl.total_seconds()),
+            "v": 1,
+            "version": self.version,
+        }
+
+    def dump(self) -> bytes:
+        """Return the canonical bytes, over which the loan's digest is taken."""
+        return dump_json(self.to_json())
+
+    @classmethod
+    def from_json(cls, value: Json) -> Terms:
+        """Parse. Raises ``Malformed``, also for double names and for a loan of no model."""
+        fields = Fields(value, what="terms")
+        fields.literal("v", 1)
+        models = tuple(ModelTerms.from_json(item) for item in fields.items("models", cap=MAX_MODELS))
+        consumers = _consumers(fields)
+        terms = cls(
+            loan=LoanId(fields.match("loan", LOAN_ID)),
+            borrower=fields.text("borrower", cap=200, floor=1),
+            models=models,
+            consumers=consumers,
+            ttl=fields.seconds("ttl_s", floor=1, cap=MAX_TTL_S),
+            rate_cap=fields.integer("rate_cap", cap=MAX_CEILING),
+            max_ceiling=fields.integer("max_ceiling", floor=1, cap=MAX_CEILING),
+            max_instances=fields.integer("max_instances", floor=1, cap=1000),
+            outage=_outage(fields),
+            version=fields.integer("version", floor=1),
+        )
+        fields.end()
+        if not models or len({model.name for model in models}) != len(models):
+            fields.fail("models", "want at least one, each name once")
+        if consumers is not None and len({consumer.id for consumer in consumers}) != len(consumers):
+            fields.fail("consumers", "double id")
+        return terms
+
+    def model(self, name: str) -> ModelTerms | None:
+        """Return the lent model of that name, or None."""
+        return next((model for model in self.models if model.name == name), None)
+
+
+def _consumers(fields: Fields) -> tuple[Consumer, ...] | None:
+    if "consumers" not in fields:
+        fields.fail("consumers", "missing; null means anybody")
+    value = fields.take("consumers")
+    if value is None:
+        return None
+    items = Fields({"consumers": value}, what="terms").items("consumers", cap=MAX_CONSUMERS)
+    return tuple(Consumer.from_json(item) for item in items)
+
+
+def _outage(fields: Fields) -> OutageRule:
+    text = fields.text("outage", cap=32)
+    if text != OutageRule.STOP.value:
+        fields.fail("outage", "want stop")
+    return OutageRule.STOP
+
+
+def meters_of(model: ModelTerms, consumer: Consumer | None) -> tuple[Meter, ...]:
+    """Return every meter that one inference of ``model`` for ``consumer`` is charged to."""
+    meters = [LOAN_METER]
+    if model.metered:
+        meters.append(model_meter(model.name))
+    if consumer is not None and consumer.metered:
+        meters.append(consumer_meter(consumer.id))
+    return tuple(meters)

@@ -1,0 +1,1 @@
+"""Sealed models: seal, open, prove what was opened."""

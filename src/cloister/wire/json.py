@@ -1,0 +1,140 @@
+"""Canonical JSON (RFC 8785) of the I-JSON subset (RFC 7493).
+
+No double keys, no numbers that are not finite, integers within 2**53 - 1, no lone surrogates, bounded
+depth and size.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+import rfc8785
+
+from cloister.errors import Malformed, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["MAX_DEPTH", "MAX_INT", "MAX_JSON_BYTES", "Json", "dump_json", "parse_json"]
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+
+MAX_INT = 2**53 - 1  # RFC 7493 section 2.2: what every JSON reader keeps exactly
+MAX_JSON_BYTES = 1 << 20  # bytes of one JSON document
+MAX_DEPTH = 32  # nested arrays and objects
+
+
+def dump_json(value: Json) -> bytes:
+    """Return canonical JSON (RFC 8785). Raises ``UsageError`` for a value JSON cannot carry exactly."""
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, ValueError, RecursionError) as exc:
+        msg = "json: value cannot be written canonically"
+        raise UsageError(msg) from exc
+
+
+def _no_double_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        msg = "double key"
+        raise ValueError(msg)
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > 17:  # noqa: PLR2004 - sign and 16 digits hold 2**53; longer would only cost time
+        msg = "integer out of range"
+        raise ValueError(msg)
+    value = int(digits)
+    if abs(value) > MAX_INT or digits == "-0":
+        msg = "integer out of range"
+        raise ValueError(msg)
+    return value
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        msg = "number out of range"
+        raise ValueError(msg)
+    return value
+
+
+def _too_deep(text: str) -> bool:
+    """Tell whether brackets nest deeper than ``MAX_DEPTH``, counting none inside strings."""
+    depth = 0
+    in_string = escaped = False
+    for char in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif char in "]}":
+            depth -= 1
+    return False
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _strings_are_whole(value: Json) -> bool:
+    if isinstance(value, str):
+        return not _has_lone_surrogate(value)
+    if isinstance(value, dict):
+        return all(_strings_are_whole(key) and _strings_are_whole(member) for key, member in value.items())
+    if isinstance(value, list):
+        return all(_strings_are_whole(item) for item in value)
+    return True
+
+
+def parse_json(data: bytes, *, what: str, cap: int = MAX_JSON_BYTES, canonical: bool = False) -> Json:
+    """Return the value of one I-JSON document.
+
+    ``canonical`` demands the RFC 8785 bytes themselves: used for everything that is signed, so that a
+    value has one spelling. Raises ``Malformed``.
+    """
+    if len(data) > cap:
+        msg = f"{what}: {len(data)} bytes of json, want at most {cap}"
+        raise Malformed(msg)
+    try:
+        text = data.decode("utf-8")
+        if _too_deep(text):
+            msg = f"{what}: nested deeper than {MAX_DEPTH}"
+            raise Malformed(msg)
+        value: Json = json.loads(
+            text,
+            object_pairs_hook=_no_double_keys,
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
+            parse_float=_finite_float,
+        )
+    except (ValueError, RecursionError) as exc:
+        msg = f"{what}: not strict json"
+        raise Malformed(msg) from exc
+    if "\\u" in text and not _strings_are_whole(value):
+        msg = f"{what}: lone surrogate"
+        raise Malformed(msg)
+    if canonical and dump_json(value) != data:
+        msg = f"{what}: not canonical json"
+        raise Malformed(msg)
+    return value

@@ -1,0 +1,81 @@
+"""Imports run down the house only (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src" / "cloister"
+
+_PURE_BASE = frozenset({"errors", "wire"})
+MAY_IMPORT = {
+    "errors": frozenset(),
+    "wire": frozenset({"errors"}),
+    "crypto": _PURE_BASE,
+    "attest": _PURE_BASE | {"crypto"},
+    "sealed": _PURE_BASE | {"crypto"},
+    "channel": _PURE_BASE | {"crypto"},
+    "lending": _PURE_BASE | {"crypto", "attest"},
+    "custodian": _PURE_BASE | {"crypto", "attest", "sealed", "lending"},
+    "enclave": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel"},
+    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel"},
+    "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
+    "cli": _PURE_BASE
+    | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client", "testing"},
+    "__init__": frozenset({"client", "errors"}),
+    "__main__": frozenset({"cli"}),
+}
+PURE = ("errors", "wire", "crypto", "attest", "sealed", "lending", "channel")
+IMPURE_MODULES = frozenset({"socket", "subprocess", "sqlite3", "httpx2", "httpx", "requests", "time", "sqlalchemy"})
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+FILES = sorted(SRC.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_imports_run_down_only(path: Path) -> None:
+    room = _room(path)
+    ours = {name.split(".")[1] for name in _imports(path) if name.startswith("cloister.")}
+    ours.discard("__version__")
+    assert ours - {room} <= MAY_IMPORT[room], f"{path}: {sorted(ours - MAY_IMPORT[room] - {room})}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if _room(p) in PURE], ids=lambda path: str(path.relative_to(SRC)))
+def test_pure_rooms_have_no_clock_network_or_database(path: Path) -> None:
+    assert not {name.split(".")[0] for name in _imports(path)} & IMPURE_MODULES
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+    assert not calls & {"print", "datetime.now", "datetime.utcnow", "os.getenv", "open"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400, f"{path}: over 400 lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            doc = ast.get_docstring(node, clean=False) or ""
+            size = (node.end_lineno or 0) - node.lineno + 1 - (doc.count("\n") + 1 if doc else 0)
+            assert size <= 60, f"{path}:{node.lineno} {node.name}: {size} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_no_assert_as_a_check_and_no_room_without_a_noun(path: Path) -> None:
+    assert path.stem not in {"utils", "helpers", "common", "manager"}
+    assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
