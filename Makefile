@@ -1,0 +1,69 @@
+# Two commands do everything: `make demo` runs the main job, `make test` passes the tests.
+# Each target sets up what it needs: a virtual environment from locked, hashed requirements, and, when
+# run as root on a Debian-like system, the packages that tests and demo use when they are there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
+SOURCES := src tests examples benchmarks
+
+.PHONY: help demo test drill bench lint format docs lock build clean system
+
+help: ## show the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/ready system ## run the main job: lend, ask unseen, count, stop (under a minute)
+	$(BIN)/cloister demo $(ARGS)
+
+test: $(VENV)/ready system ## pass the tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not drill" $(ARGS)
+
+drill: $(VENV)/ready system ## run every test, the slow fault drills too
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "drill or not drill" $(ARGS)
+
+bench: $(VENV)/ready ## print how fast it is, as ratios to peers and limits
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+
+lint: $(VENV)/ready ## check style and types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(VENV)/ready ## mend what a tool can mend
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+docs: $(VENV)/docs-ready ## build the documentation into site/, refusing broken links
+	$(VENV)/docs/bin/mkdocs build --quiet --strict
+
+build: $(VENV)/ready ## build wheel and sdist into dist/
+	$(BIN)/hatchling build
+
+lock: ## write requirements/*.txt anew from pyproject.toml
+	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
+	for group in dev docs; do $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  $$( [ $$group = dev ] && echo --all-extras pyproject.toml ) --group $$group -o requirements/$$group.txt; done
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/ready: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cloister needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/docs-ready: requirements/docs.txt
+	$(PYTHON) -m venv $(VENV)/docs
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/docs/bin/python -m pip install --quiet --no-input --require-hashes -r requirements/docs.txt
+	@touch $@
+
+system: ## install the software TPM where that is possible
+	@scripts/system-packages
