@@ -1,0 +1,1 @@
+"""The main job in one terminal: lend, ask unseen, count, stop."""
