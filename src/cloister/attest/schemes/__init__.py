@@ -1,1 +1,27 @@
-"""One file per TEE, behind the Scheme protocol."""
+"""One file per TEE, behind the Scheme protocol, and the table of those a production build has.
+
+The simulated TEE is not here and cannot be: it lives in the test kit and is handed in by whoever wants
+it (docs/adr/0005).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloister.attest.verifier import Scheme
+
+__all__ = ["production_schemes"]
+
+
+def production_schemes(tpm_authorities: Sequence[bytes]) -> tuple[Scheme, ...]:
+    """Return the schemes for real TEEs.
+
+    ``tpm_authorities`` are the certificates (PEM or DER) of the enrolment authorities whose TPM keys are
+    trusted. There is no default root: without one, TPM evidence is refused as ``unsupported_tee``.
+    """
+    from cloister.attest.schemes.tpm import TpmScheme  # noqa: PLC0415 - until the module stands
+
+    return (TpmScheme(tpm_authorities),) if tpm_authorities else ()

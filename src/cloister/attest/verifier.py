@@ -1,0 +1,203 @@
+"""The one procedure that turns evidence into an attestation result (RFC 9334 section 8, RATS Verifier).
+
+Everything TEE-specific is behind ``Scheme``; everything that decides is here and in ``appraise``, so that
+custodian and consumer run the same steps with their own policy.
+
+Not done here: fetching endorsements, remembering nonces (the custodian takes a nonce once, before this).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Protocol
+
+from cloister.attest.appraise import appraise, not_allowed
+from cloister.attest.binding import ChannelBinding, ReleaseBinding, fold
+from cloister.attest.rats import MAX_EVIDENCE_BYTES, AttestationResult, Check, TeeKind, TrustTier, Verdict
+from cloister.errors import Malformed, Reason, Rejected, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from cloister.attest.appraise import Policy
+    from cloister.attest.rats import Evidence, VerifiedClaims
+
+__all__ = ["SOFTWARE_CLAIMS", "Scheme", "Verifier"]
+
+SOFTWARE_CLAIMS = ("software", "host_data")
+"""Claims that a scheme may use only for the SHA-256 of the dumped software manifest."""
+
+
+class Scheme(Protocol):
+    """How the evidence of one TEE is verified: one file in ``schemes/``.
+
+    Contract: a scheme raises ``Malformed`` for bytes that do not parse, ``Rejected`` for evidence whose
+    chain or signature does not hold, ``Unavailable`` for nothing (it has no I/O). It proves who says so,
+    not that it is good: claims are appraised by the policy alone. It never compares report data.
+    """
+
+    @property
+    def tee(self) -> TeeKind:
+        """The kind of evidence this scheme verifies."""
+        ...
+
+    @property
+    def report_data_bytes(self) -> int:
+        """Size of the field that carries the binding, at least 32."""
+        ...
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Claims a policy must have a rule for."""
+        ...
+
+    def needs(self, evidence: Evidence) -> tuple[str, ...]:
+        """Return the names of the endorsements that ``verify`` wants, for somebody else to fetch."""
+        ...
+
+    def verify(self, evidence: Evidence, endorsements: Mapping[str, bytes], now: datetime) -> VerifiedClaims:
+        """Prove that the vendor's root vouches for the claims, at the time ``now``."""
+        ...
+
+
+class Verifier:
+    """A table of schemes and the procedure over it. A TEE outside the table is refused."""
+
+    def __init__(self, schemes: Iterable[Scheme]) -> None:
+        """Take the schemes; two for one TEE are a mistake of ours."""
+        self._schemes: dict[TeeKind, Scheme] = {}
+        for scheme in schemes:
+            if scheme.tee in self._schemes:
+                msg = f"verifier: two schemes for {scheme.tee}"
+                raise UsageError(msg)
+            self._schemes[scheme.tee] = scheme
+
+    @property
+    def tees(self) -> frozenset[TeeKind]:
+        """The TEEs this verifier knows."""
+        return frozenset(self._schemes)
+
+    def needs(self, evidence: Evidence) -> tuple[str, ...]:
+        """Return the names of the endorsements to fetch before ``verify``."""
+        _demand_size(evidence)
+        return self._scheme(evidence.tee).needs(evidence)
+
+    def verify(
+        self,
+        evidence: Evidence,
+        binding: ReleaseBinding | ChannelBinding,
+        policy: Policy,
+        now: datetime,
+        endorsements: Mapping[str, bytes] | None = None,
+    ) -> AttestationResult:
+        """Return the result of evidence that is genuine, fresh and ours, and satisfies ``policy``.
+
+        Raises ``Malformed`` for bytes that are no evidence, ``Unavailable`` for a missing endorsement and
+        ``Rejected`` with every mismatch (the vendor's chain and signature come first: claims nobody
+        vouches for are not compared).
+        """
+        if now.tzinfo is None:
+            msg = "verifier: now is naive, want an aware time"
+            raise UsageError(msg)
+        # 1. Bounded before anything reads it.
+        _demand_size(evidence)
+        # 2. A TEE that this build verifies, and that the policy names: before its parser runs.
+        scheme = self._scheme(evidence.tee)
+        if evidence.tee not in policy.tees:
+            raise _rejection(evidence.tee, (not_allowed(evidence.tee, policy),))
+        # 3. Everything the scheme needs is there; a missing endorsement is no yes.
+        given = {} if endorsements is None else endorsements
+        missing = [name for name in scheme.needs(evidence) if name not in given]
+        if missing:
+            msg = f"{evidence.tee} evidence: endorsement {missing[0]} is missing"
+            raise Unavailable(msg)
+        # 4. Chain, signature, fields (RFC 9334 section 8.1: Evidence has to be authentic).
+        claims = scheme.verify(evidence, given, now)
+        if claims.tee != scheme.tee:
+            msg = f"verifier: scheme {scheme.tee} returned claims of {claims.tee}"
+            raise UsageError(msg)
+        # 5. Fresh and ours: the report binds the nonce and the keys (RFC 9334 section 10.2).
+        # 6. The software manifest that was sent is the one that was measured.
+        # 7. Reference values.
+        checks = (
+            *claims.checks,
+            _report_data(claims, binding, scheme.report_data_bytes),
+            *_software(claims, binding),
+            *appraise(claims, policy, scheme.required),
+        )
+        # 8. All mismatches, or a result.
+        if any(check.verdict is Verdict.FAILED for check in checks):
+            raise _rejection(evidence.tee, checks)
+        return AttestationResult(
+            tee=claims.tee,
+            claims=dict(claims.claims),
+            checks=checks,
+            bound=binding.bound(),
+            tier=_tier(claims.checks, checks, scheme.required),
+            policy_digest=policy.digest,
+            verified_at=now,
+        )
+
+    def _scheme(self, tee: TeeKind) -> Scheme:
+        scheme = self._schemes.get(tee)
+        if scheme is None:
+            want = ", ".join(sorted(self._schemes)) or "none in this build"
+            raise Rejected.because("unsupported_tee", "tee", got=tee[:64], want=want)
+        return scheme
+
+
+def _demand_size(evidence: Evidence) -> None:
+    if len(evidence.payload) > MAX_EVIDENCE_BYTES:
+        msg = f"evidence: {len(evidence.payload)} bytes, want at most {MAX_EVIDENCE_BYTES}"
+        raise Malformed(msg)
+
+
+def _report_data(claims: VerifiedClaims, binding: ReleaseBinding | ChannelBinding, field_bytes: int) -> Check:
+    """Return the check that the report carries exactly what ``binding`` hashes to, length included."""
+    want = fold(binding.report_data(), field_bytes=field_bytes)
+    same = hmac.compare_digest(claims.report_data, want)
+    return Check(
+        code="report_data_mismatch",
+        subject="report_data",
+        verdict=Verdict.PASSED if same else Verdict.FAILED,
+        got=claims.report_data[:64].hex(),
+        want=want.hex(),
+    )
+
+
+def _software(claims: VerifiedClaims, binding: ReleaseBinding | ChannelBinding) -> tuple[Check, ...]:
+    """Return the checks that the bound manifest hashes to what the TEE measured (T10)."""
+    if isinstance(binding, ChannelBinding):
+        return ()  # a consumer is sent no manifest: its policy has the measured value
+    want = hashlib.sha256(binding.software).hexdigest()
+    return tuple(
+        Check(
+            code="software_mismatch",
+            subject=f"software manifest in {name}",
+            verdict=Verdict.PASSED if claims.claims[name] == want else Verdict.FAILED,
+            got=str(claims.claims[name])[:128],
+            want=want,
+        )
+        for name in SOFTWARE_CLAIMS
+        if name in claims.claims
+    )
+
+
+def _tier(scheme_checks: tuple[Check, ...], checks: tuple[Check, ...], required: frozenset[str]) -> TrustTier:
+    """Return affirming, or warning where the scheme or the policy left something important unchecked."""
+    skipped = [check for check in scheme_checks if check.verdict is Verdict.NOT_CHECKED]
+    skipped += [check for check in checks if check.verdict is Verdict.NOT_CHECKED and check.subject in required]
+    return TrustTier.WARNING if skipped else TrustTier.AFFIRMING
+
+
+def _rejection(tee: TeeKind, checks: tuple[Check, ...]) -> Rejected:
+    """Return the refusal that names every failed check."""
+    reasons = tuple(
+        Reason(code=check.code, subject=check.subject, got=check.got, want=check.want)
+        for check in checks
+        if check.verdict is Verdict.FAILED
+    )
+    more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    return Rejected(f"{tee} evidence refused: {reasons[0]}{more}", reasons=reasons)
