@@ -1,0 +1,200 @@
+"""The manifest of a sealed model: what was sealed, in which blobs, under which commitment to the key.
+
+Canonical JSON of docs/spec/sealed-model.md. Its exact bytes are signed by the publisher, and their
+SHA-256 is the model's digest. Not done here: signatures (``open``), keys (``keys``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloister.crypto.stream import HEADER_BYTES, Header, Layout
+from cloister.errors import Malformed, UsageError
+from cloister.sealed.paths import ModelPath, parse_path, parse_paths
+from cloister.wire import Fields, Json, dump_b64u, dump_json, dump_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = [
+    "COMMITMENT_BYTES",
+    "ENVELOPE_NAME",
+    "MANIFEST_NAME",
+    "MAX_FILES",
+    "MAX_FILE_BYTES",
+    "MAX_MANIFEST_BYTES",
+    "MAX_SEGMENT_BYTES",
+    "MIN_SEGMENT_BYTES",
+    "NAME",
+    "SEGMENT_BYTES",
+    "SIGNATURE_NAME",
+    "SUITE",
+    "WRAPPED_KEY_BYTES",
+    "Manifest",
+    "SealedFile",
+    "blob_name",
+    "leaves_name",
+    "model_digest",
+]
+
+VERSION = 1
+SUITE = "FLOE-AES-256-GCM-HKDF-SHA384"
+SEGMENT_BYTES = 1 << 20  # bytes of an encrypted segment: aligned for O_DIRECT, HTTP range and multipart
+MIN_SEGMENT_BYTES = 1 << 12  # bytes; smaller ones cost more than they read
+MAX_SEGMENT_BYTES = 1 << 24  # bytes; a reader holds four of them
+MAX_FILES = 1024
+MAX_FILE_BYTES = 1 << 40  # bytes of plaintext in one file: 1 TiB
+MAX_MANIFEST_BYTES = 640 << 10  # bytes of canonical JSON; fits a 1 MiB request as base64url
+MAX_CARD_BYTES = 64 << 10  # bytes of the model card as canonical JSON
+COMMITMENT_BYTES = 32
+WRAPPED_KEY_BYTES = 12 + 32 + 16  # nonce, file key, tag
+ROOT_BYTES = 32
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+"""The names ``lending.terms`` lets a loan use; said twice because neither room may import the other."""
+BLOB = re.compile(r"[0-9a-f]{32}")
+
+MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.sig"
+ENVELOPE_NAME = "envelope.json"
+
+
+def blob_name(blob: str) -> str:
+    """Return the name of a blob's body inside the package."""
+    return f"blobs/{blob}"
+
+
+def leaves_name(blob: str) -> str:
+    """Return the name of a blob's leaf hashes inside the package."""
+    return f"blobs/{blob}.leaves"
+
+
+def model_digest(manifest_bytes: bytes) -> str:
+    """Return the digest that names a sealed model: SHA-256 over the exact manifest bytes, lower-case hex."""
+    return hashlib.sha256(manifest_bytes).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedFile:
+    """One file: its path, its plaintext size, and the blob that holds it."""
+
+    path: ModelPath
+    size: int
+    blob: str
+    header: bytes
+    segment_bytes: int
+    leaf_root: bytes
+    wrapped_key: bytes
+
+    @property
+    def layout(self) -> Layout:
+        """Where the segments lie: from the signed size, never from the data."""
+        return Layout(size=self.size, segment_bytes=self.segment_bytes)
+
+    def to_json(self) -> Json:
+        """Return the JSON object."""
+        return {
+            "blob": self.blob,
+            "header": dump_b64u(self.header),
+            "leaf_root": self.leaf_root.hex(),
+            "path": self.path,
+            "segment_bytes": self.segment_bytes,
+            "size": self.size,
+            "wrapped_key": dump_b64u(self.wrapped_key),
+        }
+
+    @classmethod
+    def from_json(cls, value: Json) -> SealedFile:
+        """Parse. Raises ``Malformed``."""
+        fields = Fields(value, what="manifest: file")
+        entry = cls(
+            path=parse_path(fields.text("path"), what="manifest: path"),
+            size=fields.integer("size", cap=MAX_FILE_BYTES),
+            blob=fields.match("blob", BLOB),
+            header=fields.b64u("header", size=HEADER_BYTES),
+            segment_bytes=fields.integer("segment_bytes", floor=MIN_SEGMENT_BYTES, cap=MAX_SEGMENT_BYTES),
+            leaf_root=fields.hex("leaf_root", size=ROOT_BYTES),
+            wrapped_key=fields.b64u("wrapped_key", size=WRAPPED_KEY_BYTES),
+        )
+        if entry.segment_bytes & (entry.segment_bytes - 1):
+            fields.fail("segment_bytes", f"{entry.segment_bytes} is no power of two")
+        if Header.parse(entry.header).segment_bytes != entry.segment_bytes:
+            fields.fail("header", "says another segment_bytes")
+        fields.end()
+        return entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything about a sealed model that its publisher signs."""
+
+    name: str
+    created: datetime
+    dek_commitment: bytes
+    card: Json
+    files: tuple[SealedFile, ...]
+    suite: str = SUITE
+
+    @property
+    def size(self) -> int:
+        """Bytes of plaintext in all files."""
+        return sum(entry.size for entry in self.files)
+
+    def file(self, path: str) -> SealedFile:
+        """Return the entry of ``path``. Raises ``UsageError`` where there is none."""
+        for entry in self.files:
+            if entry.path == path:
+                return entry
+        msg = f"model {self.name}: no file {path[:60]!a}"
+        raise UsageError(msg)
+
+    def dump(self) -> bytes:
+        """Return the canonical bytes. Raises ``UsageError`` for what a reader would refuse."""
+        data = dump_json(
+            {
+                "card": self.card,
+                "created": dump_time(self.created),
+                "dek_commitment": self.dek_commitment.hex(),
+                "files": [entry.to_json() for entry in self.files],
+                "name": self.name,
+                "suite": self.suite,
+                "v": VERSION,
+            }
+        )
+        try:
+            Manifest.parse(data)
+        except Malformed as exc:
+            raise UsageError(exc.message) from exc
+        return data
+
+    @classmethod
+    def parse(cls, data: bytes) -> Manifest:
+        """Return the manifest, not yet verified. Raises ``Malformed``."""
+        fields = Fields.parse(data, what="manifest", cap=MAX_MANIFEST_BYTES, canonical=True)
+        if (version := fields.integer("v", floor=1)) != VERSION:
+            fields.fail("v", f"newer format {version}, this program reads {VERSION}")
+        manifest = cls(
+            name=fields.match("name", NAME),
+            created=fields.time("created"),
+            dek_commitment=fields.hex("dek_commitment", size=COMMITMENT_BYTES),
+            card=_card(fields),
+            files=tuple(SealedFile.from_json(item) for item in fields.items("files", cap=MAX_FILES)),
+            suite=fields.match("suite", re.compile(re.escape(SUITE))),
+        )
+        fields.end()
+        if not manifest.files:
+            fields.fail("files", "want at least one")
+        parse_paths([entry.path for entry in manifest.files], what="manifest: path")
+        if len({entry.blob for entry in manifest.files}) != len(manifest.files):
+            fields.fail("files", "two files share a blob")
+        return manifest
+
+
+def _card(fields: Fields) -> Json:
+    card = fields.members("card", cap=256)
+    if len(dump_json(card)) > MAX_CARD_BYTES:
+        fields.fail("card", f"want at most {MAX_CARD_BYTES} bytes")
+    return card

@@ -1,0 +1,118 @@
+"""Plaintext that exists only in memory: an anonymous file, written once, sealed, wiped.
+
+Linux memfd_create(2) and fcntl(2) F_ADD_SEALS. The seals end every way to change size or content
+but one: a mapping made before, which nobody but ``close`` uses, to zero the pages. Not done here:
+keeping the pages from swap (mlock) and from other processes of the same user (the enclave's
+hardening).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from contextlib import suppress
+from typing import Self
+
+from cloister.errors import Unavailable, UsageError
+
+__all__ = ["MemoryFile"]
+
+_F_SEAL_FUTURE_WRITE = 0x0010  # linux/fcntl.h, since 5.1; this Python has no name for it
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL
+_NAME = "cloister"  # shows in /proc; never the model's or the file's name
+_ZEROS = bytes(1 << 20)
+
+
+class MemoryFile:
+    """One file in memory: write, then ``seal``, then read or map; ``close`` zeroes it."""
+
+    __slots__ = ("_eraser", "_fd", "_reader", "_sealed", "size")
+
+    def __init__(self, size: int) -> None:
+        """Make an empty file of ``size`` bytes. Raises ``Unavailable`` when the system refuses."""
+        self.size = size
+        self._sealed = False
+        self._reader: mmap.mmap | None = None
+        self._eraser: mmap.mmap | None = None
+        self._fd = -1
+        try:
+            self._fd = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.fchmod(self._fd, 0o400)
+            os.ftruncate(self._fd, size)
+            self._eraser = self._map(mmap.ACCESS_WRITE)
+        except OSError as exc:
+            self.close()
+            raise _no_memory(size) from exc
+
+    def _map(self, access: int) -> mmap.mmap | None:
+        if self.size == 0:
+            return None  # mmap(2) refuses empty mappings
+        mapping = mmap.mmap(self._fd, self.size, access=access)
+        mapping.madvise(mmap.MADV_DONTDUMP)
+        return mapping
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write ``data`` at ``offset``. Raises ``Unavailable`` when there is no memory left."""
+        try:
+            while data:
+                done = os.pwrite(self._fd, data, offset)
+                data, offset = data[done:], offset + done
+        except OSError as exc:
+            raise _no_memory(self.size) from exc
+
+    def seal(self) -> None:
+        """End all writing, and map the file for reading. Raises ``Unavailable``."""
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
+            self._reader = self._map(mmap.ACCESS_READ)
+        except OSError as exc:
+            raise _no_memory(self.size) from exc
+        self._sealed = True
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the sealed file, owned by this object."""
+        if not self._sealed:
+            raise _not_sealed()
+        return self._fd
+
+    def view(self) -> memoryview:
+        """Return the content, read-only. Views kept beyond ``close`` show zeros."""
+        if not self._sealed:
+            raise _not_sealed()
+        return memoryview(b"" if self._reader is None else self._reader)
+
+    def close(self) -> None:
+        """Zero the pages and give them back; harmless the second time."""
+        self._sealed = False
+        if self._eraser is not None:
+            for at in range(0, self.size, len(_ZEROS)):
+                end = min(at + len(_ZEROS), self.size)
+                self._eraser[at:end] = _ZEROS[: end - at]
+            self._eraser.close()
+            self._eraser = None
+        if self._reader is not None:
+            with suppress(BufferError):  # somebody still holds a view: it shows zeros, and frees the pages when it goes
+                self._reader.close()
+            self._reader = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _not_sealed() -> UsageError:
+    return UsageError("memory file: not sealed or already closed")
+
+
+def _no_memory(size: int) -> Unavailable:
+    return Unavailable(
+        f"memory file: the system gives no {size} bytes of memory",
+        hint="free memory, or raise the limit on memory-backed files of this process",
+    )

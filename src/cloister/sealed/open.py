@@ -1,0 +1,285 @@
+"""Open a sealed model: into memory as a whole, or at any offset without opening all of it.
+
+The order is the proof: signature, key, sizes, then for each segment its leaf hash over exactly the
+bytes that are decrypted next, then its place. Plaintext is handed out after everything it needs has
+passed. Nothing is ever written to a disk.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+
+from cloister.crypto.stream import Decryptor
+from cloister.errors import Reason, Rejected, UsageError
+from cloister.sealed.keys import blob_aad, unwrap_file_key, verify_dek
+from cloister.sealed.leaves import LEAF_BYTES, Leaves
+from cloister.sealed.manifest import blob_name, leaves_name
+from cloister.sealed.memfd import MemoryFile
+from cloister.sealed.pages import Lane, Lanes
+from cloister.sealed.publisher import VerifiedManifest, verify_digest, verify_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cloister.sealed.manifest import SealedFile
+
+__all__ = [
+    "DirectSource",
+    "ModelSource",
+    "OpenedModel",
+    "RandomAccess",
+    "VerifiedManifest",
+    "open_model",
+    "verify_digest",
+    "verify_manifest",
+]
+
+
+class ModelSource(Protocol):
+    """Where the parts of a package are read from: a folder, a bucket, a server.
+
+    Nothing it returns is trusted. It raises ``Unavailable`` for a part that is not there or cannot be
+    read. It is called from two threads at a time.
+    """
+
+    def size(self, name: str) -> int:
+        """Return the size of part ``name`` in bytes."""
+        ...
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Return ``size`` bytes of part ``name``; fewer only where it ends before."""
+        ...
+
+
+@runtime_checkable
+class DirectSource(ModelSource, Protocol):
+    """A source that can fill memory of ours, which saves a copy of the bulk."""
+
+    def read_into(self, name: str, offset: int, out: memoryview) -> int:
+        """Fill ``out`` from part ``name`` and return how many bytes there were."""
+        ...
+
+
+class _Blob:
+    """One file of a package, its leaves verified and its key unwrapped."""
+
+    def __init__(self, source: ModelSource, entry: SealedFile, dek: bytes) -> None:
+        self.entry = entry
+        self.layout = entry.layout
+        self._source = source
+        self._name = blob_name(entry.blob)
+        leaves = leaves_name(entry.blob)
+        count = self.layout.count
+        self._leaves = Leaves.verify(
+            source.read(leaves, 0, count * LEAF_BYTES), count=count, root=entry.leaf_root, subject=self._name
+        )
+        key = unwrap_file_key(dek, entry)
+        try:
+            self._decryptor = Decryptor(
+                key, aad=blob_aad(entry.blob), header=entry.header, segment_bytes=entry.segment_bytes
+            )
+        finally:
+            key[:] = bytes(len(key))
+
+    def segment(self, index: int, lane: Lane) -> memoryview:
+        """Return the plaintext of segment ``index``, inside ``lane.text``, once it has passed.
+
+        The leaf hash is computed over our own copy, which is what is decrypted next: a part that
+        changes between check and use changes nothing (docs/spec/sealed-model.md, "Reading").
+        """
+        offset, size = self.layout.body(index)
+        encrypted = lane.cipher[:size]
+        _fill(self._source, self._name, offset, encrypted)
+        self._leaves.verify_segment(index, encrypted)
+        done = self._decryptor.segment_into(index, encrypted, lane.text, final=self.layout.is_final(index))
+        return lane.text[:done]
+
+    def wipe(self) -> None:
+        """Forget the keys."""
+        self._decryptor.wipe()
+
+
+def _fill(source: ModelSource, name: str, offset: int, out: memoryview) -> None:
+    if isinstance(source, DirectSource):
+        got = source.read_into(name, offset, out)
+    else:
+        data = source.read(name, offset, len(out))
+        got = len(data)
+        if got == len(out):
+            out[:] = data
+    if got != len(out):
+        raise _wrong_size(name, offset + got, offset + len(out))
+
+
+def _wrong_size(name: str, got: int, want: int) -> Rejected:
+    code = "truncated" if got < want else "oversized"
+    return Rejected.because(code, name, got=f"{got} bytes", want=f"{want} bytes")
+
+
+def verify_sizes(source: ModelSource, files: tuple[SealedFile, ...]) -> None:
+    """Prove that every part has the size the signed manifest implies, before any memory is taken for it.
+
+    Raises ``Rejected`` with every part that is ``truncated`` or ``oversized``.
+    """
+    reasons: list[Reason] = []
+    for entry in files:
+        layout = entry.layout
+        parts = ((blob_name(entry.blob), layout.body_bytes), (leaves_name(entry.blob), layout.count * LEAF_BYTES))
+        for name, want in parts:
+            if (got := source.size(name)) != want:
+                reasons += _wrong_size(name, got, want).reasons
+    if reasons:
+        raise Rejected("; ".join(map(str, reasons[:8])), reasons=tuple(reasons))
+
+
+class OpenedModel:
+    """A model in memory: sealed memory files that nothing can change, wiped on ``close``."""
+
+    def __init__(self, verified: VerifiedManifest, memories: Mapping[str, MemoryFile], stack: ExitStack) -> None:
+        """Own ``memories``. Only ``open_model`` makes one."""
+        self.manifest = verified.manifest
+        self.digest = verified.digest
+        self.files: tuple[str, ...] = tuple(memories)
+        self._memories = memories
+        self._stack = stack
+
+    def _memory(self, path: str) -> MemoryFile:
+        self.manifest.file(path)
+        return self._memories[path]
+
+    def view(self, path: str) -> memoryview:
+        """Return the plaintext of ``path`` without copying, read-only. Drop it before ``close``: it turns to zeros."""
+        return self._memory(path).view()
+
+    def fd_path(self, path: str) -> str:
+        """Return a path in memory for engines that insist on one: good while this process and model are open."""
+        return f"/proc/self/fd/{self._memory(path).fd}"
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """Return ``size`` bytes of ``path`` from ``offset``. Raises ``UsageError`` outside the file."""
+        view = self.view(path)
+        _demand_range(offset, size, len(view))
+        return bytes(view[offset : offset + size])
+
+    def close(self) -> None:
+        """Zero and free everything; harmless the second time."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _demand_range(offset: int, size: int, end: int) -> None:
+    if offset < 0 or size < 0 or offset + size > end:
+        msg = f"sealed model: bytes {offset} to {offset + size} of a file of {end}"
+        raise UsageError(msg)
+
+
+def open_model(
+    source: ModelSource,
+    manifest: VerifiedManifest,
+    dek: bytes,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> OpenedModel:
+    """Return the whole model in memory, after every byte of it has passed.
+
+    ``progress(done, total)`` gets bytes of plaintext, in the caller's thread. Raises ``Rejected``
+    (``wrong_key``, ``truncated``, ``oversized``, ``digest_mismatch``, ``decryption_failed``) or ``Unavailable``;
+    then everything taken so far is zeroed and given back.
+    """
+    files = manifest.manifest.files
+    verify_dek(manifest.manifest, dek)  # 1. the right key, or one clear error
+    verify_sizes(source, files)  # 2. size first
+    total, before = manifest.manifest.size, 0
+    memories: dict[str, MemoryFile] = {}
+    with ExitStack() as stack:
+        with Lanes(max(entry.segment_bytes for entry in files)) as lanes:
+            for entry in files:  # 3. every segment of every file
+                memory = memories[entry.path] = stack.enter_context(MemoryFile(entry.size))
+                _open_file(_Blob(source, entry, dek), memory, lanes, _reporter(progress, before, entry, total))
+                before += entry.size
+        for memory in memories.values():  # 4. nothing changes any more
+            memory.seal()
+        return OpenedModel(manifest, memories, stack.pop_all())
+
+
+def _open_file(blob: _Blob, memory: MemoryFile, lanes: Lanes, report: Callable[[int], None]) -> None:
+    def work(index: int, lane: Lane) -> None:
+        memory.write(blob.layout.plain(index)[0], blob.segment(index, lane))
+
+    try:
+        lanes.run(blob.layout.count, work, report)
+    finally:
+        blob.wipe()
+
+
+def _reporter(
+    progress: Callable[[int, int], None] | None, before: int, entry: SealedFile, total: int
+) -> Callable[[int], None]:
+    def report(segments: int) -> None:
+        if progress is not None:
+            progress(before + min(segments * entry.layout.plain_bytes, entry.size), total)
+
+    return report
+
+
+class RandomAccess:
+    """Reads one file of a sealed model at any offset, decrypting only the segments it needs."""
+
+    def __init__(self, source: ModelSource, manifest: VerifiedManifest, dek: bytes, path: str) -> None:
+        """Verify key, sizes and leaves of ``path``. Raises as ``open_model``."""
+        entry = manifest.manifest.file(path)
+        verify_dek(manifest.manifest, dek)
+        verify_sizes(source, (entry,))
+        self._blob = _Blob(source, entry, dek)
+        self._lock = Lock()
+        self._stack = ExitStack()
+        self._lane = Lane(entry.segment_bytes, self._stack)
+        self._held: tuple[int, memoryview] | None = None
+        self._closed = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of plaintext."""
+        return self._blob.entry.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return ``size`` bytes from ``offset``; every segment they come from has passed. Any thread may call."""
+        _demand_range(offset, size, self.size)
+        out = bytearray()
+        with self._lock:
+            if self._closed:
+                msg = "random access: already closed"
+                raise UsageError(msg)
+            while len(out) < size:
+                index, skip = divmod(offset + len(out), self._blob.layout.plain_bytes)
+                out += self._segment(index)[skip : skip + size - len(out)]
+        return bytes(out)
+
+    def _segment(self, index: int) -> memoryview:
+        if self._held is None or self._held[0] != index:
+            self._held = None
+            self._held = (index, self._blob.segment(index, self._lane))
+        return self._held[1]
+
+    def close(self) -> None:
+        """Wipe keys and buffers; harmless the second time."""
+        with self._lock:
+            self._closed = True
+            self._blob.wipe()
+            if self._held is not None:
+                self._held[1].release()
+                self._held = None
+            self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
