@@ -1,0 +1,185 @@
+"""A stream of sealed chunks: the packaging of chunked Oblivious HTTP, and sealing and opening in order.
+
+draft-ietf-ohai-chunked-ohttp-08 sections 3, 4 and 6: each chunk but the last has its length in front;
+the last has a zero there, goes on to the end of the stream and is sealed with other associated data.
+The packaging proves nothing, the seals do. A length is compared with the limits before its bytes are
+waited for.
+
+Not done here: where keys and nonces come from (``ohttp_request``, ``ohttp_response``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+from cloister.crypto.hpke import TAG_BYTES
+from cloister.errors import CloisterError, Rejected, UsageError
+from cloister.wire import dump_varint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["CHUNK_BYTES", "DEFAULT_MAX_MESSAGE_BYTES", "MAX_CHUNK_BYTES", "ChunkOpener", "ChunkSealer"]
+
+CHUNK_BYTES = 16384  # bytes of plaintext that senders put in a chunk (section 3)
+MAX_CHUNK_BYTES = (1 << 20) + TAG_BYTES  # bytes of a sealed chunk that we take
+DEFAULT_MAX_MESSAGE_BYTES = 80 << 20  # bytes of all sealed chunks unless the caller says otherwise
+
+_FINAL_AAD = b"final"  # section 6.1
+
+Cipher: TypeAlias = "Callable[[bytes, bytes], bytes]"
+"""Seals or opens the next chunk: ``(bytes, aad) -> bytes``."""
+
+
+class ChunkSealer:
+    """Writes one stream: ``start``, then ``seal`` chunk by chunk, the last one final."""
+
+    __slots__ = ("_head", "_seal", "_state", "_what")
+
+    def __init__(self, head: bytes, seal: Cipher, *, what: str) -> None:
+        """Start before ``head``."""
+        self._head = head
+        self._seal = seal
+        self._what = what
+        self._state = "start"
+
+    def start(self) -> bytes:
+        """Return what comes before the chunks."""
+        self._step("start", "seal")
+        return self._head
+
+    def seal(self, chunk: bytes, *, final: bool) -> bytes:
+        """Return one chunk as it travels. Raises ``UsageError`` after the final one."""
+        self._step("seal", "done" if final else "seal")
+        if len(chunk) > MAX_CHUNK_BYTES - TAG_BYTES:
+            msg = f"{self._what}: chunk of {len(chunk)} bytes, want at most {MAX_CHUNK_BYTES - TAG_BYTES}"
+            raise UsageError(msg)
+        sealed = self._seal(chunk, _FINAL_AAD if final else b"")
+        return (b"\x00" if final else dump_varint(len(sealed))) + sealed
+
+    def seal_message(self, message: bytes) -> bytes:
+        """Return the whole stream of ``message``, in chunks of ``CHUNK_BYTES``."""
+        head = self.start()
+        last = max(0, len(message) - 1) // CHUNK_BYTES
+        chunks = (message[at * CHUNK_BYTES : (at + 1) * CHUNK_BYTES] for at in range(last + 1))
+        return head + b"".join(self.seal(chunk, final=at == last) for at, chunk in enumerate(chunks))
+
+    def _step(self, want: str, after: str) -> None:
+        if self._state != want:
+            msg = f"{self._what}: got {want}, want {self._state}"
+            raise UsageError(msg)
+        self._state = after
+
+
+class ChunkOpener:
+    """Reads one stream: ``feed`` what arrived, ``end`` when it is over. A failure is for ever.
+
+    ``begin`` gets what has arrived so far and returns how many bytes the head had and what opens the
+    chunks, or None as long as the head is incomplete.
+    """
+
+    __slots__ = ("_begin", "_failure", "_head", "_open", "_splitter", "_what")
+
+    def __init__(self, begin: Callable[[bytes], tuple[int, Cipher] | None], *, what: str, max_bytes: int) -> None:
+        """Wait for the head; ``max_bytes`` bounds all that follows it."""
+        self._begin = begin
+        self._what = what
+        self._splitter = _Splitter(what=what, max_bytes=max_bytes)
+        self._head = bytearray()
+        self._open: Cipher | None = None
+        self._failure: CloisterError | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the chunks that are complete now: authentic and in order, but not proven to be all.
+
+        Raises ``Rejected``, then the same for ever.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._feed(data)
+        except CloisterError as exc:
+            self._failure = exc
+            raise
+
+    def end(self) -> bytes:
+        """Return the final chunk, which proves that the stream is whole.
+
+        Raises ``Rejected``: ``truncated`` where the final chunk is missing, else as ``feed``.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            if self._open is None:
+                raise Rejected.because("truncated", self._what)
+            chunk = self._open(self._splitter.end(), _FINAL_AAD)
+        except CloisterError as exc:
+            self._failure = exc
+            raise
+        self._failure = UsageError(f"{self._what}: used after its end")
+        return chunk
+
+    def _feed(self, data: bytes) -> list[bytes]:
+        if self._open is None:
+            self._head += data
+            begun = self._begin(bytes(self._head))
+            if begun is None:
+                return []
+            size, self._open = begun
+            data = bytes(self._head[size:])
+            self._head.clear()
+        open_chunk = self._open
+        return [open_chunk(sealed, b"") for sealed in self._splitter.feed(data)]
+
+
+class _Splitter:
+    """Splits a stream into sealed chunks; ``end`` gives the final one."""
+
+    __slots__ = ("_buffer", "_final", "_left", "_what")
+
+    def __init__(self, *, what: str, max_bytes: int) -> None:
+        self._what = what
+        self._left = max_bytes
+        self._buffer = bytearray()
+        self._final = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the non-final chunks that are complete now. Raises ``Rejected`` (``too_large``)."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._too_large()
+        self._buffer += data
+        chunks: list[bytes] = []
+        while not self._final and (header := self._length()) is not None:
+            start, size = header
+            if size > MAX_CHUNK_BYTES:
+                self._too_large()
+            if len(self._buffer) < start + size:
+                break
+            if size == 0:
+                self._final = True
+            else:
+                chunks.append(bytes(self._buffer[start : start + size]))
+            del self._buffer[: start + size]
+        if self._final and len(self._buffer) > MAX_CHUNK_BYTES:
+            self._too_large()
+        return chunks
+
+    def end(self) -> bytes:
+        """Return the final chunk. Raises ``Rejected`` (``truncated``) for none, or too little to be one."""
+        if not self._final or len(self._buffer) < TAG_BYTES:
+            raise Rejected.because("truncated", self._what)
+        return bytes(self._buffer)
+
+    def _length(self) -> tuple[int, int] | None:
+        """Return how long the length is and what it says, None while it is incomplete."""
+        if not self._buffer:
+            return None
+        size = 1 << (self._buffer[0] >> 6)  # RFC 9000 section 16
+        if len(self._buffer) < size:
+            return None
+        return size, int.from_bytes(self._buffer[:size], "big") & ((1 << (8 * size - 2)) - 1)
+
+    def _too_large(self) -> NoReturn:
+        self._buffer.clear()
+        raise Rejected.because("too_large", self._what)
