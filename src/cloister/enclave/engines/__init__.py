@@ -1,1 +1,69 @@
-"""Inference engines: one file per engine."""
+"""Engines: what runs a model once it is open. One file per engine.
+
+Adding one: a file that has an ``Engine``, and a row in ``serve.py``. An engine never writes a file, never
+opens the network, and never lets text out of the library it wraps: that text may quote the consumer's data
+or the model's structure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloister.enclave.engines.tensor import Signature, Tensor
+
+__all__ = ["Engine", "ModelFiles", "RunningModel"]
+
+
+class ModelFiles(Protocol):
+    """An opened sealed model as an engine sees it: names, memory, and paths that lead to memory.
+
+    ``cloister.sealed.open.OpenedModel`` is one.
+    """
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Logical paths, with ``/`` between parts."""
+
+    def view(self, path: str) -> memoryview:
+        """Return the plaintext of one file as read-only memory, valid until the model is closed."""
+
+    def fd_path(self, path: str) -> str:
+        """Return a path below ``/proc/self/fd`` that reads the same memory."""
+
+
+class RunningModel(Protocol):
+    """One loaded model."""
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs."""
+
+    def run(self, inputs: Sequence[Tensor], outputs: Sequence[str]) -> tuple[Tensor, ...]:
+        """Return the named outputs, in that order. Called from worker threads, several at a time.
+
+        ``inputs`` fit the signature. Raises ``Unavailable`` (text without content) when the run fails.
+        """
+
+    def close(self) -> None:
+        """Give the memory back. The model is not used afterwards."""
+
+
+class Engine(Protocol):
+    """Loads models of one kind."""
+
+    @property
+    def kind(self) -> str:
+        """Name in the keyset: ``onnxruntime``."""
+
+    @property
+    def version(self) -> str:
+        """Version of the library that runs the model."""
+
+    def load(self, files: ModelFiles) -> RunningModel:
+        """Return the model, ready to run; ``files`` may be closed afterwards.
+
+        Raises ``Rejected`` for a model this engine will not run, naming every reason.
+        """

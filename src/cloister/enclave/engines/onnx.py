@@ -1,0 +1,218 @@
+"""ONNX models in ONNX Runtime, from memory only.
+
+A model is one ``.onnx`` file, or one ``.onnx`` file with external data beside it (ONNX IR, section
+"External Tensor Data"). One file loads through ``/proc/self/fd/N`` of its sealed memfd, which costs ONNX
+Runtime one copy; external data is handed over as memory.
+
+What ONNX Runtime's Python interface cannot carry is refused when the model is loaded: 4-bit integers and
+floats, complex numbers, sequences, maps, optionals, sparse tensors; and a model that takes strings and
+gives BF16 or 8-bit floats. Strings must be UTF-8.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from cloister.enclave.engines.tensor import Datatype, Signature, Tensor, TensorSpec
+from cloister.errors import Reason, Rejected, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloister.enclave.engines import ModelFiles
+    from cloister.enclave.engines.tensor import Array
+
+__all__ = ["OnnxEngine", "OnnxModel"]
+
+_NOWHERE = "/proc/self/cloister-no-such-folder"
+"""Where ONNX Runtime is told to look for external data that was not handed over: nowhere. By default it
+would read files of the host's working folder at a model's wish (T25)."""
+
+_ERRORS = (
+    ort_state.EPFail,
+    ort_state.EngineError,
+    ort_state.Fail,
+    ort_state.InvalidArgument,
+    ort_state.InvalidGraph,
+    ort_state.InvalidProtobuf,
+    ort_state.ModelLoaded,
+    ort_state.NoModel,
+    ort_state.NoSuchFile,
+    ort_state.NotImplemented,
+    ort_state.RuntimeException,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    MemoryError,
+)
+
+_SILENT = 4  # ONNX Runtime's log level "fatal": its messages quote node names and values
+
+# Name in ONNX Runtime, our datatype, number in TensorProto.DataType (onnx.proto3).
+_TYPES = (
+    ("tensor(bool)", Datatype.BOOL, 9),
+    ("tensor(uint8)", Datatype.UINT8, 2),
+    ("tensor(uint16)", Datatype.UINT16, 4),
+    ("tensor(uint32)", Datatype.UINT32, 12),
+    ("tensor(uint64)", Datatype.UINT64, 13),
+    ("tensor(int8)", Datatype.INT8, 3),
+    ("tensor(int16)", Datatype.INT16, 5),
+    ("tensor(int32)", Datatype.INT32, 6),
+    ("tensor(int64)", Datatype.INT64, 7),
+    ("tensor(float16)", Datatype.FP16, 10),
+    ("tensor(float)", Datatype.FP32, 1),
+    ("tensor(double)", Datatype.FP64, 11),
+    ("tensor(bfloat16)", Datatype.BF16, 16),
+    ("tensor(float8e4m3fn)", Datatype.FP8_E4M3FN, 17),
+    ("tensor(float8e4m3fnuz)", Datatype.FP8_E4M3FNUZ, 18),
+    ("tensor(float8e5m2)", Datatype.FP8_E5M2, 19),
+    ("tensor(float8e5m2fnuz)", Datatype.FP8_E5M2FNUZ, 20),
+    ("tensor(string)", Datatype.BYTES, 8),
+)
+_DATATYPES = {name: datatype for name, datatype, _ in _TYPES}
+_NUMBERS = {datatype: number for _, datatype, number in _TYPES}
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU. ``threads`` work inside one run; 0 leaves the number to the library."""
+
+    kind = "onnxruntime"
+
+    def __init__(self, *, threads: int = 1) -> None:
+        """Keep the number of threads."""
+        self._threads = threads
+        ort.disable_telemetry_events()
+
+    @property
+    def version(self) -> str:
+        """Version of ONNX Runtime."""
+        return str(ort.__version__)
+
+    def load(self, files: ModelFiles) -> OnnxModel:
+        """Return the model. Raises ``Rejected``: ``no_onnx_file``, ``model_refused``, ``unsupported_type``."""
+        graphs = [path for path in files.files if path.endswith(".onnx")]
+        if len(graphs) != 1:
+            raise Rejected.because("no_onnx_file", "sealed model", got=f"{len(graphs)} .onnx files", want="exactly one")
+        graph = graphs[0]
+        options = self._options()
+        try:
+            session = ort.InferenceSession(
+                _hand_over(files, graph, options), sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        except _ERRORS as exc:
+            # The library's text may quote the graph; its class is enough to look further.
+            raise Rejected.because("model_refused", "onnx runtime", got=type(exc).__name__) from None
+        return OnnxModel(session)
+
+    def _options(self) -> Any:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _SILENT
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+        # Spinning threads would eat the second core of a small machine between requests.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+
+def _hand_over(files: ModelFiles, graph: str, options: Any) -> str | bytes:
+    """Return what ONNX Runtime loads: a path into memory, or bytes when external data stands beside it."""
+    folder = graph.rpartition("/")[0]
+    prefix = f"{folder}/" if folder else ""
+    beside = [path for path in files.files if path != graph and path.startswith(prefix)]
+    if not beside:
+        return files.fd_path(graph)
+    views = [files.view(path) for path in beside]
+    options.add_external_initializers_from_files_in_memory(
+        [path.removeprefix(prefix) for path in beside], views, [len(view) for view in views]
+    )
+    return bytes(files.view(graph))
+
+
+class OnnxModel:
+    """One session of ONNX Runtime. Runs from several threads at once are safe in the library."""
+
+    def __init__(self, session: Any) -> None:
+        """Read the signature. Raises ``Rejected`` naming every input and output that cannot be carried."""
+        self._session: Any = session
+        bad: list[Reason] = []
+        inputs = _specs(session.get_inputs(), "input", bad)
+        outputs = _specs(session.get_outputs(), "output", bad)
+        if any(spec.datatype is Datatype.BYTES for spec in inputs) and any(spec.datatype.is_raw for spec in outputs):
+            bad.append(Reason(code="unsupported_type", subject="onnx runtime", got="strings in, raw floats out"))
+        if bad:
+            message = "model refused: " + "; ".join(str(reason) for reason in bad)
+            raise Rejected(message, reasons=tuple(bad))
+        self.signature = Signature(inputs=inputs, outputs=outputs)
+
+    def run(self, inputs: Sequence[Tensor], outputs: Sequence[str]) -> tuple[Tensor, ...]:
+        """Return the named outputs. Raises ``Unavailable`` without any text of the library."""
+        specs = [spec for name in outputs if (spec := self.signature.output(name)) is not None]
+        names = [spec.name for spec in specs]
+        try:
+            if any(spec.datatype.is_raw for spec in specs):
+                values = self._session.run_with_ort_values(names, {item.name: _ort_value(item) for item in inputs})
+                arrays = [_raw_array(value, spec) for value, spec in zip(values, specs, strict=True)]
+            else:
+                arrays = self._session.run(names, {item.name: _feed(item) for item in inputs})
+            return tuple(_tensor(spec, array) for spec, array in zip(specs, arrays, strict=True))
+        except _ERRORS as exc:
+            msg = f"onnx runtime: run failed ({type(exc).__name__})"
+            raise Unavailable(msg) from None
+
+    def close(self) -> None:
+        """Drop the session; ONNX Runtime frees its memory with it."""
+        self._session = None
+
+
+def _specs(args: Sequence[Any], what: str, bad: list[Reason]) -> tuple[TensorSpec, ...]:
+    specs = []
+    for arg in args:
+        datatype = _DATATYPES.get(arg.type)
+        if datatype is None:
+            bad.append(
+                Reason(code="unsupported_type", subject=f"{what} {arg.name}", got=str(arg.type), want="a dense tensor")
+            )
+            continue
+        # ONNX Runtime shows a missing shape and a scalar's shape both as []: a tensor of open rank must be
+        # let through, so [] for an input is checked by the engine itself.
+        shape = tuple(arg.shape) or None
+        specs.append(TensorSpec(name=arg.name, datatype=datatype, shape=shape))
+    return tuple(specs)
+
+
+def _ort_value(tensor: Tensor) -> Any:
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(tensor.array, _NUMBERS[tensor.datatype])
+
+
+def _feed(tensor: Tensor) -> Any:
+    if tensor.datatype is Datatype.BYTES:
+        texts = np.empty(tensor.array.shape, dtype=object)
+        # Validated as UTF-8 by the protocol before; given bytes, the library would quote them as Python does.
+        texts.reshape(-1)[:] = [item.decode("utf-8") for item in tensor.array.reshape(-1)]
+        return texts
+    return _ort_value(tensor) if tensor.datatype.is_raw else tensor.array
+
+
+def _raw_array(value: Any, spec: TensorSpec) -> Array:
+    if not spec.datatype.is_raw:
+        array: Array = value.numpy()
+        return array
+    shape = tuple(value.shape())
+    size = int(np.prod(shape, dtype=np.int64)) * spec.datatype.size
+    # The library has no NumPy type for these; the bits are copied while ``value`` keeps them alive.
+    raw = ctypes.string_at(value.data_ptr(), size) if size else b""
+    return np.frombuffer(raw, dtype=spec.datatype.dtype).reshape(shape)
+
+
+def _tensor(spec: TensorSpec, array: Array) -> Tensor:
+    if spec.datatype is Datatype.BYTES:
+        encoded = np.empty(array.shape, dtype=object)
+        encoded.reshape(-1)[:] = [str(item).encode("utf-8") for item in array.reshape(-1)]
+        return Tensor(name=spec.name, datatype=spec.datatype, array=encoded)
+    return Tensor(name=spec.name, datatype=spec.datatype, array=np.asarray(array, dtype=spec.datatype.dtype, order="C"))

@@ -1,0 +1,164 @@
+"""What a consumer asks for: the JSON of an inference request, and the binary data behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloister.enclave.engines.tensor import MAX_RANK
+from cloister.errors import Malformed
+from cloister.wire import Fields, Json, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "HEADER_LENGTH",
+    "MAX_ELEMENTS",
+    "MAX_TENSORS",
+    "InferRequest",
+    "RawInput",
+    "RequestedOutput",
+    "parse_request",
+]
+
+HEADER_LENGTH = "inference-header-content-length"
+"""Header that says how many bytes of JSON stand before the binary data."""
+
+MAX_TENSORS = 256  # inputs, or outputs, of one request
+MAX_ELEMENTS = 1 << 28  # elements of one tensor
+MAX_DIM = (1 << 31) - 1  # size of one dimension
+MAX_NAME = 512  # characters of a tensor's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawInput:
+    """One input as sent, not yet held against the signature. ``data`` is JSON or a view of binary data."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Json | memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedOutput:
+    """One output asked for; ``binary`` None means the request's default."""
+
+    name: str
+    binary: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferRequest:
+    """One parsed request. ``outputs`` empty means all of the model's, as in the protocol."""
+
+    id: str | None
+    inputs: tuple[RawInput, ...]
+    outputs: tuple[RequestedOutput, ...]
+    binary_output: bool
+
+    def wants_binary(self, name: str) -> bool:
+        """Tell whether this output goes back as binary data."""
+        for output in self.outputs:
+            if output.name == name and output.binary is not None:
+                return output.binary
+        return self.binary_output
+
+
+def parse_request(body: bytes, *, header_bytes: int | None, json_cap: int) -> InferRequest:
+    """Parse a request body; ``header_bytes`` is the value of ``HEADER_LENGTH`` or None for JSON alone.
+
+    Does not know the model: names, datatypes and sizes are held against its signature by ``fitting``.
+    Raises ``Malformed``.
+    """
+    if header_bytes is not None and header_bytes > len(body):
+        msg = f"infer request: header of {header_bytes} bytes in a body of {len(body)}"
+        raise Malformed(msg)
+    head = body if header_bytes is None else body[:header_bytes]
+    fields = Fields(parse_json(head, what="infer request", cap=json_cap), what="infer request")
+    binary = _BinaryData(memoryview(body)[len(head) :])
+    ident = fields.optional("id", lambda name: fields.text(name, cap=256))
+    parameters = _parameters(fields)
+    binary_output = parameters.optional("binary_data_output", parameters.boolean) or False
+    parameters.end()
+    request = InferRequest(
+        id=ident,
+        inputs=tuple(_inputs(fields, binary)),
+        outputs=tuple(_outputs(fields)),
+        binary_output=binary_output,
+    )
+    fields.end()
+    binary.end()
+    _demand_unique(fields, "inputs", [item.name for item in request.inputs])
+    _demand_unique(fields, "outputs", [item.name for item in request.outputs])
+    return request
+
+
+class _BinaryData:
+    """The bytes after the JSON, taken front to back in the order of the inputs."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._left = data
+
+    def take(self, size: int) -> memoryview:
+        if size > len(self._left):
+            msg = f"infer request: {len(self._left)} bytes of binary data left, want {size}"
+            raise Malformed(msg)
+        part, self._left = self._left[:size], self._left[size:]
+        return part
+
+    def end(self) -> None:
+        if len(self._left):
+            msg = f"infer request: {len(self._left)} bytes after the last input"
+            raise Malformed(msg)
+
+
+def _parameters(fields: Fields) -> Fields:
+    return fields.fields("parameters") if "parameters" in fields else Fields({}, what="parameters")
+
+
+def _inputs(fields: Fields, binary: _BinaryData) -> Iterator[RawInput]:
+    for item in fields.items("inputs", cap=MAX_TENSORS):
+        entry = Fields(item, what="infer request: input")
+        name = entry.text("name", cap=MAX_NAME, floor=1)
+        datatype = entry.text("datatype", cap=32)
+        shape = _shape(entry)
+        parameters = _parameters(entry)
+        size = parameters.optional("binary_data_size", parameters.integer)
+        parameters.end()
+        data = entry.take("data") if size is None else binary.take(size)
+        entry.end()  # data beside binary_data_size stays untaken and is refused here
+        yield RawInput(name=name, datatype=datatype, shape=shape, data=data)
+
+
+def _shape(entry: Fields) -> tuple[int, ...]:
+    shape = [
+        Fields({"shape": item}, what="infer request: input").integer("shape", cap=MAX_DIM)
+        for item in entry.items("shape", cap=MAX_RANK)
+    ]
+    count = 1
+    for size in shape:
+        # A zero elsewhere must not hide dimensions that no array can have.
+        count *= max(1, size)
+    if count > MAX_ELEMENTS:
+        entry.fail("shape", f"{count} elements, want at most {MAX_ELEMENTS}")
+    return tuple(shape)
+
+
+def _outputs(fields: Fields) -> Iterator[RequestedOutput]:
+    if "outputs" not in fields:
+        return
+    for item in fields.items("outputs", cap=MAX_TENSORS):
+        entry = Fields(item, what="infer request: output")
+        name = entry.text("name", cap=MAX_NAME, floor=1)
+        parameters = _parameters(entry)
+        binary = parameters.optional("binary_data", parameters.boolean)
+        parameters.end()
+        entry.end()
+        yield RequestedOutput(name=name, binary=binary)
+
+
+def _demand_unique(fields: Fields, member: str, names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        fields.fail(member, "double name")

@@ -1,0 +1,56 @@
+"""What a consumer gets back: the JSON of an inference response, and the binary data behind it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from cloister.enclave.oip.data import BadData, tensor_to_binary, tensor_to_json
+from cloister.errors import Reason, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloister.enclave.engines.tensor import Tensor
+    from cloister.enclave.oip.request import InferRequest
+    from cloister.wire import Json
+
+__all__ = ["dump_response"]
+
+OUTPUT = "output"
+"""The code of an output that the form asked for cannot carry (422)."""
+
+
+def dump_response(
+    request: InferRequest, tensors: Sequence[Tensor], *, model: str, version: str
+) -> tuple[bytes, int | None]:
+    """Return the body and, where binary data follows the JSON, the length of that JSON.
+
+    Raises ``Rejected`` (code ``output``) naming each output that JSON cannot carry exactly.
+    """
+    binary: list[bytes] = []
+    outputs: list[Json] = []
+    bad: list[Reason] = []
+    for tensor in tensors:
+        entry: dict[str, Json] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype.value,
+            "shape": list(tensor.shape),
+        }
+        if request.wants_binary(tensor.name):
+            binary.append(tensor_to_binary(tensor))
+            entry["parameters"] = {"binary_data_size": len(binary[-1])}
+        else:
+            try:
+                entry["data"] = tensor_to_json(tensor)
+            except BadData as exc:
+                bad.append(Reason(code=OUTPUT, subject=f"output {tensor.name}", got=exc.got, want=exc.want))
+        outputs.append(entry)
+    if bad:
+        raise Rejected("; ".join(str(reason) for reason in bad), reasons=tuple(bad))
+    head: dict[str, Json] = {"model_name": model, "model_version": version, "outputs": outputs}
+    if request.id is not None:
+        head["id"] = request.id
+    # Not canonical JSON: nothing signs it, and the standard library's writer is many times faster.
+    text = json.dumps(head, allow_nan=False, separators=(",", ":")).encode("utf-8")
+    return text + b"".join(binary), len(text) if binary else None
