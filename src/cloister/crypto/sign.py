@@ -32,6 +32,19 @@ MAX_STATEMENT_BYTES = 1 << 20  # bytes of one dumped statement
 _PREFIX = "application/vnd.cloister."
 _SEED_BYTES = 32
 _SIGNATURE_BYTES = 64
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(y)
+    for y in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Encodings, sign bit cleared, of points of order 1, 2, 4 and 8: under such a key one signature fits many payloads."""
 
 
 class Label(StrEnum):
@@ -76,8 +89,11 @@ class VerifyKey:
     def verify(self, label: Label, payload: bytes, signature: bytes) -> None:
         """Prove that the owner of this key signed ``payload`` as ``label``.
 
-        Raises ``Rejected`` (``signature_invalid``) otherwise, also for a key that is no point.
+        Raises ``Rejected`` (``signature_invalid``) otherwise, also for a key that is no point or one of
+        small order.
         """
+        if self._of_small_order():
+            raise Rejected.because("signature_invalid", label.value, got="key of small order")
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, pae(label, payload))
         except (InvalidSignature, ValueError) as exc:
@@ -85,8 +101,15 @@ class VerifyKey:
 
     @classmethod
     def take(cls, fields: Fields, name: str) -> Self:
-        """Return the key in member ``name`` (base64url, 32 bytes)."""
-        return cls(fields.b64u(name, size=_SEED_BYTES))
+        """Return the key in member ``name`` (base64url, 32 bytes). Raises ``Malformed``."""
+        key = cls(fields.b64u(name, size=_SEED_BYTES))
+        if key._of_small_order():
+            fields.fail(name, "key of small order")
+        return key
+
+    def _of_small_order(self) -> bool:
+        """Tell whether this is a key that nobody can own (RFC 8032 section 5.1.7 does not refuse it)."""
+        return self.raw[:31] + bytes((self.raw[31] & 0x7F,)) in _SMALL_ORDER if len(self.raw) == _SEED_BYTES else False
 
     def dump(self) -> str:
         """Return the raw key as base64url."""

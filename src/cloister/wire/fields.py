@@ -18,6 +18,8 @@ __all__ = ["Fields"]
 
 T = TypeVar("T")
 
+_STEERING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]")
+
 
 class Fields:
     """Takes typed members out of one JSON object; ``end`` refuses what nobody asked for.
@@ -63,13 +65,17 @@ class Fields:
             self.fail(name, f"want {want!r}")
 
     def text(self, name: str, *, cap: int = 1024, floor: int = 0) -> str:
-        """Return a string of ``floor`` to ``cap`` characters without control characters."""
+        """Return a string of ``floor`` to ``cap`` characters, none of which steers a terminal or a log line.
+
+        Refused are control characters, line and paragraph separators, and marks that change the direction
+        of the text around them (T84).
+        """
         got = self.take(name)
         if not isinstance(got, str):
             self.fail(name, "want a string")
         if not floor <= len(got) <= cap:
             self.fail(name, f"{len(got)} characters, want {floor} to {cap}")
-        if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or char in "\u2028\u2029" for char in got):  # noqa: PLR2004
+        if _STEERING.search(got):
             self.fail(name, "control character")
         return got
 

@@ -23,15 +23,34 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 MAX_INT = 2**53 - 1  # RFC 7493 section 2.2: what every JSON reader keeps exactly
 MAX_JSON_BYTES = 1 << 20  # bytes of one JSON document
 MAX_DEPTH = 32  # nested arrays and objects
+_EXPONENT_FORM = 1e21  # from here on RFC 8785 (ECMAScript) writes numbers with an exponent
 
 
 def dump_json(value: Json) -> bytes:
-    """Return canonical JSON (RFC 8785). Raises ``UsageError`` for a value JSON cannot carry exactly."""
+    """Return canonical JSON (RFC 8785). Raises ``UsageError`` for a value JSON cannot carry exactly.
+
+    What is returned parses back to an equal value: a float that would be written as an integer beyond
+    ``MAX_INT`` is refused, as the integer is (RFC 7493 section 2.2).
+    """
     try:
+        _demand_exact(value)
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, ValueError, RecursionError) as exc:
         msg = "json: value cannot be written canonically"
         raise UsageError(msg) from exc
+
+
+def _demand_exact(value: Json) -> None:
+    if isinstance(value, float):
+        if MAX_INT < abs(value) < _EXPONENT_FORM:
+            msg = "float written as an integer out of range"
+            raise ValueError(msg)
+    elif isinstance(value, dict):
+        for member in value.values():
+            _demand_exact(member)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _demand_exact(item)
 
 
 def _no_double_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -62,6 +81,9 @@ def _finite_float(digits: str) -> float:
     value = float(digits)
     if value in (float("inf"), float("-inf")):
         msg = "number out of range"
+        raise ValueError(msg)
+    if value == 0 and (digits.startswith("-") or any(digit in "123456789" for digit in digits.lower().split("e")[0])):
+        msg = "minus zero, or a number too small to keep"
         raise ValueError(msg)
     return value
 

@@ -6,7 +6,7 @@ import base64
 import re
 from datetime import UTC, datetime
 
-from cloister.errors import Malformed
+from cloister.errors import Malformed, UsageError
 
 __all__ = ["dump_b64u", "dump_time", "parse_b64u", "parse_time"]
 
@@ -45,9 +45,10 @@ def parse_b64u(text: str, *, what: str, size: int | None = None, cap: int = MAX_
 
 def dump_time(moment: datetime) -> str:
     """Return ``moment`` (aware) as RFC 3339 in UTC, microseconds only where there are any."""
-    utc = moment.astimezone(UTC)
-    stamp = utc.strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{stamp}.{utc.microsecond:06d}Z" if utc.microsecond else f"{stamp}Z"
+    if moment.tzinfo is None:
+        msg = "time: naive, want an aware one"
+        raise UsageError(msg)
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def parse_time(text: str, *, what: str) -> datetime:
