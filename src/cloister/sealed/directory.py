@@ -13,6 +13,7 @@ import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -67,12 +68,12 @@ class PlainTree:
     def __init__(self, root: Path) -> None:
         """List all files below ``root``, sorted. Raises ``UsageError`` for links, devices and unfit names."""
         try:
-            found = sorted(_walk(root), key=lambda entry: entry.path)
+            found = sorted(islice(_walk(root), MAX_FILES + 1), key=lambda entry: entry.path)
         except OSError as exc:
-            msg = f"{root}: cannot be read"
+            msg = f"{_shown(root)}: cannot be read"
             raise UsageError(msg) from exc
         if not 1 <= len(found) <= MAX_FILES:
-            msg = f"{root}: {len(found)} files, want 1 to {MAX_FILES}"
+            msg = f"{_shown(root)}: {'no' if not found else 'more than allowed'} files, want 1 to {MAX_FILES}"
             raise UsageError(msg)
         self.files = tuple(found)
 
@@ -83,11 +84,16 @@ class PlainTree:
                 got = _fill(fd, offset, out)
                 same = _stamp(os.fstat(fd)) == entry.stamp
         except OSError as exc:
-            msg = f"{entry.place}: cannot be read"
+            msg = f"{_shown(entry.place)}: cannot be read"
             raise UsageError(msg) from exc
         if got != len(out) or not same:
-            msg = f"{entry.place}: changed while it was being sealed"
+            msg = f"{_shown(entry.place)}: changed while it was being sealed"
             raise UsageError(msg)
+
+
+def _shown(place: Path) -> str:
+    """Return a printable name; file names on Linux need not be text."""
+    return os.fsencode(place).decode("utf-8", "replace")
 
 
 def _walk(root: Path) -> Iterator[PlainFile]:
@@ -109,10 +115,10 @@ def _walk(root: Path) -> Iterator[PlainFile]:
 def _plain_file(place: Path, logical: str, status: os.stat_result) -> PlainFile:
     if not stat.S_ISREG(status.st_mode):
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "no plain file"
-        msg = f"{place}: {kind}, and only plain files are sealed"
+        msg = f"{_shown(place)}: {kind}, and only plain files are sealed"
         raise UsageError(msg, hint=_COPY_HINT)
     if status.st_size > MAX_FILE_BYTES:
-        msg = f"{place}: {status.st_size} bytes, want at most {MAX_FILE_BYTES}"
+        msg = f"{_shown(place)}: {status.st_size} bytes, want at most {MAX_FILE_BYTES}"
         raise UsageError(msg)
     try:
         path = parse_path(logical)
@@ -170,14 +176,15 @@ class DirectorySink:
             raise UsageError(msg)
         try:
             self._temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:64]}.sealing-", dir=out.parent))
-            (self._temporary / "blobs").mkdir()
         except OSError as exc:
             raise _cannot_write(out) from exc
 
     def create(self, name: str, size: int) -> None:
         """Make part ``name`` with ``size`` bytes, to be written at any offset. Raises ``Unavailable``."""
+        place = self._temporary / name
         try:
-            with _Descriptor(self._temporary / name, _CREATE) as fd:
+            place.parent.mkdir(exist_ok=True)
+            with _Descriptor(place, _CREATE) as fd:
                 os.ftruncate(fd, size)
         except OSError as exc:
             raise _cannot_write(self._out) from exc

@@ -30,7 +30,7 @@ _BLOB_LABEL = b"cloister/sealed-model/v1/blob"
 _NONCE_BYTES = 12
 
 
-def dek_commitment(dek: bytes) -> bytes:
+def dek_commitment(dek: bytes | bytearray) -> bytes:
     """Return what a manifest says about its DEK: it can be neither turned back nor met by a second key."""
     if len(dek) != KEY_BYTES:
         msg = f"model key is {len(dek)} bytes, want {KEY_BYTES}"
@@ -38,7 +38,7 @@ def dek_commitment(dek: bytes) -> bytes:
     return bytes(expand(dek, _COMMITMENT_LABEL, COMMITMENT_BYTES))
 
 
-def verify_dek(manifest: Manifest, dek: bytes) -> None:
+def verify_dek(manifest: Manifest, dek: bytes | bytearray) -> None:
     """Prove that ``dek`` is the key of this model. Raises ``Rejected`` (``wrong_key``), one text for all causes."""
     if not compare_digest(dek_commitment(dek), manifest.dek_commitment):
         raise Rejected.because(
@@ -51,13 +51,15 @@ def blob_aad(blob: str) -> bytes:
     return lp(_BLOB_LABEL, blob.encode("ascii"))
 
 
-def wrap_file_key(dek: bytes, file_key: bytes | bytearray, entry: SealedFile, random: Callable[[int], bytes]) -> bytes:
+def wrap_file_key(
+    dek: bytes | bytearray, file_key: bytes | bytearray, entry: SealedFile, random: Callable[[int], bytes]
+) -> bytes:
     """Return ``file_key`` encrypted for the holder of ``dek``, bound to everything else ``entry`` says."""
     nonce = random(_NONCE_BYTES)
     return nonce + _wrapper(dek).encrypt(nonce, file_key, _binding(entry))
 
 
-def unwrap_file_key(dek: bytes, entry: SealedFile) -> bytearray:
+def unwrap_file_key(dek: bytes | bytearray, entry: SealedFile) -> bytearray:
     """Return the file key, in memory the caller wipes. Raises ``Rejected`` (``wrong_key``)."""
     out = bytearray(KEY_BYTES)
     nonce, sealed = entry.wrapped_key[:_NONCE_BYTES], entry.wrapped_key[_NONCE_BYTES:]
@@ -68,7 +70,7 @@ def unwrap_file_key(dek: bytes, entry: SealedFile) -> bytearray:
     return out
 
 
-def _wrapper(dek: bytes) -> AESGCM:
+def _wrapper(dek: bytes | bytearray) -> AESGCM:
     key = expand(dek, _WRAP_LABEL, KEY_BYTES)
     wrapper = AESGCM(key)
     key[:] = bytes(KEY_BYTES)

@@ -65,10 +65,11 @@ class DirectSource(ModelSource, Protocol):
 class _Blob:
     """One file of a package, its leaves verified and its key unwrapped."""
 
-    def __init__(self, source: ModelSource, entry: SealedFile, dek: bytes) -> None:
+    def __init__(self, source: ModelSource, entry: SealedFile, dek: bytes | bytearray) -> None:
         self.entry = entry
         self.layout = entry.layout
         self._source = source
+        self._direct = source if isinstance(source, DirectSource) else None
         self._name = blob_name(entry.blob)
         leaves = leaves_name(entry.blob)
         count = self.layout.count
@@ -91,26 +92,25 @@ class _Blob:
         """
         offset, size = self.layout.body(index)
         encrypted = lane.cipher[:size]
-        _fill(self._source, self._name, offset, encrypted)
+        self._fill(offset, encrypted)
         self._leaves.verify_segment(index, encrypted)
         done = self._decryptor.segment_into(index, encrypted, lane.text, final=self.layout.is_final(index))
         return lane.text[:done]
 
+    def _fill(self, offset: int, out: memoryview) -> None:
+        if self._direct is not None:
+            got = self._direct.read_into(self._name, offset, out)
+        else:
+            data = self._source.read(self._name, offset, len(out))
+            got = len(data)
+            if got == len(out):
+                out[:] = data
+        if got != len(out):
+            raise _wrong_size(self._name, offset + got, offset + len(out))
+
     def wipe(self) -> None:
         """Forget the keys."""
         self._decryptor.wipe()
-
-
-def _fill(source: ModelSource, name: str, offset: int, out: memoryview) -> None:
-    if isinstance(source, DirectSource):
-        got = source.read_into(name, offset, out)
-    else:
-        data = source.read(name, offset, len(out))
-        got = len(data)
-        if got == len(out):
-            out[:] = data
-    if got != len(out):
-        raise _wrong_size(name, offset + got, offset + len(out))
 
 
 def _wrong_size(name: str, got: int, want: int) -> Rejected:
@@ -183,7 +183,7 @@ def _demand_range(offset: int, size: int, end: int) -> None:
 def open_model(
     source: ModelSource,
     manifest: VerifiedManifest,
-    dek: bytes,
+    dek: bytes | bytearray,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> OpenedModel:
@@ -232,7 +232,7 @@ def _reporter(
 class RandomAccess:
     """Reads one file of a sealed model at any offset, decrypting only the segments it needs."""
 
-    def __init__(self, source: ModelSource, manifest: VerifiedManifest, dek: bytes, path: str) -> None:
+    def __init__(self, source: ModelSource, manifest: VerifiedManifest, dek: bytes | bytearray, path: str) -> None:
         """Verify key, sizes and leaves of ``path``. Raises as ``open_model``."""
         entry = manifest.manifest.file(path)
         verify_dek(manifest.manifest, dek)

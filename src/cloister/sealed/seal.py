@@ -94,9 +94,9 @@ class SealedModel:
 class _Randomness:
     """The generator of one sealing; a value that comes back ends it (a forked or broken generator)."""
 
-    def __init__(self, random: Callable[[int], bytes], dek: bytes) -> None:
+    def __init__(self, random: Callable[[int], bytes], dek: bytes | bytearray) -> None:
         self._random = random
-        self._seen = {dek}
+        self._seen = {bytes(dek)}
 
     def __call__(self, size: int) -> bytes:
         value = self._random(size)
@@ -113,7 +113,7 @@ def seal_model(
     out: Path,
     *,
     name: str,
-    dek: bytes,
+    dek: bytes | bytearray,
     signer: SigningKey,
     card: Json,
     created: datetime,
@@ -155,7 +155,7 @@ def seal_files(
     sink: Sink,
     *,
     name: str,
-    dek: bytes,
+    dek: bytes | bytearray,
     signer: SigningKey,
     card: Json,
     created: datetime,
@@ -207,7 +207,7 @@ class _Job(Generic[PlainT]):
     source: PlainSource[PlainT]
     sink: Sink
     lanes: Lanes
-    dek: bytes
+    dek: bytes | bytearray
     random: _Randomness
     progress: Callable[[int, int], None] | None
     total: int
