@@ -79,7 +79,7 @@ def _bounded_int(digits: str) -> int:
 
 def _finite_float(digits: str) -> float:
     value = float(digits)
-    if value in (float("inf"), float("-inf")):
+    if abs(value) == float("inf") or MAX_INT < abs(value) < _EXPONENT_FORM:
         msg = "number out of range"
         raise ValueError(msg)
     if value == 0 and (digits.startswith("-") or any(digit in "123456789" for digit in digits.lower().split("e")[0])):
