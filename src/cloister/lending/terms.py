@@ -32,8 +32,10 @@ __all__ = [
     "Terms",
     "consumer_meter",
     "instance_id",
+    "meters_in",
     "meters_of",
     "model_meter",
+    "unserved_cap",
 ]
 
 LoanId = NewType("LoanId", str)
@@ -225,3 +227,17 @@ def meters_of(model: ModelTerms, consumer: Consumer | None) -> tuple[Meter, ...]
     if consumer is not None and consumer.metered:
         meters.append(consumer_meter(consumer.id))
     return tuple(meters)
+
+
+def meters_in(terms: Terms) -> tuple[Meter, ...]:
+    """Return every meter that these terms have, the loan's first."""
+    models = tuple(model_meter(model.name) for model in terms.models if model.metered)
+    consumers = tuple(consumer_meter(consumer.id) for consumer in terms.consumers or () if consumer.metered)
+    return (LOAN_METER, *models, *consumers)
+
+
+def unserved_cap(terms: Terms) -> int:
+    """Return N: the most units of one meter that one instance may hold unserved, and one crash may lose."""
+    if not terms.rate_cap:
+        return terms.max_ceiling
+    return min(terms.max_ceiling, terms.rate_cap * int(terms.ttl.total_seconds()))

@@ -1,0 +1,183 @@
+"""How an instance ends: by a close, or by time; and how long a block can take (30-metering C8, I3, T50).
+
+What an instance never served is written off as spent. It goes back to the allowance only where the
+loan says so and the instance's memory provably cannot be copied: else a copy serves it a second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cloister.crypto.sign import Statement
+from cloister.errors import Rejected
+from cloister.lending.clock import lifetime
+from cloister.lending.events import Event, EventKind
+from cloister.lending.ledger import ALLOWANCE, SPENT, WRITTEN_OFF, Account, Posting, escrow
+from cloister.lending.messages import Close, Units
+from cloister.lending.state import Alarm, AlarmKind, InstanceState, InstanceStatus, LoanState
+from cloister.lending.terms import LOAN_METER, Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime, timedelta
+
+    from cloister.crypto.sign import VerifyKey
+
+__all__ = [
+    "Bound",
+    "CloseDecision",
+    "WriteOff",
+    "block_bound",
+    "decide_close",
+    "decide_write_off",
+    "is_live",
+    "moved",
+    "verify_close",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOff:
+    """An instance that can serve no more, and the rest of its ceilings counted as spent (C8)."""
+
+    instance: InstanceState
+    postings: tuple[Posting, ...]
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """How long, and how much, can still be served after a block: whichever ends first."""
+
+    seconds: int
+    units: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseDecision:
+    """What to write for a close; ``credits`` are the units to give back to each balance (usually none)."""
+
+    instance: InstanceState
+    credits: Units
+    postings: tuple[Posting, ...]
+    alarms: tuple[Alarm, ...]
+    events: tuple[Event, ...]
+
+
+def moved(instance: InstanceState, meter: Meter, debit: Account, credit: Account, units: int) -> Posting:
+    """Return the posting that moves ``units`` of this instance's loan."""
+    return Posting(loan=instance.loan, meter=meter, debit_account=debit, credit_account=credit, units=units)
+
+
+def verify_close(statement: bytes, key: VerifyKey) -> Close:
+    """Return the close once the instance is proven to have signed it. Raises ``Malformed`` and ``Rejected``."""
+    return Close.parse(Statement.parse(statement, label=Close.LABEL).verify([key]))
+
+
+def decide_close(close: Close, *, instance: InstanceState, loan: LoanState, now: datetime) -> CloseDecision | None:
+    """Decide a verified close; None when this instance was closed before (nothing to write).
+
+    Raises ``Rejected`` (``wrong_instance``, ``wrong_seq``); then nothing is written.
+    """
+    if close.instance != instance.id or instance.loan != loan.terms.loan:
+        raise Rejected.because("wrong_instance", "close", got=close.instance, want=instance.id)
+    if instance.status is InstanceStatus.CLOSED:
+        return None
+    if close.seq <= instance.seq:
+        raise Rejected.because("wrong_seq", "close", got=str(close.seq), want=f"more than {instance.seq}")
+    alarm = _misfit(close, instance)
+    if alarm is not None:
+        status = InstanceStatus.FORKED if alarm is AlarmKind.FORK else InstanceStatus.OVERDRAWN
+        return _closed(close, replace(instance, status=status), alarms=(_alarm(alarm, close),))
+    if instance.written_off or now >= instance.dead_at:
+        return _closed(close, replace(instance, status=InstanceStatus.CLOSED))
+    spent = tuple(
+        moved(instance, meter, escrow(instance.id), SPENT, units - instance.used.get(meter, 0))
+        for meter, units in close.used.items()
+        if units > instance.used.get(meter, 0)
+    )
+    gives_back = loan.refund_on_close and instance.clone_proof and instance.status is InstanceStatus.ACTIVE
+    after = replace(
+        instance,
+        used={**instance.used, **close.used},
+        chain_head=close.chain_head,
+        status=InstanceStatus.CLOSED,
+        written_off=True,
+    )
+    rest = _rest(after, ALLOWANCE if gives_back else WRITTEN_OFF)
+    credit = {posting.meter: posting.units for posting in rest} if gives_back else {}
+    return _closed(close, after, credit=credit, postings=(*spent, *rest))
+
+
+def decide_write_off(instance: InstanceState, *, now: datetime) -> WriteOff | None:
+    """Count the rest of an instance's ceilings as spent once no lease of it can be alive (C8).
+
+    Returns None while one can be, and when it was done before. Nothing goes back to the allowance.
+    """
+    if instance.written_off or now < instance.dead_at:
+        return None
+    postings = _rest(instance, WRITTEN_OFF)
+    status = InstanceStatus.DEAD if instance.status is InstanceStatus.ACTIVE else instance.status
+    units = sum(posting.units for posting in postings if posting.meter == LOAN_METER)
+    event = Event(
+        kind=EventKind.INSTANCE_WRITTEN_OFF,
+        actor="custodian",
+        subject=instance.id,
+        details={"loan": instance.loan, "units": units},
+    )
+    return WriteOff(instance=replace(instance, status=status, written_off=True), postings=postings, events=(event,))
+
+
+def block_bound(instances: Iterable[InstanceState], *, ttl: timedelta, now: datetime) -> Bound:
+    """Return the bound to print wherever something can be blocked: seconds and units at most."""
+    live = tuple(item for item in instances if is_live(item, now=now))
+    units = sum(item.limits.get(LOAN_METER, 0) - item.used.get(LOAN_METER, 0) for item in live)
+    return Bound(seconds=math.ceil(lifetime(ttl).total_seconds()), units=units)
+
+
+def is_live(instance: InstanceState, *, now: datetime) -> bool:
+    """Tell whether this instance may still serve: it counts against ``max_instances`` until it cannot."""
+    return not instance.written_off and now < instance.dead_at
+
+
+def _rest(instance: InstanceState, account: Account) -> tuple[Posting, ...]:
+    """Move what was never served out of an instance's escrow."""
+    left = {meter: limit - instance.used.get(meter, 0) for meter, limit in instance.limits.items()}
+    return tuple(moved(instance, meter, escrow(instance.id), account, units) for meter, units in left.items() if units)
+
+
+def _misfit(close: Close, instance: InstanceState) -> AlarmKind | None:
+    if any(close.used.get(meter, 0) < units for meter, units in instance.used.items()):
+        return AlarmKind.FORK
+    if any(units > instance.limits.get(meter, 0) for meter, units in close.used.items()):
+        return AlarmKind.OVERDRAWN
+    return None
+
+
+def _alarm(kind: AlarmKind, close: Close) -> Alarm:
+    return Alarm(kind=kind, instance=close.instance, detail=f"counters of close {close.seq}")
+
+
+def _closed(
+    close: Close,
+    instance: InstanceState,
+    *,
+    credit: Units | None = None,
+    postings: tuple[Posting, ...] = (),
+    alarms: tuple[Alarm, ...] = (),
+) -> CloseDecision:
+    event = Event(
+        kind=EventKind.INSTANCE_CLOSED,
+        actor=instance.id,
+        subject=instance.loan,
+        details={
+            "kind": instance.status.value,
+            "req_digest": hashlib.sha256(close.dump()).hexdigest(),
+            "seq": close.seq,
+            "used": close.used.get(LOAN_METER, 0),
+        },
+    )
+    return CloseDecision(instance=instance, credits=credit or {}, postings=postings, alarms=alarms, events=(event,))

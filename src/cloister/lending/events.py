@@ -1,0 +1,142 @@
+"""What an audit log can say: a closed set of events and a closed set of details (docs/spec/audit-log.md).
+
+Nothing here can carry content: every detail has a form of its own, and there is no free text but
+short names and reasons that a person of the custodian wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+from cloister.errors import UsageError
+from cloister.lending.terms import MAX_UNITS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DETAILS", "DetailValue", "Event", "EventKind", "verify_details"]
+
+DetailValue: TypeAlias = "str | int | bool"
+
+
+class EventKind(Enum):
+    """Everything that is ever logged."""
+
+    CUSTODIAN_INITIALISED = "custodian_initialised"
+    CUSTODIAN_STARTED = "custodian_started"
+    CUSTODIAN_STOPPED = "custodian_stopped"
+    CUSTODIAN_RECOVERED = "custodian_recovered"
+    TOKEN_CREATED = "token_created"  # noqa: S105 - the name of an event
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - the name of an event
+    ACCESS_DENIED = "access_denied"
+    MODEL_PUBLISHED = "model_published"
+    MODEL_WITHDRAWN = "model_withdrawn"
+    KEY_ROTATED = "key_rotated"
+    LOAN_CREATED = "loan_created"
+    TERMS_CHANGED = "terms_changed"
+    POLICY_CHANGED = "policy_changed"
+    CONSUMER_ADDED = "consumer_added"
+    CONSUMER_REMOVED = "consumer_removed"
+    ALLOWANCE_ADDED = "allowance_added"
+    ALLOWANCE_SET = "allowance_set"
+    ALLOWANCE_WRITTEN_OFF = "allowance_written_off"
+    MORE_REQUESTED = "more_requested"
+    MORE_APPROVED = "more_approved"
+    MORE_DENIED = "more_denied"
+    CHALLENGE_ISSUED = "challenge_issued"
+    ATTESTATION_REFUSED = "attestation_refused"
+    KEY_RELEASED = "key_released"
+    LEASE_GRANTED = "lease_granted"
+    LEASE_REFUSED = "lease_refused"
+    INSTANCE_CLOSED = "instance_closed"
+    INSTANCE_WRITTEN_OFF = "instance_written_off"
+    FORK_DETECTED = "fork_detected"
+    OVERDRAFT_DETECTED = "overdraft_detected"
+    STATUS_GIVEN = "status_given"
+    BLOCKED = "blocked"
+    UNBLOCKED = "unblocked"
+    DEVICE_ENROLLED = "device_enrolled"
+    DEVICE_REFUSED = "device_refused"
+
+
+_HEX = re.compile(r"[0-9a-f]{1,128}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
+_CODES = re.compile(r"[a-z][a-z0-9_]{0,63}(?:,[a-z][a-z0-9_]{0,63}){0,63}")
+_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,200}")
+
+DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
+    "block_version": int,
+    "borrower": _LINE,
+    "codes": _CODES,
+    "consumer": _NAME,
+    "custodian": _HEX,
+    "debit": int,
+    "device": _NAME,
+    "epoch": int,
+    "instance": _HEX,
+    "key_version": int,
+    "kind": _NAME,
+    "ledger_size": int,
+    "limit": int,
+    "loan": _NAME,
+    "meter": _NAME,
+    "model": _HEX,
+    "models": int,
+    "name": _NAME,
+    "policy_digest": _HEX,
+    "reason": _LINE,
+    "reply_digest": _HEX,
+    "req_digest": _HEX,
+    "request": _NAME,
+    "role": _NAME,
+    "root": _HEX,
+    "seq": int,
+    "size": int,
+    "software": _HEX,
+    "stop": bool,
+    "subject": _NAME,
+    "tee": _NAME,
+    "terms_version": int,
+    "tier": _NAME,
+    "token": _NAME,
+    "units": int,
+    "used": int,
+    "version": _NAME,
+}
+"""The allow-list: every detail that an event may have, and its form."""
+
+
+def verify_details(details: Mapping[str, DetailValue]) -> None:
+    """Prove that every detail is allowed and in its form. Raises ``UsageError``."""
+    for name, value in details.items():
+        form = DETAILS.get(name)
+        if form is None:
+            msg = f"audit: detail {name!r} is not on the allow-list"
+            raise UsageError(msg)
+        if isinstance(form, re.Pattern):
+            fits = isinstance(value, str) and form.fullmatch(value) is not None
+        else:
+            fits = type(value) is form and (type(value) is bool or abs(int(value)) <= MAX_UNITS)
+        if not fits:
+            msg = f"audit: detail {name} is not in its form"
+            raise UsageError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, not yet in the log. ``actor`` did it, ``subject`` is what it happened to."""
+
+    kind: EventKind
+    actor: str
+    subject: str
+    details: Mapping[str, DetailValue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what the log cannot carry. Raises ``UsageError``."""
+        if not _NAME.fullmatch(self.actor) or not _NAME.fullmatch(self.subject):
+            msg = f"audit: actor {self.actor[:40]!r} or subject {self.subject[:40]!r} is not a name"
+            raise UsageError(msg)
+        verify_details(self.details)

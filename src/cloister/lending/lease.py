@@ -1,0 +1,379 @@
+"""The enclave's side of the lease: who may serve how much until when (docs/spec/lease.md; 30-metering E1-E10).
+
+``LeaseHolder`` lives in enclave memory from boot to end and is never stored. It serves while there is
+both time and room: the count protects against a lying clock, the clock against cloned memory.
+
+Sans-io: bytes and ``now`` in, bytes and verdicts out; the shell sends, receives and sleeps. Call it
+from one thread: between ``reserve`` and the engine nothing else may run on it (E4). Not done here:
+proving that the grant was meant for us (``release.verify_grant``), erasing keys from memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from cloister.crypto.sign import SigningKey, Statement
+from cloister.errors import Rejected, UsageError
+from cloister.lending.lease_clock import LeaseClock
+from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Reservation
+from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Receipt, Refusal
+from cloister.lending.meters import Meters
+from cloister.lending.receipt import GENESIS, next_head
+from cloister.lending.terms import (
+    LOAN_METER,
+    MAX_UNITS,
+    Consumer,
+    Meter,
+    ModelTerms,
+    consumer_meter,
+    instance_id,
+    model_meter,
+    unserved_cap,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from cloister.crypto.sign import VerifyKey
+
+__all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_answer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pending:
+    """The one unanswered request (E2)."""
+
+    statement: bytes
+    digest: bytes
+
+
+class LeaseHolder:
+    """One enclave instance: its key, its ceilings, its deadline.
+
+    Takes the instance key, the verified grant for it and the custodian's key. Starts with ceiling zero
+    and no time (E1). Raises ``Rejected`` (``wrong_instance``) for a grant to another instance.
+    """
+
+    def __init__(self, *, key: SigningKey, grant: Grant, custodian: VerifyKey) -> None:
+        self.instance = instance_id(key.verify_key.raw)
+        if grant.instance != self.instance:
+            raise Rejected.because("wrong_instance", "grant", got=grant.instance, want=self.instance)
+        self._key: SigningKey | None = key
+        self._custodian = custodian
+        self._terms = grant.terms
+        self._epoch = grant.epoch
+        self._block_version = grant.block_version
+        self._policy_digest = grant.policy_digest
+        self._clock = LeaseClock()
+        self._meters = Meters()
+        self._lease: Lease | None = None
+        self._pending: _Pending | None = None
+        self._final: LeaseState | None = None
+        self._closing = b""
+        self._seq = 0
+        self._index = 0
+        self._reservations = 0
+        self._head = GENESIS
+        self._open: dict[int, Reservation] = {}
+
+    @property
+    def state(self) -> LeaseState:
+        """The state at the latest time that was seen."""
+        if self._final is not None:
+            return self._final
+        if self._lease is None:
+            return LeaseState.STARTING
+        return LeaseState.ACTIVE if self._clock.live else LeaseState.EXPIRED
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When serving stops unless renewed; None before the first lease and after a clock step."""
+        return self._clock.deadline
+
+    def remaining(self, model_name: str, consumer: Consumer | None = None) -> int:
+        """Return what is left for this model and consumer as far as known: leased here, and not leased yet.
+
+        What other instances hold is not in it. For display; ``reserve`` decides.
+        """
+        balances = self._lease.balances if self._lease else {}
+        meters = self._meters_of(self._model(model_name), consumer)
+        return min(self._meters.room(meter) + balances.get(meter, 0) for meter in meters)
+
+    def snapshot(self) -> LeaseSnapshot:
+        """Return what there is to show."""
+        return LeaseSnapshot(
+            instance=self.instance,
+            state=self.state,
+            epoch=self._epoch,
+            seq=self._seq,
+            limits=self._meters.limits,
+            used=self._meters.used,
+            reserved=self._meters.reserved,
+            balances=dict(self._lease.balances) if self._lease else {},
+            deadline=self._clock.deadline,
+            served=self._index,
+            chain_head=self._head,
+            block_version=self._block_version,
+        )
+
+    def must_end(self, now: datetime) -> bool:
+        """Tell whether the model must be unloaded now: revoked, closed, or 2T without renewal (E9)."""
+        moment = self._clock.observe(now)
+        return self._final is not None or self._clock.over(moment)
+
+    def next_renewal(self, now: datetime, jitter: float) -> datetime:
+        """Return when to call ``request`` next; ``jitter`` is a fresh random number of 0 to 1.
+
+        T/3 after the last success, then every T/10; at once (but no closer than T/10) when units run
+        low, so that a top-up arrives quickly. A time in the past means now.
+        """
+        moment = self._clock.observe(now)
+        return self._clock.due(moment, ttl=self._ttl(), hurry=self._runs_low(), jitter=jitter)
+
+    def void(self, now: datetime) -> None:
+        """Void the lease because time took an unexplained step (E7): the count stays, the time is gone.
+
+        For a shell that compares clocks (``clock.ClockGuard``); a step back is noticed here anyway.
+        """
+        self._clock.void(now)
+
+    def request(self, now: datetime, nonce: bytes) -> bytes:
+        """Return the signed lease request to send; the same bytes while one is unanswered (E2).
+
+        ``nonce`` is 16 fresh random bytes. The lease that answers runs from the first sending (rule two).
+        """
+        moment = self._clock.observe(now)
+        key = self._signing_key()
+        self._clock.sent(moment, first=self._pending is None, ttl=self._ttl())
+        if self._pending is None:
+            self._seq += 1
+            payload = self._lease_request(nonce).dump()
+            statement = Statement.sign(key, LeaseRequest.LABEL, payload).dump()
+            self._pending = _Pending(statement=statement, digest=hashlib.sha256(payload).digest())
+        return self._pending.statement
+
+    def receive(self, statement: bytes, now: datetime) -> Lease | Refusal:
+        """Take the custodian's answer to the pending request (E3, E8).
+
+        Raises ``Malformed`` and ``Rejected`` (``signature_invalid``, ``unknown_key``, ``wrong_statement``,
+        ``wrong_instance``, ``not_pending``, ``stale_epoch``, ``stale_block_version``); then nothing changed.
+        """
+        self._clock.observe(now)
+        answer = parse_answer(statement, self._custodian)
+        self._demand_fitting(answer)
+        if isinstance(answer, Lease):
+            self._meters.raise_to(answer.limits)
+            self._clock.extend(answer.ttl)
+            self._lease, self._epoch = answer, answer.epoch
+            self._policy_digest = answer.policy_digest
+        else:
+            self._clock.wait(answer.retry_after)
+            if answer.stop and self._final is None:
+                self._final = LeaseState.REVOKED
+        self._block_version = answer.block_version
+        self._pending = None
+        return answer
+
+    def close(self, now: datetime) -> bytes:
+        """Return the signed last count and stop for good; what was reserved counts as used.
+
+        The caller erases keys and model before it sends this. Again: the same bytes.
+        """
+        self._clock.observe(now)
+        if self._final is not LeaseState.CLOSED:
+            if self._key is None:
+                self._refuse("lease_expired")
+            for reservation in tuple(self._open.values()):
+                self._release(reservation, used=reservation.units)
+            self._seq += 1
+            message = Close(
+                instance=self.instance,
+                epoch=self._epoch,
+                seq=self._seq,
+                used=self._meters.used,
+                chain_head=self._head,
+            )
+            self._closing = Statement.sign(self._key, Close.LABEL, message.dump()).dump()
+            self._final, self._key, self._pending = LeaseState.CLOSED, None, None
+        return self._closing
+
+    def reserve(self, model_name: str, token: bytes | None, units: int, now: datetime) -> Reservation:
+        """Set ``units``, the worst case, aside for one inference (E4), or raise ``Rejected``.
+
+        Codes: ``unauthorized``, ``unknown_model``, ``blocked``, ``lease_expired``, ``clock_step``,
+        ``allowance_exhausted``. ``token`` is the consumer's bearer token.
+        """
+        self._clock.observe(now)
+        consumer = self._consumer(token)
+        model = self._model(model_name)
+        self._demand_live(model, consumer)
+        meters = self._meters_of(model, consumer)
+        self._meters.reserve(meters, units)
+        self._reservations += 1
+        reservation = Reservation(number=self._reservations, model=model, consumer=consumer, units=units, meters=meters)
+        self._open[reservation.number] = reservation
+        return reservation
+
+    def permit(self, reservation: Reservation, produced_units: int, now: datetime) -> None:
+        """Allow one chunk, the first and the last too, to leave now (E5).
+
+        ``produced_units`` is what this inference has come to with that chunk. Raises ``Rejected``:
+        ``lease_expired``, ``clock_step``, ``blocked``; ``allowance_exhausted`` beyond the reservation.
+        """
+        self._clock.observe(now)
+        self._demand_open(reservation)
+        self._demand_live(reservation.model, reservation.consumer)
+        if produced_units > reservation.units:
+            want = f"at most {reservation.units}"
+            raise Rejected.because("allowance_exhausted", "reservation", got=str(produced_units), want=want)
+
+    def settle(
+        self,
+        reservation: Reservation,
+        units: int,
+        request_commitment: bytes,
+        response_commitment: bytes,
+        now: datetime,
+    ) -> bytes:
+        """Replace the reservation by what was produced and return the signed receipt (E6).
+
+        Charges first. Without a live lease it then raises as ``permit`` does: the last chunk must not
+        leave, and an answer without it is void to its consumer.
+        """
+        self._demand_open(reservation)
+        self._release(reservation, used=units)
+        moment = self._clock.observe(now)
+        self._demand_live(reservation.model, reservation.consumer)
+        key = self._signing_key()
+        self._index += 1
+        receipt = Receipt(
+            instance=self.instance,
+            index=self._index,
+            loan=self._terms.loan,
+            model=reservation.model.digest,
+            units=units,
+            request=request_commitment,
+            response=response_commitment,
+            previous=self._head,
+            policy_digest=self._policy_digest,
+            issued_at=moment,
+        )
+        self._head = next_head(self._head, request=request_commitment, response=response_commitment, index=self._index)
+        return Statement.sign(key, Receipt.LABEL, receipt.dump()).dump()
+
+    def refund(self, reservation: Reservation) -> None:
+        """Give a reservation back whole: the engine failed and no chunk has left."""
+        self._demand_open(reservation)
+        self._release(reservation, used=0)
+
+    def _lease_request(self, nonce: bytes) -> LeaseRequest:
+        cap = unserved_cap(self._terms)
+        known = dict.fromkeys((LOAN_METER, *self._metered()))
+        return LeaseRequest(
+            instance=self.instance,
+            epoch=self._epoch,
+            seq=self._seq,
+            req_nonce=nonce,
+            used=self._meters.used,
+            reserved=self._meters.reserved,
+            want={meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in known},
+            chain_head=self._head,
+        )
+
+    def _metered(self) -> tuple[Meter, ...]:
+        models = tuple(model_meter(model.name) for model in self._terms.models if model.metered)
+        consumers = tuple(consumer_meter(consumer.id) for consumer in self._consumers() or () if consumer.metered)
+        return (*models, *consumers, *self._meters.limits)
+
+    def _consumers(self) -> tuple[Consumer, ...] | None:
+        return self._lease.consumers if self._lease else self._terms.consumers
+
+    def _consumer(self, token: bytes | None) -> Consumer | None:
+        """Return whose token this is: of the lease, or of the grant and blocked since."""
+        current = self._consumers()
+        if current is None:
+            return None
+        digest = hashlib.sha256(token or b"").digest()
+        ids = {consumer.id for consumer in current}
+        former = tuple(consumer for consumer in self._terms.consumers or () if consumer.id not in ids)
+        found = [item for item in (*current, *former) if hmac.compare_digest(item.token_sha256, digest)]
+        if token is None or not found:
+            raise Rejected.because("unauthorized", "consumer", hint="pass the consumer token of this loan")
+        return found[0]
+
+    def _model(self, name: str) -> ModelTerms:
+        model = self._terms.model(name)
+        if model is None:
+            raise Rejected.because("unknown_model", name[:80])
+        return model
+
+    def _meters_of(self, model: ModelTerms, consumer: Consumer | None) -> tuple[Meter, ...]:
+        """Return the meters of one inference; one that the custodian leases is charged, whatever the terms say."""
+        limits = self._meters.limits
+        meters = [LOAN_METER]
+        if model.metered or model_meter(model.name) in limits:
+            meters.append(model_meter(model.name))
+        if consumer is not None and (consumer.metered or consumer_meter(consumer.id) in limits):
+            meters.append(consumer_meter(consumer.id))
+        return tuple(meters)
+
+    def _demand_live(self, model: ModelTerms, consumer: Consumer | None) -> None:
+        if self._final is LeaseState.REVOKED:
+            self._refuse("blocked")
+        if self._final is not None or self._lease is None or not self._clock.live:
+            self._refuse("clock_step" if self._clock.stepped else "lease_expired")
+        if model.digest not in self._lease.models:
+            raise Rejected.because("blocked", f"model {model.name}")
+        listed = self._lease.consumers
+        if consumer is not None and listed is not None and consumer.id not in {other.id for other in listed}:
+            raise Rejected.because("blocked", f"consumer {consumer.id}")
+
+    def _demand_open(self, reservation: Reservation) -> None:
+        if self._open.get(reservation.number) is not reservation:
+            msg = "reservation: settled or refunded already, or of another instance"
+            raise UsageError(msg)
+
+    def _demand_fitting(self, answer: Lease | Refusal) -> None:
+        if answer.instance != self.instance:
+            raise Rejected.because("wrong_instance", "lease", got=answer.instance, want=self.instance)
+        if self._pending is None or not hmac.compare_digest(answer.req_digest, self._pending.digest):
+            raise Rejected.because("not_pending", "lease", got=answer.req_digest.hex())
+        if isinstance(answer, Lease) and answer.epoch < self._epoch:
+            raise Rejected.because("stale_epoch", "lease", got=str(answer.epoch), want=f"at least {self._epoch}")
+        if answer.block_version < self._block_version:
+            want = f"at least {self._block_version}"
+            raise Rejected.because("stale_block_version", "lease", got=str(answer.block_version), want=want)
+
+    def _release(self, reservation: Reservation, *, used: int) -> None:
+        self._meters.settle(reservation.meters, reserved=reservation.units, used=used)
+        del self._open[reservation.number]
+
+    def _signing_key(self) -> SigningKey:
+        if self._key is None or self._final is not None:
+            self._refuse("blocked" if self._final is LeaseState.REVOKED else "lease_expired")
+        return self._key
+
+    def _refuse(self, code: str) -> NoReturn:
+        raise Rejected.because(code, "lease", got=self.state.value, want=LeaseState.ACTIVE.value)
+
+    def _ttl(self) -> timedelta:
+        return self._lease.ttl if self._lease else self._terms.ttl
+
+    def _runs_low(self) -> bool:
+        if self._lease is None:
+            return True
+        room = self._meters.room(LOAN_METER)
+        return room <= 0 or (2 * room < unserved_cap(self._terms) and self._lease.balances.get(LOAN_METER, 0) > 0)
+
+
+def parse_answer(statement: bytes, custodian: VerifyKey) -> Lease | Refusal:
+    """Return the custodian's answer once its signature is proven. Raises ``Malformed`` and ``Rejected``."""
+    try:
+        signed = Statement.parse(statement, label=Lease.LABEL)
+    except Rejected:
+        refusal = Statement.parse(statement, label=Refusal.LABEL)
+        return Refusal.parse(refusal.verify([custodian]))
+    return Lease.parse(signed.verify([custodian]))

@@ -1,0 +1,102 @@
+"""The time part of a lease: until when an instance may serve, when it renews, when it must end.
+
+Rules two, E3, E7, E9 and E10 of 30-metering. Time never runs back here: a reading slightly before the
+latest one counts as the latest; a larger step voids the lease. Pure: every reading is passed in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloister.lending.clock import STEP
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+__all__ = ["LeaseClock"]
+
+_RENEW_AT = 3  # the first try at T/3 after the last success
+_RETRY_AT = 10  # then one every T/10, so that three lost renewals are tolerated
+_END_AT = 2  # the model is unloaded at 2T without renewal (E9)
+
+
+class LeaseClock:
+    """Deadline, renewal times and end of one instance, from readings that may lie."""
+
+    __slots__ = ("_end_at", "_not_before", "_renewed_at", "_seen", "_sent_at", "_stepped", "_tried_at", "deadline")
+
+    def __init__(self) -> None:
+        """Start without any time: nothing may be served."""
+        self.deadline: datetime | None = None
+        self._seen: datetime | None = None
+        self._sent_at: datetime | None = None
+        self._tried_at: datetime | None = None
+        self._renewed_at: datetime | None = None
+        self._not_before: datetime | None = None
+        self._end_at: datetime | None = None
+        self._stepped = False
+
+    @property
+    def live(self) -> bool:
+        """Tell whether the lease had time left at the latest reading."""
+        return self.deadline is not None and self._seen is not None and self._seen < self.deadline
+
+    @property
+    def stepped(self) -> bool:
+        """Tell whether a clock step voided the lease and none was renewed since."""
+        return self._stepped
+
+    def observe(self, now: datetime) -> datetime:
+        """Take a reading and return the time to act at; a step back of more than ``STEP`` voids (E7)."""
+        if self._seen is not None and now < self._seen - STEP:
+            self.void(now)
+        self._seen = now if self._seen is None else max(self._seen, now)
+        return self._seen
+
+    def void(self, now: datetime) -> None:
+        """Void the time of the lease and of the request under way; go on from ``now``.
+
+        What was left until the end stays left, so that stepping a clock wins no life either.
+        """
+        if self._seen is not None and self._end_at is not None:
+            self._end_at += now - self._seen
+        self._seen = now
+        self._stepped = True
+        self.deadline = self._sent_at = self._tried_at = self._renewed_at = self._not_before = None
+
+    def sent(self, moment: datetime, *, first: bool, ttl: timedelta) -> None:
+        """Note that a request was sent; only the ``first`` sending of it counts (rule two)."""
+        self._tried_at = moment
+        if first:
+            self._sent_at = moment
+        if self._end_at is None:
+            self._end_at = moment + _END_AT * ttl
+
+    def extend(self, ttl: timedelta) -> None:
+        """Take a lease of ``ttl`` that answers the request under way: deadline = max(deadline, sent + ttl)."""
+        if self._sent_at is None:
+            return  # the clock stepped while the request was out: its lease gives units, but no time
+        until = self._sent_at + ttl
+        self.deadline = until if self.deadline is None else max(self.deadline, until)
+        end = self._sent_at + _END_AT * ttl
+        self._end_at = end if self._end_at is None else max(self._end_at, end)
+        self._renewed_at, self._sent_at = self._sent_at, None
+        self._not_before, self._stepped = None, False
+
+    def wait(self, retry_after: timedelta) -> None:
+        """Take a refusal that asks to come back later."""
+        self._sent_at = None
+        if self._seen is not None:
+            self._not_before = self._seen + retry_after
+
+    def due(self, moment: datetime, *, ttl: timedelta, hurry: bool, jitter: float) -> datetime:
+        """Return when to send next: T/3 after the last success, then every T/10; ``hurry`` skips the T/3."""
+        at_once = hurry or not self.live
+        due = moment if at_once or self._renewed_at is None else self._renewed_at + ttl / _RENEW_AT
+        if self._tried_at is not None:
+            due = max(due, self._tried_at + ttl / _RETRY_AT * (0.75 + 0.5 * jitter))
+        return due if self._not_before is None else max(due, self._not_before)
+
+    def over(self, moment: datetime) -> bool:
+        """Tell whether 2T have passed since the sending of the last renewed request (E9)."""
+        return self._end_at is not None and moment >= self._end_at

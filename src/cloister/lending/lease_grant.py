@@ -1,0 +1,353 @@
+"""The custodian's side of the lease, as one pure decision (docs/spec/lease.md; 30-metering C1-C9, C12).
+
+The service reads instance and loan inside one transaction, calls ``decide_lease``, signs, writes what
+the decision says (instance, debits, postings, audit events) and answers only after the commit. A
+decision reads nothing else and changes nothing.
+
+Not done here: the transaction and its row lock (C6, C7), the two-process fence (C2: ``verify_epoch``
+compares, the store locks), recovering an older database (``recovery``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from cloister.crypto.sign import Statement
+from cloister.errors import Reason, Rejected, Unavailable
+from cloister.lending.clock import lifetime
+from cloister.lending.ending import decide_write_off, moved
+from cloister.lending.events import Event, EventKind
+from cloister.lending.ledger import ALLOWANCE, SPENT, Posting, escrow
+from cloister.lending.messages import Lease, LeaseRequest, Refusal, Units
+from cloister.lending.state import Alarm, AlarmKind, InstanceState, InstanceStatus, LoanState
+from cloister.lending.terms import (
+    LOAN_METER,
+    MAX_UNITS,
+    Meter,
+    consumer_meter,
+    meters_in,
+    model_meter,
+    unserved_cap,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cloister.crypto.sign import SigningKey, VerifyKey
+    from cloister.lending.events import DetailValue
+
+__all__ = [
+    "LeaseDecision",
+    "Replay",
+    "decide_lease",
+    "sign_decision",
+    "verify_epoch",
+    "verify_request",
+]
+
+_STANDING = {
+    InstanceStatus.BLOCKED: "blocked",
+    InstanceStatus.FORKED: "fork_detected",
+    InstanceStatus.OVERDRAWN: "overdrawn",
+    InstanceStatus.DEAD: "instance_dead",
+    InstanceStatus.CLOSED: "instance_closed",
+    InstanceStatus.FENCED: "stale_epoch",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """The same request again: return these stored bytes, write nothing (C3)."""
+
+    reply: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseDecision:
+    """What to sign and what to write, all in the same transaction.
+
+    ``debits`` are the units to take from each balance, guarded by ``balance >= units`` (C6).
+    ``instance`` has no reply yet: ``sign_decision`` fills it.
+    """
+
+    reply: Lease | Refusal
+    instance: InstanceState
+    debits: Units
+    postings: tuple[Posting, ...]
+    alarms: tuple[Alarm, ...]
+    events: tuple[Event, ...]
+
+
+def verify_request(statement: bytes, key: VerifyKey) -> tuple[LeaseRequest, bytes]:
+    """Return the request and SHA-256 over its payload once the instance is proven to have signed it (C1).
+
+    Touches no state. Raises ``Malformed`` and ``Rejected``.
+    """
+    payload = Statement.parse(statement, label=LeaseRequest.LABEL).verify([key])
+    return LeaseRequest.parse(payload), hashlib.sha256(payload).digest()
+
+
+def verify_epoch(*, held: int, stored: int) -> None:
+    """Prove that this process still speaks for the database (C2). Raises ``Unavailable`` when fenced."""
+    if held != stored:
+        msg = f"custodian: epoch {held} is fenced by {stored}"
+        raise Unavailable(msg, hint="another custodian took over this database; stop this one")
+
+
+def decide_lease(
+    request: LeaseRequest,
+    request_digest: bytes,
+    *,
+    instance: InstanceState,
+    loan: LoanState,
+    epoch: int,
+    now: datetime,
+    quiet_until: datetime | None = None,
+) -> LeaseDecision | Replay:
+    """Decide a verified request, at ``now`` and under the custodian's ``epoch``.
+
+    Steps: 1. it is this instance's; 2. the same again is replayed, the same number with other bytes is
+    a fork (C3); 3. the counters fit (C5); 4. nothing forbids a lease (C4, C8); 5. no quiet time after a
+    recovery (C11); 6. ceilings rise by what the balances have (C6). Raises ``Rejected``
+    (``wrong_instance``, ``wrong_seq``); then nothing is written.
+    """
+    if request.instance != instance.id or instance.loan != loan.terms.loan:
+        raise Rejected.because("wrong_instance", "lease request", got=request.instance, want=instance.id)
+    step = _Step(request=request, digest=request_digest, instance=instance, loan=loan, now=now)
+    if request.seq == instance.seq:
+        return _again(step)
+    if request.seq != instance.seq + 1:
+        raise Rejected.because("wrong_seq", "lease request", got=str(request.seq), want=str(instance.seq + 1))
+    misfit = _misfit(step)
+    if misfit is not None:
+        return _alarm(step, misfit, f"counters of seq {request.seq}")
+    reasons, status = _stops(step, epoch)
+    if reasons:
+        return _stop(step, reasons, status)
+    if quiet_until is not None and now < quiet_until:
+        reason = Reason(code="recovering", subject="custodian")
+        return _settle(step, _refusal(step, (reason,), retry_after=quiet_until - now))
+    return _lease(step, epoch)
+
+
+def sign_decision(decision: LeaseDecision, key: SigningKey) -> tuple[bytes, InstanceState]:
+    """Return the signed reply, and the instance that stores these very bytes (C12)."""
+    statement = Statement.sign(key, decision.reply.LABEL, decision.reply.dump()).dump()
+    if decision.instance.req_digest != decision.reply.req_digest:
+        return statement, decision.instance  # the second of two requests with one number: nothing is stored
+    return statement, replace(decision.instance, reply=statement)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """What one decision is about."""
+
+    request: LeaseRequest
+    digest: bytes
+    instance: InstanceState
+    loan: LoanState
+    now: datetime
+
+
+def _again(step: _Step) -> LeaseDecision | Replay:
+    """Answer a number that was answered before (C3)."""
+    instance = step.instance
+    same = instance.req_digest is not None and hmac.compare_digest(step.digest, instance.req_digest)
+    if same and instance.reply is not None:
+        return Replay(reply=instance.reply)
+    return _alarm(step, AlarmKind.FORK, f"two requests with seq {step.request.seq}", answered=True)
+
+
+def _misfit(step: _Step) -> AlarmKind | None:
+    """Return what is wrong with the counters, if anything (C5)."""
+    request, instance = step.request, step.instance
+    if any(request.used.get(meter, 0) < units for meter, units in instance.used.items()):
+        return AlarmKind.FORK
+    for meter in (*request.used, *request.reserved):
+        if request.used.get(meter, 0) + request.reserved.get(meter, 0) > instance.limits.get(meter, 0):
+            return AlarmKind.OVERDRAWN
+    return None
+
+
+def _stops(step: _Step, epoch: int) -> tuple[tuple[Reason, ...], InstanceStatus]:
+    """Return every reason to end this instance, and where it stands then."""
+    instance, loan = step.instance, step.loan
+    reasons: list[Reason] = []
+    status = instance.status
+    if status is not InstanceStatus.ACTIVE:
+        reasons.append(Reason(code=_STANDING[status], subject="instance"))
+    found: list[tuple[Reason, InstanceStatus]] = []
+    if instance.epoch != epoch or step.request.epoch != epoch:
+        stale = Reason(code="stale_epoch", subject="instance", got=str(instance.epoch), want=str(epoch))
+        found.append((stale, InstanceStatus.FENCED))
+    if loan.blocked:
+        found.append((Reason(code="blocked", subject="loan"), InstanceStatus.BLOCKED))
+    if instance.policy_digest != loan.policy_digest:
+        changed = Reason(code="policy_changed", subject="loan", got=instance.policy_digest, want=loan.policy_digest)
+        found.append((changed, InstanceStatus.BLOCKED))
+    if step.now >= instance.attested_at + loan.evidence_age:
+        found.append((Reason(code="evidence_too_old", subject="instance"), InstanceStatus.BLOCKED))
+    if step.now >= instance.dead_at and status is InstanceStatus.ACTIVE:
+        found.append((Reason(code="instance_dead", subject="instance"), InstanceStatus.DEAD))
+    reasons += [reason for reason, _ in found]
+    if status is InstanceStatus.ACTIVE and found:
+        status = found[0][1]
+    return tuple(reasons), status
+
+
+def _stop(step: _Step, reasons: tuple[Reason, ...], status: InstanceStatus) -> LeaseDecision:
+    decision = _settle(step, _refusal(step, reasons, stop=True))
+    instance = replace(decision.instance, status=status)
+    ended = decide_write_off(instance, now=step.now)
+    if ended is None:
+        return replace(decision, instance=instance)
+    return replace(
+        decision,
+        instance=ended.instance,
+        postings=(*decision.postings, *ended.postings),
+        events=(*decision.events, *ended.events),
+    )
+
+
+def _alarm(step: _Step, kind: AlarmKind, detail: str, *, answered: bool = False) -> LeaseDecision:
+    """Block the instance and store none of its counters; ``answered``: keep the reply this number has."""
+    status = InstanceStatus.FORKED if kind is AlarmKind.FORK else InstanceStatus.OVERDRAWN
+    code, event = {
+        AlarmKind.FORK: ("fork_detected", EventKind.FORK_DETECTED),
+        AlarmKind.OVERDRAWN: ("overdrawn", EventKind.OVERDRAFT_DETECTED),
+    }[kind]
+    reply = _refusal(step, (Reason(code=code, subject="instance"),), stop=True)
+    final = step.instance.status is not InstanceStatus.ACTIVE
+    instance = replace(step.instance, status=step.instance.status if final else status)
+    if not answered:
+        instance = replace(instance, seq=step.request.seq, req_digest=step.digest, reply=None)
+    return LeaseDecision(
+        reply=reply,
+        instance=instance,
+        debits={},
+        postings=(),
+        alarms=(Alarm(kind=kind, instance=instance.id, detail=detail),),
+        events=(_event(step, event, reply), _event(step, EventKind.LEASE_REFUSED, reply)),
+    )
+
+
+def _refusal(
+    step: _Step, reasons: tuple[Reason, ...], *, stop: bool = False, retry_after: timedelta = timedelta(0)
+) -> Refusal:
+    return Refusal(
+        instance=step.instance.id,
+        req_digest=step.digest,
+        reasons=reasons,
+        stop=stop,
+        retry_after=timedelta(seconds=math.ceil(retry_after.total_seconds())),
+        block_version=step.loan.block_version,
+    )
+
+
+def _settle(step: _Step, reply: Refusal) -> LeaseDecision:
+    """Take the reported use, raise nothing."""
+    instance, postings = _used(step)
+    return LeaseDecision(
+        reply=reply,
+        instance=instance,
+        debits={},
+        postings=postings,
+        alarms=(),
+        events=(_event(step, EventKind.LEASE_REFUSED, reply),),
+    )
+
+
+def _used(step: _Step) -> tuple[InstanceState, tuple[Posting, ...]]:
+    """Move what was served since the last report from escrow to spent; no debit hangs on it."""
+    instance, request = step.instance, step.request
+    answered = replace(instance, seq=request.seq, req_digest=step.digest, reply=None)
+    if instance.written_off:
+        return answered, ()  # its escrow is empty: all of it counts as spent already
+    postings = tuple(
+        moved(instance, meter, escrow(instance.id), SPENT, units - instance.used.get(meter, 0))
+        for meter, units in request.used.items()
+        if units > instance.used.get(meter, 0)
+    )
+    used = {**instance.used, **request.used}
+    return replace(answered, used=used, chain_head=request.chain_head), postings
+
+
+def _lease(step: _Step, epoch: int) -> LeaseDecision:
+    loan, terms = step.loan, step.loan.terms
+    instance, postings = _used(step)
+    meters = meters_in(terms)
+    raises = {meter: _raise(step, meter) for meter in meters}
+    debits = {meter: units for meter, units in raises.items() if units}
+    limits = {**instance.limits, **{meter: instance.limits.get(meter, 0) + raises[meter] for meter in meters}}
+    listed = terms.consumers
+    reply = Lease(
+        instance=instance.id,
+        epoch=epoch,
+        seq=step.request.seq,
+        req_digest=step.digest,
+        limits=limits,
+        balances={meter: loan.balances.get(meter, 0) - raises[meter] for meter in meters},
+        ttl=terms.ttl,
+        models=tuple(model.digest for model in terms.models if model.digest not in loan.blocked_models),
+        consumers=None if listed is None else tuple(item for item in listed if item.id not in loan.blocked_consumers),
+        policy_digest=loan.policy_digest,
+        block_version=loan.block_version,
+    )
+    escrowed = tuple(moved(instance, meter, ALLOWANCE, escrow(instance.id), units) for meter, units in debits.items())
+    committed_at = max(step.now, instance.committed_at)
+    dead_at = committed_at + lifetime(terms.ttl)
+    if instance.limits:  # an earlier lease may live longer; before the first one there is none
+        dead_at = max(dead_at, instance.dead_at)
+    return LeaseDecision(
+        reply=reply,
+        instance=replace(
+            instance,
+            limits=limits,
+            committed_at=committed_at,
+            dead_at=dead_at,
+        ),
+        debits=debits,
+        postings=(*postings, *escrowed),
+        alarms=(),
+        events=(_event(step, EventKind.LEASE_GRANTED, reply),),
+    )
+
+
+def _raise(step: _Step, meter: Meter) -> int:
+    """Return by how much a ceiling rises: what is wanted, no more than N unserved, no more than there is."""
+    terms, limit = step.loan.terms, step.instance.limits.get(meter, 0)
+    if meter in _blocked_meters(step.loan):
+        return 0
+    unserved = min(MAX_UNITS, step.request.used.get(meter, 0) + unserved_cap(terms))
+    wanted = max(0, min(step.request.want.get(meter, 0), unserved) - limit)
+    if terms.rate_cap and step.instance.limits:
+        elapsed = max(timedelta(0), step.now - step.instance.committed_at)
+        wanted = min(wanted, math.ceil(terms.rate_cap * elapsed.total_seconds()))
+    return min(wanted, step.loan.balances.get(meter, 0))
+
+
+def _blocked_meters(loan: LoanState) -> frozenset[Meter]:
+    models = {model_meter(model.name) for model in loan.terms.models if model.digest in loan.blocked_models}
+    return frozenset(models | {consumer_meter(consumer) for consumer in loan.blocked_consumers})
+
+
+def _event(step: _Step, kind: EventKind, reply: Lease | Refusal) -> Event:
+    details: dict[str, DetailValue] = {
+        "block_version": reply.block_version,
+        "loan": step.instance.loan,
+        "reply_digest": hashlib.sha256(reply.dump()).hexdigest(),
+        "req_digest": step.digest.hex(),
+        "seq": step.request.seq,
+    }
+    if isinstance(reply, Lease):
+        details["limit"] = reply.limits.get(LOAN_METER, 0)
+        details["used"] = step.request.used.get(LOAN_METER, 0)
+    else:
+        details["codes"] = ",".join(dict.fromkeys(reason.code for reason in reply.reasons))
+        details["stop"] = reply.stop
+    return Event(kind=kind, actor=step.instance.id, subject=step.instance.loan, details=details)

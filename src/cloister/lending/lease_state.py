@@ -1,0 +1,54 @@
+"""What a lease looks like from outside: its state, a reservation, a snapshot to show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cloister.lending.messages import Units
+    from cloister.lending.terms import Consumer, InstanceId, Meter, ModelTerms
+
+__all__ = ["LeaseSnapshot", "LeaseState", "Reservation"]
+
+
+class LeaseState(Enum):
+    """Where an instance stands. Only ACTIVE serves; REVOKED and CLOSED are final."""
+
+    STARTING = "starting"
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """Units set aside for one inference, on every meter it is charged to. Worth nothing elsewhere."""
+
+    number: int
+    model: ModelTerms
+    consumer: Consumer | None
+    units: int
+    meters: tuple[Meter, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSnapshot:
+    """What there is to show: nothing here is secret."""
+
+    instance: InstanceId
+    state: LeaseState
+    epoch: int
+    seq: int
+    limits: Units
+    used: Units
+    reserved: Units
+    balances: Units
+    deadline: datetime | None
+    served: int
+    chain_head: bytes
+    block_version: int

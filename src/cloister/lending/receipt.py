@@ -1,0 +1,111 @@
+"""Receipts: what an enclave signs for every inference, and what two of them prove (docs/spec/receipt.md).
+
+A receipt carries salted commitments, never content. Receipts of one instance form a hash chain whose
+head the custodian learns with every lease request, without learning the commitments.
+
+Not proven: that the answer is right, or that no other receipts exist. A consumer that keeps its
+receipts can show a fork (``fork_evidence``); one that throws them away cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloister.crypto.sign import Statement
+from cloister.errors import Rejected, UsageError
+from cloister.lending.messages import Receipt
+from cloister.lending.terms import InstanceId, instance_id
+from cloister.wire import lp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cloister.crypto.sign import VerifyKey
+
+__all__ = [
+    "GENESIS",
+    "SALT_BYTES",
+    "ForkEvidence",
+    "commit",
+    "fork_evidence",
+    "next_head",
+    "verify_chain",
+    "verify_commitment",
+    "verify_receipt",
+]
+
+SALT_BYTES = 32
+GENESIS = bytes(32)
+"""Chain head of an instance that has served nothing."""
+
+_COMMIT_LABEL = b"cloister/commit/v1"
+_CHAIN_LABEL = b"cloister/chain/v1"
+
+
+def commit(salt: bytes, data: bytes) -> bytes:
+    """Return the commitment to ``data`` under a fresh random ``salt`` of ``SALT_BYTES`` bytes."""
+    if len(salt) != SALT_BYTES:
+        msg = f"commitment: salt of {len(salt)} bytes, want {SALT_BYTES}"
+        raise UsageError(msg)
+    return hashlib.sha256(_COMMIT_LABEL + lp(salt, data)).digest()
+
+
+def verify_commitment(commitment: bytes, salt: bytes, data: bytes, *, what: str) -> None:
+    """Prove that ``commitment`` was made over ``data``. Raises ``Rejected`` (``commitment_mismatch``)."""
+    if len(salt) != SALT_BYTES or not hmac.compare_digest(commit(salt, data), commitment):
+        raise Rejected.because("commitment_mismatch", what)
+
+
+def next_head(head: bytes, *, request: bytes, response: bytes, index: int) -> bytes:
+    """Return the chain head after inference ``index`` (rule E6)."""
+    return hashlib.sha256(_CHAIN_LABEL + lp(head, request, response, index.to_bytes(8, "big"))).digest()
+
+
+def verify_receipt(statement: bytes, key: VerifyKey) -> Receipt:
+    """Return the receipt once ``key`` is proven to have signed it and to be the instance it names.
+
+    Does not check the commitments (``verify_commitment``), nor that ``key`` is attested.
+    Raises ``Malformed`` and ``Rejected``.
+    """
+    receipt = Receipt.parse(Statement.parse(statement, label=Receipt.LABEL).verify([key]))
+    if receipt.instance != instance_id(key.raw):
+        raise Rejected.because("wrong_instance", "receipt", got=receipt.instance, want=instance_id(key.raw))
+    return receipt
+
+
+def verify_chain(receipts: Iterable[Receipt]) -> bytes:
+    """Prove that verified receipts follow one another from the first inference; return the chain head.
+
+    Raises ``Rejected`` (``chain_broken``) naming the first index that does not fit.
+    """
+    head, instance = GENESIS, None
+    for index, receipt in enumerate(receipts, start=1):
+        same = instance in (None, receipt.instance)
+        if not same or receipt.index != index or receipt.previous != head:
+            raise Rejected.because("chain_broken", f"receipt {index}", got=f"index {receipt.index}")
+        instance = receipt.instance
+        head = next_head(head, request=receipt.request, response=receipt.response, index=index)
+    return head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkEvidence:
+    """Two receipts that one honest instance cannot both have signed: its memory was copied."""
+
+    instance: InstanceId
+    index: int
+    first: Receipt
+    second: Receipt
+
+
+def fork_evidence(first: Receipt, second: Receipt) -> ForkEvidence | None:
+    """Return the proof of a fork, or None where the two receipts prove nothing (invariant I8).
+
+    Both must have been verified before: an unsigned receipt proves nothing.
+    """
+    if first.instance != second.instance or first.index != second.index or first == second:
+        return None
+    return ForkEvidence(instance=first.instance, index=first.index, first=first, second=second)
