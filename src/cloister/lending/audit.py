@@ -1,0 +1,252 @@
+"""The audit log: entries chained by hash, hashed into a tree, its root signed (docs/spec/audit-log.md).
+
+One entry is one line of canonical JSON. The hash of its line is its leaf in an RFC 6962 tree and the
+next entry's ``previous``. A signed checkpoint fixes size and root; kept outside the custodian it shows
+later whether the log was cut, changed, or replaced by an older one.
+
+Not proven: that an event happened, or that none is missing which was never written. That no two
+readers are shown different logs takes checkpoints that they compare (``verify_one_face``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from cloister.crypto.sign import Label, Statement, VerifyKey
+from cloister.errors import Malformed, Rejected, UsageError
+from cloister.lending.events import DETAILS, DetailValue, Event, EventKind, verify_details
+from cloister.lending.merkle import HASH_BYTES, MerkleTree, leaf_hash
+from cloister.wire import Fields, dump_b64u, dump_json, dump_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+__all__ = [
+    "FIRST_PREVIOUS",
+    "MAX_ENTRY_BYTES",
+    "AuditEntry",
+    "Checkpoint",
+    "MerkleTree",
+    "VerifiedLog",
+    "leaf_hash",
+    "next_entry",
+    "verify_checkpoint",
+    "verify_log",
+    "verify_one_face",
+]
+
+MAX_ENTRY_BYTES = 8 * 1024  # bytes of one line
+FIRST_PREVIOUS = bytes(HASH_BYTES)
+"""What the first entry names as its previous."""
+
+_MAX_NAME = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One event at its place in the log. ``previous`` is the leaf hash of the entry before."""
+
+    index: int
+    at: datetime
+    kind: EventKind
+    actor: str
+    subject: str
+    details: Mapping[str, DetailValue] = field(default_factory=dict)
+    previous: bytes
+
+    def dump(self) -> bytes:
+        """Return the canonical line, without a line end."""
+        return dump_json(
+            {
+                "actor": self.actor,
+                "at": dump_time(self.at),
+                "details": dict(self.details),
+                "index": self.index,
+                "kind": self.kind.value,
+                "previous": self.previous.hex(),
+                "subject": self.subject,
+                "v": 1,
+            }
+        )
+
+    @property
+    def leaf(self) -> bytes:
+        """The leaf hash of this entry."""
+        return leaf_hash(self.dump())
+
+    @classmethod
+    def parse(cls, data: bytes) -> AuditEntry:
+        """Parse one line. Raises ``Malformed``, also for an event or a detail that no version has."""
+        fields = Fields.parse(data, what="audit entry", cap=MAX_ENTRY_BYTES, canonical=True)
+        fields.literal("v", 1)
+        entry = cls(
+            index=fields.integer("index"),
+            at=fields.time("at"),
+            kind=_kind(fields),
+            actor=fields.text("actor", cap=_MAX_NAME),
+            subject=fields.text("subject", cap=_MAX_NAME),
+            details=_details(fields),
+            previous=fields.hex("previous", size=HASH_BYTES),
+        )
+        fields.end()
+        try:
+            Event(kind=entry.kind, actor=entry.actor, subject=entry.subject, details=entry.details)
+        except UsageError as exc:
+            raise Malformed(f"audit entry {entry.index}: {exc.message}") from exc
+        return entry
+
+
+def _kind(fields: Fields) -> EventKind:
+    name = fields.text("kind", cap=64)
+    try:
+        return EventKind(name)
+    except ValueError:
+        fields.fail("kind", "unknown event")
+
+
+def _details(fields: Fields) -> dict[str, DetailValue]:
+    details: dict[str, DetailValue] = {}
+    for name, value in fields.members("details", cap=len(DETAILS)).items():
+        if not isinstance(value, (str, int, bool)):
+            fields.fail("details", "want strings, integers and booleans")
+        details[name] = value
+    try:
+        verify_details(details)
+    except UsageError as exc:
+        raise Malformed(f"audit entry: {exc.message}") from exc
+    return details
+
+
+def next_entry(event: Event, *, index: int, at: datetime, previous: bytes) -> AuditEntry:
+    """Return ``event`` at its place: after the entry whose leaf hash is ``previous``."""
+    return AuditEntry(
+        index=index,
+        at=at,
+        kind=event.kind,
+        actor=event.actor,
+        subject=event.subject,
+        details=event.details,
+        previous=previous,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What the custodian signs about its database, to be kept elsewhere (30-metering C10).
+
+    ``size`` and ``root`` are the audit log's, ``ledger_size`` the number of postings, ``escrowed`` the
+    units ever taken from any allowance, over all loans and meters, ``block_version`` the count of
+    blocks and unblocks. All but ``root`` and ``at`` never decrease.
+    """
+
+    LABEL: ClassVar = Label.CHECKPOINT
+
+    origin: VerifyKey
+    size: int
+    root: bytes
+    epoch: int
+    ledger_size: int
+    escrowed: int
+    block_version: int
+    at: datetime
+
+    def dump(self) -> bytes:
+        """Return the canonical payload."""
+        return dump_json(
+            {
+                "at": dump_time(self.at),
+                "block_version": self.block_version,
+                "epoch": self.epoch,
+                "escrowed": self.escrowed,
+                "ledger_size": self.ledger_size,
+                "origin": self.origin.dump(),
+                "root": dump_b64u(self.root),
+                "size": self.size,
+                "v": 1,
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Checkpoint:
+        """Parse. Raises ``Malformed``."""
+        fields = Fields.parse(data, what="checkpoint", cap=MAX_ENTRY_BYTES, canonical=True)
+        fields.literal("v", 1)
+        checkpoint = cls(
+            origin=VerifyKey.take(fields, "origin"),
+            size=fields.integer("size"),
+            root=fields.b64u("root", size=HASH_BYTES),
+            epoch=fields.integer("epoch", floor=1),
+            ledger_size=fields.integer("ledger_size"),
+            escrowed=fields.integer("escrowed"),
+            block_version=fields.integer("block_version"),
+            at=fields.time("at"),
+        )
+        fields.end()
+        return checkpoint
+
+
+def verify_checkpoint(statement: bytes, origin: VerifyKey) -> Checkpoint:
+    """Return the checkpoint once ``origin`` is proven to have signed it about its own log."""
+    checkpoint = Checkpoint.parse(Statement.parse(statement, label=Checkpoint.LABEL).verify([origin]))
+    if checkpoint.origin != origin:
+        raise Rejected.because("wrong_origin", "checkpoint", got=checkpoint.origin.key_id, want=origin.key_id)
+    return checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedLog:
+    """A log whose entries follow one another; ``checked`` entries are covered by a checkpoint."""
+
+    size: int
+    root: bytes
+    checked: int
+    last: AuditEntry | None
+
+
+def verify_log(entries: Iterable[bytes], checkpoint: Checkpoint | None) -> VerifiedLog:
+    """Prove that the lines are one unbroken log, and that it is the one ``checkpoint`` was signed over.
+
+    None as checkpoint proves order only: whoever holds the log could have rewritten all of it; the
+    result says ``checked=0``. Raises ``Malformed`` and ``Rejected`` (``audit_broken``, ``audit_cut``,
+    ``audit_changed``), naming the first bad index.
+    """
+    tree = MerkleTree()
+    last: AuditEntry | None = None
+    previous = FIRST_PREVIOUS
+    root_then = tree.root()
+    for index, line in enumerate(entries):
+        try:
+            entry = AuditEntry.parse(line)
+        except Malformed as exc:
+            raise Malformed(f"audit entry {index}: {exc.message}") from exc
+        if entry.index != index:
+            raise Rejected.because("audit_broken", f"entry {index}", got=f"index {entry.index}", want=f"index {index}")
+        if entry.previous != previous:
+            raise Rejected.because("audit_broken", f"entry {index}", got=entry.previous.hex(), want=previous.hex())
+        if last is not None and entry.at < last.at:
+            raise Rejected.because("audit_broken", f"entry {index}", got="a time before the entry above")
+        previous, last = tree.append(line), entry
+        if checkpoint is not None and checkpoint.size == tree.size:
+            root_then = tree.root()
+    if checkpoint is None:
+        return VerifiedLog(size=tree.size, root=tree.root(), checked=0, last=last)
+    if checkpoint.size > tree.size:
+        want = f"{checkpoint.size} entries"
+        raise Rejected.because("audit_cut", f"entry {tree.size}", got=f"{tree.size} entries", want=want)
+    if checkpoint.root != root_then:
+        got = root_then.hex()
+        raise Rejected.because("audit_changed", f"log of {checkpoint.size}", got=got, want=checkpoint.root.hex())
+    return VerifiedLog(size=tree.size, root=tree.root(), checked=checkpoint.size, last=last)
+
+
+def verify_one_face(first: Checkpoint, second: Checkpoint) -> None:
+    """Prove that two verified checkpoints of one size do not show two logs (threat T92).
+
+    Different sizes need a consistency proof (``merkle.verify_consistency``). Raises ``Rejected``
+    (``split_view``): both statements together convict the custodian.
+    """
+    comparable = (first.origin, first.epoch, first.size) == (second.origin, second.epoch, second.size)
+    if comparable and first.root != second.root:
+        raise Rejected.because("split_view", f"log of {first.size}", got=first.root.hex(), want=second.root.hex())
