@@ -28,11 +28,11 @@ class ResponseSecret:
 
     __slots__ = ("_aead", "_enc", "_secret")
 
-    def __init__(self, aead: Aead, context: Context, enc: bytes, *, label: bytes = _LABEL) -> None:
-        """Export the secret of the response to the request that had ``enc``."""
+    def __init__(self, aead: Aead, context: Context, enc: bytes, *, _label: bytes = _LABEL) -> None:
+        """Export the secret of the response to the request that had ``enc``. ``_label`` is for tests only."""
         self._aead = aead
         self._enc = enc
-        self._secret = context.export(label, self.nonce_bytes)
+        self._secret = context.export(_label, self.nonce_bytes)
 
     @property
     def nonce_bytes(self) -> int:
