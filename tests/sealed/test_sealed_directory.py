@@ -299,7 +299,7 @@ sys.path[:0] = {path!r}
 from cloister.errors import Unavailable
 from sealed_kit import memory_files
 from test_sealed_directory import open_folder, seal
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+resource.setrlimit(resource.{which}, ({limit}, {limit}))
 try:
     {what}
 except Unavailable as exc:
@@ -308,8 +308,8 @@ except Unavailable as exc:
 """
 
 
-def _with_full_disk(tmp_path: Path, what: str) -> str:
-    script = _FULL.format(path=sys.path, limit=PLAIN * 2, what=what)
+def _limited(tmp_path: Path, what: str, which: str = "RLIMIT_FSIZE", limit: int = PLAIN * 2) -> str:
+    script = _FULL.format(path=sys.path, which=which, limit=limit, what=what)
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=tmp_path, timeout=60
     )
@@ -318,15 +318,23 @@ def _with_full_disk(tmp_path: Path, what: str) -> str:
 
 def test_a_full_disk_while_sealing_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     assert folder.exists()
-    said = _with_full_disk(tmp_path, "seal(Path('model'), Path('sealed'))")
+    said = _limited(tmp_path, "seal(Path('model'), Path('sealed'))")
     assert said.startswith("refused: sealed: cannot be written")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_full_memory_while_opening_wipes_what_was_opened(folder: Path, tmp_path: Path) -> None:
     seal(folder, tmp_path / "sealed")
-    said = _with_full_disk(tmp_path, "open_folder(Path('sealed'))")
-    assert said.startswith("refused: memory file: the system gives no")
+    said = _limited(tmp_path, "open_folder(Path('sealed'))")
+    assert said.startswith(f"refused: memory file of {PLAIN * 3 + 1} bytes: File too large")
+
+
+def test_too_few_descriptors_while_opening_wipe_what_was_opened(folder: Path, tmp_path: Path) -> None:
+    for index in range(20):
+        (folder / f"{index}.json").write_bytes(b"{}")
+    seal(folder, tmp_path / "sealed")
+    said = _limited(tmp_path, "open_folder(Path('sealed'))", "RLIMIT_NOFILE", 20)
+    assert "Too many open files" in said
 
 
 # --- reading a hostile folder

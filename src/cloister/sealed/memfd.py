@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import os
 from contextlib import suppress
+from threading import Lock
 from typing import Self
 
 from cloister.errors import Unavailable, UsageError
@@ -27,12 +28,13 @@ _ZEROS = bytes(1 << 20)
 class MemoryFile:
     """One file in memory: write, then ``seal``, then read or map; ``close`` zeroes it."""
 
-    __slots__ = ("_eraser", "_fd", "_reader", "_sealed", "size")
+    __slots__ = ("_eraser", "_fd", "_lock", "_reader", "_sealed", "size")
 
     def __init__(self, size: int) -> None:
         """Make an empty file of ``size`` bytes. Raises ``Unavailable`` when the system refuses."""
         self.size = size
         self._sealed = False
+        self._lock = Lock()
         self._reader: mmap.mmap | None = None
         self._eraser: mmap.mmap | None = None
         self._fd = -1
@@ -41,9 +43,9 @@ class MemoryFile:
             os.fchmod(self._fd, 0o400)
             os.ftruncate(self._fd, size)
             self._eraser = self._map(mmap.ACCESS_WRITE)
-        except OSError as exc:
+        except (OSError, OverflowError) as exc:
             self.close()
-            raise _no_memory(size) from exc
+            raise _refused(size, exc) from exc
 
     def _map(self, access: int) -> mmap.mmap | None:
         if self.size == 0:
@@ -59,15 +61,14 @@ class MemoryFile:
                 done = os.pwrite(self._fd, data, offset)
                 data, offset = data[done:], offset + done
         except OSError as exc:
-            raise _no_memory(self.size) from exc
+            raise _refused(self.size, exc) from exc
 
     def seal(self) -> None:
-        """End all writing, and map the file for reading. Raises ``Unavailable``."""
+        """End all writing. Raises ``Unavailable``."""
         try:
             fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
-            self._reader = self._map(mmap.ACCESS_READ)
         except OSError as exc:
-            raise _no_memory(self.size) from exc
+            raise _refused(self.size, exc) from exc
         self._sealed = True
 
     @property
@@ -78,27 +79,34 @@ class MemoryFile:
         return self._fd
 
     def view(self) -> memoryview:
-        """Return the content, read-only. Views kept beyond ``close`` show zeros."""
-        if not self._sealed:
-            raise _not_sealed()
-        return memoryview(b"" if self._reader is None else self._reader)
+        """Return the content, read-only. Views kept beyond ``close`` show zeros. Raises ``Unavailable``."""
+        with self._lock:
+            if not self._sealed:
+                raise _not_sealed()
+            if self._reader is None:  # mapped when first asked for: each mapping costs a descriptor
+                try:
+                    self._reader = self._map(mmap.ACCESS_READ)
+                except OSError as exc:
+                    raise _refused(self.size, exc) from exc
+            return memoryview(b"" if self._reader is None else self._reader)
 
     def close(self) -> None:
         """Zero the pages and give them back; harmless the second time."""
-        self._sealed = False
-        if self._eraser is not None:
-            for at in range(0, self.size, len(_ZEROS)):
-                end = min(at + len(_ZEROS), self.size)
-                self._eraser[at:end] = _ZEROS[: end - at]
-            self._eraser.close()
-            self._eraser = None
-        if self._reader is not None:
-            with suppress(BufferError):  # somebody still holds a view: it shows zeros, and frees the pages when it goes
-                self._reader.close()
-            self._reader = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with self._lock:
+            self._sealed = False
+            if self._eraser is not None:
+                for at in range(0, self.size, len(_ZEROS)):
+                    end = min(at + len(_ZEROS), self.size)
+                    self._eraser[at:end] = _ZEROS[: end - at]
+                self._eraser.close()
+                self._eraser = None
+            if self._reader is not None:
+                with suppress(BufferError):  # somebody holds a view: it shows zeros, and frees the pages when it goes
+                    self._reader.close()
+                self._reader = None
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
     def __enter__(self) -> Self:
         return self
@@ -111,8 +119,9 @@ def _not_sealed() -> UsageError:
     return UsageError("memory file: not sealed or already closed")
 
 
-def _no_memory(size: int) -> Unavailable:
+def _refused(size: int, exc: OSError | OverflowError) -> Unavailable:
+    why = exc.strerror if isinstance(exc, OSError) else "too large"
     return Unavailable(
-        f"memory file: the system gives no {size} bytes of memory",
-        hint="free memory, or raise the limit on memory-backed files of this process",
+        f"memory file of {size} bytes: {why}",
+        hint="free memory, or raise this process's limits on file size (ulimit -f) and open files (ulimit -n)",
     )
