@@ -98,3 +98,15 @@ def test_a_tree_says_nothing_about_leaves_it_does_not_have() -> None:
     for ask in (lambda: tree.root_at(4), lambda: tree.inclusion(3), lambda: tree.consistency(4)):
         with pytest.raises(UsageError):
             ask()
+
+
+def test_a_copy_grows_on_its_own() -> None:
+    tree = grown(5)
+    twin = tree.copy()
+    twin.append(b"left")
+    tree.append(b"right")
+    tree.append(b"right again")
+    assert (tree.size, twin.size) == (7, 6)
+    assert twin.root() == defined_root([*LEAVES[:5], b"left"])
+    assert tree.root() == defined_root([*LEAVES[:5], b"right", b"right again"])
+    assert tree.root_at(6) == defined_root([*LEAVES[:5], b"right"])

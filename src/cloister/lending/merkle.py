@@ -54,11 +54,12 @@ def _root(hashes: Sequence[bytes]) -> bytes:
 class MerkleTree:
     """A growing tree: appending costs a few hashes, the root a few more."""
 
-    __slots__ = ("_leaves", "_peaks")
+    __slots__ = ("_leaves", "_peaks", "_size")
 
     def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
         """Start with the hashes of leaves that are there already."""
-        self._leaves: list[bytes] = []
+        self._leaves: list[bytes] = []  # shared with copies; only the first ``_size`` are ours
+        self._size = 0
         self._peaks: list[tuple[int, bytes]] = []  # (leaves below, hash) of full subtrees, largest first
         for leaf in leaf_hashes:
             self.append_hash(leaf)
@@ -66,7 +67,13 @@ class MerkleTree:
     @property
     def size(self) -> int:
         """Number of leaves."""
-        return len(self._leaves)
+        return self._size
+
+    def copy(self) -> MerkleTree:
+        """Return a tree that grows on its own; copying costs next to nothing."""
+        other = MerkleTree()
+        other._leaves, other._size, other._peaks = self._leaves, self._size, list(self._peaks)
+        return other
 
     def append(self, data: bytes) -> bytes:
         """Add a leaf and return its hash."""
@@ -76,7 +83,10 @@ class MerkleTree:
 
     def append_hash(self, leaf: bytes) -> None:
         """Add a leaf by its hash."""
+        if len(self._leaves) != self._size:  # a copy has grown: part from it
+            self._leaves = self._leaves[: self._size]
         self._leaves.append(leaf)
+        self._size += 1
         count, digest = 1, leaf
         while self._peaks and self._peaks[-1][0] == count:
             digest = node_hash(self._peaks.pop()[1], digest)
