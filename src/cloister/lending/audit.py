@@ -136,9 +136,9 @@ def next_entry(event: Event, *, index: int, at: datetime, previous: bytes) -> Au
 class Checkpoint:
     """What the custodian signs about its database, to be kept elsewhere (30-metering C10).
 
-    ``size`` and ``root`` are the audit log's, ``ledger_size`` the number of postings, ``debited`` the
-    units ever taken from any allowance (escrowed, withdrawn or written off), over all loans and meters, ``block_version`` the count of
-    blocks and unblocks. All but ``root`` and ``at`` never decrease.
+    ``size`` and ``root`` are the audit log's, ``ledger_size`` the number of postings, ``escrowed`` the
+    units ever taken from any allowance, over all loans and meters, whether leased, withdrawn or written
+    off, ``block_version`` the count of blocks and unblocks. All but ``root`` and ``at`` never decrease.
     """
 
     LABEL: ClassVar = Label.CHECKPOINT
@@ -148,7 +148,7 @@ class Checkpoint:
     root: bytes
     epoch: int
     ledger_size: int
-    debited: int
+    escrowed: int
     block_version: int
     at: datetime
 
@@ -159,7 +159,7 @@ class Checkpoint:
                 "at": dump_time(self.at),
                 "block_version": self.block_version,
                 "epoch": self.epoch,
-                "debited": self.debited,
+                "escrowed": self.escrowed,
                 "ledger_size": self.ledger_size,
                 "origin": self.origin.dump(),
                 "root": dump_b64u(self.root),
@@ -179,7 +179,7 @@ class Checkpoint:
             root=fields.b64u("root", size=HASH_BYTES),
             epoch=fields.integer("epoch", floor=1),
             ledger_size=fields.integer("ledger_size"),
-            debited=fields.integer("debited"),
+            escrowed=fields.integer("escrowed"),
             block_version=fields.integer("block_version"),
             at=fields.time("at"),
         )

@@ -40,7 +40,7 @@ class Position:
     origin: VerifyKey
     epoch: int
     ledger_size: int
-    debited: int
+    escrowed: int
     block_version: int
 
 
@@ -76,7 +76,7 @@ def verify_position(position: Position, log: MerkleTree, outside: Checkpoint) ->
         "audit log": (log.size, outside.size),
         "block version": (position.block_version, outside.block_version),
         "epoch": (position.epoch, outside.epoch),
-        "debits": (position.debited, outside.debited),
+        "debits": (position.escrowed, outside.escrowed),
         "ledger": (position.ledger_size, outside.ledger_size),
     }
     reasons += [
@@ -102,8 +102,8 @@ def decide_recovery(
 ) -> Recovery:
     """Decide how to go on after an older database was put in place (C11).
 
-    Every unit that was debited in the lost part may have been served, or was withdrawn. Which meter it was is lost too,
-    so each balance gives up as much as is missing in all, down to zero: too much where there are many
+    Every unit that was debited in the lost part may have been served, or was withdrawn. Which meter it
+    was is lost too, so each balance gives up as much as is missing in all, down to zero: too much where there are many
     loans, never too little; a person may top up again. ``longest_ttl`` is the largest of any loan,
     ever. The service keeps a new checkpoint outside before it starts. Raises ``UsageError`` for
     another custodian's checkpoint.
@@ -112,7 +112,7 @@ def decide_recovery(
         msg = "recover: the checkpoint is another custodian's"
         raise UsageError(msg)
     epoch = max(position.epoch, outside.epoch) + 1
-    lost = max(0, outside.debited - position.debited)
+    lost = max(0, outside.escrowed - position.escrowed)
     debits = {key: min(lost, balance) for key, balance in balances.items() if min(lost, balance)}
     postings = [
         Posting(loan=loan, meter=meter, debit_account=ALLOWANCE, credit_account=WRITTEN_OFF, units=units)
