@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -294,3 +295,21 @@ def test_t18_an_older_policy_is_never_put_back() -> None:
         with pytest.raises(Rejected) as refused:
             verify_successor(candidate, old)
         assert refused.value.code == "policy_version_old"
+
+
+def test_the_policy_of_the_specification_parses() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "spec" / "policy.md").read_text()
+    example = page.split("```json\n")[1].split("```")[0]
+    policy = Policy.parse(example.encode())
+    assert policy.tees[TPM].rules["pcr.0"] == NotChecked("firmware of three vendors in this fleet")
+
+
+def test_codes_are_those_of_the_shared_vocabulary_where_it_has_one() -> None:
+    root = Path(os.environ.get("CLOISTER_EVIDENCE", Path(__file__).parents[2] / ".." / "shared" / "evidence"))
+    if not (root / "index.json").exists():
+        pytest.skip(f"recorded evidence is not at {root}")
+    vocabulary = set(json.loads((root / "index.json").read_text())["reason_codes"])
+    claims = ("debug", "measurement", "pcr.7", "service_td", "tcb", "tcb_status", "td_attributes", "vmpl")
+    assert {mismatch_code(claim) for claim in claims} <= vocabulary
+    ours = {"report_data_mismatch", "chain_invalid", "signature_invalid", "cert_expired", "cert_not_yet_valid"}
+    assert ours | {"unsupported_format", "algorithm_not_allowed", "token_expired"} <= vocabulary

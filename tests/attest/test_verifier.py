@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -373,3 +374,8 @@ def test_two_schemes_for_one_tee_are_a_mistake_of_ours() -> None:
 def test_a_naive_time_is_a_mistake_of_ours() -> None:
     with pytest.raises(UsageError, match="naive"):
         VERIFIER.verify(_collect(RELEASE), RELEASE, POLICY, datetime(2026, 7, 1))  # noqa: DTZ001 - the mistake
+
+
+def test_the_vectors_are_what_their_generator_writes() -> None:
+    generator = runpy.run_path(str(Path(__file__).parents[1] / "vectors" / "evidence-simulated" / "generate.py"))
+    assert json.loads(json.dumps(generator["document"]())) == VECTORS
