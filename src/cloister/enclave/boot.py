@@ -1,0 +1,188 @@
+"""From nothing to serving: keys, challenge, evidence, release, open, load (walk 2 of docs/architecture.md).
+
+Read ``boot`` from top to bottom. Keys are made here and live in memory only; every answer of the custodian is
+verified by the key that the loan file pins; the models that are opened are exactly those of the loan.
+
+Not done here: the first lease (``renew``), the gateway (``app``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloister.attest.binding import ReleaseBinding, fold
+from cloister.crypto.hpke import DEFAULT_SUITE, Kem, KemPrivateKey, open_with
+from cloister.crypto.sign import SigningKey, Statement
+from cloister.enclave.logs import Event
+from cloister.enclave.packages import find_packages
+from cloister.enclave.served import ServedModel
+from cloister.errors import Reason, Rejected
+from cloister.lending.messages import AttestRequest, Challenge
+from cloister.lending.release import key_info, verify_grant
+from cloister.lending.terms import instance_id
+from cloister.sealed.directory import DirectorySource
+from cloister.sealed.open import open_model, verify_digest, verify_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cloister.attest.rats import Evidence
+    from cloister.attest.software import SoftwareManifest
+    from cloister.enclave.attesters import Attester
+    from cloister.enclave.config import EnclaveConfig
+    from cloister.enclave.custodian_link import CustodianLink
+    from cloister.enclave.engines import Engine
+    from cloister.enclave.loanfile import LoanFile
+    from cloister.enclave.logs import EventLog
+    from cloister.enclave.packages import FoundPackage
+    from cloister.lending.messages import Grant
+    from cloister.lending.terms import ModelTerms
+
+__all__ = ["Booted", "boot"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Booted:
+    """An instance that holds its models and has no lease yet. ``wipe`` drops everything secret."""
+
+    key: SigningKey
+    grant: Grant
+    models: tuple[ServedModel, ...]
+    software: SoftwareManifest
+
+    def wipe(self) -> None:
+        """Unload the models. The keys go with the last reference to them."""
+        for model in self.models:
+            model.close()
+        self.models = ()
+
+
+async def boot(
+    config: EnclaveConfig,
+    loan: LoanFile,
+    *,
+    attester: Attester,
+    software: SoftwareManifest,
+    engine: Engine,
+    link: CustodianLink,
+    log: EventLog,
+    progress: Callable[[int, int], None] | None = None,
+) -> Booted:
+    """Return the booted instance.
+
+    Raises ``Rejected`` with the custodian's reasons or with what does not fit, ``Malformed``, ``Unavailable``.
+    """
+    # 1. Fresh keys, in memory, never stored: a restart is another instance.
+    key = SigningKey.generate()
+    kem = KemPrivateKey.generate(Kem.MLKEM768_X25519)
+    instance = instance_id(key.verify_key.raw)
+
+    # 2. Sealed models on disk, before the custodian is bothered.
+    packages = await asyncio.to_thread(find_packages, config.models)
+
+    # 3. The custodian's challenge: single use, for this loan, signed by the key the loan file pins.
+    challenge = _verified_challenge(await link.challenge(loan.loan), loan)
+
+    # 4. Evidence that binds nonce, custodian, both keys and what was started.
+    binding = ReleaseBinding(
+        nonce=challenge.nonce,
+        custodian=loan.custodian_key.raw,
+        instance_pub=key.verify_key.raw,
+        kem_pub=kem.public_bytes(),
+        software=software.dump(),
+    )
+    evidence = await asyncio.to_thread(_collect, attester, binding.report_data())
+
+    # 5. Evidence to the custodian; its grant must answer exactly this request.
+    request = AttestRequest(
+        loan=loan.loan,
+        nonce=challenge.nonce,
+        instance_pub=key.verify_key,
+        kem_id=kem.kem,
+        kem_pub=kem.public_bytes(),
+        evidence=evidence,
+        software=software.dump(),
+    ).dump()
+    answer = await link.attest(loan.loan, Statement.sign(key, AttestRequest.LABEL, request).dump())
+    digest = hashlib.sha256(request).digest()
+    grant = verify_grant(answer, custodian=loan.custodian_key, request_digest=digest, instance=instance)
+    log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=attester.tee)
+
+    # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
+    loader = _Loader(grant=grant, kem=kem, engine=engine, progress=progress)
+    models: list[ServedModel] = []
+    try:
+        for terms, package in _matched(grant, packages):
+            models.append(await asyncio.to_thread(loader.load, terms, package))
+            log.write(Event.MODEL_LOADED, model=terms.name, digest=terms.digest, bytes=models[-1].manifest.size)
+    except BaseException:
+        for model in models:
+            model.close()
+        raise
+    return Booted(key=key, grant=grant, models=tuple(models), software=software)
+
+
+def _verified_challenge(statement: bytes, loan: LoanFile) -> Challenge:
+    """Return the challenge. Raises ``Rejected`` where it is another custodian's or for another loan."""
+    challenge = Challenge.parse(Statement.parse(statement, label=Challenge.LABEL).verify([loan.custodian_key]))
+    if challenge.custodian != loan.custodian_key:
+        raise Rejected.because("wrong_custodian", "challenge", got=challenge.custodian.key_id)
+    if challenge.loan != loan.loan:
+        raise Rejected.because("wrong_loan", "challenge", got=challenge.loan, want=loan.loan)
+    return challenge
+
+
+def _collect(attester: Attester, report_data: bytes) -> Evidence:
+    return attester.collect(fold(report_data, field_bytes=attester.report_data_bytes))
+
+
+def _matched(grant: Grant, packages: Sequence[FoundPackage]) -> list[tuple[ModelTerms, FoundPackage]]:
+    """Return each granted model with its sealed package.
+
+    Raises ``Rejected`` (``model_missing``) naming every granted model that no package here is: a folder
+    with another model, or another version, under the right name is missing too (T23, T24).
+    """
+    by_digest = {package.digest: package for package in packages}
+    granted = {key.model for key in grant.keys}
+    wanted = [terms for terms in grant.terms.models if terms.digest in granted]
+    missing = tuple(
+        Reason(code="model_missing", subject=f"model {terms.name}", got="no such package", want=terms.digest)
+        for terms in wanted
+        if terms.digest not in by_digest
+    )
+    if missing or not wanted:
+        missing = missing or (Reason(code="model_missing", subject="grant", got="no model of the loan"),)
+        message = "; ".join(map(str, missing))
+        raise Rejected(message, reasons=missing, hint="put the sealed model that the loan names where 'models' points")
+    return [(terms, by_digest[terms.digest]) for terms in wanted]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loader:
+    """Opens packages with the keys of one grant."""
+
+    grant: Grant
+    kem: KemPrivateKey
+    engine: Engine
+    progress: Callable[[int, int], None] | None
+
+    def load(self, terms: ModelTerms, package: FoundPackage) -> ServedModel:
+        """Open one package into memory and load it: signature, digest, key, every byte, then the engine."""
+        verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [self.grant.publisher])
+        verify_digest(verified, terms.digest)
+        source = DirectorySource(package.root)
+        with open_model(source, verified, self._key(terms), progress=self.progress) as opened:
+            running = self.engine.load(opened)
+        return ServedModel(terms=terms, manifest=verified.manifest, running=running)
+
+    def _key(self, terms: ModelTerms) -> bytes:
+        """Return the model's key: it opens for this model, loan, instance and version only."""
+        grant = self.grant
+        released = next(key for key in grant.keys if key.model == terms.digest)
+        info = key_info(
+            model=terms.digest, loan=grant.terms.loan, instance=grant.instance, key_version=released.key_version
+        )
+        return open_with(DEFAULT_SUITE, self.kem, info=info, enc=released.enc, ciphertext=released.ciphertext)

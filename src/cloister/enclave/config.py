@@ -1,0 +1,243 @@
+"""Every setting of an enclave, frozen, each with its unit (docs/reference/enclave-settings.md).
+
+Settings come from a TOML file, then from ``CLOISTER_ENCLAVE_...`` variables, then from the command line; the
+later wins. Unknown settings are refused. Those that change what the enclave does are measured
+(``EnclaveConfig.measured``): another value is another digest in the evidence (T10).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloister.errors import Malformed, UsageError
+from cloister.wire import Fields, Json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ENV_PREFIX", "EnclaveConfig", "Limits", "Profile", "Tls", "load_config"]
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8440
+ENV_PREFIX = "CLOISTER_ENCLAVE_"
+_MAX_CONFIG_BYTES = 256 * 1024
+_MAX_MODELS = 32
+_LISTS = ("models",)
+_TRUTHS = ("behind_proxy", "require_unswappable")
+_NUMBERS = ("engine_threads", "engine_workers")
+
+
+class Profile(StrEnum):
+    """How strict to be with settings: production refuses what is fit for a desk only."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Tls(StrEnum):
+    """Outer TLS. What keeps bodies secret is the encryption inside; this is armour around it."""
+
+    OFF = "off"
+    GENERATED = "generated"
+    FILES = "files"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every bound of the serving path."""
+
+    max_request_bytes: int = 32 << 20  # bytes of one encapsulated request
+    max_response_bytes: int = 64 << 20  # bytes of one inner response body
+    max_json_bytes: int = 4 << 20  # bytes of JSON in one inference request
+    max_exchanges: int = 64  # exchanges under way at once
+    max_evidence_waiting: int = 8  # fresh evidence being collected or waited for at once
+    replay_capacity: int = 100_000  # encapsulated keys remembered for three minutes
+    idempotency_entries: int = 4096  # requests remembered by Idempotency-Key
+    idempotency_bytes: int = 64 << 20  # bytes of replies remembered
+    body_timeout_s: int = 30  # seconds until a request body must have arrived
+    send_timeout_s: int = 30  # seconds a consumer may take to read one chunk
+    drain_timeout_s: int = 10  # seconds that running exchanges get at shutdown
+    custodian_timeout_s: int = 10  # seconds for one call to the custodian, and never more than T/3
+    keyset_lifetime_s: int = 3600  # seconds a keyset is published
+    keyset_overlap_s: int = 300  # seconds its keys are accepted after that
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnclaveConfig:
+    """The settings of one enclave."""
+
+    loan: Path
+    models: tuple[Path, ...]
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    service: str = ""
+    tls: Tls = Tls.OFF
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    profile: Profile = Profile.DEVELOPMENT
+    behind_proxy: bool = False
+    require_unswappable: bool = False
+    engine_threads: int = 1
+    engine_workers: int = 1
+    limits: Limits = field(default_factory=Limits)
+
+    def measured(self) -> Json:
+        """Return the settings that go into the software manifest; places and names are not among them."""
+        return {
+            "engine_threads": self.engine_threads,
+            "limits": asdict(self.limits),
+            "profile": self.profile.value,
+            "require_unswappable": self.require_unswappable,
+            "tls": self.tls.value,
+        }
+
+
+def load_config(
+    path: Path | None, *, env: Mapping[str, str], overrides: Mapping[str, Json] | None = None
+) -> EnclaveConfig:
+    """Return the settings of file, environment and command line. Raises ``UsageError`` naming the setting."""
+    settings: dict[str, Json] = {**_read(path), **_from_env(env)}
+    settings |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        config = _parse(settings, base=path.parent if path else Path())
+    except Malformed as exc:
+        raise UsageError(exc.message, hint="see docs/reference/enclave-settings.md") from exc
+    _demand_sane(config)
+    return config
+
+
+def _read(path: Path | None) -> dict[str, Json]:
+    if path is None:
+        return {}
+    try:
+        data = path.read_bytes()
+        if len(data) > _MAX_CONFIG_BYTES:
+            msg = f"{path}: {len(data)} bytes, want at most {_MAX_CONFIG_BYTES}"
+            raise UsageError(msg)
+        settings: dict[str, Json] = tomllib.loads(data.decode("utf-8"))
+    except OSError as exc:
+        msg = f"{path}: cannot be read: {exc.strerror}"
+        raise UsageError(msg) from exc
+    except ValueError as exc:  # tomllib names line and column, and never a value
+        msg = f"{path}: not toml: {exc}" if isinstance(exc, tomllib.TOMLDecodeError) else f"{path}: not utf-8"
+        raise UsageError(msg) from exc
+    return settings
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, Json]:
+    """Return settings from variables; ``CLOISTER_ENCLAVE_MODELS`` is separated by colons as paths are."""
+    known = {item.name for item in fields(EnclaveConfig)} - {"limits", "host", "port"} | {"listen"}
+    found: dict[str, Json] = {}
+    for variable, text in env.items():
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if name not in known:
+            msg = f"{variable}: no such setting"
+            raise UsageError(msg)
+        found[name] = _typed(variable, name, text)
+    return found
+
+
+def _typed(variable: str, name: str, text: str) -> Json:
+    if name in _LISTS:
+        return text.split(":")
+    if name in _TRUTHS:
+        if text not in {"true", "false"}:
+            msg = f"{variable}: want true or false"
+            raise UsageError(msg)
+        return text == "true"
+    if name in _NUMBERS:
+        if not (text.isascii() and text.isdigit() and len(text) <= 9):  # noqa: PLR2004 - no setting is larger
+            msg = f"{variable}: want a number"
+            raise UsageError(msg)
+        return int(text)
+    return text
+
+
+def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
+    taken = Fields(settings, what="enclave settings")
+    host, port = _listen(taken)
+    config = EnclaveConfig(
+        loan=base / taken.text("loan", cap=4096, floor=1),
+        models=tuple(base / item for item in taken.texts("models", cap=_MAX_MODELS, item_cap=4096)),
+        host=host,
+        port=port,
+        service=taken.optional("service", lambda name: taken.text(name, cap=256)) or "",
+        tls=Tls(_choice(taken, "tls", Tls.OFF, tuple(Tls))),
+        tls_certificate=_path(taken, "tls_certificate", base),
+        tls_key=_path(taken, "tls_key", base),
+        profile=Profile(_choice(taken, "profile", Profile.DEVELOPMENT, tuple(Profile))),
+        behind_proxy=taken.optional("behind_proxy", taken.boolean) or False,
+        require_unswappable=taken.optional("require_unswappable", taken.boolean) or False,
+        engine_threads=_number(taken, "engine_threads", 1, floor=0, cap=1024),
+        engine_workers=_number(taken, "engine_workers", 1, floor=1, cap=1024),
+        limits=_limits(taken),
+    )
+    taken.end()
+    return config
+
+
+def _limits(taken: Fields) -> Limits:
+    if "limits" not in taken:
+        return Limits()
+    inner = taken.fields("limits")
+    values = {
+        item.name: _number(inner, item.name, item.default, floor=1, cap=1 << 40)
+        for item in fields(Limits)
+        if isinstance(item.default, int)
+    }
+    inner.end()
+    return Limits(**values)
+
+
+def _number(taken: Fields, name: str, default: int, *, floor: int, cap: int) -> int:
+    return taken.integer(name, floor=floor, cap=cap) if name in taken else default
+
+
+def _choice(taken: Fields, name: str, default: str, choices: tuple[str, ...]) -> str:
+    if name not in taken:
+        return default
+    got = taken.text(name, cap=64)
+    if got not in choices:
+        taken.fail(name, "want " + ", ".join(choices))
+    return got
+
+
+def _path(taken: Fields, name: str, base: Path) -> Path | None:
+    return base / taken.text(name, cap=4096, floor=1) if name in taken else None
+
+
+def _listen(taken: Fields) -> tuple[str, int]:
+    if "listen" not in taken:
+        return DEFAULT_HOST, DEFAULT_PORT
+    host, colon, port = taken.text("listen", cap=256).rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit() and int(port[:6]) <= 0xFFFF):  # noqa: PLR2004
+        taken.fail("listen", "want HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _demand_sane(config: EnclaveConfig) -> None:
+    files = (config.tls_certificate, config.tls_key)
+    if (config.tls is Tls.FILES) != all(files) or (config.tls is not Tls.FILES and any(files)):
+        msg = "tls: want tls = 'files' together with tls_certificate and tls_key"
+        raise UsageError(msg)
+    if not config.models:
+        msg = "models: none, want the folder of at least one sealed model"
+        raise UsageError(msg)
+    exposed = config.tls is Tls.OFF and not config.behind_proxy and not _is_loopback(config.host)
+    if config.profile is Profile.PRODUCTION and exposed:
+        msg = f"listen: {config.host} without tls"
+        raise UsageError(msg, hint="set tls = 'generated' or 'files', or behind_proxy = true where a proxy ends tls")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

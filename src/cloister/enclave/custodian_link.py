@@ -1,0 +1,141 @@
+"""The one connection an enclave opens: HTTPS to the custodian of its loan, and nowhere else.
+
+The custodian's CA is pinned by the loan file, proxies and environment are ignored, redirects are not followed,
+every call has an end and every answer a cap. TLS only guards the borrower's token: what matters in the answers
+is signed and verified by ``boot`` and ``lending``.
+
+Not done here: retries (``renew``), verifying statements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Self
+
+import httpx2
+
+from cloister.errors import Malformed, Reason, Rejected, Unavailable
+from cloister.lending.messages.form import CODE, take_reasons
+from cloister.wire import Fields
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from cloister.enclave.loanfile import LoanFile
+    from cloister.lending.terms import InstanceId, LoanId
+
+__all__ = ["STATEMENT_TYPE", "CustodianLink"]
+
+STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
+_MAX_ANSWER_BYTES = 2 << 20
+_TOO_MANY_REQUESTS = 429
+_SERVER_FAULT = 500
+_OK = range(200, 300)
+_REFUSED = range(400, 500)
+
+
+class CustodianLink:
+    """Calls of an enclave to its custodian. Use as an async context manager.
+
+    ``transport`` replaces the network, for tests and for simulators in one process.
+    """
+
+    def __init__(
+        self, loan: LoanFile, *, timeout: timedelta, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        """Prepare; nothing is opened yet. Raises ``Malformed`` for a CA that is none."""
+        self._client = httpx2.AsyncClient(
+            base_url=loan.custodian_url,
+            timeout=timeout.total_seconds(),
+            follow_redirects=False,
+            trust_env=False,
+            verify=_pinned(loan),
+            transport=transport,
+        )
+        self._within = timeout
+        self._borrower = {"authorization": f"Bearer {loan.token}"}
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def challenge(self, loan: LoanId) -> bytes:
+        """Return a Challenge statement."""
+        return await self._post(f"/v1/loans/{loan}/challenge", b"", self._borrower)
+
+    async def attest(self, loan: LoanId, statement: bytes) -> bytes:
+        """Send an Attest statement; return a Grant statement."""
+        return await self._post(f"/v1/loans/{loan}/attest", statement, self._borrower)
+
+    async def renew(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send a LeaseRequest statement; return a Lease or Refusal statement that came ``within`` this time."""
+        path = f"/v1/instances/{instance}/lease"
+        return await self._post(path, statement, {}, within=min(within, self._within))
+
+    async def close(self, instance: InstanceId, statement: bytes) -> None:
+        """Send the Close statement."""
+        await self._post(f"/v1/instances/{instance}/close", statement, {})
+
+    async def _post(self, path: str, body: bytes, headers: dict[str, str], *, within: timedelta | None = None) -> bytes:
+        """Return the body of a 2xx answer.
+
+        Raises ``Rejected`` with the custodian's reasons for a 4xx, ``Unavailable`` for everything that is no
+        answer: no connection, a fault of the server, a redirect, an answer without end.
+        """
+        headers = {**headers, "content-type": STATEMENT_TYPE, "accept-encoding": "identity"}
+        # The client's own timeout is for each step; this one is for all of them together.
+        seconds = (within or self._within).total_seconds()
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._client.stream("POST", path, content=body, headers=headers) as answer,
+            ):
+                data = await _bounded(answer)
+        except (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, TimeoutError) as exc:
+            msg = f"custodian: no answer ({type(exc).__name__})"
+            raise Unavailable(msg, hint="is the custodian running, and is this its address?") from exc
+        if answer.status_code in _OK:
+            return data
+        if answer.status_code in _REFUSED and answer.status_code != _TOO_MANY_REQUESTS:
+            raise _refusal(answer.status_code, data)
+        msg = f"custodian: answered {answer.status_code}"
+        raise Unavailable(msg)
+
+
+def _pinned(loan: LoanFile) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cadata=loan.ca_pem)
+    except ssl.SSLError as exc:
+        msg = "loan file: ca_pem is no certificate in PEM"
+        raise Malformed(msg) from exc
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+async def _bounded(answer: httpx2.Response) -> bytes:
+    parts, size = [], 0
+    async for part in answer.aiter_raw():
+        size += len(part)
+        if size > _MAX_ANSWER_BYTES:
+            msg = f"custodian: answer longer than {_MAX_ANSWER_BYTES} bytes"
+            raise Unavailable(msg)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _refusal(status: int, data: bytes) -> Rejected:
+    """Return the custodian's reasons; where the answer has none, its status is the reason."""
+    try:
+        fields = Fields.parse(data, what="custodian: refusal")
+        reasons = take_reasons(fields, "reasons") if "reasons" in fields else ()
+        if not reasons and "code" in fields:
+            reasons = (Reason(code=fields.match("code", CODE), subject="custodian", got=str(status)),)
+    except Malformed:
+        reasons = ()
+    if not reasons:
+        reasons = (Reason(code="refused", subject="custodian", got=f"status {status}"),)
+    return Rejected("; ".join(map(str, reasons)), reasons=reasons)

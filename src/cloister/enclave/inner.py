@@ -1,0 +1,142 @@
+"""The inner API: what can be asked once a request is open (docs/reference/enclave-api.md, "Inner API").
+
+Sealed fields alone decide: nothing of the outer request reaches this room (T64).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cloister
+from cloister.channel.bhttp import BinaryResponse
+from cloister.channel.fields import value_of
+from cloister.errors import Rejected
+from cloister.wire import Json, dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloister.channel.bhttp import BinaryRequest
+    from cloister.enclave.inference import Inference
+    from cloister.enclave.metering import Metering
+    from cloister.enclave.served import ServedModel
+    from cloister.lending.terms import Consumer
+
+__all__ = ["Answer", "InnerApi"]
+
+_MODEL = re.compile(r"/v2/models/([a-z0-9._-]{1,64})(?:/versions/([0-9a-f]{64}))?(/ready|/infer)?")
+_BEARER = re.compile(r"[Bb]earer ([A-Za-z0-9._~+/=-]{1,512})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response, and for whom and which model it is where only a live lease lets it leave."""
+
+    response: BinaryResponse
+    model: ServedModel | None = None
+    consumer: Consumer | None = None
+
+
+class InnerApi:
+    """Answers inner requests."""
+
+    def __init__(self, models: Sequence[ServedModel], metering: Metering, inference: Inference) -> None:
+        """Serve ``models`` under ``metering``."""
+        self._models = {model.terms.name: model for model in models}
+        self._metering = metering
+        self._inference = inference
+
+    def consumer(self, request: BinaryRequest) -> tuple[bytes | None, Consumer | None]:
+        """Return token and consumer of a request.
+
+        Health needs none. Raises ``Rejected`` (``unauthorized``), ``Malformed`` for two tokens.
+        """
+        if request.path.startswith("/v2/health/"):
+            return None, None
+        value = value_of(request.headers, "authorization")
+        found = _BEARER.fullmatch(value) if value is not None else None
+        token = found[1].encode("ascii") if found is not None else None
+        return token, self._metering.consumer(token)
+
+    async def answer(self, request: BinaryRequest, token: bytes | None, consumer: Consumer | None) -> Answer:
+        """Return the answer. Raises ``Malformed``, ``Rejected``, ``Unavailable``."""
+        match request.path:
+            case "/v2/health/live":
+                _demand_method(request, "GET")
+                return Answer(response=BinaryResponse(status=200))
+            case "/v2/health/ready":
+                _demand_method(request, "GET")
+                return Answer(response=BinaryResponse(status=200 if self._is_ready() else 503))
+            case "/v2":
+                _demand_method(request, "GET")
+                return Answer(response=_json(_server_metadata()))
+        found = _MODEL.fullmatch(request.path)
+        if found is None:
+            raise Rejected.because("not_found", "path")
+        return await self._model_answer(request, found, token, consumer)
+
+    async def _model_answer(
+        self, request: BinaryRequest, found: re.Match[str], token: bytes | None, consumer: Consumer | None
+    ) -> Answer:
+        model = self._model(found[1], found[2])
+        match found[3]:
+            case "/infer":
+                _demand_method(request, "POST")
+                response = await self._inference.infer(model, request, token=token, consumer=consumer)
+                return Answer(response=response, model=model, consumer=consumer)
+            case "/ready":
+                _demand_method(request, "GET")
+                return Answer(response=BinaryResponse(status=200 if self._may_serve(model, consumer) else 503))
+            case _:
+                _demand_method(request, "GET")
+                return Answer(response=_json(self._model_metadata(model, consumer)))
+
+    def _model(self, name: str, version: str | None) -> ServedModel:
+        model = self._models.get(name)
+        if model is None:
+            if self._metering.terms.model(name) is not None:
+                raise Rejected.because("blocked", f"model {name}", got="not released to this instance")
+            raise Rejected.because("unknown_model", name)
+        if version is not None and version != model.terms.digest:
+            raise Rejected.because("unknown_model", name, got=version, want=model.terms.digest)
+        return model
+
+    def _is_ready(self) -> bool:
+        return any(self._may_serve(model, None) for model in self._models.values())
+
+    def _may_serve(self, model: ServedModel, consumer: Consumer | None) -> bool:
+        try:
+            self._metering.demand_live(model.terms, consumer)
+        except Rejected:
+            return False
+        return True
+
+    def _model_metadata(self, model: ServedModel, consumer: Consumer | None) -> Json:
+        signature = model.running.signature
+        return {
+            "inputs": [spec.to_json() for spec in signature.inputs],
+            "name": model.terms.name,
+            "outputs": [spec.to_json() for spec in signature.outputs],
+            "parameters": {
+                "card": model.manifest.card,
+                "loan": self._metering.terms.loan,
+                "remaining": self._metering.remaining(model.terms.name, consumer),
+            },
+            "platform": "onnxruntime_onnx",
+            "versions": [model.terms.digest],
+        }
+
+
+def _server_metadata() -> Json:
+    return {"extensions": ["binary_tensor_data"], "name": "cloister", "version": cloister.__version__}
+
+
+def _json(value: Json) -> BinaryResponse:
+    return BinaryResponse(status=200, headers=(("content-type", "application/json"),), body=dump_json(value))
+
+
+def _demand_method(request: BinaryRequest, want: str) -> None:
+    if request.method != want:
+        raise Rejected.because("method_not_allowed", "method", want=want)

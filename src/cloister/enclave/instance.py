@@ -1,0 +1,151 @@
+"""One running enclave instance: what boot made, wired to what serves it. ``wipe`` undoes it all."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from cloister.channel.keyset import EngineInfo, Keyset, KeysetModel
+from cloister.enclave.gateway import Gateway
+from cloister.enclave.inference import Inference
+from cloister.enclave.inner import InnerApi
+from cloister.enclave.logs import Event
+from cloister.enclave.metering import Metering
+from cloister.enclave.metrics import Metrics
+from cloister.enclave.published import KeysetPublisher
+from cloister.enclave.renew import Renewal
+from cloister.errors import Unavailable
+from cloister.lending.lease import LeaseState
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cloister.enclave.attesters import Attester
+    from cloister.enclave.boot import Booted
+    from cloister.enclave.clock import Clock
+    from cloister.enclave.config import EnclaveConfig
+    from cloister.enclave.custodian_link import CustodianLink
+    from cloister.enclave.engines import Engine
+    from cloister.enclave.loanfile import LoanFile
+    from cloister.enclave.logs import EventLog
+
+__all__ = ["EnclaveInstance"]
+
+
+class EnclaveInstance:
+    """Everything that serves, from one boot."""
+
+    def __init__(
+        self,
+        booted: Booted,
+        config: EnclaveConfig,
+        loan: LoanFile,
+        *,
+        attester: Attester,
+        engine: Engine,
+        link: CustodianLink,
+        clock: Clock,
+        log: EventLog,
+        tls_spki: tuple[bytes, ...] = (),
+    ) -> None:
+        """Wire it up; nothing is served before a lease and a keyset are there."""
+        self._booted: Booted | None = booted
+        self._config = config
+        self._loan = loan
+        self._engine = EngineInfo(kind=engine.kind, digest=_engine_digest(engine, booted))
+        self._tls_spki = tls_spki
+        self._link = link
+        self._log = log
+        self._receipt_key = booted.key.verify_key
+        self._closing = b""
+        self.metrics = Metrics(tuple(model.name for model in booted.grant.terms.models))
+        self.metering = Metering(key=booted.key, grant=booted.grant, custodian=loan.custodian_key, clock=clock, log=log)
+        self._policy_digest = booted.grant.policy_digest
+        self._models = tuple(model.terms for model in booted.models)
+        self._loan_digest = hashlib.sha256(booted.grant.terms.dump()).hexdigest()
+        self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log)
+        self.inference = Inference(self.metering, self.metrics, config)
+        self.publisher = KeysetPublisher(attester, self._describe, clock=clock, limits=config.limits, log=log)
+        self.gateway = Gateway(
+            InnerApi(booted.models, self.metering, self.inference),
+            self.publisher,
+            self.metering,
+            limits=config.limits,
+            metrics=self.metrics,
+            log=log,
+        )
+
+    def _describe(self, ohttp_keys: bytes, nbf: datetime, exp: datetime) -> Keyset:
+        """Return the keyset that evidence binds: keys, models, loan, custodian, engine, policy."""
+        return Keyset(
+            instance=self.metering.instance,
+            service=self._config.service,
+            nbf=nbf,
+            exp=exp,
+            ohttp_keys=ohttp_keys,
+            receipt_keys=(self._receipt_key,),
+            models=tuple(
+                KeysetModel(name=terms.name, digest=terms.digest, loan_digest=self._loan_digest)
+                for terms in self._models
+            ),
+            engine=self._engine,
+            policy_digest=self.metering.policy_digest or self._policy_digest,
+            custodian=self._loan.custodian_key,
+            loan=self._loan.loan,
+            tls_spki_sha256=self._tls_spki,
+        )
+
+    def not_ready(self) -> list[str]:
+        """Return why this instance does not serve now; empty when it does."""
+        reasons = []
+        if self.gateway.draining:
+            reasons.append("draining")
+        if self._booted is None:
+            reasons.append("unloaded")
+        if self.metering.snapshot().state is not LeaseState.ACTIVE:
+            reasons.append("no_lease")
+        try:
+            _ = self.publisher.keys
+        except Unavailable:
+            reasons.append("no_keyset")
+        return reasons
+
+    def measure(self) -> None:
+        """Bring the gauges up to date."""
+        snapshot, now = self.metering.snapshot(), self.metering.now()
+        left = 0.0 if snapshot.deadline is None else max(0.0, (snapshot.deadline - now).total_seconds())
+        self.metrics.set("cloister_lease_active", int(snapshot.state is LeaseState.ACTIVE))
+        self.metrics.set("cloister_lease_seconds_left", round(left, 3))
+        self.metrics.set("cloister_keyset_seconds_left", round(max(0.0, self.publisher.seconds_left), 3))
+        for terms in self.metering.terms.models:
+            self.metrics.set("cloister_units_remaining", self.metering.remaining(terms.name, None), terms.name)
+
+    def wipe(self) -> None:
+        """Stop for good: no more exchanges, models unloaded, keys dropped. Harmless the second time.
+
+        The last count is signed first, for the instance key goes too; ``send_close`` sends it.
+        """
+        self.gateway.draining = True
+        if self._booted is None:
+            return
+        self._closing = self.metering.close()
+        self.publisher.wipe()
+        self.inference.close()
+        self._booted.wipe()
+        self._booted = None
+        self._log.write(Event.WIPED, instance=self.metering.instance)
+
+    async def send_close(self) -> None:
+        """Tell the custodian the last count.
+
+        Raises ``Unavailable`` or ``Rejected``; then the rest of N is written off, and nothing else is lost.
+        """
+        if self._closing:
+            await self._link.close(self.metering.instance, self._closing)
+            self._log.write(Event.CLOSED, instance=self.metering.instance)
+
+
+def _engine_digest(engine: Engine, booted: Booted) -> str:
+    """Return what the keyset says of the engine: its kind and version, within the software that was started."""
+    name = f"{engine.kind} {engine.version}".encode()
+    return hashlib.sha256(booted.software.digest + name).hexdigest()

@@ -1,0 +1,57 @@
+"""What is started: the software manifest of the installed tree (docs/spec/evidence.md section 3; T10).
+
+    code = SHA-256(lp(path 1, SHA-256(file 1)) || ...), all ``.py`` files of the package, sorted by path
+
+and the versions of what is imported besides, and every setting that changes what the enclave does.
+
+This is a measurement by the software itself. It says what an honest launcher started, and becomes proof only
+where the TEE measures the image that holds this code and the interpreter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cloister
+from cloister.attest.software import SoftwareManifest
+from cloister.wire import lp
+
+if TYPE_CHECKING:
+    from cloister.enclave.config import EnclaveConfig
+
+__all__ = ["PACKAGES", "measure_software", "measure_tree"]
+
+PACKAGES = (
+    "anyio",
+    "cryptography",
+    "h11",
+    "httpcore2",
+    "httpx2",
+    "numpy",
+    "onnxruntime",
+    "rfc8785",
+    "starlette",
+    "uvicorn",
+)
+"""Distributions whose code runs in the enclave."""
+
+
+def measure_tree(root: Path) -> str:
+    """Return the code digest (hex) of all ``.py`` files below ``root``."""
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
+    parts = (lp(name.encode("utf-8"), hashlib.sha256((root / name).read_bytes()).digest()) for name in files)
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def measure_software(config: EnclaveConfig) -> SoftwareManifest:
+    """Return the manifest of this installation with these settings."""
+    return SoftwareManifest(
+        code=measure_tree(Path(cloister.__file__).parent),
+        python=platform.python_version(),
+        packages={name: version(name) for name in PACKAGES},
+        settings=config.measured(),
+    )

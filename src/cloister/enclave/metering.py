@@ -1,0 +1,166 @@
+"""The lease on the request path: one holder, one guarded clock, one lock.
+
+``LeaseHolder`` decides; this room gives it the time, notices clock steps (E7) and remembers whom the current
+lease names, so that a consumer is known before anything is spent on it. Nothing here is ever stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+from typing import TYPE_CHECKING
+
+from cloister.enclave.logs import Event
+from cloister.errors import Rejected
+from cloister.lending.clock import ClockGuard
+from cloister.lending.lease import LeaseHolder, LeaseState
+from cloister.lending.messages import Lease
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from cloister.crypto.sign import SigningKey, VerifyKey
+    from cloister.enclave.clock import Clock
+    from cloister.enclave.logs import EventLog
+    from cloister.lending.lease import LeaseSnapshot, Reservation
+    from cloister.lending.messages import Grant, Refusal
+    from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
+
+__all__ = ["Metering"]
+
+
+class Metering:
+    """What may be served now, to whom, and what it costs. Safe to call from several threads."""
+
+    def __init__(self, *, key: SigningKey, grant: Grant, custodian: VerifyKey, clock: Clock, log: EventLog) -> None:
+        """Start with nothing to spend and no time (E1)."""
+        self._holder = LeaseHolder(key=key, grant=grant, custodian=custodian)
+        self._clock = clock
+        self._guard = ClockGuard(monotonic=clock.monotonic(), wall=clock.wall())
+        self._log = log
+        self._lock = threading.RLock()
+        self._lease: Lease | None = None
+        self.terms: Terms = grant.terms
+
+    @property
+    def instance(self) -> InstanceId:
+        """The id of this instance."""
+        return self._holder.instance
+
+    @property
+    def policy_digest(self) -> str:
+        """The digest of the policy that the latest lease names, empty before the first."""
+        return self._lease.policy_digest if self._lease else ""
+
+    def now(self) -> datetime:
+        """Return the time of the lease; a step of the machine's clocks voids the lease first (E7)."""
+        with self._lock:
+            try:
+                return self._read()
+            except Rejected:
+                fresh = self._read()  # the guard starts anew from the readings that made it raise
+                self._holder.void(fresh)
+                self._log.write(Event.CLOCK_STEP, instance=self.instance)
+                return fresh
+
+    def _read(self) -> datetime:
+        return self._guard.now(monotonic=self._clock.monotonic(), wall=self._clock.wall())
+
+    def snapshot(self) -> LeaseSnapshot:
+        """Return what there is to show, at this moment."""
+        with self._lock:
+            self._holder.must_end(self.now())  # lets the holder see the time
+            return self._holder.snapshot()
+
+    def must_end(self) -> bool:
+        """Tell whether model and keys must go now (E9)."""
+        with self._lock:
+            return self._holder.must_end(self.now())
+
+    def next_renewal(self, jitter: float) -> timedelta:
+        """Return how long to wait before the next request; zero or less means now."""
+        with self._lock:
+            now = self.now()
+            return self._holder.next_renewal(now, jitter) - now
+
+    def request(self, nonce: bytes) -> bytes:
+        """Return the signed lease request to send."""
+        with self._lock:
+            return self._holder.request(self.now(), nonce)
+
+    def receive(self, statement: bytes) -> Lease | Refusal:
+        """Take the custodian's answer. Raises as ``LeaseHolder.receive``."""
+        with self._lock:
+            answer = self._holder.receive(statement, self.now())
+            if isinstance(answer, Lease):
+                self._lease = answer
+            return answer
+
+    def close(self) -> bytes:
+        """Stop for good and return the signed last count."""
+        with self._lock:
+            return self._holder.close(self.now())
+
+    def consumer(self, token: bytes | None) -> Consumer | None:
+        """Return whose token this is, None where the loan is open to anybody. Raises ``Rejected`` (``unauthorized``).
+
+        Knows blocked consumers too: whether they are served is for ``reserve``.
+        """
+        with self._lock:
+            current = self._lease.consumers if self._lease else self.terms.consumers
+        if current is None:
+            return None
+        digest = hashlib.sha256(token or b"").digest()
+        found = [item for item in (*current, *(self.terms.consumers or ())) if _same(item, digest)]
+        if token is None or not found:
+            raise Rejected.because("unauthorized", "consumer", hint="pass the consumer token of this loan")
+        return found[0]
+
+    def demand_live(self, model: ModelTerms, consumer: Consumer | None) -> None:
+        """Prove that bytes may leave now for this model and consumer (E5), charging nothing.
+
+        For what ``reserve`` has charged before: the later chunks of an answer, and replies given again.
+        Raises ``Rejected``: ``lease_expired``, ``blocked``.
+        """
+        with self._lock:
+            self._holder.must_end(self.now())
+            state, lease = self._holder.state, self._lease
+            if state is LeaseState.REVOKED:
+                raise Rejected.because("blocked", "lease", got=state.value, want=LeaseState.ACTIVE.value)
+            if state is not LeaseState.ACTIVE or lease is None:
+                raise Rejected.because("lease_expired", "lease", got=state.value, want=LeaseState.ACTIVE.value)
+            if model.digest not in lease.models:
+                raise Rejected.because("blocked", f"model {model.name}")
+            known = None if lease.consumers is None else {item.id for item in lease.consumers}
+            if consumer is not None and known is not None and consumer.id not in known:
+                raise Rejected.because("blocked", f"consumer {consumer.id}")
+
+    def reserve(self, model: str, token: bytes | None, units: int) -> Reservation:
+        """Set units aside (E4). Raises as ``LeaseHolder.reserve``."""
+        with self._lock:
+            return self._holder.reserve(model, token, units, self.now())
+
+    def permit(self, reservation: Reservation, produced_units: int) -> None:
+        """Allow what was produced to leave (E5). Raises as ``LeaseHolder.permit``."""
+        with self._lock:
+            self._holder.permit(reservation, produced_units, self.now())
+
+    def settle(self, reservation: Reservation, units: int, request: bytes, response: bytes) -> bytes:
+        """Charge and return the receipt (E6). Raises as ``LeaseHolder.settle``."""
+        with self._lock:
+            return self._holder.settle(reservation, units, request, response, self.now())
+
+    def refund(self, reservation: Reservation) -> None:
+        """Give a reservation back whole."""
+        with self._lock:
+            self._holder.refund(reservation)
+
+    def remaining(self, model: str, consumer: Consumer | None) -> int:
+        """Return what is left, for display."""
+        with self._lock:
+            return self._holder.remaining(model, consumer)
+
+
+def _same(consumer: Consumer, digest: bytes) -> bool:
+    return hmac.compare_digest(consumer.token_sha256, digest)

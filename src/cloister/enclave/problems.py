@@ -1,0 +1,109 @@
+"""Errors as answers: the one table of inner statuses, and the outer problems (docs/reference/enclave-api.md).
+
+Problem documents are RFC 9457. Reasons carry codes and short values that name what was wrong, never content.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from cloister.channel.bhttp import BinaryResponse
+from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloister.wire import Json
+
+__all__ = ["DATE_PROBLEM", "PROBLEM_TYPE", "inner_problem", "outer_problem", "status_of"]
+
+PROBLEM_TYPE = "application/problem+json"
+DATE_PROBLEM = "https://iana.org/assignments/http-problem-types#date"  # RFC 9458 section 6.5.2
+
+_STATUSES: Mapping[str, int] = {
+    "allowance_exhausted": 402,
+    "blocked": 403,
+    "clock_step": 409,
+    "date_missing": 400,
+    "date_skewed": 400,
+    "draining": 503,
+    "engine_failed": 500,
+    "input": 422,
+    "internal": 500,
+    "lease_expired": 409,
+    "malformed": 400,
+    "method_not_allowed": 405,
+    "not_found": 404,
+    "output": 422,
+    "request_id_reused": 422,
+    "request_id_too_long": 422,
+    "request_in_flight": 409,
+    "too_large": 413,
+    "unauthorized": 401,
+    "unavailable": 503,
+    "unknown_model": 404,
+}
+"""Code of the first reason to status; whatever is not here is a fault of ours."""
+
+_TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    402: "Payment Required",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+def status_of(error: CloisterError) -> tuple[int, str]:
+    """Return status and code of an error on the way to a consumer."""
+    if isinstance(error, Rejected) and error.code in _STATUSES:
+        return _STATUSES[error.code], error.code
+    if isinstance(error, Malformed):
+        return 400, "malformed"
+    if isinstance(error, Unavailable):
+        return 503, "unavailable"
+    return 500, "internal"
+
+
+def inner_problem(error: CloisterError) -> BinaryResponse:
+    """Return the sealed answer for an error."""
+    status, code = status_of(error)
+    known = isinstance(error, Rejected) and code != "internal"
+    reasons: tuple[Reason, ...] = error.reasons if known and isinstance(error, Rejected) else ()
+    members: dict[str, Json] = {
+        "code": code,
+        "detail": "internal error" if code == "internal" else error.message[:1024],
+        "reasons": [_reason(reason) for reason in reasons[:64]],
+        "status": status,
+        "title": _TITLES[status],
+        "type": DATE_PROBLEM if code.startswith("date_") else "about:blank",
+    }
+    if error.hint is not None and code != "internal":
+        members["hint"] = error.hint
+    headers = [("content-type", PROBLEM_TYPE), ("cloister-units", "0")]
+    if isinstance(error, Unavailable) and error.retry_after_s is not None:
+        headers.append(("retry-after", str(error.retry_after_s)))
+    return BinaryResponse(status=status, headers=tuple(headers), body=_dump(members))
+
+
+def outer_problem(status: int, kind: str = "about:blank") -> bytes:
+    """Return a problem that anybody on the way may read: status and type, no detail."""
+    return _dump({"status": status, "title": _TITLES[status], "type": kind})
+
+
+def _reason(reason: Reason) -> Json:
+    return {"code": reason.code, "got": reason.got, "subject": reason.subject, "want": reason.want}
+
+
+def _dump(members: dict[str, Json]) -> bytes:
+    return json.dumps(members, separators=(",", ":")).encode("utf-8")

@@ -1,0 +1,95 @@
+"""The renew loop: settle and ask again, before time or units run out; end when told or forgotten (E9, E10).
+
+Renewed at T/3 after the last success, then every T/10 with jitter. A signed stop ends the instance at once; 2T
+without renewal end it too. There is no local grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from cloister.enclave.logs import Event
+from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
+from cloister.lending.messages import Lease
+
+if TYPE_CHECKING:
+    from cloister.enclave.custodian_link import CustodianLink
+    from cloister.enclave.logs import EventLog
+    from cloister.enclave.metering import Metering
+    from cloister.enclave.metrics import Metrics
+    from cloister.lending.messages import Refusal
+
+__all__ = ["Ending", "Renewal"]
+
+_NONCE_BYTES = 16
+_TICK_S = 0.2  # seconds between looks at the clock: a machine that slept is noticed on waking
+_CALL_AT_MOST = 3  # one call may take T/3
+
+
+class Ending(Enum):
+    """Why an instance ended."""
+
+    DRAINED = "drained"
+    STOPPED = "stopped"
+    EXPIRED = "expired"
+
+
+class Renewal:
+    """Keeps one lease alive over one link."""
+
+    def __init__(self, metering: Metering, link: CustodianLink, *, metrics: Metrics, log: EventLog) -> None:
+        """Keep the lease of ``metering``."""
+        self._metering = metering
+        self._link = link
+        self._metrics = metrics
+        self._log = log
+        self._stopped = False
+
+    async def once(self) -> Lease | Refusal:
+        """Send the pending request or a new one, and take the answer.
+
+        Raises ``Unavailable`` when no answer came, ``Malformed`` and ``Rejected`` for one that does not hold;
+        then the same bytes are sent again next time (E2).
+        """
+        metering = self._metering
+        statement = metering.request(secrets.token_bytes(_NONCE_BYTES))
+        answer = metering.receive(
+            await self._link.renew(metering.instance, statement, within=metering.terms.ttl / _CALL_AT_MOST)
+        )
+        if isinstance(answer, Lease):
+            self._metrics.add("cloister_renewals_total", label="lease")
+            self._log.write(Event.LEASE_RENEWED, seq=answer.seq, seconds=answer.ttl.total_seconds())
+        else:
+            self._stopped = self._stopped or answer.stop
+            self._metrics.add("cloister_renewals_total", label="stop" if answer.stop else "refusal")
+            self._log.write(Event.LEASE_REFUSED, code=answer.reasons[0].code)
+        return answer
+
+    async def until_end(self) -> Ending:
+        """Renew until the instance must end."""
+        jitter = _jitter()
+        while not self._metering.must_end():
+            wait = self._metering.next_renewal(jitter).total_seconds()
+            if wait > 0:
+                await asyncio.sleep(min(wait, _TICK_S))
+                continue
+            jitter = _jitter()
+            try:
+                await self.once()
+            except CloisterError as exc:
+                self._note(exc)
+                await asyncio.sleep(_TICK_S)
+        return Ending.STOPPED if self._stopped else Ending.EXPIRED
+
+    def _note(self, error: CloisterError) -> None:
+        unavailable = isinstance(error, Unavailable | Malformed)
+        self._metrics.add("cloister_renewals_total", label="unavailable" if unavailable else "rejected")
+        code = error.code if isinstance(error, Rejected) else type(error).__name__.lower()
+        self._log.write(Event.RENEWAL_FAILED, code=code)
+
+
+def _jitter() -> float:
+    return secrets.randbelow(1000) / 1000

@@ -1,0 +1,278 @@
+"""Boot, serve, end: the life of an enclave process.
+
+``serve`` returns when the instance has ended, for one of three reasons: asked to (SIGTERM, after draining),
+stopped by the custodian, or without renewal for 2T. In each the models are unloaded and the keys dropped before
+it returns, and the last count is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from cloister.enclave.app import create_app
+from cloister.enclave.boot import boot
+from cloister.enclave.clock import SystemClock
+from cloister.enclave.custodian_link import CustodianLink
+from cloister.enclave.engines.onnx import OnnxEngine
+from cloister.enclave.hardening import demand_unswappable, harden
+from cloister.enclave.instance import EnclaveInstance
+from cloister.enclave.loanfile import read_loan_file
+from cloister.enclave.logs import Event, EventLog, ServerLogHandler
+from cloister.enclave.measure import measure_software
+from cloister.enclave.renew import Ending
+from cloister.enclave.tls import prepare_tls
+from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
+from cloister.lending.messages import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import httpx2
+
+    from cloister.enclave.attesters import Attester
+    from cloister.enclave.clock import Clock
+    from cloister.enclave.config import EnclaveConfig
+    from cloister.enclave.engines import Engine
+    from cloister.enclave.tls import OuterTls
+
+__all__ = ["Ending", "Ready", "Surroundings", "serve", "serve_async"]
+
+_TICK_S = 0.5  # seconds between looks at the keyset
+_MAX_HEAD_BYTES = 32 * 1024  # bytes of an outer request's head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What ``on_ready`` gets: where the enclave listens and who it is."""
+
+    url: str
+    instance: EnclaveInstance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What an enclave finds around it, replaceable for tests and simulators."""
+
+    clock: Clock
+    log: EventLog
+    transport: httpx2.AsyncBaseTransport | None = None
+    engine: Engine | None = None
+
+    @classmethod
+    def of_this_machine(cls) -> Surroundings:
+        """Return the machine's clock, standard error and network."""
+        clock = SystemClock()
+        return cls(clock=clock, log=EventLog(clock.wall))
+
+
+def serve(
+    config: EnclaveConfig,
+    attester: Attester,
+    *,
+    on_ready: Callable[[Ready], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Ending:
+    """Harden this process, boot, serve until the end.
+
+    Raises ``UsageError``, ``Malformed``, ``Rejected``, ``Unavailable`` where it does not come to serving.
+    """
+    around = Surroundings.of_this_machine()
+    measures = harden()
+    for measure in measures:
+        state = "achieved" if measure.achieved else "not_achieved"
+        around.log.write(Event.HARDENED, step=measure.name, state=state)
+    if config.require_unswappable:
+        demand_unswappable(measures)
+    return asyncio.run(serve_async(config, attester, around=around, on_ready=on_ready, progress=progress))
+
+
+async def serve_async(
+    config: EnclaveConfig,
+    attester: Attester,
+    *,
+    around: Surroundings,
+    stop: asyncio.Event | None = None,
+    on_ready: Callable[[Ready], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Ending:
+    """Boot and serve until the end, or until ``stop`` is set. Raises as ``serve``; does not harden the process."""
+    loan = read_loan_file(config.loan)
+    software = measure_software(config)
+    engine = around.engine or OnnxEngine(threads=config.engine_threads)
+    tls = prepare_tls(config, around.clock.wall())
+    within = timedelta(seconds=config.limits.custodian_timeout_s)
+    async with CustodianLink(loan, timeout=within, transport=around.transport) as link:
+        booted = await boot(
+            config,
+            loan,
+            attester=attester,
+            software=software,
+            engine=engine,
+            link=link,
+            log=around.log,
+            progress=progress,
+        )
+        instance = EnclaveInstance(
+            booted,
+            config,
+            loan,
+            attester=attester,
+            engine=engine,
+            link=link,
+            clock=around.clock,
+            log=around.log,
+            tls_spki=() if tls is None else (tls.spki_sha256,),
+        )
+        del booted  # the instance owns keys and models now, and drops them in ``wipe``
+        run = _Run(instance=instance, config=config, tls=tls, log=around.log)
+        try:
+            await _begin(instance)
+            with _listening(config) as listener:
+                return await run.until_end(listener, stop or asyncio.Event(), on_ready)
+        finally:
+            await _end(instance, around.log)
+
+
+async def _begin(instance: EnclaveInstance) -> None:
+    """Get the first lease and publish the first keyset. Raises ``Rejected`` where the custodian says stop."""
+    answer = await instance.renewal.once()
+    if not isinstance(answer, Lease) and answer.stop:
+        raise Rejected("; ".join(map(str, answer.reasons)), reasons=answer.reasons)
+    await instance.publisher.tick()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """From the first lease to the end."""
+
+    instance: EnclaveInstance
+    config: EnclaveConfig
+    tls: OuterTls | None
+    log: EventLog
+
+    async def until_end(
+        self, listener: socket.socket, stop: asyncio.Event, on_ready: Callable[[Ready], None] | None
+    ) -> Ending:
+        """Serve, renew and publish until one of the three endings; then wipe and stop the server."""
+        server = _Server(_uvicorn_config(self.instance, self.tls))
+        server.config.load()
+        if self.tls is not None:
+            self.tls.close()
+        _quiet_server_logs(self.log)
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve(sockets=[listener]))
+            renewing = tasks.create_task(self.instance.renewal.until_end())
+            publishing = tasks.create_task(_keep_published(self.instance))
+            stopping = tasks.create_task(stop.wait())
+            with _signals(stop):
+                self.log.write(Event.READY, instance=self.instance.metering.instance, port=listener.getsockname()[1])
+                if on_ready is not None:
+                    on_ready(Ready(url=_url(self.config, listener), instance=self.instance))
+                await asyncio.wait({renewing, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+                ending = renewing.result() if renewing.done() else await self._drained()
+            self.instance.wipe()
+            self.log.write(Event.ENDING, state=ending.value)
+            server.should_exit = True
+            for task in (renewing, publishing, stopping):
+                task.cancel()
+        return ending
+
+    async def _drained(self) -> Ending:
+        self.log.write(Event.DRAINING)
+        await self.instance.gateway.drain(self.config.limits.drain_timeout_s)
+        return Ending.DRAINED
+
+
+async def _keep_published(instance: EnclaveInstance) -> None:
+    while True:
+        await asyncio.sleep(_TICK_S)
+        with contextlib.suppress(Unavailable):  # tried again at the next tick; the old keyset runs out by its own time
+            await instance.publisher.tick()
+
+
+async def _end(instance: EnclaveInstance, log: EventLog) -> None:
+    """Wipe whatever happened, then send the last count."""
+    instance.wipe()
+    try:
+        await instance.send_close()
+    except CloisterError:
+        log.write(Event.CLOSE_FAILED)  # the custodian writes the rest off at its own bound (C8)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to us: uvicorn would raise them again before the last count is sent."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+def _uvicorn_config(instance: EnclaveInstance, tls: OuterTls | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(instance),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        timeout_graceful_shutdown=1,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
+    )
+
+
+def _quiet_server_logs(log: EventLog) -> None:
+    logger = logging.getLogger("uvicorn")
+    logger.handlers = [ServerLogHandler(log)]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def _listening(config: EnclaveConfig) -> Iterator[socket.socket]:
+    """Yield a bound socket. Raises ``UsageError`` where the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((config.host, config.port))
+        except OSError as exc:
+            msg = f"listen: {config.host}:{config.port}: {exc.strerror or exc}"
+            raise UsageError(msg) from exc
+        yield listener
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT set ``stop``, in the process' main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _url(config: EnclaveConfig, listener: socket.socket) -> str:
+    scheme = "http" if config.tls.value == "off" else "https"
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return f"{scheme}://{host}:{listener.getsockname()[1]}"
