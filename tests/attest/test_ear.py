@@ -93,7 +93,12 @@ def test_another_library_reads_it_and_finds_the_claims_of_the_draft() -> None:
     appraisal = claims["submods"][SUBMOD]
     assert appraisal["ear_status"] == "affirming"
     assert appraisal["ear_appraisal_policy_ids"] == [f"sha256:{RESULT.policy_digest}"]
-    assert appraisal["ear_trustworthiness_vector"] == {"executables": 3, "hardware": 2, "instance-identity": 2}
+    assert appraisal["ear_trustworthiness_vector"] == {
+        "configuration": 2,
+        "executables": 3,
+        "hardware": 2,
+        "instance-identity": 2,
+    }
     assert jwt.get_unverified_header(TOKEN) == HONEST_HEADER
 
 
@@ -104,6 +109,15 @@ def test_hardware_is_not_affirmed_where_the_scheme_left_it_unchecked() -> None:
     appraisal = jwt.decode(token, options={"verify_signature": False})["submods"][SUBMOD]
     assert "hardware" not in appraisal["ear_trustworthiness_vector"]
     assert appraisal["ear_status"] == "warning"
+
+
+def test_the_vector_affirms_nothing_that_was_not_compared() -> None:
+    other = Check(code="pcr_mismatch", subject="pcr.0", verdict=Verdict.PASSED, got="a", want="a")
+    for hardware, vector in ((Verdict.PASSED, {"hardware": 2}), (Verdict.NOT_CHECKED, None)):
+        checks = (other, Check(code="simulated", subject="hardware", verdict=hardware, note="n"))
+        token = issue_ear(replace(RESULT, checks=checks), key=KEY, issuer="i", now=NOW, ttl=TTL)
+        appraisal = jwt.decode(token, options={"verify_signature": False})["submods"][SUBMOD]
+        assert appraisal.get("ear_trustworthiness_vector") == vector
 
 
 def test_keys_that_are_bound_are_not_in_the_token() -> None:

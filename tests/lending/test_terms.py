@@ -25,8 +25,10 @@ from cloister.lending.terms import (
     OutageRule,
     Terms,
     consumer_meter,
+    meters_in,
     meters_of,
     model_meter,
+    unserved_cap,
 )
 from mutations import mutated
 
@@ -181,6 +183,29 @@ def test_an_inference_falls_under_every_meter_it_names(
 
 def test_meters_of_models_and_consumers_never_meet() -> None:
     assert len({LOAN_METER, model_meter("loan"), consumer_meter(ConsumerId("loan"))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("consumers", "want"),
+    [
+        (TERMS.consumers, ("loan", "model:digits", "consumer:clinic-1")),
+        ((), ("loan", "model:digits")),
+        (None, ("loan", "model:digits")),
+    ],
+)
+def test_terms_know_every_meter_they_have(consumers: tuple[Consumer, ...] | None, want: tuple[str, ...]) -> None:
+    assert meters_in(replace(TERMS, consumers=consumers)) == want
+
+
+@pytest.mark.parametrize(
+    ("rate_cap", "ttl_s", "max_ceiling", "want"),
+    [(0, 60, 1000, 1000), (5, 60, 1000, 300), (5, 60, 100, 100), (1, 1, 1000, 1)],
+)
+def test_what_one_crash_may_lose_is_bounded_by_ceiling_and_rate(
+    rate_cap: int, ttl_s: int, max_ceiling: int, want: int
+) -> None:
+    terms = replace(TERMS, rate_cap=rate_cap, ttl=timedelta(seconds=ttl_s), max_ceiling=max_ceiling)
+    assert unserved_cap(terms) == want
 
 
 def test_a_model_is_found_by_its_exact_name() -> None:

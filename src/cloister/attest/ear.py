@@ -74,13 +74,15 @@ def issue_ear(result: AttestationResult, *, key: SigningKey, issuer: str, now: d
         "ear_appraisal_policy_ids": [f"sha256:{result.policy_digest}"],
         "ear_attester_claims": dict(result.claims),
         "ear_status": result.tier.value,
-        "ear_trustworthiness_vector": _trust_vector(result),
         "ear_verifier_claims": {
             "bound_sha256": {name: hashlib.sha256(value).hexdigest() for name, value in result.bound.items()},
             "checks": [_check_json(check) for check in result.checks],
             "tee": result.tee,
         },
     }
+    vector = _trust_vector(result)
+    if vector:  # draft-ietf-rats-ar4si section 3.1: never an empty one
+        appraisal["ear_trustworthiness_vector"] = vector
     payload: dict[str, Json] = {
         "ear_verifier_id": {"build": _BUILD, "developer": _DEVELOPER},
         "eat_profile": EAR_PROFILE,
@@ -209,20 +211,17 @@ def _take_check(value: Json) -> Check:
     )
 
 
-def _trust_vector(result: AttestationResult) -> Json:
+def _trust_vector(result: AttestationResult) -> dict[str, Json]:
     """Return the AR4SI vector (draft-ietf-rats-ar4si section 2.3.4): what was proven, nothing beyond.
 
     ``hardware`` is affirmed only where the scheme itself left nothing unchecked: never for a simulated TEE.
     """
-    passed = {check.subject.partition(".")[0] for check in result.checks if check.verdict is Verdict.PASSED}
+    passed = {check.subject for check in result.checks if check.verdict is Verdict.PASSED}
     skipped = {check.subject for check in result.checks if check.verdict is Verdict.NOT_CHECKED}
-    vector: dict[str, Json] = {}
-    if passed & {"host_data", "software", "debug"}:
-        vector["configuration"] = 2  # a known and approved configuration
-    if passed & {"measurement", "software", "pcr"}:
-        vector["executables"] = 3  # only approved executables loaded at boot
-    if "hardware" not in skipped:
-        vector["hardware"] = 2  # genuine
-    if passed & {"device", "chip_id"}:
-        vector["instance-identity"] = 2  # recognised, not known to be compromised
-    return vector
+    affirmed = {
+        "configuration": (2, bool(passed & {"host_data", "software", "pcr.23"})),  # known and approved
+        "executables": (3, bool(passed & {"measurement", "software", "pcr.23"})),  # only approved ones at boot
+        "hardware": (2, "hardware" not in skipped),  # genuine
+        "instance-identity": (2, bool(passed & {"device", "chip_id"})),  # known, not known to be compromised
+    }
+    return {name: value for name, (value, proven) in affirmed.items() if proven}
