@@ -14,9 +14,9 @@ import pytest
 from sealed_kit import CREATED, DEK, PLAIN, PUBLISHER, SEGMENT, noise
 
 from cloister.errors import Malformed, Unavailable, UsageError
-from cloister.sealed.directory import DirectorySource, read_envelope, read_package, write_envelope
+from cloister.sealed.directory import DirectorySink, DirectorySource, read_envelope, read_package, write_envelope
 from cloister.sealed.envelope import Envelope, Recipient
-from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME, MAX_FILES, blob_name, leaves_name
+from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME, MAX_FILE_BYTES, MAX_FILES, blob_name, leaves_name
 from cloister.sealed.open import OpenedModel, RandomAccess, open_model, verify_manifest
 from cloister.sealed.seal import SealedModel, seal_model
 from mutations import mutated
@@ -424,3 +424,54 @@ def test_envelopes_on_disk_survive_mutations(tmp_path: Path) -> None:
             assert read_envelope(tmp_path).dump() == damaged
         except Malformed:
             continue
+
+
+# --- what else can fail under our hands
+
+
+def test_a_file_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "model.bin").open("wb") as file:
+        try:
+            file.truncate(MAX_FILE_BYTES + 1)  # sparse
+        except OSError:
+            pytest.skip("this file system keeps no file of a tebibyte, sparse or not")
+    with pytest.raises(UsageError, match="want at most"):
+        seal(tmp_path / "model.bin", tmp_path / "sealed")
+
+
+def test_a_place_that_cannot_be_written_is_unavailable(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        seal(folder, Path("/proc/self") / "sealed")
+    with pytest.raises(Unavailable):
+        seal(folder, tmp_path / ("x" * 300))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_sink_makes_each_part_once_and_commits_only_what_is_whole(tmp_path: Path) -> None:
+    out = tmp_path / "sealed"
+    with DirectorySink(out) as sink:
+        sink.create("manifest.json", 2)
+        with pytest.raises(Unavailable):
+            sink.create("manifest.json", 2)
+        with pytest.raises(Unavailable):
+            sink.write("manifest.sig", 0, memoryview(b"x"))
+        out.mkdir()
+        (out / "theirs").touch()  # somebody else was faster
+        with pytest.raises(Unavailable):
+            sink.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["sealed"]
+    assert [path.name for path in out.iterdir()] == ["theirs"]
+
+
+def test_parts_that_vanish_are_unavailable(tmp_path: Path) -> None:
+    source = DirectorySource(tmp_path)
+    for use in (
+        lambda: source.size("manifest.json"),
+        lambda: source.read("manifest.json", 0, 1),
+        lambda: source.read_into("manifest.json", 0, memoryview(bytearray(1))),
+    ):
+        with pytest.raises(Unavailable):
+            use()
+    (tmp_path / "manifest.json").write_bytes(b"abc")
+    assert source.read("manifest.json", 1, 1 << 62) == b"bc"
+    assert source.read("manifest.json", 9, 1) == b""

@@ -168,7 +168,11 @@ class DirectorySink:
     def __init__(self, out: Path) -> None:
         """Begin. Raises ``UsageError`` when ``out`` exists, ``Unavailable`` when its folder cannot be written."""
         self._out = out
-        if out.exists() or out.is_symlink():
+        try:
+            there = out.exists() or out.is_symlink()
+        except OSError as exc:  # a name too long, or a file among the folders
+            raise _cannot_write(out) from exc
+        if there:
             msg = f"{out}: is there already"
             raise UsageError(msg, hint="choose another place, or remove it first")
         if not out.parent.is_dir():
