@@ -10,6 +10,7 @@ import pytest
 from cloister.channel.bhttp import BinaryRequest, BinaryResponse, Framing, ResponseWriter
 from cloister.channel.bhttp_reader import (
     MAX_CONTENT_CHUNKS,
+    MAX_LINES,
     Data,
     End,
     Informational,
@@ -310,6 +311,24 @@ def test_a_hundred_thousand_headers_are_malformed_at_once(framing: Framing) -> N
         reader.feed(b"more")
 
 
+def test_a_field_line_that_runs_out_of_its_section_is_malformed() -> None:
+    # else the bytes after the section would be read twice by readers that trust the other length
+    assert BinaryRequest.parse(_request_with(_line(b"a", b"b"))).headers == (("a", "b"),)
+    short = _request_with(_line(b"a", b"b")).replace(b"\x04\x01a\x01b", b"\x03\x01a\x01b")
+    with pytest.raises(Malformed, match="longer than it says"):
+        BinaryRequest.parse(short)
+
+
+@pytest.mark.parametrize("framing", list(Framing))
+def test_a_section_has_a_bounded_number_of_lines(framing: Framing) -> None:
+    most = BinaryRequest(method="GET", path="/", headers=(("a", "b"),) * MAX_LINES)
+    assert BinaryRequest.parse(most.dump(framing)) == most
+    with pytest.raises(Malformed, match="field section"):
+        BinaryRequest.parse(
+            BinaryRequest(method="GET", path="/", headers=(("a", "b"),) * (MAX_LINES + 1)).dump(framing)
+        )
+
+
 @pytest.mark.parametrize("size", [2**62 - 1, 2**32, 101])
 def test_a_length_over_the_cap_is_refused_before_its_bytes_arrive(size: int) -> None:
     start = _request_with(b"")[:-2]
@@ -393,3 +412,24 @@ def test_mutated_messages_are_malformed_or_messages(message: BinaryRequest | Bin
         except Malformed:
             continue
     assert 0 < good < 10_000
+
+
+def _fed(data: bytes, rng: random.Random) -> object:
+    """Return what a reader makes of ``data`` in pieces: the message, or that it is malformed."""
+    reader, events, at = RequestReader(max_body_bytes=4096), [], 0
+    try:
+        while at < len(data):
+            size = rng.choice((1, 2, 3, 50))
+            events += reader.feed(data[at : at + size])
+            at += size
+        events += reader.end()
+    except Malformed:
+        return "malformed"
+    body = b"".join(event.data for event in events if isinstance(event, Data))
+    return events[0], body, events[-1]
+
+
+def test_a_hostile_message_means_the_same_however_it_is_cut() -> None:
+    rng = random.Random(5)
+    for data in mutated(REQUEST.dump(INDETERMINATE), count=1000):
+        assert _fed(data, rng) == _fed(data, random.Random(6))

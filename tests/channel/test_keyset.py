@@ -20,6 +20,7 @@ from cloister.channel.keyset import (
 from cloister.channel.ohttp import GatewayKeys
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Malformed, Rejected
+from cloister.wire import dump_b64u
 from mutations import mutated
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -92,6 +93,7 @@ def _with(name: str, value: object) -> bytes:
         ("exp", "2026-11-21T11:00:00Z"),
         ("ohttp_keys", ""),
         ("ohttp_keys", "AAAA"),
+        ("ohttp_keys", dump_b64u(b"\x00\x03\x01\x00\x10")),
         ("ohttp_keys", None),
         ("receipt_keys", []),
         ("receipt_keys", ["AA"]),

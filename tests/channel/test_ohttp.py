@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -381,6 +382,13 @@ def test_a_request_to_yesterdays_key_says_so() -> None:
     if yesterday.configs[0].key_id not in {config.key_id for config in tomorrow.configs}:
         assert _code(tomorrow, request) == "ohttp_key"
     assert _code(GatewayKeys(today.published()), request) == "ohttp_key"
+
+
+def test_a_rotation_never_reuses_an_id_that_is_still_accepted() -> None:
+    config, private_key = GatewayKeys.generate([Kem.X25519]).published()[0]
+    crowd = [(dataclasses.replace(config, key_id=number), private_key) for number in range(250)]
+    fresh = GatewayKeys.generate(older=GatewayKeys(crowd))
+    assert all(config.key_id >= 250 for config in fresh.configs)
 
 
 def test_a_key_id_with_another_kem_is_an_unknown_key(keys: GatewayKeys) -> None:

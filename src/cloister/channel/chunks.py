@@ -1,6 +1,6 @@
 """A stream of sealed chunks: the packaging of chunked Oblivious HTTP, and sealing and opening in order.
 
-draft-ietf-ohai-chunked-ohttp-08 sections 3, 4 and 6: each chunk but the last has its length in front;
+draft-ietf-ohai-chunked-ohttp-08 sections 4 to 6: each chunk but the last has its length in front;
 the last has a zero there, goes on to the end of the stream and is sealed with other associated data.
 The packaging proves nothing, the seals do. A length is compared with the limits before its bytes are
 waited for.

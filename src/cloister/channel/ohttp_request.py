@@ -1,6 +1,6 @@
 """The encapsulated request of chunked Oblivious HTTP, both ends, and the keys of a gateway.
 
-RFC 9458 section 4.3 with the header, labels and chunks of draft-ietf-ohai-chunked-ohttp-08 sections 3
+RFC 9458 section 4.3 with the header, labels and chunks of draft-ietf-ohai-chunked-ohttp-08 sections 4
 and 6.1.
 """
 

@@ -1,4 +1,4 @@
-"""The encapsulated response of chunked Oblivious HTTP, both ends (draft sections 4 and 6.2).
+"""The encapsulated response of chunked Oblivious HTTP, both ends (draft sections 5 and 6.2).
 
 Its keys come from the HPKE context of the request and a fresh nonce, so that a response opens for the
 client that asked and for nobody else. Made by ``ohttp_request``.

@@ -71,6 +71,7 @@ def bhttp_requests() -> list[dict[str, object]]:
         case("padding that is not zero", known + b"\x00\x01"),
         case("two messages", known + known),
         case("header section longer than the message", request()[:-3] + b"\x3f"),
+        case("field line longer than its section", request(line(b"a", b"b")).replace(b"\x04\x01a", b"\x03\x01a")),
         case("field name empty", request(line(b"", b"v"))),
         case("field name in upper case", request(line(b"Host", b"v"))),
         case("field name with a space", request(line(b"a b", b"v"))),
