@@ -1,0 +1,185 @@
+"""``cloister custodian``: make a custodian, run it, bring it back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloister.attest.schemes import production_schemes
+from cloister.attest.verifier import Scheme, Verifier
+from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
+from cloister.cli.terminal import Group, Terminal, pass_terminal, read_secret, write_file
+from cloister.custodian.setup import init_custodian, open_custodian, open_vault, read_config, recover_custodian
+from cloister.custodian.vaults.encrypted_file import KeyFile, Passphrase
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cloister.custodian.vaults.encrypted_file import Unlock
+
+__all__ = ["custodian", "unlock_options", "unlock_with"]
+
+_KEY_FILE_VARIABLE = "CLOISTER_CUSTODIAN_KEY_FILE"
+_PASSPHRASE_FILE_VARIABLE = "CLOISTER_CUSTODIAN_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
+_folder = click.Path(path_type=Path, file_okay=False)
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+def unlock_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Add the options that say how the vault opens: the command gets ``key_file`` and ``passphrase_file``."""
+    for option in (
+        click.option(
+            "--passphrase-file", metavar="FILE", help=f"Passphrase of the vault [env {_PASSPHRASE_FILE_VARIABLE}]."
+        ),
+        click.option("--key-file", type=_file, help=f"Key file of the vault, mode 0600 [env {_KEY_FILE_VARIABLE}]."),
+    ):
+        command = option(command)
+    return command
+
+
+def unlock_with(key_file: Path | None, passphrase_file: str | None, *, new: bool = False) -> Unlock:
+    """Return what opens the vault: a key file, a passphrase file, or a passphrase asked for on a terminal."""
+    key = key_file or os.environ.get(_KEY_FILE_VARIABLE)
+    if key:
+        path = Path(key)
+        return KeyFile.create(path) if new and not path.exists() else KeyFile(path)
+    named = passphrase_file or os.environ.get(_PASSPHRASE_FILE_VARIABLE)
+    if named:
+        return Passphrase(read_secret(named, what="passphrase").encode())
+    if not sys.stdin.isatty():
+        msg = "vault: no key file and no passphrase"
+        raise UsageError(msg, hint="pass --key-file or --passphrase-file; on a terminal you are asked")
+    asked = click.prompt("Passphrase of the vault", hide_input=True, confirmation_prompt=new, err=True)
+    return Passphrase(str(asked).encode())
+
+
+@click.group(cls=Group)
+def custodian() -> None:
+    """Run the model owner's server: keys, loans, leases, the audit log."""
+
+
+@custodian.command()
+@click.option("--home", type=_folder, help=f"Where to make it [env {HOME_VARIABLE}].")
+@click.option("--name", default="custodian", show_default=True, help="Name that borrowers and consumers are shown.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8443, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--dns", "names", multiple=True, help="Host name or address for the certificate; repeat for more.")
+@click.option("--profile", type=click.Choice(["development", "production"]), default="development", show_default=True)
+@unlock_options
+@pass_terminal
+def init(
+    terminal: Terminal,
+    /,
+    *,
+    home: Path | None,
+    name: str,
+    host: str,
+    port: int,
+    names: tuple[str, ...],
+    profile: str,
+    key_file: Path | None,
+    passphrase_file: str | None,
+) -> None:
+    """Make a custodian: vault, database, certificates and the first admin token.
+
+    The token is written to admin.token in the home, readable to you alone. A key file that does not
+    exist is made; keep it, and a copy of it, away from the home.
+    """
+    place = custodian_home(home)
+    settings: dict[str, str | int | bool | tuple[str, ...]] = {
+        "name": name, "host": host, "port": port, "profile": profile,
+        "names": names or ("localhost", "127.0.0.1"),
+    }  # fmt: skip
+    made = init_custodian(place, unlock_with(key_file, passphrase_file, new=True), settings=settings)
+    write_file(place / ADMIN_TOKEN_NAME, made.admin_token.encode() + b"\n", private=True)
+    result = {
+        "home": str(place), "key": made.key.dump(), "publisher": made.publisher.dump(), "url": made.url,
+        "token_file": str(place / ADMIN_TOKEN_NAME),
+    }  # fmt: skip
+    terminal.result(result, lambda out: out.print(terminal.table(("", ""), list(result.items()))))
+    terminal.say("start it with 'cloister custodian serve'", style="dim")
+
+
+def verifier_maker(root: Path | None) -> Callable[[Sequence[bytes]], Verifier]:
+    """Return what builds the verifier: the production table, and the simulated TEE only where a flag named its root."""
+
+    def make(authorities: Sequence[bytes]) -> Verifier:
+        schemes: tuple[Scheme, ...] = production_schemes(authorities)
+        if root is not None:
+            from cloister.testing.simulated import SimulatedScheme  # noqa: PLC0415 - in no production process
+            from cloister.testing.simulated_root import load_root_key  # noqa: PLC0415 - the same
+
+            schemes = (*schemes, SimulatedScheme(load_root_key(root)))
+        return Verifier(schemes)
+
+    return make
+
+
+@custodian.command()
+@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@click.option("--insecure-simulated-root", type=_file, help="Accept simulated TEEs under this root. Protects nothing.")
+@unlock_options
+@pass_terminal
+def serve(
+    terminal: Terminal,
+    /,
+    *,
+    home: Path | None,
+    insecure_simulated_root: Path | None,
+    key_file: Path | None,
+    passphrase_file: str | None,
+) -> None:
+    """Serve until stopped (SIGINT or SIGTERM)."""
+    from cloister.custodian.serve import serve_custodian  # noqa: PLC0415 - brings the web server along
+
+    place = custodian_home(home)
+    if insecure_simulated_root is not None:
+        config = read_config(place, environment=os.environ, now=datetime.now(UTC))
+        if config.is_production:
+            msg = "--insecure-simulated-root: refused by profile production"
+            raise UsageError(msg)
+        from cloister.testing.simulated import WARNING  # noqa: PLC0415 - only where it is asked for
+
+        terminal.warn(WARNING)
+    unlock = unlock_with(key_file, passphrase_file)
+    service = open_custodian(
+        place, unlock, make_verifier=verifier_maker(insecure_simulated_root), environment=os.environ
+    )
+    terminal.say(f"custodian {service.config.name} on {service.url}")
+    serve_custodian(service, home=place)
+
+
+@custodian.command()
+@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@unlock_options
+@pass_terminal
+def recover(
+    terminal: Terminal, /, *, home: Path | None, yes: bool, key_file: Path | None, passphrase_file: str | None
+) -> None:
+    """Come back after an older database was restored.
+
+    Raises the epoch, writes off every unit that was leased, grants nothing for one full lease time, and
+    makes every enclave attest again.
+    """
+    place = custodian_home(home)
+    terminal.confirm("Every running enclave will be stopped. Go on?", yes=yes)
+    done = recover_custodian(place, unlock_with(key_file, passphrase_file), environment=os.environ)
+    terminal.result({"epoch": done.epoch}, lambda out: out.print(f"recovered; the epoch is {done.epoch} now"))
+
+
+@custodian.command()
+@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@unlock_options
+@pass_terminal
+def show(terminal: Terminal, /, *, home: Path | None, key_file: Path | None, passphrase_file: str | None) -> None:
+    """Show the public keys that borrowers and consumers pin."""
+    vault = open_vault(custodian_home(home), unlock_with(key_file, passphrase_file))
+    result = {"key": vault.signing_key.verify_key.dump(), "publisher": vault.publisher_key.verify_key.dump()}
+    terminal.result(result, lambda out: out.print(terminal.table(("", ""), list(result.items()))))

@@ -1,0 +1,151 @@
+"""``cloister model``: seal on the owner's machine, publish to the custodian, list, withdraw."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloister.cli.custodian import unlock_options, unlock_with
+from cloister.cli.remote import custodian_home, from_options, remote_options, segment
+from cloister.cli.terminal import Group, Terminal, pass_terminal
+from cloister.custodian.setup import open_vault
+from cloister.custodian.vaults import wrap_dek
+from cloister.errors import UsageError
+from cloister.sealed.directory import read_envelope, read_package, write_envelope
+from cloister.sealed.envelope import Envelope
+from cloister.sealed.seal import seal_model
+from cloister.wire import Json, dump_b64u, parse_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["model"]
+
+_DEK_BYTES = 32
+_MAX_CARD_BYTES = 64 * 1024
+_folder = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group(cls=Group)
+def model() -> None:
+    """Seal and publish models."""
+
+
+@model.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", type=_folder, required=True, help="Folder to make; it must not exist.")
+@click.option("--name", required=True, help="Name of the model: lower case letters, digits, . _ -")
+@click.option("--card", type=click.Path(path_type=Path, dir_okay=False), help="JSON file that describes the model.")
+@click.option("--home", type=_folder, help="The custodian's home, whose vault wraps the key.")
+@unlock_options
+@pass_terminal
+def seal(
+    terminal: Terminal,
+    /,
+    *,
+    source: Path,
+    out: Path,
+    name: str,
+    card: Path | None,
+    home: Path | None,
+    key_file: Path | None,
+    passphrase_file: str | None,
+) -> None:
+    """Encrypt a model file or folder with a new key, which the vault wraps, and sign its manifest."""
+    vault = open_vault(custodian_home(home), unlock_with(key_file, passphrase_file))
+    dek = bytearray(os.urandom(_DEK_BYTES))
+    try:
+        with terminal.progress(f"sealing {name}") as report:
+            sealed = seal_model(
+                source, out, name=name, dek=dek, signer=vault.publisher_key, card=_card(card),
+                created=datetime.now(UTC).replace(microsecond=0), progress=report,
+            )  # fmt: skip
+        recipient = wrap_dek(vault, bytes(dek), manifest_digest=sealed.digest)
+    finally:
+        dek[:] = bytes(_DEK_BYTES)
+    write_envelope(out, Envelope(manifest_digest=sealed.digest, recipients=(recipient,)))
+    size = sealed.manifest.size
+    result: Json = {
+        "digest": sealed.digest,
+        "files": len(sealed.manifest.files),
+        "name": name,
+        "out": str(out),
+        "size": size,
+    }
+    terminal.result(result, lambda console: console.print(f"sealed {name}: {size} bytes\ndigest {sealed.digest}"))
+
+
+def _card(path: Path | None) -> Json:
+    if path is None:
+        return {}
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        msg = f"{path}: {exc.strerror}"
+        raise UsageError(msg) from exc
+    return parse_json(data, what=f"card {path.name}", cap=_MAX_CARD_BYTES)
+
+
+@model.command()
+@click.argument("package", type=_folder)
+@remote_options
+@pass_terminal
+def publish(terminal: Terminal, /, *, package: Path, **where: Any) -> None:
+    """Tell the custodian about a sealed model. The blobs stay where they are; no key leaves in clear."""
+    parts = read_package(package)
+    envelope = parse_json(read_envelope(package).dump(), what="envelope")
+    body: Json = {
+        "envelope": envelope,
+        "manifest": dump_b64u(parts.manifest_bytes),
+        "signature": dump_b64u(parts.signature_bytes),
+    }
+    with from_options(**where) as remote:
+        shown = remote.post("/v1/models", body)
+    terminal.result(shown, lambda out: out.print(f"published {shown['name']}\ndigest {shown['digest']}"))
+
+
+@model.command("list")
+@remote_options
+@pass_terminal
+def list_models(terminal: Terminal, /, **where: Any) -> None:
+    """List published models."""
+    with from_options(**where) as remote:
+        shown = remote.get("/v1/models")
+    rows = [
+        (item["name"], item["digest"], item["published_at"], item["withdrawn_at"] or "") for item in shown["models"]
+    ]
+    terminal.result(shown, lambda out: out.print(terminal.table(("name", "digest", "published", "withdrawn"), rows)))
+
+
+@model.command()
+@click.argument("digest")
+@remote_options
+@pass_terminal
+def show(terminal: Terminal, /, *, digest: str, **where: Any) -> None:
+    """Show one model: its files, its card, the loans that lend it."""
+    with from_options(**where) as remote:
+        shown = remote.get(f"/v1/models/{segment(digest)}")
+
+    def draw(out: Console) -> None:
+        out.print(terminal.table(("", ""), [(key, str(shown[key])) for key in ("name", "digest", "published_at")]))
+        out.print(terminal.table(("file", "bytes"), [(item["path"], str(item["size"])) for item in shown["files"]]))
+        out.print(terminal.table(("lent in",), [(loan,) for loan in shown["loans"]]))
+
+    terminal.result(shown, draw)
+
+
+@model.command()
+@click.argument("digest")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@remote_options
+@pass_terminal
+def withdraw(terminal: Terminal, /, *, digest: str, yes: bool, **where: Any) -> None:
+    """Take a model out of every loan, for good."""
+    terminal.confirm("A withdrawn model stays withdrawn. Go on?", yes=yes)
+    with from_options(**where) as remote:
+        shown = remote.post(f"/v1/models/{segment(digest)}/withdraw", {})
+    terminal.result(shown, lambda out: out.print(f"withdrawn {digest}; it was lent in {len(shown['loans'])} loans"))

@@ -1,0 +1,202 @@
+"""The custodian's API as the command line calls it, for the owner and for the borrower.
+
+On the custodian's own machine its home says everything: address, authority, token. Elsewhere
+``--url``, ``--ca`` and ``--token-file`` do; a borrower has all three in its loan file.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import ssl
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+import click
+import httpx2
+
+from cloister.cli.terminal import read_secret
+from cloister.custodian.setup import read_config
+from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
+from cloister.wire import Json, dump_json, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+__all__ = ["ADMIN_TOKEN_NAME", "Remote", "custodian_home", "from_options", "from_token", "remote_options", "segment"]
+
+ADMIN_TOKEN_NAME = "admin.token"  # noqa: S105 - the name of a file, not a token
+HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
+_DEFAULT_HOME = Path("~/.local/share/cloister/custodian")
+_MAX_ANSWER_BYTES = 16 << 20
+_TIMEOUT_S = 30.0
+_HTTP_BAD_REQUEST, _HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN, _HTTP_TOO_MANY, _HTTP_SERVER = 400, 401, 403, 429, 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Where the custodian is, whose certificate it must show, and who we are."""
+
+    url: str
+    ca_pem: str | None
+    token: str = field(repr=False)
+
+
+class Remote:
+    """A connection to the custodian's API. Use it in a ``with`` block."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        """Pin the authority; follow no redirect; take no proxy from the environment."""
+        verify = ssl.create_default_context(cadata=credentials.ca_pem)
+        self._url = credentials.url
+        self._client = httpx2.Client(
+            base_url=credentials.url,
+            headers={"authorization": f"Bearer {credentials.token}"},
+            verify=verify,
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._client.close()
+
+    def get(self, path: str, **query: str | int) -> Any:
+        """GET a JSON document."""
+        return self._call("GET", path, params=query)
+
+    def raw(self, path: str) -> bytes:
+        """GET the exact bytes of a document."""
+        return self._send("GET", path).content
+
+    def post(self, path: str, body: Json) -> Any:
+        """POST once: a fresh Idempotency-Key makes a retry by the transport harmless."""
+        headers = {"content-type": "application/json", "idempotency-key": secrets.token_urlsafe(18)}
+        return self._call("POST", path, content=dump_json(body), headers=headers)
+
+    def delete(self, path: str, **query: str) -> Any:
+        """DELETE something."""
+        return self._call("DELETE", path, params=query)
+
+    @contextmanager
+    def events(self, path: str) -> Iterator[Iterator[str]]:
+        """Read server-sent events: yields the ``data`` lines as they come."""
+        try:
+            with self._client.stream("GET", path, timeout=None) as answer:
+                if answer.status_code >= _HTTP_BAD_REQUEST:
+                    answer.read()
+                    raise _fault(answer)
+                yield (line.removeprefix("data:").strip() for line in answer.iter_lines() if line.startswith("data:"))
+        except httpx2.HTTPError as exc:
+            raise self._unreachable(exc) from exc
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        answer = self._send(method, path, **options)
+        if not answer.content:
+            return {}
+        return parse_json(answer.content, what="custodian's answer", cap=_MAX_ANSWER_BYTES)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        try:
+            answer = self._client.request(method, path, **options)
+        except httpx2.HTTPError as exc:
+            raise self._unreachable(exc) from exc
+        if answer.status_code >= _HTTP_BAD_REQUEST:
+            raise _fault(answer)
+        return answer
+
+    def _unreachable(self, exc: httpx2.HTTPError) -> Unavailable:
+        msg = f"custodian {self._url}: {type(exc).__name__.lower()}"
+        return Unavailable(msg, hint="is it running? see 'cloister custodian serve'")
+
+
+def _fault(answer: httpx2.Response) -> CloisterError:
+    """Return the error that a problem document (RFC 9457) says."""
+    try:
+        problem = parse_json(answer.content, what="problem", cap=_MAX_ANSWER_BYTES)
+    except Malformed:
+        problem = {}
+    members = problem if isinstance(problem, dict) else {}
+    status = answer.status_code
+    message = str(members.get("detail") or members.get("title") or f"custodian answered {status}")
+    hint = members.get("hint")
+    advice = hint if isinstance(hint, str) else None
+    if status == _HTTP_TOO_MANY or status >= _HTTP_SERVER:
+        return Unavailable(message, hint=advice)
+    code = members.get("code")
+    if code == "malformed":
+        return Malformed(message, hint=advice)
+    if code == "usage" or not isinstance(code, str):
+        return UsageError(message, hint=advice)
+    if status == _HTTP_UNAUTHORIZED and advice is None:
+        advice = "pass --token-file, or --home on the custodian's machine"
+    return Rejected(message, reasons=_reasons(members, code, message), hint=advice)
+
+
+def _reasons(members: dict[str, Any], code: str, message: str) -> tuple[Reason, ...]:
+    found = members.get("reasons")
+    reasons = tuple(
+        Reason(**{name: str(item.get(name, "")) for name in ("code", "subject", "got", "want")})
+        for item in (found if isinstance(found, list) else [])
+        if isinstance(item, dict)
+    )
+    return reasons or (Reason(code=code, subject=message),)
+
+
+def segment(text: str) -> str:
+    """Return ``text`` as one segment of a path."""
+    return quote(text, safe="")
+
+
+def custodian_home(home: Path | None) -> Path:
+    """Return the home named by option, by environment or by default."""
+    named = home or os.environ.get(HOME_VARIABLE)
+    return Path(named or _DEFAULT_HOME).expanduser()
+
+
+def from_options(*, home: Path | None, url: str | None, ca: Path | None, token_file: str | None) -> Remote:
+    """Return a connection from the options; what is missing comes from the custodian's home."""
+    place = custodian_home(home)
+    token = read_secret(token_file or str(place / ADMIN_TOKEN_NAME), what="token")
+    if url is None:
+        config = read_config(place, environment=os.environ, now=datetime.now(UTC))
+        url = config.public_url(config.port)
+    authority = ca or place / "tls" / "ca.pem"
+    ca_pem = _read_text(authority) if ca or authority.exists() else None
+    return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
+
+
+def from_token(*, url: str, ca_pem: str | None, token: str) -> Remote:
+    """Return a connection for somebody who has it all, as a borrower has in its loan file."""
+    return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"{path}: cannot be read"
+        raise UsageError(msg) from exc
+
+
+def remote_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which custodian: the command gets ``home``, ``url``, ``ca``, ``token_file``."""
+    folder = click.Path(path_type=Path, file_okay=False)
+    file = click.Path(path_type=Path, dir_okay=False)
+    for option in (
+        click.option("--token-file", metavar="FILE", help="File with an API token (mode 0600), - for stdin."),
+        click.option("--ca", type=file, help="PEM file of the custodian's TLS authority."),
+        click.option("--url", help="Base URL of the custodian's API."),
+        click.option(
+            "--home", type=folder, help=f"The custodian's home [env {HOME_VARIABLE}; default {_DEFAULT_HOME}]."
+        ),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,295 @@
+"""The rules of the terminal, in one place.
+
+- Results go to stdout, words about them to stderr. With ``--json`` stdout holds one JSON document and
+  nothing else, also for errors.
+- Exit codes tell whose fault it was: 0 done, 2 usage, 3 malformed, 4 rejected, 5 unavailable, 130
+  interrupted. A reader that went away (``| head``) is no error.
+- An error ends in a hint where there is one.
+- No secret is taken as an argument or an option value: processes show those to everybody. Secrets come
+  from files of mode 0600, from the environment, or from stdin.
+- Files are written whole or not at all, and never over an existing one without ``--force``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cloister.wire import Json
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "Group",
+    "Terminal",
+    "Verb",
+    "exit_code",
+    "pass_terminal",
+    "read_secret",
+    "run",
+    "write_file",
+]
+
+EXIT_USAGE = 2
+EXIT_MALFORMED = 3
+EXIT_REJECTED = 4
+EXIT_UNAVAILABLE = 5
+EXIT_INTERRUPTED = 130
+_MAX_SECRET_BYTES = 64 * 1024
+
+
+def exit_code(error: CloisterError) -> int:
+    """Return the exit code of an error: the one table from fault to status on the command line."""
+    match error:
+        case UsageError():
+            return EXIT_USAGE
+        case Malformed():
+            return EXIT_MALFORMED
+        case Rejected():
+            return EXIT_REJECTED
+        case Unavailable():
+            return EXIT_UNAVAILABLE
+        case _:
+            return 1
+
+
+class Terminal:
+    """Where one command writes: results to stdout, words to stderr."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        """Write plain results, or one JSON document."""
+        self.as_json = as_json
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def result(self, value: Json, show: Callable[[Console], None] | None = None) -> None:
+        """Print the result: ``value`` as JSON, or what ``show`` draws."""
+        if self.as_json:
+            click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        elif show is not None:
+            show(self.out)
+
+    def line(self, value: Json) -> None:
+        """Print one of many results: one JSON document a line."""
+        click.echo(json.dumps(value, ensure_ascii=False))
+
+    def say(self, text: str, *, style: str = "") -> None:
+        """Tell the person something that is not the result."""
+        if not self.as_json:
+            self.err.print(Text(text, style=style))
+
+    def warn(self, text: str) -> None:
+        """Say loudly what must not be overlooked, with ``--json`` too."""
+        self.err.print(Text(f"warning: {text}", style="bold yellow"))
+
+    def error(self, error: CloisterError) -> None:
+        """Print an error: what was wrong, every reason, and what to do next."""
+        if self.as_json:
+            click.echo(json.dumps({"error": error_json(error)}, indent=2, ensure_ascii=False))
+            return
+        self.err.print(f"[bold red]error:[/bold red] {escape(error.message)}")
+        if isinstance(error, Rejected) and len(error.reasons) > 1:
+            for reason in error.reasons:
+                self.err.print(Text(f"  - {reason}"))
+        if error.hint:
+            self.err.print(f"[dim]hint:[/dim] {escape(error.hint)}")
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask before something that hurts; ``yes`` answers, and so does a missing terminal with no."""
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            msg = "not confirmed: there is no terminal to ask on"
+            raise UsageError(msg, hint="pass --yes")
+        click.confirm(question, abort=True, err=True)
+
+    @contextlib.contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Show progress of long work on a terminal; yields ``report(done_bytes, total_bytes)``."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    @staticmethod
+    def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
+        """Return a plain table of literal text."""
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        return table
+
+
+def error_json(error: CloisterError) -> Json:
+    """Return an error as ``--json`` prints it."""
+    document: dict[str, Json] = {
+        "fault": type(error).__name__.lower(),
+        "message": error.message,
+        "exit_code": exit_code(error),
+    }
+    if error.hint:
+        document["hint"] = error.hint
+    if isinstance(error, Rejected):
+        document["code"] = error.code
+        document["reasons"] = [
+            {"code": item.code, "got": item.got, "subject": item.subject, "want": item.want} for item in error.reasons
+        ]
+    return document
+
+
+def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's callback
+    if value:
+        context.ensure_object(Terminal).as_json = True
+
+
+class Verb(click.Command):
+    """A command; every one takes ``--json``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        option = click.Option(
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_set_json,
+            help="Print one JSON document.",
+        )
+        self.params.append(option)
+
+
+class Group(click.Group):
+    """A noun; its commands are verbs. Suggests the nearest name for a wrong one."""
+
+    command_class = Verb
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, or say which one may have been meant."""
+        import difflib  # noqa: PLC0415 - needed for a wrong word only
+
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            ctx.fail(f"no such command {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+pass_terminal = click.make_pass_decorator(Terminal, ensure=True)
+
+
+def run(command: click.Command, args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code. The one place that turns errors into exits."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    terminal = Terminal(as_json="--json" in arguments)
+    try:
+        outcome = command.main(args=arguments, prog_name="cloister", standalone_mode=False, obj=terminal)
+        sys.stdout.flush()
+    except CloisterError as exc:
+        terminal.error(exc)
+        return exit_code(exc)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        terminal.say("interrupted")
+        return EXIT_INTERRUPTED
+    except click.ClickException as exc:
+        return _usage(exc, terminal)
+    except BrokenPipeError:
+        # The reader went away. Point stdout elsewhere, or Python complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        outcome = 0
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _usage(error: click.ClickException, terminal: Terminal) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
+    context = getattr(error, "ctx", None)
+    path = context.command_path if isinstance(context, click.Context) else "cloister"
+    terminal.error(UsageError(error.format_message(), hint=f"see '{path} --help'"))
+    return EXIT_USAGE
+
+
+def read_secret(path: str, *, what: str) -> str:
+    """Return one line of text from a file of mode 0600, or from stdin where ``path`` is ``-``.
+
+    Raises ``UsageError`` for a file that others may read.
+    """
+    if path == "-":
+        return sys.stdin.readline().strip()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                msg = f"{what} file {path}: not a regular file"
+                raise UsageError(msg)
+            if status.st_mode & 0o077:
+                msg = f"{what} file {path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600"
+                raise UsageError(msg, hint=f"chmod 600 {path}")
+            return file.read(_MAX_SECRET_BYTES).decode("utf-8").strip()
+    except OSError as exc:
+        msg = f"{what} file {path}: {exc.strerror}"
+        raise UsageError(msg) from exc
+    except UnicodeDecodeError as exc:
+        msg = f"{what} file {path}: not text"
+        raise UsageError(msg) from exc
+
+
+def write_file(path: Path, data: bytes, *, force: bool = False, private: bool = False) -> None:
+    """Write a file whole or not at all (temporary file, then rename); 0600 where ``private``.
+
+    Raises ``UsageError`` where it exists and ``force`` is not set, ``Unavailable`` where it cannot be written.
+    """
+    if path.exists() and not force:
+        msg = f"{path}: exists already"
+        raise UsageError(msg, hint="pass --force to replace it")
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o600 if private else 0o644)
+        Path(temporary).replace(path)
+    except OSError as exc:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        msg = f"{path}: {exc.strerror}"
+        raise Unavailable(msg) from exc
