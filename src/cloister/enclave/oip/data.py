@@ -52,7 +52,11 @@ def json_to_array(data: Json, datatype: Datatype, shape: tuple[int, ...]) -> Arr
     if datatype.is_float8:
         raise BadData("json", "binary data: 8-bit floats have no json form")
     _demand(kinds, {int, float}, "numbers")
-    return _floats(np.array(flat, dtype=np.float64), datatype).reshape(shape)
+    try:
+        values = np.array(flat, dtype=np.float64)
+    except OverflowError:
+        raise BadData("a number out of range", f"what {datatype.value} can hold") from None
+    return _floats(values, datatype).reshape(shape)
 
 
 def _flatten(data: Json, shape: tuple[int, ...]) -> list[Json]:

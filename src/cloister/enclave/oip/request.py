@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.enclave.engines.tensor import MAX_RANK
 from cloister.errors import Malformed
-from cloister.wire import Fields, Json, parse_json
+from cloister.wire import Fields, Json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import NoReturn
 
 __all__ = [
     "HEADER_LENGTH",
@@ -76,7 +78,7 @@ def parse_request(body: bytes, *, header_bytes: int | None, json_cap: int) -> In
         msg = f"infer request: header of {header_bytes} bytes in a body of {len(body)}"
         raise Malformed(msg)
     head = body if header_bytes is None else body[:header_bytes]
-    fields = Fields(parse_json(head, what="infer request", cap=json_cap), what="infer request")
+    fields = Fields(_parse_json(head, json_cap), what="infer request")
     binary = _BinaryData(memoryview(body)[len(head) :])
     ident = fields.optional("id", lambda name: fields.text(name, cap=256))
     parameters = _parameters(fields)
@@ -93,6 +95,38 @@ def parse_request(body: bytes, *, header_bytes: int | None, json_cap: int) -> In
     _demand_unique(fields, "inputs", [item.name for item in request.inputs])
     _demand_unique(fields, "outputs", [item.name for item in request.outputs])
     return request
+
+
+def _parse_json(data: bytes, cap: int) -> Json:
+    """Return the value of strict JSON whose numbers are data: any integer, any finite float, minus zero too.
+
+    ``wire.parse_json`` is for messages with one spelling and refuses numbers that a tensor may well hold.
+    """
+    if len(data) > cap:
+        msg = f"infer request: {len(data)} bytes of json, want at most {cap}"
+        raise Malformed(msg)
+    try:
+        text = data.decode("utf-8")
+        value: Json = json.loads(text, object_pairs_hook=_no_double_keys, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate has no utf-8 form
+    except (ValueError, RecursionError) as exc:
+        msg = "infer request: not strict json"
+        raise Malformed(msg) from exc
+    return value
+
+
+def _no_double_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        msg = "double key"
+        raise ValueError(msg)
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
 
 
 class _BinaryData:
