@@ -101,7 +101,7 @@ def verify(
         "root": verified.root.hex(),
         "size": checkpoint.size,
     }
-    text = f"whole: {len(lines)} entries, {checkpoint.size} of them under the checkpoint\nroot {root}"
+    text = f"whole: {len(lines)} entries, {checkpoint.size} of them under the checkpoint\nroot {verified.root.hex()}"
     terminal.result(result, lambda out: out.print(text))
 
 

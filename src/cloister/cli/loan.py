@@ -355,7 +355,5 @@ def add(
 def replace_policy(terminal: Terminal, /, *, loan_id: str, file: Path, **where: Any) -> None:
     """Replace a loan's appraisal policy by a newer version; running enclaves must attest again."""
     with from_options(**where) as remote:
-        shown = remote.post(
-            f"/v1/loans/{segment(loan_id)}/policy", {"policy": parse_json(dump_json(_policy(file)), what="policy")}
-        )
+        shown = remote.post(f"/v1/loans/{segment(loan_id)}/policy", {"policy": _policy(file)})
     terminal.result(shown, lambda out: out.print("policy replaced"))
