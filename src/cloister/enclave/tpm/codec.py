@@ -1,0 +1,139 @@
+"""TPM commands and answers as bytes (TPM 2.0 Part 1 section 18, Part 3 section 4).
+
+Sessions carry no encryption and no HMAC: authorisations are empty passwords and policies (docs/adr/0008).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from cloister.errors import Rejected, Unavailable
+from cloister.wire import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["PASSWORD", "Code", "Handle", "Session", "dump_command", "parse_response"]
+
+
+class Code(IntEnum):
+    """TPM_CC (Part 2 section 6.5.2)."""
+
+    CREATE_PRIMARY = 0x131
+    PCR_RESET = 0x13D
+    STARTUP = 0x144
+    ACTIVATE_CREDENTIAL = 0x147
+    NV_READ = 0x14E
+    POLICY_SECRET = 0x151
+    CREATE = 0x153
+    LOAD = 0x157
+    QUOTE = 0x158
+    UNSEAL = 0x15E
+    FLUSH_CONTEXT = 0x165
+    NV_READ_PUBLIC = 0x169
+    READ_PUBLIC = 0x173
+    START_AUTH_SESSION = 0x176
+    GET_CAPABILITY = 0x17A
+    GET_RANDOM = 0x17B
+    PCR_READ = 0x17E
+    POLICY_PCR = 0x17F
+    PCR_EXTEND = 0x182
+    POLICY_GET_DIGEST = 0x189
+
+
+class Handle(IntEnum):
+    """TPM_RH: the hierarchies and reserved handles (Part 2 section 7.4)."""
+
+    OWNER = 0x40000001
+    NULL = 0x40000007
+    PW = 0x40000009
+    ENDORSEMENT = 0x4000000B
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One authorisation: a policy session, or the password session with an empty password."""
+
+    handle: int
+
+    def dump(self) -> bytes:
+        """Return TPMS_AUTH_COMMAND with empty nonce and HMAC (Part 2 section 10.13.2)."""
+        return self.handle.to_bytes(4, "big") + bytes((0, 0, _CONTINUE, 0, 0))
+
+
+_CONTINUE = 0x01  # continueSession: sessions are flushed by hand, also after a failure
+_NO_SESSIONS, _SESSIONS = 0x8001, 0x8002  # TPM_ST, Part 2 section 6.9
+PASSWORD = Session(Handle.PW)
+
+_RC_WARNING = 0x900  # Part 2 section 6.6.2: version 1 with the warning bit
+_RC_FORMAT_1 = 0x080
+_NAMES = {
+    0x100: "initialize",
+    0x101: "failure mode",
+    0x120: "disabled",
+    0x128: "pcr changed",
+    0x143: "command code",
+    0x902: "out of object memory",
+    0x903: "out of session memory",
+    0x910: "reference to an object that is not loaded",
+    0x921: "lockout",
+    0x922: "retry",
+    0x923: "nv unavailable",
+}
+_NAMES_FORMAT_1 = {
+    0x04: "value",
+    0x05: "hierarchy",
+    0x0B: "handle",
+    0x0E: "authorisation failed",
+    0x15: "size",
+    0x1D: "policy failed",
+    0x1F: "integrity",
+    0x22: "bad authorisation",
+}
+
+
+def dump_command(
+    code: Code, *, handles: Sequence[int] = (), sessions: Sequence[Session] = (), body: bytes = b""
+) -> bytes:
+    """Return a command: header, handles, authorisations, parameters."""
+    area = b"".join(handle.to_bytes(4, "big") for handle in handles)
+    if sessions:
+        auth = b"".join(session.dump() for session in sessions)
+        area += len(auth).to_bytes(4, "big") + auth
+    tag = _SESSIONS if sessions else _NO_SESSIONS
+    size = 10 + len(area) + len(body)
+    return tag.to_bytes(2, "big") + size.to_bytes(4, "big") + code.to_bytes(4, "big") + area + body
+
+
+def parse_response(data: bytes, code: Code, *, handle: bool = False) -> tuple[int, Reader]:
+    """Return the handle (zero unless asked for) and a reader over the parameters of an answer.
+
+    Raises ``Rejected`` (``tpm_refused``, with the TPM's code) when the TPM says no, ``Unavailable`` when
+    it could not, ``Malformed``.
+    """
+    reader = Reader(data, what=f"tpm response to {code.name}")
+    tag = reader.u16()
+    if reader.u32() != len(data):
+        reader.fail(f"{len(data)} bytes, and another length in the header")
+    result = reader.u32()
+    if result:
+        raise _failure(code, result)
+    given = reader.u32() if handle else 0
+    if tag == _NO_SESSIONS:
+        return given, reader
+    if tag != _SESSIONS:
+        reader.fail(f"tag {tag:#06x}")
+    size = reader.u32()
+    return given, Reader(
+        reader.take(size), what=f"tpm response to {code.name}"
+    )  # what follows are empty session answers
+
+
+def _failure(code: Code, result: int) -> Rejected | Unavailable:
+    name = _NAMES_FORMAT_1.get(result & 0x3F) if result & _RC_FORMAT_1 else _NAMES.get(result)
+    shown = f"{result:#05x}" + (f" ({name})" if name else "")
+    if result & _RC_FORMAT_1 == 0 and result & _RC_WARNING == _RC_WARNING:
+        return Unavailable(f"tpm: {code.name.lower()}: {shown}", retry_after_s=1)
+    return Rejected.because("tpm_refused", f"tpm command {code.name.lower()}", got=shown)
