@@ -1,0 +1,242 @@
+"""The HTTP face: bytes to calls, calls to use cases, errors to problem documents.
+
+Every route comes from the table in ``routes``; a path, method or role that is not there does not exist.
+A body is bounded before it is read, a token proven before anything is parsed, a stranger's failed
+tries are counted in bounded memory. Not done here: TLS and sockets (``serve``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route as StarletteRoute
+
+from cloister.custodian.calls import JSON_TYPE, NOBODY, STATEMENT_TYPE, Body, Call
+from cloister.custodian.config import MAX_BODY_BYTES
+from cloister.custodian.events import Streams, follow, stream_parameters
+from cloister.custodian.limits import RateLimit
+from cloister.custodian.openapi import openapi_document
+from cloister.custodian.problems import PROBLEM_TYPE, problem, problem_json
+from cloister.custodian.routes import ROUTES
+from cloister.errors import CloisterError, Malformed, Rejected
+from cloister.lending.events import EventKind
+from cloister.wire import dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from cloister.custodian.calls import Reply, Route
+    from cloister.custodian.service import CustodianService
+    from cloister.custodian.tokens import Actor
+
+__all__ = ["create_app"]
+
+_LOG = logging.getLogger(__name__)
+_MAX_QUERY_BYTES = 4096
+_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_HSTS = (b"strict-transport-security", b"max-age=31536000")
+_MEDIA = {Body.JSON: JSON_TYPE, Body.STATEMENT: STATEMENT_TYPE}
+
+
+class _Limits:
+    """What strangers and borrowers may do how often."""
+
+    def __init__(self, service: CustodianService) -> None:
+        config = service.config
+        self.failures = RateLimit(per_minute=config.failures_per_minute, subject="failed logins")
+        self.challenges = RateLimit(per_minute=config.challenges_per_minute, subject="challenges")
+        self.streams = Streams(cap=config.event_streams)
+
+
+class _Armour:
+    """Adds the security headers to every answer, whoever made it."""
+
+    def __init__(self, app: ASGIApp, *, tls: bool) -> None:
+        self._app = app
+        self._headers = [*_HEADERS, *([_HSTS] if tls else [])]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def armoured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *self._headers]
+            await send(message)
+
+        await self._app(scope, receive, armoured)
+
+
+def create_app(service: CustodianService) -> Starlette:
+    """Return the ASGI application over ``service``, with the sweep running while it is up.
+
+    The application does not close the service: whoever opened it does.
+    """
+    limits = _Limits(service)
+    service.openapi = dump_json(openapi_document(ROUTES))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(_sweep(service))
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sweeping
+
+    app = Starlette(
+        routes=[_starlette_route(service, limits, route) for route in ROUTES],
+        middleware=[Middleware(_Armour, tls=service.config.tls)],
+        exception_handlers={HTTPException: _plain_problem},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.streams = limits.streams
+    return app
+
+
+async def _sweep(service: CustodianService) -> None:
+    """Write off dead instances now and then; what fails is tried again at the next turn."""
+    while True:
+        await asyncio.sleep(service.config.sweep_interval_s)
+        try:
+            await run_in_threadpool(service.sweep)
+        except CloisterError as exc:
+            _LOG.warning("sweep: %s", exc.message)
+
+
+def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -> StarletteRoute:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await _answer(service, limits, route, request)
+        except CloisterError as error:
+            return _error_response(error)
+        except Exception as error:  # noqa: BLE001 - the server's edge: a bug of ours must not become an answer
+            _LOG.error("%s %s: %s", route.method, route.path, type(error).__name__)
+            return _problem_response(500, problem_json(500, "internal", "internal error"), {})
+
+    return StarletteRoute(route.path, endpoint, methods=[route.method], name=route.handler.__name__)
+
+
+async def _answer(service: CustodianService, limits: _Limits, route: Route, request: Request) -> Response:
+    """Return the answer to one request: 1. who, 2. may they, 3. how often, 4. what, 5. do it."""
+    actor = NOBODY if route.roles is None else await _actor(service, limits, request)
+    if route.roles is not None and actor.role not in route.roles:
+        await run_in_threadpool(_refuse_role, service, actor, route)
+    if route.limited:
+        limits.challenges.take(actor.id, service.context.now())
+    call = Call(
+        service=service,
+        actor=actor,
+        method=request.method,
+        path=request.url.path,
+        parameters={name: str(value) for name, value in request.path_params.items()},
+        query=_query(request),
+        body=await _body(request, route, service.config.request_timeout_s),
+        once_key=request.headers.get("idempotency-key") if route.once else None,
+    )
+    reply = await run_in_threadpool(route.handler, call)
+    if route.stream:
+        return _stream(service, limits, call, reply)
+    return _response(reply)
+
+
+async def _actor(service: CustodianService, limits: _Limits, request: Request) -> Actor:
+    """Return who calls. A stranger's failures are counted by address, and logged once they are too many."""
+    client = request.client.host if request.client else "unknown"
+    limits.failures.demand(client, service.context.now())
+    try:
+        return await run_in_threadpool(service.authenticate, request.headers.get("authorization"))
+    except Rejected as refusal:
+        if limits.failures.spend(client, service.context.now()):
+            await run_in_threadpool(service.context.refuse, EventKind.ACCESS_DENIED, "stranger", client, refusal)
+        raise
+
+
+def _refuse_role(service: CustodianService, actor: Actor, route: Route) -> None:
+    """Refuse a proven actor whose role is not enough, and log it."""
+    wanted = ", ".join(sorted(role.value for role in route.roles or ()))
+    refusal = Rejected.because("forbidden", f"{route.method} {route.path}", got=actor.role.value, want=wanted)
+    service.context.refuse(EventKind.ACCESS_DENIED, actor, route.handler.__name__, refusal)
+    raise refusal
+
+
+def _query(request: Request) -> dict[str, str]:
+    """Return the query's parameters, each once."""
+    if len(request.url.query) > _MAX_QUERY_BYTES:
+        msg = f"query: {len(request.url.query)} characters, want at most {_MAX_QUERY_BYTES}"
+        raise Malformed(msg)
+    items = request.query_params.multi_items()
+    if len({name for name, _ in items}) != len(items):
+        msg = "query: a parameter twice"
+        raise Malformed(msg)
+    return dict(items)
+
+
+async def _body(request: Request, route: Route, timeout_s: int) -> bytes:
+    """Return the body, refused before it is read where its length says so, else while it grows."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared[:16]) > MAX_BODY_BYTES:
+        raise _too_large()
+    data = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > MAX_BODY_BYTES:
+                    raise _too_large()
+    except TimeoutError as exc:
+        raise Rejected.because("request_timeout", "request body", want=f"within {timeout_s} s") from exc
+    if route.body is Body.NONE:
+        if data:
+            msg = "request body: this route takes none"
+            raise Malformed(msg)
+        return b""
+    want = _MEDIA[route.body]
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if data and media != want:
+        raise Rejected.because("media_type_unsupported", "content-type", got=media[:80], want=want)
+    return bytes(data)
+
+
+def _too_large() -> Rejected:
+    return Rejected.because("payload_too_large", "request body", want=f"at most {MAX_BODY_BYTES} bytes")
+
+
+def _stream(service: CustodianService, limits: _Limits, call: Call, reply: Reply) -> Response:
+    loan, after = stream_parameters(call)
+    limits.streams.enter()
+    return StreamingResponse(follow(service, limits.streams, loan, after), media_type=reply.media_type)
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.body, status_code=reply.status, media_type=reply.media_type)
+
+
+def _error_response(error: CloisterError) -> Response:
+    return _problem_response(*problem(error))
+
+
+def _problem_response(status: int, body: bytes, headers: dict[str, str]) -> Response:
+    return Response(body, status_code=status, headers=headers, media_type=PROBLEM_TYPE)
+
+
+async def _plain_problem(_request: Request, error: Exception) -> Response:
+    """Answer what the router refuses: no such path, no such method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
+    return _problem_response(status, problem_json(status, code, code.replace("_", " ")), {})

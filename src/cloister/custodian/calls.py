@@ -1,0 +1,155 @@
+"""One HTTP call as a value: who calls, what for, with which body; and what a route is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+from cloister.custodian.config import MAX_BODY_BYTES
+from cloister.custodian.service import OnceKey
+from cloister.custodian.service.standing import parse_loan_id
+from cloister.custodian.tokens import SYSTEM, Actor, Role
+from cloister.errors import Malformed, Rejected
+from cloister.wire import Fields, Json, dump_json, lp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cloister.custodian.service import CustodianService, Transaction
+    from cloister.lending.terms import LoanId
+
+__all__ = [
+    "ANYBODY",
+    "BORROWER",
+    "JSON_TYPE",
+    "STATEMENT_TYPE",
+    "Body",
+    "Call",
+    "Handler",
+    "Member",
+    "Reply",
+    "Route",
+    "json_reply",
+    "statement_reply",
+]
+
+JSON_TYPE = "application/json"
+STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
+_ONCE_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+
+ANYBODY: frozenset[Role] | None = None
+"""A route that needs no token; spelled out, never the default."""
+BORROWER = frozenset({Role.BORROWER})
+
+
+class Body(Enum):
+    """What a route reads."""
+
+    NONE = "none"
+    JSON = "json"
+    STATEMENT = "statement"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member of a JSON body or of a query, for the documentation."""
+
+    name: str
+    type: str
+    doc: str
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call, its sender proven and its route's role granted. ``body`` is raw and bounded."""
+
+    service: CustodianService
+    actor: Actor
+    method: str
+    path: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = field(default=b"", repr=False)
+    once_key: str | None = None
+
+    @property
+    def loan(self) -> LoanId:
+        """The loan in the path. A borrower sees its own and no trace of any other (no existence oracle)."""
+        loan = parse_loan_id(self.parameters["loan"])
+        if self.actor.role is Role.BORROWER and loan != self.actor.loan:
+            raise Rejected.because("not_found", "loan")
+        return loan
+
+    def fields(self) -> Fields:
+        """Return the members of the body; an absent body is an empty object."""
+        return Fields.parse(self.body or b"{}", what="request body", cap=MAX_BODY_BYTES)
+
+    def number(self, name: str, *, default: int, cap: int) -> int:
+        """Return a query parameter of digits. Raises ``Malformed``."""
+        text = self.query.get(name, str(default))
+        if not re.fullmatch(r"[0-9]{1,16}", text) or int(text) > cap:
+            msg = f"query: {name}: want an integer of 0 to {cap}"
+            raise Malformed(msg)
+        return int(text)
+
+    def run(self, work: Callable[[Transaction], Json]) -> Json:
+        """Run a use case in one transaction, once for each Idempotency-Key of this actor."""
+        key = None
+        if self.once_key is not None:
+            if not _ONCE_KEY.fullmatch(self.once_key):
+                msg = "idempotency-key: want 1 to 200 visible ascii characters"
+                raise Malformed(msg)
+            whole = lp(self.method.encode(), self.path.encode(), self.body)
+            key = OnceKey(actor=self.actor.id, key=self.once_key, digest=hashlib.sha256(whole).digest())
+        return self.service.run(work, key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One answer."""
+
+    body: bytes = field(repr=False)
+    media_type: str = JSON_TYPE
+    status: int = 200
+
+
+Handler: TypeAlias = "Callable[[Call], Reply]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One line of the API: method, path, who may, what it takes, what it does.
+
+    ``roles`` None means anybody. ``stream`` marks the one route that the app answers itself.
+    """
+
+    method: str
+    path: str
+    roles: frozenset[Role] | None
+    summary: str
+    handler: Handler
+    body: Body = Body.NONE
+    members: tuple[Member, ...] = ()
+    query: tuple[Member, ...] = ()
+    answers: str = JSON_TYPE
+    once: bool = False
+    limited: bool = False
+    stream: bool = False
+
+
+def json_reply(value: Json, *, status: int = 200) -> Reply:
+    """Return a JSON answer."""
+    return Reply(body=dump_json(value), status=status)
+
+
+def statement_reply(statement: bytes) -> Reply:
+    """Return a signed statement as it is."""
+    return Reply(body=statement, media_type=STATEMENT_TYPE)
+
+
+NOBODY: Actor = SYSTEM
+"""The actor of routes that need no token; they never act in anybody's name."""

@@ -1,0 +1,218 @@
+"""What each route does: parameters and body to values, one use case, value to bytes; nothing else."""
+
+from __future__ import annotations
+
+from cloister import __version__
+from cloister.attest.rats import NONCE_BYTES, Nonce
+from cloister.custodian.calls import Call, Reply, json_reply, statement_reply
+from cloister.custodian.service import access, asks, blocks, loan_views, loans, logbook, models
+from cloister.custodian.service.leases import parse_instance_id
+from cloister.custodian.service.standing import parse_loan_id
+from cloister.errors import Unavailable
+from cloister.wire import MAX_INT, dump_b64u, parse_b64u
+
+
+def healthz(_call: Call) -> Reply:
+    """Answer as long as the process lives."""
+    return json_reply({"status": "ok"})
+
+
+def readyz(call: Call) -> Reply:
+    """Answer when database and checkpoint can be written."""
+    if not call.service.context.store.is_writable:
+        msg = "custodian: the database cannot be written"
+        raise Unavailable(msg)
+    call.service.context.catch_up()
+    return json_reply({"status": "ready"})
+
+
+def openapi(call: Call) -> Reply:
+    """Describe this API (OpenAPI 3.1)."""
+    return Reply(body=call.service.openapi)
+
+
+def custodian(call: Call) -> Reply:
+    """Tell who this is; the key is what borrowers and consumers compare."""
+    service = call.service
+    return json_reply(
+        {
+            "epoch": service.epoch,
+            "key": dump_b64u(service.key.raw),
+            "name": service.config.name,
+            "publisher": dump_b64u(service.context.vault.publisher_key.verify_key.raw),
+            "tees": sorted(service.context.verifier.tees),
+            "version": __version__,
+        }
+    )
+
+
+def challenge(call: Call) -> Reply:
+    """Give a single-use nonce for one attestation."""
+    return statement_reply(call.service.challenge(call.actor, call.loan))
+
+
+def attest(call: Call) -> Reply:
+    """Release the loan's keys to the enclave that the evidence proves."""
+    return statement_reply(call.service.attest(call.actor, call.loan, call.body))
+
+
+def lease(call: Call) -> Reply:
+    """Settle what was used and raise the ceilings; the answer is a lease or a refusal, signed."""
+    return statement_reply(call.service.lease(parse_instance_id(call.parameters["instance"]), call.body))
+
+
+def close(call: Call) -> Reply:
+    """Note that an instance has erased its keys."""
+    call.service.close_instance(parse_instance_id(call.parameters["instance"]), call.body)
+    return json_reply({"closed": True})
+
+
+def status(call: Call) -> Reply:
+    """Tell a consumer, signed, how an instance stands."""
+    instance = parse_instance_id(call.parameters["instance"])
+    nonce = parse_b64u(call.query.get("nonce", ""), what="query: nonce", size=NONCE_BYTES)
+    return statement_reply(call.service.status(instance, Nonce(nonce)))
+
+
+def ask_more(call: Call) -> Reply:
+    """Ask the custodian for more units."""
+    loan, body = call.loan, call.fields()
+    return json_reply(call.run(lambda transaction: asks.ask_more(transaction, call.actor, loan, body)), status=201)
+
+
+def summary(call: Call) -> Reply:
+    """Show a borrower its own loan."""
+    return json_reply(loan_views.loan_summary(call.service.context, call.loan))
+
+
+def publish(call: Call) -> Reply:
+    """Publish a sealed model."""
+    body = call.fields()
+    return json_reply(call.run(lambda transaction: models.publish(transaction, call.actor, body)), status=201)
+
+
+def list_models(call: Call) -> Reply:
+    """List published models."""
+    return json_reply(models.model_list(call.service.context))
+
+
+def show_model(call: Call) -> Reply:
+    """Show one model: files, card, loans."""
+    return json_reply(models.model_view(call.service.context, models.parse_digest(call.parameters["digest"])))
+
+
+def withdraw(call: Call) -> Reply:
+    """Take a model out of every lease, for good."""
+    digest = models.parse_digest(call.parameters["digest"])
+    call.fields().end()
+    return json_reply(call.run(lambda transaction: models.withdraw(transaction, call.actor, digest)))
+
+
+def create_loan(call: Call) -> Reply:
+    """Make a loan; the answer shows the borrower's and the consumers' tokens once."""
+    body, service = call.fields(), call.service
+    return json_reply(
+        call.run(
+            lambda transaction: loans.create_loan(transaction, call.actor, body, url=service.url, ca_pem=service.ca_pem)
+        ),
+        status=201,
+    )
+
+
+def list_loans(call: Call) -> Reply:
+    """List loans."""
+    return json_reply(loan_views.loan_list(call.service.context))
+
+
+def show_loan(call: Call) -> Reply:
+    """Show one loan: terms, policy, meters, instances, requests."""
+    return json_reply(loan_views.loan_view(call.service.context, call.loan))
+
+
+def top_up(call: Call) -> Reply:
+    """Add units to an allowance."""
+    loan, body = call.loan, call.fields()
+    return json_reply(call.run(lambda transaction: loans.add_units(transaction, call.actor, loan, body)))
+
+
+def set_units(call: Call) -> Reply:
+    """Set what an allowance still holds."""
+    loan, body = call.loan, call.fields()
+    return json_reply(call.run(lambda transaction: loans.set_units(transaction, call.actor, loan, body)))
+
+
+def approve(call: Call) -> Reply:
+    """Approve a request for more: its units are added at once."""
+    loan, ask, body = call.loan, call.parameters["request"], call.fields()
+    return json_reply(call.run(lambda transaction: asks.approve(transaction, call.actor, loan, ask, body)))
+
+
+def deny(call: Call) -> Reply:
+    """Deny a request for more."""
+    loan, ask, body = call.loan, call.parameters["request"], call.fields()
+    return json_reply(call.run(lambda transaction: asks.deny(transaction, call.actor, loan, ask, body)))
+
+
+def add_consumers(call: Call) -> Reply:
+    """Add consumers to a loan; the answer shows their tokens once."""
+    loan, body = call.loan, call.fields()
+    return json_reply(
+        call.run(lambda transaction: loans.add_consumers(transaction, call.actor, loan, body)), status=201
+    )
+
+
+def replace_policy(call: Call) -> Reply:
+    """Replace a loan's policy by a newer one; instances attest again."""
+    loan, body = call.loan, call.fields()
+    return json_reply(call.run(lambda transaction: loans.replace_loan_policy(transaction, call.actor, loan, body)))
+
+
+def list_blocks(call: Call) -> Reply:
+    """List blocks in force."""
+    return json_reply(blocks.block_list(call.service.context))
+
+
+def block(call: Call) -> Reply:
+    """Block a model, loan, instance or consumer; the answer says within which bound it stops."""
+    body = call.fields()
+    return json_reply(call.run(lambda transaction: blocks.block(transaction, call.actor, body)), status=201)
+
+
+def unblock(call: Call) -> Reply:
+    """Lift a block."""
+    kind, subject = call.parameters["kind"], call.parameters["subject"]
+    loan = parse_loan_id(call.query["loan"]) if "loan" in call.query else None
+    return json_reply(call.run(lambda transaction: blocks.unblock(transaction, call.actor, kind, subject, loan)))
+
+
+def list_instances(call: Call) -> Reply:
+    """List enclave instances."""
+    return json_reply(loan_views.instance_list(call.service.context))
+
+
+def audit(call: Call) -> Reply:
+    """Read the audit log, a page at a time."""
+    after, limit = call.number("after", default=0, cap=MAX_INT), call.number("limit", default=100, cap=1000)
+    return json_reply(logbook.audit_page(call.service.context, after=after, limit=limit))
+
+
+def checkpoint(call: Call) -> Reply:
+    """Get a signed checkpoint of the audit log."""
+    return statement_reply(logbook.signed_checkpoint(call.service.context))
+
+
+def list_tokens(call: Call) -> Reply:
+    """List tokens, without what they are."""
+    return json_reply(access.token_list(call.service.context))
+
+
+def create_token(call: Call) -> Reply:
+    """Make a token; the answer shows it once."""
+    body = call.fields()
+    return json_reply(call.run(lambda transaction: access.create_token(transaction, call.actor, body)), status=201)
+
+
+def revoke_token(call: Call) -> Reply:
+    """Revoke a token."""
+    token = call.parameters["token"]
+    return json_reply(call.run(lambda transaction: access.withdraw_token(transaction, call.actor, token)))

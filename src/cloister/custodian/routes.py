@@ -1,0 +1,183 @@
+"""The API as one table (docs/reference/custodian-api.md). App, OpenAPI document and tests read this one."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from cloister.custodian import devices_http, handlers
+from cloister.custodian.calls import ANYBODY, BORROWER, JSON_TYPE, STATEMENT_TYPE, Body, Member, Route
+from cloister.custodian.events import EVENT_STREAM, events
+from cloister.custodian.tokens import Role
+
+if TYPE_CHECKING:
+    from cloister.custodian.calls import Handler
+
+__all__ = ["ADMIN", "MANAGE", "ROUTES", "STAFF"]
+
+ADMIN = frozenset({Role.ADMIN})
+MANAGE = frozenset({Role.ADMIN, Role.LENDER})
+STAFF = frozenset({Role.ADMIN, Role.LENDER, Role.AUDITOR})
+WATCHERS = STAFF | BORROWER
+
+_UNITS = Member(name="units", type="integer", doc="units, 1 to 2**53 - 1")
+_METER = Member(name="meter", type="string", doc="`loan` (default), `model:NAME` or `consumer:ID`", required=False)
+_REASON = Member(name="reason", type="string", doc="at most 200 characters", required=False)
+_AFTER = Member(name="after", type="integer", doc="first index wanted; 0 by default", required=False)
+_LIMIT = Member(name="limit", type="integer", doc="entries in one answer, at most 1000; 100 by default", required=False)
+_LOAN = Member(name="loan", type="string", doc="id of a loan", required=False)
+
+
+def _route(
+    method: str,
+    path: str,
+    roles: frozenset[Role] | None,
+    handler: Handler,
+    *,
+    body: Body = Body.NONE,
+    members: tuple[Member, ...] = (),
+    query: tuple[Member, ...] = (),
+    answers: str = JSON_TYPE,
+    once: bool = False,
+    limited: bool = False,
+) -> Route:
+    summary = (inspect.getdoc(handler) or "").partition("\n")[0]
+    return Route(
+        method=method, path=path, roles=roles, summary=summary, handler=handler, body=body, members=members,
+        query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM,
+    )  # fmt: skip
+
+
+_PUBLIC = (
+    _route("GET", "/healthz", ANYBODY, handlers.healthz),
+    _route("GET", "/readyz", ANYBODY, handlers.readyz),
+    _route("GET", "/openapi.json", ANYBODY, handlers.openapi),
+    _route("GET", "/v1/custodian", ANYBODY, handlers.custodian),
+    _route(
+        "GET", "/v1/instances/{instance}/status", ANYBODY, handlers.status, answers=STATEMENT_TYPE,
+        query=(Member(name="nonce", type="string", doc="32 bytes of the asker's choice, base64url"),),
+    ),
+)  # fmt: skip
+
+_ENCLAVES = (
+    _route("POST", "/v1/loans/{loan}/challenge", BORROWER, handlers.challenge, answers=STATEMENT_TYPE, limited=True),
+    _route("POST", "/v1/loans/{loan}/attest", BORROWER, handlers.attest, body=Body.STATEMENT, answers=STATEMENT_TYPE),
+    # Signed by the instance key inside: the signature is the authentication (C1).
+    _route(
+        "POST", "/v1/instances/{instance}/lease", ANYBODY, handlers.lease, body=Body.STATEMENT, answers=STATEMENT_TYPE
+    ),
+    _route("POST", "/v1/instances/{instance}/close", ANYBODY, handlers.close, body=Body.STATEMENT),
+)
+
+_BORROWERS = (
+    _route(
+        "POST", "/v1/loans/{loan}/requests", BORROWER, handlers.ask_more, body=Body.JSON,
+        members=(_UNITS, _METER, _REASON), once=True,
+    ),
+    _route("GET", "/v1/loans/{loan}/summary", WATCHERS, handlers.summary),
+)  # fmt: skip
+
+_MODELS = (
+    _route(
+        "POST", "/v1/models", MANAGE, handlers.publish, body=Body.JSON, once=True,
+        members=(
+            Member(name="manifest", type="string", doc="exact bytes of manifest.json, base64url"),
+            Member(name="signature", type="string", doc="exact bytes of manifest.sig, base64url"),
+            Member(name="envelope", type="object", doc="content of envelope.json"),
+        ),
+    ),
+    _route("GET", "/v1/models", STAFF, handlers.list_models),
+    _route("GET", "/v1/models/{digest}", STAFF, handlers.show_model),
+    _route("POST", "/v1/models/{digest}/withdraw", MANAGE, handlers.withdraw, body=Body.JSON, once=True),
+)  # fmt: skip
+
+_LOANS = (
+    _route(
+        "POST", "/v1/loans", MANAGE, handlers.create_loan, body=Body.JSON, once=True,
+        members=(
+            Member(name="borrower", type="string", doc="the borrower's name, shown to consumers as the operator"),
+            Member(name="models", type="array", doc="`{name, digest, allowance?}`, at least one"),
+            Member(name="allowance", type="integer", doc="units of the whole loan"),
+            Member(name="consumers", type="array or null", doc="`{id, allowance?}`; null means anybody"),
+            Member(name="policy", type="object", doc="appraisal policy (docs/spec/policy.md)"),
+            Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),
+            Member(name="rate_cap", type="integer", doc="units per second, 0 for no cap", required=False),
+            Member(name="max_ceiling", type="integer", doc="units one instance may hold unserved", required=False),
+            Member(name="max_instances", type="integer", doc="instances that may live at once", required=False),
+        ),
+    ),
+    _route("GET", "/v1/loans", STAFF, handlers.list_loans),
+    _route("GET", "/v1/loans/{loan}", STAFF, handlers.show_loan),
+    _route(
+        "POST", "/v1/loans/{loan}/top-up", MANAGE, handlers.top_up, body=Body.JSON, members=(_UNITS, _METER), once=True
+    ),
+    _route(
+        "POST", "/v1/loans/{loan}/set", MANAGE, handlers.set_units, body=Body.JSON, members=(_UNITS, _METER), once=True
+    ),
+    _route(
+        "POST", "/v1/loans/{loan}/requests/{request}/approve", MANAGE, handlers.approve, body=Body.JSON, once=True,
+        members=(Member(name="units", type="integer", doc="other than asked for", required=False),),
+    ),
+    _route(
+        "POST", "/v1/loans/{loan}/requests/{request}/deny", MANAGE, handlers.deny, body=Body.JSON, once=True,
+        members=(_REASON,),
+    ),
+    _route(
+        "POST", "/v1/loans/{loan}/consumers", MANAGE, handlers.add_consumers, body=Body.JSON, once=True,
+        members=(Member(name="consumers", type="array", doc="`{id, allowance?}`, at least one"),),
+    ),
+    _route(
+        "POST", "/v1/loans/{loan}/policy", MANAGE, handlers.replace_policy, body=Body.JSON, once=True,
+        members=(Member(name="policy", type="object", doc="policy of a higher version"),),
+    ),
+)  # fmt: skip
+
+_BLOCKS = (
+    _route("GET", "/v1/blocks", STAFF, handlers.list_blocks),
+    _route(
+        "POST", "/v1/blocks", MANAGE, handlers.block, body=Body.JSON, once=True,
+        members=(
+            Member(name="kind", type="string", doc="`model`, `loan`, `instance` or `consumer`"),
+            Member(name="subject", type="string", doc="digest, loan id, instance id or consumer id"),
+            Member(name="loan", type="string", doc="for a consumer: its loan", required=False),
+            Member(name="reason", type="string", doc="at most 200 characters, may be empty"),
+        ),
+    ),
+    _route("DELETE", "/v1/blocks/{kind}/{subject}", MANAGE, handlers.unblock, query=(_LOAN,)),
+)  # fmt: skip
+
+_LOOKING = (
+    _route("GET", "/v1/instances", STAFF, handlers.list_instances),
+    _route("GET", "/v1/audit", STAFF, handlers.audit, query=(_AFTER, _LIMIT)),
+    _route("GET", "/v1/audit/checkpoint", STAFF, handlers.checkpoint, answers=STATEMENT_TYPE),
+    _route("GET", "/v1/events", WATCHERS, events, query=(_AFTER, _LOAN), answers=EVENT_STREAM),
+)
+
+_TOKENS = (
+    _route("GET", "/v1/tokens", ADMIN, handlers.list_tokens),
+    _route(
+        "POST", "/v1/tokens", ADMIN, handlers.create_token, body=Body.JSON, once=True,
+        members=(
+            Member(name="role", type="string", doc="`admin`, `lender`, `auditor` or `borrower`"),
+            Member(name="name", type="string", doc="whose token it is"),
+            Member(name="loan", type="string", doc="for a borrower: its loan", required=False),
+            Member(name="life_s", type="integer", doc="seconds the token is good for", required=False),
+        ),
+    ),
+    _route("DELETE", "/v1/tokens/{token}", ADMIN, handlers.revoke_token),
+)  # fmt: skip
+
+_DEVICES = (
+    _route(
+        "POST", "/v1/devices/enrolments", MANAGE | BORROWER, devices_http.begin, body=Body.JSON, limited=True,
+        members=devices_http.BEGIN_MEMBERS,
+    ),
+    _route(
+        "POST", "/v1/devices/enrolments/{enrolment}/finish", MANAGE | BORROWER, devices_http.finish, body=Body.JSON,
+        members=devices_http.FINISH_MEMBERS,
+    ),
+    _route("GET", "/v1/devices", STAFF, devices_http.list_devices),
+)  # fmt: skip
+
+ROUTES = (*_PUBLIC, *_ENCLAVES, *_BORROWERS, *_MODELS, *_LOANS, *_BLOCKS, *_LOOKING, *_TOKENS, *_DEVICES)
+"""Every route there is."""

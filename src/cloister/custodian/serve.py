@@ -1,0 +1,101 @@
+"""Running a custodian: socket, TLS, signals, and an orderly end.
+
+TLS 1.3 (or 1.2) from the home's own certificate; no access log, for paths name loans and instances;
+no header that says which software this is. On SIGINT and SIGTERM event streams end, running requests
+get ``shutdown_grace_s`` seconds, then the stop is logged and the lock let go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from cloister.custodian.app import create_app
+from cloister.custodian.tls import server_context
+from cloister.errors import Unavailable
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import FrameType
+
+    from starlette.applications import Starlette
+
+    from cloister.custodian.config import Config
+    from cloister.custodian.service import CustodianService
+
+__all__ = ["bind", "serve_custodian"]
+
+_MAX_HEADER_BYTES = 32 * 1024  # bytes of a request's line and headers
+_KEEP_ALIVE_S = 15
+
+
+class _Server(uvicorn.Server):
+    """Ends event streams as soon as a stop signal comes, so that the graceful shutdown can finish."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
+        super().__init__(config)
+        self._streams = app.state.streams
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note the signal."""
+        self._streams.stopping = True
+        super().handle_exit(sig, frame)
+
+
+def bind(config: Config) -> socket.socket:
+    """Return the listening socket. Raises ``Unavailable`` when the port is taken."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((config.host, config.port))
+    except OSError as exc:
+        listener.close()
+        msg = f"listen: {config.host} port {config.port}: {exc.strerror}"
+        raise Unavailable(msg, hint="choose another port, or stop what listens there") from exc
+    return listener
+
+
+def serve_custodian(
+    service: CustodianService, *, home: Path, on_listening: Callable[[str], None] | None = None
+) -> None:
+    """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours."""
+    try:
+        with contextlib.closing(bind(service.config)) as listener:
+            port = listener.getsockname()[1]
+            service.url = service.config.public_url(port)
+            app = create_app(service)
+            if on_listening is not None:
+                on_listening(service.url)
+            _Server(_uvicorn_config(service.config, app, home), app).run(sockets=[listener])
+    finally:
+        service.close()
+
+
+def _uvicorn_config(config: Config, app: Starlette, home: Path) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+    def context(_config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        return server_context(home / "tls", minimum=config.tls_minimum)
+
+    return uvicorn.Config(
+        app,
+        access_log=False,
+        date_header=True,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        http="h11",
+        limit_concurrency=config.connections,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        ssl_context_factory=context if config.tls else None,
+        timeout_graceful_shutdown=config.shutdown_grace_s,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        ws="none",
+    )

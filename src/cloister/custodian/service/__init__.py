@@ -1,0 +1,138 @@
+"""The use cases of a custodian, one file each; here they stand together behind one object.
+
+``access`` tokens, ``models`` publish and withdraw, ``loans`` and ``asks`` allowances, ``release``
+challenge and key, ``leases`` renew, close, status, ``blocks`` stop, ``sweep`` write off, ``start`` come up
+and recover, ``devices`` TPM identities, ``logbook`` the audit log, ``context`` the transaction under all.
+
+The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloister.custodian.service import leases, release, sweep
+from cloister.custodian.service.access import authenticate
+from cloister.custodian.service.context import Context, OnceKey, Transaction
+from cloister.custodian.service.start import load_log, verify_start
+from cloister.custodian.tokens import SYSTEM, parse_bearer
+from cloister.lending.events import EventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    from cloister.attest.rats import Nonce
+    from cloister.attest.verifier import Verifier
+    from cloister.crypto.sign import VerifyKey
+    from cloister.custodian.config import Config
+    from cloister.custodian.service.devices import DeviceAuthority
+    from cloister.custodian.store import Store
+    from cloister.custodian.tokens import Actor
+    from cloister.custodian.vaults import Vault
+    from cloister.lending.terms import InstanceId, LoanId
+    from cloister.wire import Json
+
+__all__ = ["Context", "CustodianService", "OnceKey", "Transaction"]
+
+
+class CustodianService:
+    """A running custodian without its HTTP face.
+
+    ``home`` holds the checkpoint; ``url`` and ``ca_pem`` go into loan files. Raises what
+    ``start.verify_start`` raises when the database is older than the checkpoint, and ``Unavailable``
+    when the clock stands behind it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        verifier: Verifier,
+        *,
+        config: Config,
+        clock: Callable[[], datetime],
+        rng: Callable[[int], bytes],
+        home: Path,
+        ca_pem: str = "",
+        device_authority: DeviceAuthority | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        """Check the log, then note the start in it."""
+        checkpoint_path = home / config.checkpoint
+        with store.reading() as connection:
+            log = load_log(connection)
+        verify_start(log, checkpoint_path, vault.signing_key.verify_key)
+        self.context = Context(
+            store=store,
+            vault=vault,
+            verifier=verifier,
+            config=config,
+            clock=clock,
+            rng=rng,
+            log=log,
+            checkpoint_path=checkpoint_path,
+        )
+        self.config = config
+        self.home = home
+        self.ca_pem = ca_pem
+        self.url = config.public_url(config.port)
+        self.openapi = b"{}"
+        """The API document, set by the HTTP face."""
+        self.device_authority = device_authority
+        self._on_close = on_close
+        with self.context.begin() as transaction:
+            transaction.record(EventKind.CUSTODIAN_STARTED, SYSTEM, "custodian", epoch=transaction.epoch.epoch)
+
+    @property
+    def key(self) -> VerifyKey:
+        """The key borrowers and consumers know this custodian by."""
+        return self.context.vault.signing_key.verify_key
+
+    @property
+    def epoch(self) -> int:
+        """The custodian's epoch."""
+        return self.context.epoch
+
+    def authenticate(self, authorization: str | None) -> Actor:
+        """Return who sent this Authorization header. Raises ``Rejected`` (``unauthenticated``)."""
+        return authenticate(self.context, parse_bearer(authorization))
+
+    def run(self, work: Callable[[Transaction], Json], key: OnceKey | None = None) -> Json:
+        """Run a use case in one transaction, at most once for each idempotency key."""
+        return self.context.once(key, work)
+
+    def challenge(self, actor: Actor, loan: LoanId) -> bytes:
+        """Return a signed challenge for one attestation."""
+        return release.challenge(self.context, actor, loan)
+
+    def attest(self, actor: Actor, loan: LoanId, statement: bytes) -> bytes:
+        """Return a signed grant for the enclave that ``statement`` proves."""
+        return release.attest(self.context, actor, loan, statement)
+
+    def lease(self, instance: InstanceId, statement: bytes) -> bytes:
+        """Return a signed lease or a signed refusal."""
+        return leases.lease(self.context, instance, statement)
+
+    def close_instance(self, instance: InstanceId, statement: bytes) -> None:
+        """Note that an instance has ended."""
+        leases.close(self.context, instance, statement)
+
+    def status(self, instance: InstanceId, nonce: Nonce) -> bytes:
+        """Return the signed standing of an instance."""
+        return leases.status(self.context, instance, nonce)
+
+    def sweep(self) -> int:
+        """Write off instances that can serve no more."""
+        return sweep.sweep(self.context)
+
+    def close(self) -> None:
+        """Note the stop, close the database, let go of the lock."""
+        try:
+            with self.context.begin() as transaction:
+                transaction.record(EventKind.CUSTODIAN_STOPPED, SYSTEM, "custodian")
+        finally:
+            self.context.store.close()
+            if self._on_close is not None:
+                self._on_close()

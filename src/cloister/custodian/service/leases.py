@@ -1,0 +1,128 @@
+"""Leases, closes and status: what a running instance and its consumers ask (docs/spec/lease.md).
+
+One transaction per lease request, C1 to C9; the reply's bytes are stored before they are sent, so a
+lost answer is asked for again and is the same.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from cloister.crypto.sign import Statement
+from cloister.custodian.service.standing import loan_row, loan_state
+from cloister.custodian.service.sweep import write_off_dead
+from cloister.custodian.store.instances import find_instance, save_instance
+from cloister.errors import Rejected
+from cloister.lending.ending import decide_close, verify_close
+from cloister.lending.events import EventKind
+from cloister.lending.lease_grant import Replay, decide_lease, sign_decision, verify_request
+from cloister.lending.messages import Status
+from cloister.lending.state import InstanceStatus
+from cloister.lending.terms import DIGEST, InstanceId
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from cloister.attest.rats import Nonce
+    from cloister.crypto.sign import VerifyKey
+    from cloister.custodian.service.context import Context
+    from cloister.custodian.store.instances import InstanceRow
+    from cloister.lending.messages import LeaseRequest
+
+__all__ = ["close", "lease", "parse_instance_id", "status"]
+
+
+def parse_instance_id(text: str) -> InstanceId:
+    """Return the instance id in a path. Anything else is nothing we could have."""
+    if not DIGEST.fullmatch(text):
+        raise Rejected.because("not_found", "instance")
+    return InstanceId(text)
+
+
+def _row(connection: Connection, instance: InstanceId) -> InstanceRow:
+    row = find_instance(connection, instance)
+    if row is None:
+        raise Rejected.because("not_found", "instance")
+    return row
+
+
+def _key(context: Context, instance: InstanceId) -> VerifyKey:
+    """Return the instance's key without touching state (C1)."""
+    with context.reading() as connection:
+        return _row(connection, instance).state.key
+
+
+def lease(context: Context, instance: InstanceId, statement: bytes) -> bytes:
+    """Return the signed lease, or the signed refusal, for one lease request.
+
+    Raises ``Malformed``, ``Rejected`` (not signed by this instance, wrong sequence number) and
+    ``Unavailable``; then nothing was written, or the same request gets the stored answer.
+    """
+    request, digest = verify_request(statement, _key(context, instance))
+    try:
+        return _decide(context, instance, request, digest)
+    except Rejected as refusal:
+        context.refuse(EventKind.LEASE_REFUSED, instance, instance, refusal, req_digest=digest.hex(), seq=request.seq)
+        raise
+
+
+def _decide(context: Context, instance: InstanceId, request: LeaseRequest, digest: bytes) -> bytes:
+    """Decide and write in one transaction; the reply's bytes are stored before they are sent (C7, C12)."""
+    with context.begin() as transaction:
+        write_off_dead(transaction)
+        row = _row(transaction.connection, instance)
+        loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
+        decision = decide_lease(
+            request,
+            digest,
+            instance=row.state,
+            loan=loan,
+            epoch=transaction.epoch.epoch,
+            now=transaction.now,
+            quiet_until=transaction.epoch.quiet_until,
+        )
+        if isinstance(decision, Replay):
+            return decision.reply
+        reply, state = sign_decision(decision, context.vault.signing_key)
+        transaction.post(decision.postings)
+        save_instance(transaction.connection, state)
+        transaction.record_all(decision.events)
+        return reply
+
+
+def close(context: Context, instance: InstanceId, statement: bytes) -> None:
+    """Note that an instance has ended; saying so twice changes nothing."""
+    message = verify_close(statement, _key(context, instance))
+    with context.begin() as transaction:
+        row = _row(transaction.connection, instance)
+        loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
+        decision = decide_close(message, instance=row.state, loan=loan, now=transaction.now)
+        if decision is None:
+            return
+        transaction.post(decision.postings)
+        save_instance(transaction.connection, decision.instance)
+        transaction.record_all(decision.events)
+
+
+def status(context: Context, instance: InstanceId, nonce: Nonce) -> bytes:
+    """Return the signed standing of an instance for a consumer who chose ``nonce`` (T4). Writes nothing."""
+    with context.reading() as connection:
+        row = _row(connection, instance)
+        loan = loan_state(connection, loan_row(connection, row.state.loan), context.config)
+    now = context.now()
+    state = "blocked" if loan.blocked and row.state.status is InstanceStatus.ACTIVE else row.state.status.value
+    left = max(timedelta(0), row.state.dead_at - now)
+    message = Status(
+        instance=instance,
+        nonce=nonce,
+        operator=loan.terms.borrower,
+        loan=loan.terms.loan,
+        kem_digest=row.kem_digest,
+        models=tuple(model.digest for model in loan.terms.models if model.digest not in loan.blocked_models),
+        state="dead" if state == "active" and not left else state,
+        valid_for=timedelta(seconds=int(left.total_seconds())),
+        block_version=loan.block_version,
+        issued_at=now,
+    )
+    return Statement.sign(context.vault.signing_key, Status.LABEL, message.dump()).dump()

@@ -1,0 +1,157 @@
+"""What is shown of loans: to staff everything but secrets, to a borrower its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloister.attest.appraise import Policy
+from cloister.custodian.service.standing import loan_row, loan_state
+from cloister.custodian.store.blocks import AskRow, list_asks
+from cloister.custodian.store.instances import InstanceRow, list_instances
+from cloister.custodian.store.loans import LoanRow, list_loans, postings_of
+from cloister.lending.ending import block_bound, is_live
+from cloister.lending.ledger import SPENT, WRITTEN_OFF, balance_of, granted
+from cloister.lending.terms import LoanId, meters_in
+from cloister.wire import Json, dump_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from cloister.custodian.config import Config
+    from cloister.custodian.service.context import Context
+    from cloister.lending.state import LoanState
+
+__all__ = ["ask_json", "instance_json", "instance_list", "loan_list", "loan_summary", "loan_view"]
+
+
+def loan_list(context: Context) -> Json:
+    """Return every loan, shortly."""
+    with context.reading() as connection:
+        return {"loans": [_short(connection, row, context.config, context.now()) for row in list_loans(connection)]}
+
+
+def loan_view(context: Context, loan: LoanId) -> Json:
+    """Return one loan with terms, policy, meters, instances and requests."""
+    with context.reading() as connection:
+        row = loan_row(connection, loan)
+        now = context.now()
+        instances = list_instances(connection, loan=loan)
+        return {
+            **_short(connection, row, context.config, now),
+            "instances": [instance_json(item, now) for item in instances],
+            "meters": _meters(connection, row, instances),
+            "policy": Policy.parse(row.policy).to_json(),
+            "requests": [ask_json(ask) for ask in list_asks(connection, loan)],
+            "terms": row.terms.to_json(),
+        }
+
+
+def loan_summary(context: Context, loan: LoanId) -> Json:
+    """Return what a borrower sees of its own loan: no consumer's token hash, no policy of others."""
+    with context.reading() as connection:
+        row = loan_row(connection, loan)
+        now = context.now()
+        instances = list_instances(connection, loan=loan)
+        return {
+            **_short(connection, row, context.config, now),
+            "instances": [instance_json(item, now) for item in instances],
+            "meters": _meters(connection, row, instances),
+            "requests": [ask_json(ask) for ask in list_asks(connection, loan)],
+        }
+
+
+def instance_list(context: Context) -> Json:
+    """Return every instance."""
+    with context.reading() as connection:
+        now = context.now()
+        return {"instances": [instance_json(row, now) for row in list_instances(connection)]}
+
+
+def _short(connection: Connection, row: LoanRow, config: Config, now: datetime) -> dict[str, Json]:
+    state = loan_state(connection, row, config)
+    instances = [item.state for item in list_instances(connection, loan=row.terms.loan)]
+    bound = block_bound(instances, ttl=row.terms.ttl, now=now)
+    return {
+        "balances": {str(meter): state.balances.get(meter, 0) for meter in meters_in(row.terms)},
+        "block_version": state.block_version,
+        "blocked_consumers": sorted(state.blocked_consumers),
+        "blocked_models": sorted(state.blocked_models),
+        "borrower": row.terms.borrower,
+        "bound": {"seconds": bound.seconds, "units": bound.units},
+        "created_at": dump_time(row.created_at),
+        "live_instances": sum(1 for item in instances if is_live(item, now=now)),
+        "loan": row.terms.loan,
+        "models": [{"digest": model.digest, "name": model.name} for model in row.terms.models],
+        "policy_version": row.policy_version,
+        "state": _state(state, held=bound.units),
+    }
+
+
+def _state(state: LoanState, *, held: int) -> str:
+    """Return the word for a loan: exhausted means that neither allowance nor instances have units left."""
+    if state.blocked:
+        return "blocked"
+    return "active" if held or any(state.balances.values()) else "exhausted"
+
+
+def _meters(connection: Connection, row: LoanRow, instances: Sequence[InstanceRow]) -> Json:
+    """Return where every unit of every meter is: granted = balance + held + spent + written off (I2)."""
+    loan, postings = row.terms.loan, postings_of(connection, row.terms.loan)
+    balances = dict.fromkeys(meters_in(row.terms), 0)
+    shown: dict[str, Json] = {}
+    for meter in balances:
+        spent = balance_of(postings, SPENT, loan=loan, meter=meter)
+        lost = balance_of(postings, WRITTEN_OFF, loan=loan, meter=meter)
+        held = sum(
+            item.state.limits.get(meter, 0) - item.state.used.get(meter, 0)
+            for item in instances
+            if not item.state.written_off
+        )
+        given = granted(postings, loan=loan, meter=meter)
+        shown[meter] = {
+            "balance": given - spent - lost - held,
+            "granted": given,
+            "held": held,
+            "spent": spent,
+            "written_off": lost,
+        }
+    return shown
+
+
+def ask_json(ask: AskRow) -> dict[str, Json]:
+    """Return a request for more as the API shows it."""
+    return {
+        "answer": ask.answer,
+        "created_at": dump_time(ask.created_at),
+        "decided_at": None if ask.decided_at is None else dump_time(ask.decided_at),
+        "granted": ask.granted,
+        "id": ask.id,
+        "meter": ask.meter,
+        "reason": ask.reason,
+        "state": ask.state.value,
+        "units": ask.units,
+    }
+
+
+def instance_json(row: InstanceRow, now: datetime) -> dict[str, Json]:
+    """Return an instance as the API shows it."""
+    state = row.state
+    return {
+        "attested_at": dump_time(state.attested_at),
+        "dead_at": dump_time(state.dead_at),
+        "epoch": state.epoch,
+        "id": state.id,
+        "kem_digest": row.kem_digest.hex(),
+        "limits": {str(meter): units for meter, units in state.limits.items()},
+        "live": is_live(state, now=now),
+        "loan": state.loan,
+        "policy_digest": state.policy_digest,
+        "seq": state.seq,
+        "state": state.status.value,
+        "tee": row.tee,
+        "tier": row.tier,
+        "used": {str(meter): units for meter, units in state.used.items()},
+    }

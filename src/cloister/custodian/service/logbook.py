@@ -1,0 +1,46 @@
+"""Reading the audit log: entries, the signed checkpoint, and what of it concerns one loan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloister.custodian.checkpoint import sign_checkpoint
+from cloister.custodian.store.book import entries_after
+from cloister.lending.audit import AuditEntry
+from cloister.wire import Json, dump_b64u, parse_json
+
+if TYPE_CHECKING:
+    from cloister.custodian.service.context import Context
+    from cloister.lending.terms import LoanId
+
+__all__ = ["MAX_ENTRIES", "audit_page", "entries_since", "signed_checkpoint"]
+
+MAX_ENTRIES = 1000  # entries in one answer
+
+
+def audit_page(context: Context, *, after: int, limit: int) -> Json:
+    """Return up to ``limit`` entries from index ``after`` on, each as its exact line in base64url.
+
+    Exact lines, so that whoever reads them can compute the hashes himself.
+    """
+    with context.reading() as connection:
+        lines = entries_after(connection, after, limit=min(limit, MAX_ENTRIES))
+    return {
+        "entries": [{"entry": parse_json(line, what="audit entry"), "line": dump_b64u(line)} for line in lines],
+        "next": after + len(lines),
+        "size": context.size,
+    }
+
+
+def signed_checkpoint(context: Context) -> bytes:
+    """Return a checkpoint of the log as it stands, signed."""
+    return sign_checkpoint(context.checkpoint(), context.vault.signing_key)
+
+
+def entries_since(context: Context, after: int, *, loan: LoanId | None, limit: int) -> tuple[list[AuditEntry], int]:
+    """Return entries from index ``after`` on, those of one loan where it is named, and where to go on."""
+    with context.reading() as connection:
+        lines = entries_after(connection, after, limit=limit)
+    entries = [AuditEntry.parse(line) for line in lines]
+    mine = [entry for entry in entries if loan is None or loan in (entry.subject, entry.details.get("loan"))]
+    return mine, after + len(lines)

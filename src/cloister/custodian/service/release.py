@@ -1,0 +1,212 @@
+"""Challenge and release: walk 2, steps 4 to 10 (docs/spec/release.md).
+
+The order is the whole point: the nonce is taken before anything is verified, the decision is made over
+what the loan is *now*, and the key leaves after its audit entry was committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from cloister.attest.appraise import Policy
+from cloister.attest.binding import ReleaseBinding
+from cloister.attest.ear import issue_ear
+from cloister.attest.rats import NONCE_BYTES, Nonce
+from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
+from cloister.crypto.sign import Statement
+from cloister.custodian.service.standing import loan_row, loan_state
+from cloister.custodian.service.sweep import write_off_dead
+from cloister.custodian.store.instances import (
+    InstanceRow,
+    insert_instance,
+    insert_nonce,
+    list_instances,
+    open_nonces,
+    purge_nonces,
+    take_nonce,
+)
+from cloister.custodian.store.models import find_model
+from cloister.custodian.vaults import unwrap_dek
+from cloister.errors import Malformed, Rejected, Unavailable
+from cloister.lending.events import EventKind
+from cloister.lending.messages import Challenge, Grant, ReleasedKey
+from cloister.lending.release import Denied, Grantable, decide, key_info, register, verify_attest
+from cloister.sealed.envelope import Envelope
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cloister.attest.rats import AttestationResult
+    from cloister.custodian.service.context import Context, Transaction
+    from cloister.custodian.tokens import Actor
+    from cloister.lending.messages import AttestRequest
+    from cloister.lending.state import LoanState
+    from cloister.lending.terms import LoanId, ModelDigest
+
+__all__ = ["attest", "challenge"]
+
+_NONCE_MEMORY = timedelta(minutes=10)  # how long a dead nonce is still told from one we never gave
+_MAX_RESULT_AGE = timedelta(seconds=60)  # from verification to decision
+_EAR_LIFE = timedelta(days=1)
+
+
+def challenge(context: Context, actor: Actor, loan: LoanId) -> bytes:
+    """Return a signed, single-use nonce for one attestation for this loan. Bounded for each loan (T51)."""
+    nonce = Nonce(context.rng(NONCE_BYTES))
+    ttl = timedelta(seconds=context.config.nonce_ttl_s)
+    with context.begin() as transaction:
+        loan_row(transaction.connection, loan)
+        purge_nonces(transaction.connection, transaction.now, keep=_NONCE_MEMORY)
+        if open_nonces(transaction.connection, loan, transaction.now) >= context.config.nonces_per_loan:
+            raise Rejected.because("too_many_requests", "challenge", hint="answer the open challenges, or wait")
+        insert_nonce(transaction.connection, nonce, loan, transaction.now + ttl)
+        transaction.record(EventKind.CHALLENGE_ISSUED, actor, loan)
+        epoch = transaction.epoch.epoch
+    key = context.vault.signing_key
+    message = Challenge(nonce=nonce, custodian=key.verify_key, loan=loan, epoch=epoch, ttl=ttl)
+    return Statement.sign(key, Challenge.LABEL, message.dump()).dump()
+
+
+def attest(context: Context, actor: Actor, loan: LoanId, statement: bytes) -> bytes:
+    """Return a signed grant with the loan's keys for the enclave that ``statement`` proves.
+
+    Raises ``Malformed``, ``Unavailable`` (nothing released), or ``Rejected`` with every reason; a
+    refusal is in the audit log before anybody reads it.
+    """
+    # 4. bytes -> request, signed by the instance key it names.
+    request, digest = verify_attest(statement)
+    details: dict[str, str] = {"req_digest": digest.hex()}
+    try:
+        if request.loan != loan:  # T42: a token for one loan asks for another
+            raise Rejected.because("wrong_loan", "attest request", got=request.loan, want=loan)
+        # 5. The nonce, once: used up whatever comes of it.
+        _take(context, request)
+        # 6. and 7. Evidence -> result, by the policy as it stands.
+        result = _verify(context, request, _policy(context, loan))
+        details["tee"] = result.tee
+        # 8. to 10. Decide, seal, log, commit.
+        return _release(context, actor, request, digest, result)
+    except (Malformed, Rejected) as refusal:
+        context.refuse(EventKind.ATTESTATION_REFUSED, actor, loan, refusal, **details)
+        raise
+
+
+def _take(context: Context, request: AttestRequest) -> None:
+    with context.begin() as transaction:
+        found = take_nonce(transaction.connection, request.nonce, transaction.now)
+        now = transaction.now
+    if found is None or found.loan != request.loan:
+        raise Rejected.because("nonce_unknown", "nonce", hint="ask for a fresh challenge")
+    if found.used:
+        raise Rejected.because("nonce_used", "nonce", hint="ask for a fresh challenge")
+    if now >= found.expires_at:
+        raise Rejected.because("nonce_expired", "nonce", hint="ask for a fresh challenge")
+
+
+def _policy(context: Context, loan: LoanId) -> Policy:
+    with context.reading() as connection:
+        return Policy.parse(loan_row(connection, loan).policy)
+
+
+def _verify(context: Context, request: AttestRequest, policy: Policy) -> AttestationResult:
+    binding = ReleaseBinding(
+        nonce=request.nonce,
+        custodian=context.vault.signing_key.verify_key.raw,
+        instance_pub=request.instance_pub.raw,
+        kem_pub=request.kem_pub,
+        software=request.software,
+    )
+    return context.verifier.verify(request.evidence, binding, policy, context.now())
+
+
+def _release(context: Context, actor: Actor, request: AttestRequest, digest: bytes, result: AttestationResult) -> bytes:
+    with context.begin() as transaction:
+        write_off_dead(transaction)
+        row = loan_row(transaction.connection, request.loan)
+        loan = loan_state(transaction.connection, row, context.config)
+        known = list_instances(transaction.connection, loan=request.loan)
+        decision = decide(
+            request,
+            result,
+            loan=loan,
+            instances=[item.state for item in known],
+            custodian=context.vault.signing_key.verify_key,
+            now=max(transaction.now, result.verified_at),
+            max_age=_MAX_RESULT_AGE,
+            quiet_until=transaction.epoch.quiet_until,
+        )
+        if isinstance(decision, Denied):
+            raise Rejected("; ".join(map(str, decision.reasons)), reasons=decision.reasons)
+        grant = _grant(transaction, digest, decision, loan=loan, result=result)
+        _register(transaction, actor, grant, decision, loan=loan, result=result)
+        return Statement.sign(context.vault.signing_key, Grant.LABEL, grant.dump()).dump()
+
+
+def _grant(
+    transaction: Transaction, digest: bytes, decision: Grantable, *, loan: LoanState, result: AttestationResult
+) -> Grant:
+    vault = transaction.context.vault
+    keys = tuple(_seal_key(transaction, model.digest, loan.terms.loan, decision) for model in decision.models)
+    return Grant(
+        instance=decision.instance,
+        request_digest=digest,
+        epoch=transaction.epoch.epoch,
+        terms=loan.terms,
+        policy_digest=loan.policy_digest,
+        result=_ear(transaction.context, result, transaction.now),
+        publisher=vault.publisher_key.verify_key,
+        keys=keys,
+        block_version=loan.block_version,
+    )
+
+
+def _ear(context: Context, result: AttestationResult, now: datetime) -> str:
+    return issue_ear(result, key=context.vault.signing_key, issuer=context.config.name, now=now, ttl=_EAR_LIFE)
+
+
+def _seal_key(transaction: Transaction, model: ModelDigest, loan: LoanId, decision: Grantable) -> ReleasedKey:
+    """Encrypt one model key to the KEM key that the *result* binds (T3), for this use and no other (T20)."""
+    if decision.kem_id != DEFAULT_SUITE.kem:
+        raise Rejected.because(
+            "kem_not_allowed", "kem key", got=f"{decision.kem_id:#06x}", want=f"{DEFAULT_SUITE.kem:#06x}"
+        )
+    row = find_model(transaction.connection, model)
+    if row is None:
+        msg = f"model {model}: lent and not in the store"
+        raise Unavailable(msg)
+    dek, key_version = unwrap_dek(transaction.context.vault, Envelope.parse(row.envelope))
+    info = key_info(model=model, loan=loan, instance=decision.instance, key_version=key_version)
+    enc, ciphertext = seal_to(DEFAULT_SUITE, decision.kem_pub, info=info, plaintext=dek)
+    return ReleasedKey(model=model, key_version=key_version, enc=enc, ciphertext=ciphertext)
+
+
+def _register(
+    transaction: Transaction,
+    actor: Actor,
+    grant: Grant,
+    decision: Grantable,
+    *,
+    loan: LoanState,
+    result: AttestationResult,
+) -> None:
+    """Register the instance with limit 0 and log every key that leaves (I7)."""
+    state = register(decision, loan=loan, epoch=transaction.epoch.epoch, now=transaction.now)
+    insert_instance(
+        transaction.connection,
+        InstanceRow(
+            state=state,
+            kem_digest=hashlib.sha256(decision.kem_pub).digest(),
+            tee=result.tee,
+            tier=result.tier.value,
+            result=grant.result,
+        ),
+    )
+    for key in grant.keys:
+        transaction.record(
+            EventKind.KEY_RELEASED, actor, state.id,
+            loan=state.loan, model=key.model, key_version=key.key_version, policy_digest=loan.policy_digest,
+            req_digest=grant.request_digest.hex(), software=hashlib.sha256(result.bound["software"]).hexdigest(),
+            tee=result.tee, tier=result.tier.value,
+        )  # fmt: skip

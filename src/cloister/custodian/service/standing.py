@@ -1,0 +1,63 @@
+"""How a loan stands inside one transaction: terms, balances, blocks, as ``lending`` decides over them.
+
+Read anew in the transaction that decides, never carried over from an earlier one (T90).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from cloister.custodian.store.blocks import BlockKind, list_blocks
+from cloister.custodian.store.book import read_epoch
+from cloister.custodian.store.loans import LoanRow, balances_of, find_loan
+from cloister.custodian.store.models import list_models
+from cloister.errors import Rejected
+from cloister.lending.state import LoanState
+from cloister.lending.terms import LOAN_ID, ConsumerId, LoanId
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from cloister.custodian.config import Config
+
+__all__ = ["loan_row", "loan_state", "parse_loan_id"]
+
+
+def parse_loan_id(text: str) -> LoanId:
+    """Return the loan id in a path. Anything else is nothing we could have."""
+    if not LOAN_ID.fullmatch(text):
+        raise Rejected.because("not_found", "loan")
+    return LoanId(text)
+
+
+def loan_row(connection: Connection, loan: LoanId) -> LoanRow:
+    """Return one loan. Raises ``Rejected`` (``not_found``)."""
+    row = find_loan(connection, loan)
+    if row is None:
+        raise Rejected.because("not_found", "loan")
+    return row
+
+
+def loan_state(connection: Connection, row: LoanRow, config: Config) -> LoanState:
+    """Return the loan as it stands now. A withdrawn model counts as blocked (T24)."""
+    terms = row.terms
+    digests = {model.digest for model in terms.models}
+    blocks = list_blocks(connection)
+    blocked = {block.subject for block in blocks if block.kind is BlockKind.MODEL}
+    withdrawn = {model.digest for model in list_models(connection, digests) if model.withdrawn_at is not None}
+    return LoanState(
+        terms=terms,
+        balances=balances_of(connection, terms.loan),
+        policy_digest=hashlib.sha256(row.policy).hexdigest(),
+        block_version=read_epoch(connection).block_version,
+        blocked=any(block.kind is BlockKind.LOAN and block.subject == terms.loan for block in blocks),
+        blocked_models=frozenset(digest for digest in digests if digest in blocked or digest in withdrawn),
+        blocked_consumers=frozenset(
+            ConsumerId(block.subject)
+            for block in blocks
+            if block.kind is BlockKind.CONSUMER and block.loan == terms.loan
+        ),
+        evidence_age=timedelta(seconds=config.evidence_max_age_s),
+    )

@@ -1,0 +1,39 @@
+"""Instances that can serve no more are written off (C8): in passing, and by a timer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloister.custodian.store.book import purge_answers
+from cloister.custodian.store.instances import dead_instances, save_instance
+from cloister.lending.ending import decide_write_off
+
+if TYPE_CHECKING:
+    from cloister.custodian.service.context import Context, Transaction
+
+__all__ = ["sweep", "write_off_dead"]
+
+_BATCH = 200  # instances written off in one transaction
+
+
+def write_off_dead(transaction: Transaction) -> int:
+    """Write off the dead; returns how many there were."""
+    rows = dead_instances(transaction.connection, transaction.now, cap=_BATCH)
+    for row in rows:
+        ended = decide_write_off(row.state, now=transaction.now)
+        if ended is not None:
+            save_instance(transaction.connection, ended.instance)
+            transaction.post(ended.postings)
+            transaction.record_all(ended.events)
+    return len(rows)
+
+
+def sweep(context: Context) -> int:
+    """Write off the dead and forget old answers, where there is anything to do."""
+    with context.reading() as connection:
+        waiting = dead_instances(connection, context.now(), cap=1)
+    if not waiting:
+        return 0
+    with context.begin() as transaction:
+        purge_answers(transaction.connection, transaction.now)
+        return write_off_dead(transaction)

@@ -1,0 +1,250 @@
+"""Making a custodian's home and opening it: vault, database, certificates, lock, checkpoint.
+
+    home/  config.toml  vault.json  custodian.db  checkpoint.json  lock
+           tls/ca.pem  tls/server.pem  tls/server.key  devices/ca.pem
+
+Not done here: reading a passphrase from a person (the command line does), serving (``serve``).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cloister.attest.verifier import Verifier
+from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
+from cloister.custodian.config import Config, default_config_text, load_config
+from cloister.custodian.lock import HomeLock
+from cloister.custodian.service import CustodianService
+from cloister.custodian.service.access import issue_token
+from cloister.custodian.service.context import Context
+from cloister.custodian.service.devices import DeviceAuthority
+from cloister.custodian.service.start import first_log
+from cloister.custodian.service.start import recover as recover_store
+from cloister.custodian.store import Store
+from cloister.custodian.store.book import initialise_epoch
+from cloister.custodian.tls import authority_certificate, write_server_certificate
+from cloister.custodian.tokens import SYSTEM, Role
+from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
+from cloister.errors import Malformed, UsageError
+from cloister.lending.events import EventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from cloister.crypto.sign import VerifyKey
+    from cloister.custodian.vaults.encrypted_file import Kdf, Unlock
+    from cloister.lending.recovery import Recovery
+
+__all__ = ["Initialised", "init_custodian", "open_custodian", "open_vault", "read_config", "recover_custodian"]
+
+_FENCE_BYTES = 16
+_MAX_FILE_BYTES = 64 * 1024
+
+
+def utc_now() -> datetime:
+    """Return the machine's time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Initialised:
+    """A new custodian. ``admin_token`` is shown this once and stored only as its hash."""
+
+    home: Path
+    key: VerifyKey
+    publisher: VerifyKey
+    ca_pem: str
+    url: str
+    admin_token: str = field(repr=False)
+
+
+def init_custodian(
+    home: Path,
+    unlock: Unlock,
+    *,
+    settings: Mapping[str, str | int | bool | tuple[str, ...]] | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    rng: Callable[[int], bytes] = os.urandom,
+    kdf: Kdf | None = None,
+) -> Initialised:
+    """Make a custodian in an absent or empty folder ``home`` and return its first admin token.
+
+    Raises ``UsageError`` where something is there already.
+    """
+    now = clock()
+    text = default_config_text(settings or {})
+    config = load_config(text, environment={}, now=now)
+    _make_home(home)
+    (home / "config.toml").write_text(text, encoding="utf-8")
+    vault = EncryptedFileVault.create(home / "vault.json", unlock, rng=rng, kdf=kdf)
+    ca_pem = _write_authorities(home, vault, config, now)
+    store = _store(home, config, rng(_FENCE_BYTES), now, new=True)
+    try:
+        context = Context(
+            store=store, vault=vault, verifier=Verifier([]), config=config, clock=clock, rng=rng,
+            log=first_log(), checkpoint_path=home / config.checkpoint,
+        )  # fmt: skip
+        write_checkpoint(home / config.checkpoint, sign_checkpoint(context.checkpoint(), vault.signing_key))
+        with context.begin() as transaction:
+            transaction.record(
+                EventKind.CUSTODIAN_INITIALISED, SYSTEM, "custodian", custodian=vault.signing_key.verify_key.raw.hex()
+            )
+            token = issue_token(transaction, SYSTEM, role=Role.ADMIN, name="first admin")
+    finally:
+        store.close()
+    return Initialised(
+        home=home,
+        key=vault.signing_key.verify_key,
+        publisher=vault.publisher_key.verify_key,
+        ca_pem=ca_pem,
+        url=config.public_url(config.port),
+        admin_token=token,
+    )
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.chmod(0o700)
+        if any(home.iterdir()):
+            msg = f"custodian home {home}: not empty"
+            raise UsageError(msg, hint="choose an empty folder; init never replaces a custodian")
+        (home / "tls").mkdir(mode=0o700)
+        (home / "devices").mkdir(mode=0o700)
+    except OSError as exc:
+        msg = f"custodian home {home}: {exc.strerror}"
+        raise UsageError(msg) from exc
+
+
+def _write_authorities(home: Path, vault: EncryptedFileVault, config: Config, now: datetime) -> str:
+    """Write both authorities' certificates and the first server certificate; return the TLS authority's."""
+    tls = authority_certificate(vault.tls_authority_key, name=f"Cloister custodian {vault.signing_key.key_id}", now=now)
+    devices = authority_certificate(
+        vault.device_authority_key, name=f"Cloister devices {vault.signing_key.key_id}", now=now
+    )
+    (home / "tls" / "ca.pem").write_bytes(tls)
+    (home / "devices" / "ca.pem").write_bytes(devices)
+    write_server_certificate(home / "tls", vault.tls_authority_key, names=config.names, now=now)
+    return tls.decode("ascii")
+
+
+def _store(home: Path, config: Config, fence: bytes, now: datetime, *, new: bool = False) -> Store:
+    path = home / config.database
+    if not new and not path.exists():
+        msg = f"database {path}: no such file"
+        raise UsageError(msg, hint="restore the database; init makes a new custodian elsewhere")
+    store = Store(path, fence=fence)
+    path.chmod(0o600)
+    if new:
+        with store.writing(fenced=False) as connection:
+            initialise_epoch(connection, fence=fence, now=now)
+    return store
+
+
+def read_config(home: Path, *, environment: Mapping[str, str], now: datetime) -> Config:
+    """Return the settings of a home. Raises ``UsageError``."""
+    path = home / "config.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"{path}: cannot be read"
+        raise UsageError(msg, hint="run cloister custodian init first") from exc
+    return load_config(text, environment=environment, now=now)
+
+
+def open_vault(home: Path, unlock: Unlock) -> EncryptedFileVault:
+    """Return the home's vault, for sealing on the custodian's own machine. Needs no lock."""
+    return EncryptedFileVault.open(home / "vault.json", unlock)
+
+
+def open_custodian(
+    home: Path,
+    unlock: Unlock,
+    *,
+    make_verifier: Callable[[Sequence[bytes]], Verifier],
+    environment: Mapping[str, str] | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    rng: Callable[[int], bytes] = os.urandom,
+) -> CustodianService:
+    """Open a home and hold its lock until the service is closed.
+
+    ``make_verifier`` gets the authorities (PEM) whose TPM identities count and returns the verifier; it
+    is the one place where a simulated TEE can be let in. Raises ``Unavailable`` naming the process
+    that holds the lock (T39), ``Rejected`` for an older database (C10) or a wrong key.
+    """
+    now = clock()
+    config = read_config(home, environment=environment or {}, now=now)
+    lock = HomeLock(home / "lock")
+    try:
+        vault = open_vault(home, unlock)
+        write_server_certificate(home / "tls", vault.tls_authority_key, names=config.names, now=now)
+        ca_pem = (home / "tls" / "ca.pem").read_text(encoding="ascii")
+        authorities = [(home / "devices" / "ca.pem").read_bytes(), *read_pems(home, config.tpm_authorities)]
+        verifier = make_verifier(authorities)
+        devices = _device_authority(home, config)
+        store = _store(home, config, rng(_FENCE_BYTES), now)
+        try:
+            return CustodianService(
+                store, vault, verifier, config=config, clock=clock, rng=rng, home=home, ca_pem=ca_pem,
+                device_authority=devices, on_close=lock.close,
+            )  # fmt: skip
+        except BaseException:
+            store.close()
+            raise
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _device_authority(home: Path, config: Config) -> DeviceAuthority:
+    """Return who enrols TPM devices here. Without roots and pinned keys it refuses every device."""
+    certificate = _der((home / "devices" / "ca.pem").read_bytes())
+    return DeviceAuthority(certificate=certificate, ek_roots=read_pems(home, config.ek_roots), pinned=config.pinned_eks)
+
+
+def _der(pem: bytes) -> bytes:
+    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+
+
+def read_pems(home: Path, names: Sequence[str]) -> list[bytes]:
+    """Return every certificate in the named files, each as PEM. Raises ``UsageError``, ``Malformed``."""
+    found: list[bytes] = []
+    for name in names:
+        try:
+            data = (home / name).read_bytes()[:_MAX_FILE_BYTES]
+            certificates = x509.load_pem_x509_certificates(data)
+        except OSError as exc:
+            msg = f"{home / name}: {exc.strerror}"
+            raise UsageError(msg) from exc
+        except ValueError as exc:
+            msg = f"{home / name}: no pem certificate"
+            raise Malformed(msg) from exc
+        found += [certificate.public_bytes(Encoding.PEM) for certificate in certificates]
+    return found
+
+
+def recover_custodian(
+    home: Path,
+    unlock: Unlock,
+    *,
+    environment: Mapping[str, str] | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    rng: Callable[[int], bytes] = os.urandom,
+) -> Recovery:
+    """Come back after an older database was put in place: new epoch, quiet time (C11)."""
+    now = clock()
+    config = read_config(home, environment=environment or {}, now=now)
+    with HomeLock(home / "lock"):
+        vault = open_vault(home, unlock)
+        store = _store(home, config, rng(_FENCE_BYTES), now)
+        try:
+            return recover_store(store, vault.signing_key, home / config.checkpoint, now=now)
+        finally:
+            store.close()

@@ -1,0 +1,163 @@
+"""Rows of loans, their allowances, their ledger and what is blocked.
+
+Balances change by postings only: ``post`` writes the ledger rows and moves the balance in one step, so
+that the two can never tell different stories.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, insert, select, update
+
+from cloister.custodian.store.tables import ALLOWANCE, LEDGER, LOAN, LOAN_MODEL, moment, stamp
+from cloister.errors import Rejected
+from cloister.lending.ledger import ALLOWANCE as ALLOWANCE_ACCOUNT
+from cloister.lending.ledger import Account, Posting
+from cloister.lending.terms import LoanId, Meter, Terms
+from cloister.wire import parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row
+
+__all__ = [
+    "LoanRow",
+    "balances_of",
+    "find_loan",
+    "insert_loan",
+    "ledger_size",
+    "list_loans",
+    "post",
+    "postings_of",
+    "replace_policy",
+    "replace_terms",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoanRow:
+    """One loan: its terms and the policy that evidence must satisfy, as their exact bytes say."""
+
+    terms: Terms
+    policy: bytes
+    policy_version: int
+    created_at: datetime
+
+
+def _loan(row: Row[tuple[object, ...]]) -> LoanRow:
+    return LoanRow(
+        terms=Terms.from_json(parse_json(row.terms, what="stored terms", canonical=True)),
+        policy=row.policy,
+        policy_version=row.policy_version,
+        created_at=moment(row.created_at),
+    )
+
+
+def insert_loan(connection: Connection, loan: LoanRow) -> None:
+    """Write a new loan with an allowance of zero for every meter that ``post`` will name."""
+    terms = loan.terms
+    connection.execute(
+        insert(LOAN).values(
+            id=terms.loan,
+            borrower=terms.borrower,
+            terms=terms.dump(),
+            policy=loan.policy,
+            policy_version=loan.policy_version,
+            created_at=stamp(loan.created_at),
+        )
+    )
+    connection.execute(
+        insert(LOAN_MODEL),
+        [{"loan": terms.loan, "name": model.name, "digest": model.digest} for model in terms.models],
+    )
+
+
+def find_loan(connection: Connection, loan: LoanId) -> LoanRow | None:
+    """Return one loan."""
+    row = connection.execute(select(LOAN).where(LOAN.c.id == loan)).one_or_none()
+    return None if row is None else _loan(row)
+
+
+def list_loans(connection: Connection) -> Sequence[LoanRow]:
+    """Return every loan, oldest first."""
+    return [_loan(row) for row in connection.execute(select(LOAN).order_by(LOAN.c.created_at, LOAN.c.id))]
+
+
+def replace_terms(connection: Connection, terms: Terms) -> None:
+    """Write the next version of a loan's terms."""
+    connection.execute(update(LOAN).where(LOAN.c.id == terms.loan).values(terms=terms.dump()))
+
+
+def replace_policy(connection: Connection, loan: LoanId, policy: bytes, version: int) -> None:
+    """Write the next version of a loan's policy."""
+    connection.execute(update(LOAN).where(LOAN.c.id == loan).values(policy=policy, policy_version=version))
+
+
+def balances_of(connection: Connection, loan: LoanId) -> dict[Meter, int]:
+    """Return what every meter's allowance still holds."""
+    rows = connection.execute(select(ALLOWANCE.c.meter, ALLOWANCE.c.balance).where(ALLOWANCE.c.loan == loan))
+    return {Meter(meter): balance for meter, balance in rows.tuples()}
+
+
+def post(connection: Connection, postings: Iterable[Posting], *, now: datetime) -> None:
+    """Write postings and move the balances they touch, none of which may go below zero (C6).
+
+    Raises ``Rejected`` (``allowance_exhausted``); the caller's transaction then rolls back.
+    """
+    for posting in postings:
+        connection.execute(
+            insert(LEDGER).values(
+                at=stamp(now),
+                loan=posting.loan,
+                meter=posting.meter,
+                debit=posting.debit_account,
+                credit=posting.credit_account,
+                units=posting.units,
+            )
+        )
+        if posting.credit_account == ALLOWANCE_ACCOUNT:
+            _credit(connection, posting)
+        if posting.debit_account == ALLOWANCE_ACCOUNT:
+            _debit(connection, posting)
+
+
+def _credit(connection: Connection, posting: Posting) -> None:
+    key = (ALLOWANCE.c.loan == posting.loan) & (ALLOWANCE.c.meter == posting.meter)
+    found = connection.execute(update(ALLOWANCE).where(key).values(balance=ALLOWANCE.c.balance + posting.units))
+    if found.rowcount == 0:
+        connection.execute(insert(ALLOWANCE).values(loan=posting.loan, meter=posting.meter, balance=posting.units))
+
+
+def _debit(connection: Connection, posting: Posting) -> None:
+    key = (ALLOWANCE.c.loan == posting.loan) & (ALLOWANCE.c.meter == posting.meter)
+    found = connection.execute(
+        update(ALLOWANCE)
+        .where(key, ALLOWANCE.c.balance >= posting.units)
+        .values(balance=ALLOWANCE.c.balance - posting.units)
+    )
+    if found.rowcount != 1:
+        raise Rejected.because("allowance_exhausted", posting.meter, want=str(posting.units))
+
+
+def postings_of(connection: Connection, loan: LoanId) -> Sequence[Posting]:
+    """Return a loan's ledger, in order."""
+    rows = connection.execute(select(LEDGER).where(LEDGER.c.loan == loan).order_by(LEDGER.c.id))
+    return [
+        Posting(
+            loan=LoanId(row.loan),
+            meter=Meter(row.meter),
+            debit_account=Account(row.debit),
+            credit_account=Account(row.credit),
+            units=row.units,
+        )
+        for row in rows
+    ]
+
+
+def ledger_size(connection: Connection) -> int:
+    """Return how many postings there are in all."""
+    return int(connection.execute(select(func.coalesce(func.max(LEDGER.c.id), 0))).scalar_one())

@@ -1,0 +1,115 @@
+"""The schema as a list of steps. A step, once released, is never changed: a change is a new step.
+
+Each step runs in the same transaction as the note that it ran, so a failed one leaves the old schema
+(T93). A database with more steps than we know is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+__all__ = ["MIGRATIONS", "migrate", "schema_version"]
+
+_FIRST = (
+    # one row: the epoch (C2), who may write (T39), the latest time ever written (T52),
+    # recovery's quiet time (C11), how often something was blocked or unblocked (C9)
+    """CREATE TABLE epoch (
+        id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL CHECK (epoch >= 1),
+        fence BLOB NOT NULL, latest INTEGER NOT NULL, quiet_until INTEGER NOT NULL DEFAULT 0,
+        block_version INTEGER NOT NULL DEFAULT 0)""",
+    """CREATE TABLE token (
+        id TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, role TEXT NOT NULL, name TEXT NOT NULL, loan TEXT,
+        created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER,
+        CHECK ((role = 'borrower') = (loan IS NOT NULL)))""",
+    """CREATE TABLE model (
+        digest TEXT PRIMARY KEY, name TEXT NOT NULL, manifest BLOB NOT NULL, signature BLOB NOT NULL,
+        envelope BLOB NOT NULL, published_at INTEGER NOT NULL, withdrawn_at INTEGER)""",
+    """CREATE TABLE loan (
+        id TEXT PRIMARY KEY, borrower TEXT NOT NULL, terms BLOB NOT NULL, policy BLOB NOT NULL,
+        policy_version INTEGER NOT NULL, created_at INTEGER NOT NULL)""",
+    """CREATE TABLE loan_model (
+        loan TEXT NOT NULL REFERENCES loan (id), name TEXT NOT NULL, digest TEXT NOT NULL REFERENCES model (digest),
+        PRIMARY KEY (loan, name))""",
+    "CREATE INDEX loan_model_by_digest ON loan_model (digest)",
+    """CREATE TABLE allowance (
+        loan TEXT NOT NULL REFERENCES loan (id), meter TEXT NOT NULL,
+        balance INTEGER NOT NULL CHECK (balance >= 0 AND balance <= 9007199254740991), PRIMARY KEY (loan, meter))""",
+    """CREATE TABLE instance (
+        id TEXT PRIMARY KEY, loan TEXT NOT NULL REFERENCES loan (id), pub BLOB NOT NULL, kem_digest BLOB NOT NULL,
+        tee TEXT NOT NULL, tier TEXT NOT NULL, result TEXT NOT NULL, policy_digest TEXT NOT NULL,
+        epoch INTEGER NOT NULL, seq INTEGER NOT NULL, req_digest BLOB, reply BLOB, chain_head BLOB NOT NULL,
+        attested_at INTEGER NOT NULL, committed_at INTEGER NOT NULL, dead_at INTEGER NOT NULL,
+        status TEXT NOT NULL, written_off INTEGER NOT NULL DEFAULT 0, clone_proof INTEGER NOT NULL DEFAULT 0)""",
+    "CREATE INDEX instance_by_loan ON instance (loan)",
+    "CREATE INDEX instance_by_death ON instance (written_off, dead_at)",
+    """CREATE TABLE instance_meter (
+        instance TEXT NOT NULL REFERENCES instance (id), meter TEXT NOT NULL, ceiling INTEGER NOT NULL,
+        used INTEGER NOT NULL CHECK (used >= 0), PRIMARY KEY (instance, meter), CHECK (ceiling >= used))""",
+    """CREATE TABLE nonce (
+        value BLOB PRIMARY KEY, loan TEXT NOT NULL REFERENCES loan (id), expires_at INTEGER NOT NULL,
+        used_at INTEGER)""",
+    "CREATE INDEX nonce_by_loan ON nonce (loan, expires_at)",
+    """CREATE TABLE ledger (
+        id INTEGER PRIMARY KEY, at INTEGER NOT NULL, loan TEXT NOT NULL REFERENCES loan (id), meter TEXT NOT NULL,
+        debit TEXT NOT NULL, credit TEXT NOT NULL, units INTEGER NOT NULL CHECK (units > 0))""",
+    "CREATE INDEX ledger_by_loan ON ledger (loan, meter)",
+    """CREATE TABLE block (
+        kind TEXT NOT NULL, subject TEXT NOT NULL, loan TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL,
+        by TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (kind, subject, loan))""",
+    """CREATE TABLE request (
+        id TEXT PRIMARY KEY, loan TEXT NOT NULL REFERENCES loan (id), meter TEXT NOT NULL,
+        units INTEGER NOT NULL CHECK (units > 0), reason TEXT NOT NULL, state TEXT NOT NULL,
+        created_at INTEGER NOT NULL, decided_at INTEGER, decided_by TEXT, granted INTEGER, answer TEXT)""",
+    "CREATE INDEX request_by_loan ON request (loan, state)",
+    """CREATE TABLE idempotency (
+        actor TEXT NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, answer BLOB NOT NULL, expires_at INTEGER NOT NULL,
+        PRIMARY KEY (actor, key))""",
+    "CREATE TABLE audit (idx INTEGER PRIMARY KEY, at INTEGER NOT NULL, entry BLOB NOT NULL)",
+    """CREATE TABLE enrolment (
+        id TEXT PRIMARY KEY, device TEXT NOT NULL, pending BLOB NOT NULL, expires_at INTEGER NOT NULL)""",
+    """CREATE TABLE device (
+        id TEXT PRIMARY KEY, ak_sha256 BLOB NOT NULL, certificate BLOB NOT NULL, enrolled_at INTEGER NOT NULL)""",
+    # append-only by the database's own word, not only by our habit
+    "CREATE TRIGGER ledger_no_update BEFORE UPDATE ON ledger BEGIN SELECT RAISE(ABORT, 'ledger is append-only'); END",
+    "CREATE TRIGGER ledger_no_delete BEFORE DELETE ON ledger BEGIN SELECT RAISE(ABORT, 'ledger is append-only'); END",
+    "CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
+    "CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+"""Step n takes a database from schema version n to n + 1."""
+
+
+def schema_version(connection: Connection) -> int:
+    """Return how many steps this database has seen; 0 for an empty one."""
+    there = connection.execute(
+        text("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'")
+    ).scalar_one()
+    return int(connection.execute(text("SELECT version FROM schema_version")).scalar_one()) if there else 0
+
+
+def migrate(connection: Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+    """Bring the database to the newest schema, inside the caller's transaction.
+
+    Raises ``UsageError`` for a schema newer than this program.
+    """
+    version = schema_version(connection)
+    if version > len(migrations):
+        msg = f"database: schema version {version}, this program knows {len(migrations)}"
+        raise UsageError(msg, hint="a newer Cloister wrote this database: run that one, or restore a backup")
+    if version == 0:
+        connection.execute(text("CREATE TABLE schema_version (version INTEGER NOT NULL)"))
+        connection.execute(text("INSERT INTO schema_version (version) VALUES (0)"))
+    for step in migrations[version:]:
+        for statement in step:
+            connection.execute(text(statement))
+    connection.execute(text("UPDATE schema_version SET version = :version"), {"version": len(migrations)})

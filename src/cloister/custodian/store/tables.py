@@ -1,0 +1,77 @@
+"""The tables as SQLAlchemy Core knows them. Types and constraints stand in ``migrations``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import column, table
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.expression import TableClause
+
+__all__ = [
+    "ALLOWANCE",
+    "AUDIT",
+    "BLOCK",
+    "DEVICE",
+    "ENROLMENT",
+    "EPOCH",
+    "IDEMPOTENCY",
+    "INSTANCE",
+    "INSTANCE_METER",
+    "LEDGER",
+    "LOAN",
+    "LOAN_MODEL",
+    "MODEL",
+    "NONCE",
+    "REQUEST",
+    "TABLES",
+    "TOKEN",
+    "moment",
+    "stamp",
+]
+
+_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _table(name: str, columns: str) -> TableClause:
+    return table(name, *(column(part) for part in columns.split()))
+
+
+EPOCH = _table("epoch", "id epoch fence latest quiet_until block_version")
+TOKEN = _table("token", "id sha256 role name loan created_at expires_at revoked_at")
+MODEL = _table("model", "digest name manifest signature envelope published_at withdrawn_at")
+LOAN = _table("loan", "id borrower terms policy policy_version created_at")
+LOAN_MODEL = _table("loan_model", "loan name digest")
+ALLOWANCE = _table("allowance", "loan meter balance")
+INSTANCE = _table(
+    "instance",
+    "id loan pub kem_digest tee tier result policy_digest epoch seq req_digest reply chain_head attested_at "
+    "committed_at dead_at status written_off clone_proof",
+)
+INSTANCE_METER = _table("instance_meter", "instance meter ceiling used")
+NONCE = _table("nonce", "value loan expires_at used_at")
+LEDGER = _table("ledger", "id at loan meter debit credit units")
+BLOCK = _table("block", "kind subject loan reason by at")
+REQUEST = _table("request", "id loan meter units reason state created_at decided_at decided_by granted answer")
+IDEMPOTENCY = _table("idempotency", "actor key digest answer expires_at")
+AUDIT = _table("audit", "idx at entry")
+ENROLMENT = _table("enrolment", "id device pending expires_at")
+DEVICE = _table("device", "id ak_sha256 certificate enrolled_at")
+
+TABLES = (
+    EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
+    IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE,
+)  # fmt: skip
+
+
+def stamp(moment_: datetime) -> int:
+    """Return a time as microseconds since 1970, exact and sortable."""
+    return (moment_ - _EPOCH_START) // _MICROSECOND
+
+
+def moment(stamp_: int) -> datetime:
+    """Return the time of a stamp."""
+    return _EPOCH_START + timedelta(microseconds=stamp_)

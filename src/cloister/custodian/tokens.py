@@ -1,0 +1,85 @@
+"""Bearer tokens (RFC 6750): 256 random bits, stored only as their SHA-256.
+
+A token names a role: ``admin``, ``lender`` and ``auditor`` work for the custodian; ``borrower`` is
+bound to one loan. A hash without salt is enough, for nobody guesses 256 random bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NewType
+
+from cloister.errors import Rejected
+from cloister.wire import dump_b64u
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloister.lending.terms import LoanId
+
+__all__ = ["Actor", "Role", "TokenHash", "TokenId", "hash_token", "new_token", "parse_bearer", "same_hash"]
+
+TokenId = NewType("TokenId", str)
+TokenHash = NewType("TokenHash", bytes)
+
+TOKEN_BYTES = 32
+_PREFIX = "clst_"
+_BEARER = re.compile(r"Bearer ([A-Za-z0-9_-]{16,128})", re.IGNORECASE)
+
+
+class Role(Enum):
+    """What a token may do; the routes say which role each needs."""
+
+    ADMIN = "admin"
+    LENDER = "lender"
+    AUDITOR = "auditor"
+    BORROWER = "borrower"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who is calling, once proven. ``loan`` is set for a borrower and only for one."""
+
+    id: str
+    role: Role
+    name: str
+    loan: LoanId | None = None
+
+    @property
+    def label(self) -> str:
+        """The name under which the audit log knows this actor: role and token id, never the token."""
+        return f"{self.role.value}:{self.id}"
+
+
+SYSTEM = Actor(id="custodian", role=Role.ADMIN, name="custodian")
+"""The custodian itself: sweeps, recovery, first start."""
+
+
+def new_token(rng: Callable[[int], bytes]) -> str:
+    """Return a fresh token. It is shown once and not stored."""
+    return _PREFIX + dump_b64u(rng(TOKEN_BYTES))
+
+
+def hash_token(token: str) -> TokenHash:
+    """Return what is stored in a token's place."""
+    return TokenHash(hashlib.sha256(token.encode("utf-8")).digest())
+
+
+def same_hash(a: bytes, b: bytes) -> bool:
+    """Compare in time that does not depend on where they differ."""
+    return hmac.compare_digest(a, b)
+
+
+def parse_bearer(header: str | None) -> TokenHash:
+    """Return the hash of the token in an Authorization header.
+
+    Raises ``Rejected`` (``unauthenticated``): a missing and a strange header get the same answer.
+    """
+    found = _BEARER.fullmatch(header) if header else None
+    if not found:
+        raise Rejected.because("unauthenticated", "bearer token", hint="send Authorization: Bearer <token>")
+    return hash_token(found.group(1))
