@@ -245,6 +245,11 @@ def test_a_tee_the_policy_does_not_name_fails() -> None:
     ]
 
 
+def test_t84_a_claim_that_steers_a_terminal_is_shown_escaped() -> None:
+    check = _appraise({"model": "\x1b[2J\nok\u202e"}, {"model": Exact("ok")})["model"]
+    assert check.got == r"'\x1b[2J\nok\u202e'"
+
+
 def test_a_long_list_of_reference_values_is_shown_short() -> None:
     rule = OneOf(tuple(f"{n:0256d}" for n in range(256)))
     check = _appraise({"measurement": "x" * 1000}, {"measurement": rule})["measurement"]

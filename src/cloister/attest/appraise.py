@@ -345,7 +345,8 @@ def _show(value: ClaimValue | None) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)[:MAX_VALUE_CHARS]
+    text = str(value)[:MAX_VALUE_CHARS]
+    return text if text.isprintable() else ascii(text)[:MAX_VALUE_CHARS]  # a claim may come from a certificate (T84)
 
 
 def _wanted(rule: Rule | None) -> str:

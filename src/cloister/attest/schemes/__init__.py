@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.attest.schemes.tpm import TpmScheme
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,8 +24,4 @@ def production_schemes(tpm_authorities: Sequence[bytes]) -> tuple[Scheme, ...]:
     ``tpm_authorities`` are the certificates (PEM or DER) of the enrolment authorities whose TPM keys are
     trusted. There is no default root: without one, TPM evidence is refused as ``unsupported_tee``.
     """
-    if not tpm_authorities:
-        return ()
-    from cloister.attest.schemes.tpm import TpmScheme  # noqa: PLC0415 - until the module stands
-
-    return (TpmScheme(tpm_authorities),)
+    return (TpmScheme(tpm_authorities),) if tpm_authorities else ()
