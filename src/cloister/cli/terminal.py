@@ -144,7 +144,14 @@ class Terminal:
     @staticmethod
     def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
         """Return a plain table of literal text."""
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table = Table(
+            title=title,
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+            show_header=any(columns),
+        )
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:

@@ -1,0 +1,159 @@
+"""Which TEE an enclave command uses: options, attester, reference values.
+
+The one place on the borrower's side where a simulated TEE can be let in, by a flag that names its root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloister.attest.appraise import NotChecked, OneOf, Policy, Rule, TeePolicy
+from cloister.attest.tpm.policy import SOFTWARE_PCR
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloister.attest.software import SoftwareManifest
+    from cloister.enclave.attesters import Attester
+
+__all__ = ["Tee", "attester_for", "policy_for", "tee_options"]
+
+_BOOT_PCRS = tuple(range(8))  # firmware and its configuration (PFP 1.06 section 3.3)
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tee:
+    """The TEE that was chosen, with what it needs."""
+
+    kind: str
+    root: Path | None
+    chip: str
+    tpm: str
+    certificates: Path | None
+    devices: tuple[str, ...]
+
+    @property
+    def is_simulated(self) -> bool:
+        """Tell whether this protects nothing."""
+        return self.kind == "simulated"
+
+    def warning(self) -> str:
+        """Return what must be said loudly."""
+        from cloister.testing.simulated import WARNING  # noqa: PLC0415 - in no production process
+
+        return WARNING
+
+
+def tee_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose a TEE; the command gets ``tee``."""
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        tee = Tee(
+            kind=kwargs.pop("tee_kind"),
+            root=kwargs.pop("insecure_simulated_root"),
+            chip=kwargs.pop("simulated_chip"),
+            tpm=kwargs.pop("tpm"),
+            certificates=kwargs.pop("ak_certificate"),
+            devices=kwargs.pop("devices"),
+        )
+        if tee.is_simulated and tee.root is None:
+            msg = "--tee simulated: protects nothing, so it wants --insecure-simulated-root too"
+            raise UsageError(msg, hint="'cloister trust simulated-root FILE' makes one")
+        return command(*args, tee=tee, **kwargs)
+
+    wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
+    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click keeps options here
+    options = (
+        click.option("--device", "devices", multiple=True, help="Enrolled device the policy admits; repeat for more."),
+        click.option("--ak-certificate", type=_file, help="Certificate chain that 'enclave enrol' wrote (PEM)."),
+        click.option(
+            "--tpm", default="/dev/tpmrm0", show_default=True, help="device:PATH, unix:PATH or a device's path."
+        ),
+        click.option("--simulated-chip", default="chip-1", show_default=True, help="Name of the simulated chip."),
+        click.option("--insecure-simulated-root", type=_file, help="Root of a simulated TEE. Protects nothing."),
+        click.option("--tee", "tee_kind", type=click.Choice(["tpm", "simulated"]), default="tpm", show_default=True),
+    )
+    decorated: Callable[..., Any] = wrapped
+    for option in options:
+        decorated = option(decorated)
+    return decorated
+
+
+def attester_for(tee: Tee, software: SoftwareManifest) -> Attester:
+    """Return the attester of the chosen TEE; a TPM is measured into first."""
+    if tee.is_simulated:
+        from cloister.testing.simulated import SimulatedAttester  # noqa: PLC0415 - in no production process
+        from cloister.testing.simulated_root import SimulatedRoot  # noqa: PLC0415 - the same
+
+        return SimulatedAttester(SimulatedRoot.load(_root(tee)), software, hashlib.sha256(tee.chip.encode()).digest())
+    from cryptography import x509  # noqa: PLC0415 - needed with a TPM only
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415 - the same
+
+    from cloister.enclave.attesters.tpm import TpmAttester, measure_software, read_event_log  # noqa: PLC0415 - the same
+    from cloister.enclave.tpm.transport import open_transport  # noqa: PLC0415 - the same
+
+    if tee.certificates is None:
+        msg = "--tee tpm: want --ak-certificate"
+        raise UsageError(msg, hint="'cloister enclave enrol' gets one")
+    try:
+        chain = x509.load_pem_x509_certificates(tee.certificates.read_bytes())
+    except (OSError, ValueError) as exc:
+        msg = f"{tee.certificates}: no certificates in pem"
+        raise UsageError(msg) from exc
+    transport = open_transport(tee.tpm)
+    measure_software(transport, software.digest)
+    return TpmAttester(
+        transport,
+        [certificate.public_bytes(Encoding.DER) for certificate in chain],
+        software=software.digest,
+        event_log=b"" if tee.tpm.startswith("unix:") else read_event_log(),
+    )
+
+
+def _root(tee: Tee) -> Path:
+    if tee.root is None:
+        msg = "--tee simulated: want --insecure-simulated-root"
+        raise UsageError(msg)
+    return tee.root
+
+
+def policy_for(tee: Tee, software: SoftwareManifest, *, version: int) -> Policy:
+    """Return a policy that admits exactly this software, and for a TPM this machine's boot as it is now."""
+    if tee.is_simulated:
+        from cloister.testing.simulated import simulated_policy  # noqa: PLC0415 - in no production process
+
+        return simulated_policy(software, version)
+    from cloister.attest.rats import TeeKind  # noqa: PLC0415 - needed with a TPM only
+    from cloister.enclave.tpm.commands import Tpm  # noqa: PLC0415 - the same
+    from cloister.enclave.tpm.transport import open_transport  # noqa: PLC0415 - the same
+
+    transport = open_transport(tee.tpm)
+    try:
+        values = Tpm(transport).pcr_read(_BOOT_PCRS)
+    finally:
+        transport.close()
+    rules: dict[str, Rule] = {f"pcr.{index}": OneOf((values[index].hex(),)) for index in _BOOT_PCRS}
+    rules["software"] = OneOf((software.digest.hex(),))
+    rules["device"] = OneOf(tee.devices) if tee.devices else NotChecked("any device the authority enrolled")
+    unruled = NotChecked("informational; the boot chain and the software are compared")
+    for name in ("ak", "firmware_version", "reset_count", "restart_count"):
+        rules[name] = unruled
+    rules[f"pcr.{SOFTWARE_PCR}"] = NotChecked("explained by the claim software")
+    return Policy(version=version, tees={TeeKind("tpm"): TeePolicy(rules)})
+
+
+def enrol_tpm(loan_file: Path, tpm: str, ek_certificate: Path | None) -> tuple[bytes, str]:
+    """Enrol this machine's TPM; return the certificate chain (PEM) and the device's id."""
+    from cloister.enclave.enrol import enrol  # noqa: PLC0415 - brings the TPM client along
+    from cloister.enclave.loanfile import read_loan_file  # noqa: PLC0415 - the same
+    from cloister.enclave.tpm.transport import open_transport  # noqa: PLC0415 - the same
+
+    with open_transport(tpm) as transport:
+        return enrol(transport, read_loan_file(loan_file), ek_certificate)
