@@ -1,0 +1,302 @@
+"""The consumer's SDK: verify once, then ask. Sync and async over the same plans.
+
+    trust = Trust.load("trust.json")
+    with Client.verify("https://enclave.example:8443", trust, token_file="clinic.token") as client:
+        answer = client.infer("digits", image="seven.png")
+
+There is no way to make a client that has not verified its enclave.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from cloister.channel.ohttp import DEFAULT_MAX_MESSAGE_BYTES
+from cloister.client.inference import Question, describe, infer
+from cloister.client.plan import drive, drive_async
+from cloister.client.receipts import ReceiptChain
+from cloister.client.session import Session
+from cloister.client.transport import AsyncEnclaveTransport, EnclaveTransport
+from cloister.client.trust_file import parse_origin
+from cloister.client.wire import DEFAULT_TIMEOUT, AsyncWire, Wire
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import timedelta
+    from pathlib import Path
+    from types import TracebackType
+
+    import httpx2
+
+    from cloister.attest.verifier import Scheme
+    from cloister.client.inference import Inference
+    from cloister.client.model_info import ModelInfo
+    from cloister.client.plan import Plan
+    from cloister.client.trust import VerifiedEnclave
+    from cloister.client.trust_file import Trust
+
+__all__ = ["AsyncClient", "Client", "read_token"]
+
+MAX_TOKEN_BYTES = 4096
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def read_token(path: Path | str) -> str:
+    """Return the token in a file that only its owner can read. Raises ``UsageError``."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as exc:
+        msg = f"{path}: {exc.strerror}"
+        raise UsageError(msg) from exc
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            msg = f"{path}: no plain file"
+            raise UsageError(msg)
+        if status.st_mode & 0o077:
+            msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600: it holds a token"
+            raise UsageError(msg, hint=f"chmod 600 {path}")
+        data = file.read(MAX_TOKEN_BYTES + 1)
+    return _token(data, name=str(path))
+
+
+def _token(data: bytes, *, name: str) -> str:
+    text = data.strip(b" \t\r\n")
+    if not 0 < len(text) <= MAX_TOKEN_BYTES or not re.fullmatch(rb"[\x21-\x7e]+", text):
+        msg = f"{name}: no token, want one line of printable ascii"
+        raise UsageError(msg)
+    return text.decode("ascii")
+
+
+class _Asker:
+    """What both clients share: a session, the consumer's token, what is known of models, the receipts."""
+
+    def __init__(self, session: Session, token: str | None) -> None:
+        self._session = session
+        self._token = token
+        self._models: dict[tuple[str, str], ModelInfo] = {}
+        self._chain = ReceiptChain()
+
+    @property
+    def url(self) -> str:
+        """The enclave's address."""
+        return self._session.url
+
+    @property
+    def enclave(self) -> VerifiedEnclave:
+        """The enclave as it was verified last."""
+        enclave = self._session.enclave
+        if enclave is None:
+            msg = "client: the enclave could not be verified anew"
+            raise UsageError(msg, hint="make a new client with Client.verify")
+        return enclave
+
+    def _describe(self, model: str, token: str | None) -> Plan[ModelInfo]:
+        return (yield from describe(self._session, model, token or self._token))
+
+    def _known(self, model: str, token: str | None) -> Plan[ModelInfo]:
+        """Return what is known of a model, asked once for each instance."""
+        enclave = yield from self._session.current()
+        place = (enclave.instance, model)
+        if place not in self._models:
+            self._models[place] = yield from self._describe(model, token)
+        return self._models[place]
+
+    def _infer(self, question: Question) -> Plan[Inference]:
+        info = yield from self._known(question.model, question.token)
+        return (yield from infer(self._session, question, info, self._chain))
+
+    def _question(self, model: str, inputs: object, image: object, token: str | None, **rest: Any) -> Question:
+        return Question(model=model, inputs=inputs, image=image, token=token or self._token, **rest)
+
+
+def _session(
+    url: str,
+    trust: Trust,
+    *,
+    schemes: Iterable[Scheme],
+    clock: Callable[[], datetime],
+    rng: Callable[[int], bytes],
+    max_response_bytes: int,
+) -> Session:
+    return Session(
+        parse_origin(url), trust, schemes=schemes, clock=clock, rng=rng, max_response_bytes=max_response_bytes
+    )
+
+
+def _one_token(token: str | None, token_file: Path | str | None) -> str | None:
+    if token is not None and token_file is not None:
+        msg = "client: want token or token_file, not both"
+        raise UsageError(msg)
+    if token_file is not None:
+        return read_token(token_file)
+    return None if token is None else _token(token.encode("utf-8"), name="token")
+
+
+class Client(_Asker):
+    """A consumer of one verified enclave. Safe to use from several threads; ``close`` it, or use ``with``."""
+
+    def __init__(self, session: Session, wire: Wire, token: str | None) -> None:
+        """Take over a verified session; use ``Client.verify``."""
+        super().__init__(session, token)
+        self._wire = wire
+
+    @classmethod
+    def verify(
+        cls,
+        url: str,
+        trust: Trust,
+        *,
+        token: str | None = None,
+        token_file: Path | str | None = None,
+        schemes: Iterable[Scheme] = (),
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        max_response_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        transport: httpx2.BaseTransport | None = None,
+        clock: Callable[[], datetime] = _now,
+        rng: Callable[[int], bytes] = os.urandom,
+    ) -> Self:
+        """Return a client of the enclave at ``url`` once that satisfies ``trust``.
+
+        ``schemes`` are evidence schemes besides the production ones: the simulated TEE, by whoever insists.
+        ``transport``, ``clock`` and ``rng`` are seams for tests. Raises ``Malformed``, ``Rejected`` with
+        every mismatch, ``Unavailable``, ``UsageError``.
+        """
+        session = _session(url, trust, schemes=schemes, clock=clock, rng=rng, max_response_bytes=max_response_bytes)
+        secret = _one_token(token, token_file)
+        wire = Wire(session.url, trust, timeout=timeout, transport=transport)
+        try:
+            drive(session.verify(), wire.take)
+        except BaseException:
+            wire.close()
+            raise
+        return cls(session, wire, secret)
+
+    def reverify(self) -> VerifiedEnclave:
+        """Verify again now, with a fresh nonce. Raises as ``verify``; then the client asks nothing more."""
+        return drive(self._session.verify(), self._wire.take)
+
+    def model(self, name: str, *, token: str | None = None) -> ModelInfo:
+        """Return inputs, outputs, card and remaining units of a model; costs nothing."""
+        return drive(self._describe(name, token), self._wire.take)
+
+    def infer(
+        self,
+        model: str,
+        inputs: object = None,
+        *,
+        image: object = None,
+        token: str | None = None,
+        wait: timedelta | None = None,
+        idempotency_key: str | None = None,
+        on_wait: Callable[[Any, timedelta], None] | None = None,
+    ) -> Inference:
+        """Return the enclave's answer, whole and with a proven receipt.
+
+        ``inputs``: arrays by input name (NumPy, torch, lists), or one array; ``image``: a path or Pillow
+        image, made into the input as the model's card says. ``wait`` asks again while the allowance is
+        exhausted, so long at most; ``on_wait(refusal, time left)`` is told. Raises ``UsageError``,
+        ``Rejected`` (``allowance_exhausted``, ``blocked``, ...), ``TruncatedResponse``, ``Unavailable``.
+        """
+        question = self._question(model, inputs, image, token, wait=wait, key=idempotency_key, on_wait=on_wait)
+        return drive(self._infer(question), self._wire.take)
+
+    def transport(self) -> EnclaveTransport:
+        """Return a transport for ``httpx2.Client(transport=..., base_url=client.url)``; lives as this client."""
+        return EnclaveTransport(self._session, self._wire)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._wire.close()
+
+    def __enter__(self) -> Self:
+        """Use in a ``with`` block."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        """Close."""
+        self.close()
+
+
+class AsyncClient(_Asker):
+    """``Client`` for asyncio; made by ``await AsyncClient.verify(...)``."""
+
+    def __init__(self, session: Session, wire: AsyncWire, token: str | None) -> None:
+        """Take over a verified session; use ``AsyncClient.verify``."""
+        super().__init__(session, token)
+        self._wire = wire
+
+    @classmethod
+    async def verify(
+        cls,
+        url: str,
+        trust: Trust,
+        *,
+        token: str | None = None,
+        token_file: Path | str | None = None,
+        schemes: Iterable[Scheme] = (),
+        timeout: timedelta = DEFAULT_TIMEOUT,  # noqa: ASYNC109 - between bytes, not for the whole call
+        max_response_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        clock: Callable[[], datetime] = _now,
+        rng: Callable[[int], bytes] = os.urandom,
+    ) -> Self:
+        """Return a client as ``Client.verify`` does."""
+        session = _session(url, trust, schemes=schemes, clock=clock, rng=rng, max_response_bytes=max_response_bytes)
+        secret = _one_token(token, token_file)
+        wire = AsyncWire(session.url, trust, timeout=timeout, transport=transport)
+        try:
+            await drive_async(session.verify(), wire.take)
+        except BaseException:
+            await wire.close()
+            raise
+        return cls(session, wire, secret)
+
+    async def reverify(self) -> VerifiedEnclave:
+        """Verify again now, as ``Client.reverify``."""
+        return await drive_async(self._session.verify(), self._wire.take)
+
+    async def model(self, name: str, *, token: str | None = None) -> ModelInfo:
+        """Return what the enclave says of a model, as ``Client.model``."""
+        return await drive_async(self._describe(name, token), self._wire.take)
+
+    async def infer(
+        self,
+        model: str,
+        inputs: object = None,
+        *,
+        image: object = None,
+        token: str | None = None,
+        wait: timedelta | None = None,
+        idempotency_key: str | None = None,
+        on_wait: Callable[[Any, timedelta], None] | None = None,
+    ) -> Inference:
+        """Return the enclave's answer, as ``Client.infer``."""
+        question = self._question(model, inputs, image, token, wait=wait, key=idempotency_key, on_wait=on_wait)
+        return await drive_async(self._infer(question), self._wire.take)
+
+    def transport(self) -> AsyncEnclaveTransport:
+        """Return a transport for ``httpx2.AsyncClient``; lives as this client."""
+        return AsyncEnclaveTransport(self._session, self._wire)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._wire.close()
+
+    async def __aenter__(self) -> Self:
+        """Use in an ``async with`` block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()

@@ -1,0 +1,128 @@
+"""Image files as tensors, the way the model's card says (docs/reference/model-card.md).
+
+The card's ``preprocess`` is written by whoever sealed the model and comes out of the attested enclave. It is
+parsed strictly and can only choose among the few operations here.
+
+Not done here: preprocessing that a card cannot say; pass an array instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cloister.errors import UsageError
+from cloister.wire import Fields, Json
+
+if TYPE_CHECKING:
+    from cloister.client.datatypes import Array
+
+__all__ = ["ImageSpec", "image_to_array", "is_image", "open_image"]
+
+MAX_IMAGE_BYTES = 64 << 20  # bytes of an image file
+MAX_IMAGE_PIXELS = 100_000_000  # pixels of an image before resizing
+MAX_SIDE = 8192  # pixels of a model's input
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_LAYOUTS = ("flat", "nchw", "nhwc")
+_CHANNELS = {"L": 1, "RGB": 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """How one input is made from an image: colours, ``(width, height)``, range of values, order of axes."""
+
+    mode: str
+    size: tuple[int, int]
+    low: float
+    high: float
+    layout: str
+    invert: bool
+
+    @classmethod
+    def from_json(cls, value: Json) -> ImageSpec:
+        """Parse one entry of a card's ``preprocess``. Raises ``Malformed``."""
+        fields = Fields(value, what="model card: preprocess")
+        fields.literal("kind", "image")
+        mode = fields.text("mode", cap=8)
+        layout = fields.text("layout", cap=8)
+        size = [_side(item) for item in fields.items("size", cap=2)]
+        span = [_bound(item) for item in fields.items("range", cap=2)]
+        if mode not in _CHANNELS:
+            fields.fail("mode", "want L or RGB")
+        if layout not in _LAYOUTS:
+            fields.fail("layout", "want flat, nchw or nhwc")
+        if len(size) != 2 or len(span) != 2:  # noqa: PLR2004 - pairs
+            fields.fail("size", "want size and range as pairs")
+        invert = fields.boolean("invert") if "invert" in fields else False
+        fields.end()
+        return cls(mode=mode, size=(size[0], size[1]), low=span[0], high=span[1], layout=layout, invert=invert)
+
+
+def _side(item: Json) -> int:
+    return Fields({"size": item}, what="model card: preprocess").integer("size", floor=1, cap=MAX_SIDE)
+
+
+def _bound(item: Json) -> float:
+    return Fields({"range": item}, what="model card: preprocess").number("range", floor=-1e6, cap=1e6)
+
+
+def is_image(value: object) -> bool:
+    """Tell whether ``value`` is a path or an image of Pillow."""
+    return isinstance(value, str | Path | Image.Image)
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """Return the decoded image in a file. Raises ``UsageError`` for what is no image, or too large."""
+    try:
+        size = Path(path).stat().st_size
+        if size > MAX_IMAGE_BYTES:
+            msg = f"{path}: {size} bytes, want at most {MAX_IMAGE_BYTES}"
+            raise UsageError(msg)
+        if not Path(path).is_file():
+            msg = f"{path}: no plain file"
+            raise UsageError(msg)
+        with Image.open(path, formats=_FORMATS) as image:
+            _demand_pixels(image, str(path))
+            return ImageOps.exif_transpose(image)
+    except OSError as exc:
+        detail = "no image this client reads" if isinstance(exc, UnidentifiedImageError) else exc.strerror
+        msg = f"{path}: {detail or 'a broken image'}"
+        raise UsageError(msg, hint="give a png, jpeg, webp, bmp, gif, tiff or ppm file") from exc
+    except (ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        msg = f"{path}: a broken image"
+        raise UsageError(msg) from exc
+
+
+def _demand_pixels(image: Image.Image, name: str) -> None:
+    """Refuse a picture that is small as a file and huge in memory, before it is decoded."""
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        msg = f"{name}: {image.width}x{image.height} pixels, want at most {MAX_IMAGE_PIXELS} in all"
+        raise UsageError(msg)
+
+
+def image_to_array(value: object, spec: ImageSpec) -> Array:
+    """Return a float32 batch of one: ``(1, h*w*c)``, ``(1, c, h, w)`` or ``(1, h, w, c)`` by ``spec.layout``.
+
+    Pixels 0..255 become ``low``..``high``; ``invert`` swaps dark and bright first. Transparency is laid on
+    white. Shrinking averages areas, growing interpolates. Raises ``UsageError``.
+    """
+    image = value if isinstance(value, Image.Image) else open_image(value)  # type: ignore[arg-type]  # see is_image
+    _demand_pixels(image, "image")
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    image = image.convert(spec.mode)
+    shrinks = image.width >= spec.size[0] and image.height >= spec.size[1]
+    image = image.resize(spec.size, Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC)
+    if spec.invert:
+        image = ImageOps.invert(image)
+    pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
+    scaled = np.float32(spec.low) + pixels * np.float32(spec.high - spec.low)
+    cube = scaled.reshape(spec.size[1], spec.size[0], _CHANNELS[spec.mode])
+    if spec.layout == "flat":
+        return cube.reshape(1, -1)
+    return cube[np.newaxis] if spec.layout == "nhwc" else np.ascontiguousarray(cube.transpose(2, 0, 1)[np.newaxis])

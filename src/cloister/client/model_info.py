@@ -1,0 +1,103 @@
+"""What the enclave says of a model: its inputs and outputs, and the card of whoever sealed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloister.client.images import ImageSpec
+from cloister.wire import Fields, Json, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ModelInfo", "TensorInfo", "parse_metadata"]
+
+MAX_METADATA_BYTES = 1 << 20
+MAX_TENSORS = 256
+_MAX_NAME = 512
+_MAX_LABELS = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorInfo:
+    """One input or output. Open dimensions are -1."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """One model: ``images`` says how inputs are made from pictures, ``labels`` names classes of outputs."""
+
+    name: str
+    digest: str
+    platform: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    task: str
+    description: str
+    images: Mapping[str, ImageSpec]
+    labels: Mapping[str, tuple[str, ...]]
+    remaining: int | None
+
+
+def parse_metadata(data: bytes) -> ModelInfo:
+    """Parse the answer of ``GET /v2/models/M``. Unknown members are left alone. Raises ``Malformed``."""
+    fields = Fields(parse_json(data, what="model metadata", cap=MAX_METADATA_BYTES), what="model metadata")
+    versions = fields.texts("versions", cap=64, item_cap=64)
+    parameters = fields.fields("parameters") if "parameters" in fields else Fields({}, what="model metadata")
+    card = parameters.fields("card") if "card" in parameters else Fields({}, what="model card")
+    return ModelInfo(
+        name=fields.text("name", cap=64, floor=1),
+        digest=versions[0] if versions else "",
+        platform=fields.text("platform", cap=64),
+        inputs=_tensors(fields, "inputs"),
+        outputs=_tensors(fields, "outputs"),
+        task=card.text("task", cap=200) if "task" in card else "",
+        description=card.text("description", cap=4000) if "description" in card else "",
+        images=_images(card),
+        labels=_labels(card),
+        remaining=parameters.integer("remaining") if "remaining" in parameters else None,
+    )
+
+
+def _tensors(fields: Fields, name: str) -> tuple[TensorInfo, ...]:
+    found = []
+    for item in fields.items(name, cap=MAX_TENSORS):
+        entry = Fields(item, what=f"model metadata: {name}")
+        dims = [_dim(dim) for dim in entry.items("shape", cap=16)]
+        found.append(
+            TensorInfo(
+                name=entry.text("name", cap=_MAX_NAME, floor=1),
+                datatype=entry.text("datatype", cap=32),
+                shape=tuple(dims),
+            )
+        )
+    return tuple(found)
+
+
+def _dim(item: Json) -> int:
+    return Fields({"shape": item}, what="model metadata").integer("shape", floor=-1, cap=(1 << 31) - 1)
+
+
+def _images(card: Fields) -> Mapping[str, ImageSpec]:
+    """Return the pictures' part of ``preprocess``; kinds this client does not know are left to the caller."""
+    if "preprocess" not in card:
+        return {}
+    members = card.members("preprocess", cap=MAX_TENSORS)
+    return {
+        name: ImageSpec.from_json(value)
+        for name, value in members.items()
+        if isinstance(value, dict) and value.get("kind") == "image"
+    }
+
+
+def _labels(card: Fields) -> Mapping[str, tuple[str, ...]]:
+    if "labels" not in card:
+        return {}
+    members = card.members("labels", cap=MAX_TENSORS)
+    inner = Fields(members, what="model card: labels")
+    return {name: inner.texts(name, cap=_MAX_LABELS, item_cap=200) for name in members}

@@ -1,0 +1,140 @@
+"""Procedures without I/O: a plan yields steps, a wire takes them, so that sync and async share every decision.
+
+A ``Plan`` is a generator. It yields a step (ask that URL, read on, wait) and gets the step's answer or
+error back; what it returns is the result. ``drive`` and ``drive_async`` run it over a wire.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from datetime import timedelta
+
+__all__ = [
+    "Close",
+    "Fetch",
+    "Fetched",
+    "Head",
+    "Open",
+    "Party",
+    "Pause",
+    "Plan",
+    "Read",
+    "Step",
+    "drive",
+    "drive_async",
+]
+
+T = TypeVar("T")
+
+
+class Party(StrEnum):
+    """Whose server a step talks to: the names under which a wire keeps its connections."""
+
+    ENCLAVE = "enclave"
+    CUSTODIAN = "custodian"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """GET a whole document of at most ``cap`` bytes. Answered by ``Fetched``."""
+
+    party: Party
+    url: str
+    cap: int
+    accept: str = "*/*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A whole answer. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """POST ``body`` to the enclave and hand the open answer back. Answered by ``Head``."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Head(Protocol):
+    """An answer whose body is still to be read. Header names are lower case."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read on. Answered by bytes, or None when the body is over."""
+
+    head: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Let an open answer go. Answered by None."""
+
+    head: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait so long. Answered by None."""
+
+    duration: timedelta
+
+
+Step: TypeAlias = Fetch | Open | Read | Close | Pause
+
+if TYPE_CHECKING:
+    Plan: TypeAlias = Generator[Step, Any, T]
+else:
+    Plan = "Plan"
+
+
+def drive(plan: Plan[T], take: Callable[[Step], Any]) -> T:
+    """Run ``plan``; ``take`` performs one step. Errors of a step are raised inside the plan first."""
+    try:
+        step = next(plan)
+        while True:
+            try:
+                answer = take(step)
+            except BaseException as exc:  # noqa: BLE001 - also an interrupt: the plan closes what it opened
+                step = plan.throw(exc)
+            else:
+                step = plan.send(answer)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # a generator's return value is typed by Plan
+
+
+async def drive_async(plan: Plan[T], take: Callable[[Step], Awaitable[Any]]) -> T:
+    """Run ``plan`` as ``drive`` does, awaiting each step."""
+    try:
+        step = next(plan)
+        while True:
+            try:
+                answer = await take(step)
+            except BaseException as exc:  # noqa: BLE001 - also a cancellation: the plan closes what it opened
+                step = plan.throw(exc)
+            else:
+                step = plan.send(answer)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # a generator's return value is typed by Plan

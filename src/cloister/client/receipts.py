@@ -1,0 +1,174 @@
+"""Receipts as a consumer keeps them: verified against the attested key, the bytes they commit to, and each other.
+
+A receipt proves that this instance of the enclave answered these bytes with those, for so many units. Kept
+receipts are what shows a fork of the enclave's memory (invariant I8): one index, two receipts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloister.crypto.sign import VerifyKey
+from cloister.errors import Malformed, Rejected, Unavailable, UsageError
+from cloister.lending.receipt import SALT_BYTES, fork_evidence, next_head, verify_commitment, verify_receipt
+from cloister.wire import Fields, dump_b64u, dump_json, parse_b64u
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cloister.channel.fields import FieldLines
+    from cloister.client.trust import VerifiedEnclave
+    from cloister.lending.messages import Receipt
+
+__all__ = ["ReceiptChain", "VerifiedReceipt", "receipt_of", "verify_answer"]
+
+MAX_RECEIPT_BYTES = 64 * 1024
+KEPT_RECEIPTS = 1024  # receipts one chain remembers
+
+_RECEIPT = "cloister-receipt"
+_REQUEST_SALT = "cloister-request-salt"
+_RESPONSE_SALT = "cloister-response-salt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedReceipt:
+    """A receipt whose signature and commitments were proven. Made by ``verify_answer`` and ``load`` only.
+
+    Keep it with the request and response bytes: with the salts they prove to anybody what was asked and
+    answered. ``statement`` is what the enclave signed.
+    """
+
+    receipt: Receipt
+    statement: bytes
+    key: VerifyKey
+    request_salt: bytes
+    response_salt: bytes
+
+    def dump(self) -> bytes:
+        """Return the receipt file: statement, key and salts as canonical JSON (docs/spec/receipt-file.md)."""
+        return dump_json(
+            {
+                "key": self.key.dump(),
+                "request_salt": dump_b64u(self.request_salt),
+                "response_salt": dump_b64u(self.response_salt),
+                "statement": dump_b64u(self.statement),
+                "v": 1,
+            }
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write the receipt to a new file of mode 0600. Raises ``UsageError`` when it exists."""
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError as exc:
+            msg = f"{path}: exists already"
+            raise UsageError(msg, hint="choose another name: receipts are kept, not replaced") from exc
+        except OSError as exc:
+            msg = f"{path}: {exc.strerror}"
+            raise Unavailable(msg) from exc
+        with os.fdopen(handle, "wb") as file:
+            file.write(self.dump() + b"\n")
+
+    @classmethod
+    def parse(cls, data: bytes) -> VerifiedReceipt:
+        """Return a kept receipt; proves its signature by the key inside, which was attested when it was made.
+
+        Raises ``Malformed`` and ``Rejected``.
+        """
+        fields = Fields.parse(data, what="receipt file", cap=MAX_RECEIPT_BYTES)
+        fields.literal("v", 1)
+        key = VerifyKey.take(fields, "key")
+        statement = fields.b64u("statement", cap=MAX_RECEIPT_BYTES)
+        receipt = cls(
+            receipt=verify_receipt(statement, key),
+            statement=statement,
+            key=key,
+            request_salt=fields.b64u("request_salt", size=SALT_BYTES),
+            response_salt=fields.b64u("response_salt", size=SALT_BYTES),
+        )
+        fields.end()
+        return receipt
+
+    def demand_content(self, *, request: bytes, response: bytes) -> None:
+        """Prove that this receipt is about exactly these bytes. Raises ``Rejected`` (``commitment_mismatch``)."""
+        verify_commitment(self.receipt.request, self.request_salt, request, what="request")
+        verify_commitment(self.receipt.response, self.response_salt, response, what="response")
+
+
+def receipt_of(trailers: FieldLines) -> tuple[bytes, bytes, bytes]:
+    """Return statement, request salt and response salt out of the trailer fields. Raises as they are wrong."""
+    found: dict[str, bytes] = {}
+    for name, value in trailers:
+        if name in (_RECEIPT, _REQUEST_SALT, _RESPONSE_SALT):
+            if name in found:
+                msg = f"trailer {name}: twice"
+                raise Malformed(msg)
+            found[name] = parse_b64u(value, what=f"trailer {name}", cap=MAX_RECEIPT_BYTES)
+    if set(found) != {_RECEIPT, _REQUEST_SALT, _RESPONSE_SALT}:
+        raise Rejected.because("receipt_missing", "response", want="a receipt in the trailers")
+    return found[_RECEIPT], found[_REQUEST_SALT], found[_RESPONSE_SALT]
+
+
+def verify_answer(
+    enclave: VerifiedEnclave, model: str, *, request: bytes, response: bytes, trailers: FieldLines
+) -> VerifiedReceipt:
+    """Return the receipt of one answer once everything it says is proven.
+
+    The attested key signed it, for this instance, loan and sealed model, about exactly these bytes. Raises
+    ``Malformed`` and ``Rejected`` (``receipt_missing``, ``signature_invalid``, ``commitment_mismatch``, ...).
+    """
+    statement, request_salt, response_salt = receipt_of(trailers)
+    receipt = verify_receipt(statement, enclave.receipt_key)
+    digest = enclave.model(model).digest
+    if receipt.model != digest:
+        raise Rejected.because("model_mismatch", "receipt", got=receipt.model, want=digest)
+    if receipt.loan != enclave.keyset.loan:
+        raise Rejected.because("loan_mismatch", "receipt", got=receipt.loan, want=enclave.keyset.loan)
+    verified = VerifiedReceipt(
+        receipt=receipt,
+        statement=statement,
+        key=enclave.receipt_key,
+        request_salt=request_salt,
+        response_salt=response_salt,
+    )
+    verified.demand_content(request=request, response=response)
+    return verified
+
+
+class ReceiptChain:
+    """The receipts of one consumer, held against each other. Bounded: the oldest are forgotten."""
+
+    def __init__(self, *, kept: int = KEPT_RECEIPTS) -> None:
+        """Start with none."""
+        self._kept = kept
+        self._seen: OrderedDict[tuple[str, int], Receipt] = OrderedDict()
+
+    def add(self, receipt: Receipt) -> None:
+        """Take a verified receipt. Raises ``Rejected``: ``receipt_fork``, ``chain_broken``.
+
+        Receipts of other consumers lie between ours, so only neighbours can be compared; a receipt seen
+        before (an answer given again) is fine.
+        """
+        place = (receipt.instance, receipt.index)
+        known = self._seen.get(place)
+        if known is not None and fork_evidence(known, receipt) is not None:
+            want = "one receipt for each index"
+            raise Rejected.because("receipt_fork", f"receipt {receipt.index}", want=want, hint=_FORK_HINT)
+        self._demand_link(self._seen.get((receipt.instance, receipt.index - 1)), receipt)
+        self._demand_link(receipt, self._seen.get((receipt.instance, receipt.index + 1)))
+        self._seen[place] = receipt
+        if len(self._seen) > self._kept:
+            self._seen.popitem(last=False)
+
+    def _demand_link(self, first: Receipt | None, second: Receipt | None) -> None:
+        if first is None or second is None:
+            return
+        head = next_head(first.previous, request=first.request, response=first.response, index=first.index)
+        if head != second.previous:
+            raise Rejected.because("chain_broken", f"receipt {second.index}", hint=_FORK_HINT)
+
+
+_FORK_HINT = "keep both receipts and tell the custodian: the enclave's memory was copied"

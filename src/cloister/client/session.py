@@ -1,0 +1,166 @@
+"""A consumer's standing with one enclave, sans-io: verified once, verified again when its keys change.
+
+Every request goes to keys from attested evidence. When the gateway says that it has not these keys (RFC 9458
+section 5.3: nothing was processed) the enclave is verified anew, and the request is sealed anew, once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from cloister.channel.bhttp_reader import Data, End, ResponseHead
+from cloister.channel.keyset import CHUNKED_RESPONSE_TYPE, GATEWAY_PATH, OHTTP_KEY_PROBLEM
+from cloister.channel.ohttp import DEFAULT_MAX_MESSAGE_BYTES
+from cloister.client.exchange import OUTER_HEADERS, Answer, Exchange, TruncatedResponse
+from cloister.client.plan import Close, Head, Open, Read
+from cloister.client.trust import establish
+from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
+from cloister.wire import parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
+
+    from cloister.attest.verifier import Scheme
+    from cloister.channel.bhttp import BinaryRequest
+    from cloister.client.plan import Plan
+    from cloister.client.trust import Trust, VerifiedEnclave
+
+__all__ = ["Opened", "Session", "StreamCut"]
+
+MAX_PROBLEM_BYTES = 64 * 1024  # bytes of an outer error document
+_OK = range(200, 300)
+_BAD_REQUEST = 400
+_SERVER_FAULT = 500
+_TOO_MANY_REQUESTS = 429
+
+Opened: TypeAlias = tuple[Exchange, Head]
+"""An exchange whose outer answer is an encapsulated response, not read yet."""
+
+
+class StreamCut(CloisterError):
+    """The connection broke while a body was read; a wire raises it, callers see ``TruncatedResponse``."""
+
+
+class Session:
+    """Keeps the verified enclave. Plans of one session may run at the same time."""
+
+    def __init__(
+        self,
+        url: str,
+        trust: Trust,
+        *,
+        schemes: Iterable[Scheme],
+        clock: Callable[[], datetime],
+        rng: Callable[[int], bytes],
+        max_response_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        """Know where and whom; nothing is verified yet."""
+        self.url = url
+        self.trust = trust
+        self.clock = clock
+        self.rng = rng
+        self._schemes = tuple(schemes)
+        self._max_response_bytes = max_response_bytes
+        self._enclave: VerifiedEnclave | None = None
+
+    @property
+    def enclave(self) -> VerifiedEnclave | None:
+        """The enclave as it was verified last."""
+        return self._enclave
+
+    def verify(self) -> Plan[VerifiedEnclave]:
+        """Verify now, whatever was before. Raises as ``establish``; then nothing is verified."""
+        self._enclave = None
+        enclave = yield from establish(self.url, self.trust, schemes=self._schemes, clock=self.clock, rng=self.rng)
+        self._enclave = enclave
+        return enclave
+
+    def current(self) -> Plan[VerifiedEnclave]:
+        """Return the verified enclave; verify anew where there is none or its keyset has run out."""
+        enclave = self._enclave
+        if enclave is not None and self.clock() < enclave.keyset.exp:
+            return enclave
+        return (yield from self.verify())
+
+    def open(self, request: BinaryRequest) -> Plan[Opened]:
+        """Send ``request`` and return the exchange with its outer answer, still to be read.
+
+        Raises ``Malformed`` for an answer that is no encapsulated response, ``Rejected`` and
+        ``Unavailable`` for what the gateway says in the clear.
+        """
+        enclave = yield from self.current()
+        exchange, head = yield from self._send(enclave, request)
+        if head.status in _OK:
+            return exchange, head
+        problem = yield from _problem(head)
+        if head.status != _BAD_REQUEST or problem.get("type") != OHTTP_KEY_PROBLEM:
+            raise _outer_fault(head)
+        # RFC 9458 section 5.3: the key is not the gateway's (any more), and nothing was processed.
+        enclave = yield from self.verify()
+        exchange, head = yield from self._send(enclave, request)
+        if head.status in _OK:
+            return exchange, head
+        yield Close(head)
+        raise _outer_fault(head)
+
+    def ask(self, request: BinaryRequest) -> Plan[tuple[Answer, VerifiedEnclave]]:
+        """Return the whole response, and who gave it. Raises as ``open``; ``TruncatedResponse`` for a cut one."""
+        exchange, head = yield from self.open(request)
+        pieces: list[ResponseHead | Data] = []
+        try:
+            while (data := (yield Read(head))) is not None:
+                pieces += exchange.feed(data)
+        except StreamCut as exc:
+            raise TruncatedResponse from exc
+        finally:
+            yield Close(head)
+        last, end = exchange.end()
+        return _whole([*pieces, *last], end), exchange.enclave
+
+    def _send(self, enclave: VerifiedEnclave, request: BinaryRequest) -> Plan[Opened]:
+        exchange = Exchange(enclave, request, now=self.clock(), max_response_bytes=self._max_response_bytes)
+        headers = {**OUTER_HEADERS, "attested-instance": enclave.instance}
+        head: Head = yield Open(url=enclave.url + GATEWAY_PATH, headers=headers, body=exchange.body)
+        kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if head.status in _OK and kind != CHUNKED_RESPONSE_TYPE:
+            yield Close(head)
+            msg = f"enclave: status {head.status} with media type {kind[:80]!r}, want {CHUNKED_RESPONSE_TYPE}"
+            raise Malformed(msg)
+        return exchange, head
+
+
+def _problem(head: Head) -> Plan[Mapping[str, object]]:
+    """Return the outer problem document, empty where there is none."""
+    data = b""
+    try:
+        while len(data) <= MAX_PROBLEM_BYTES and (part := (yield Read(head))) is not None:
+            data += part
+    except StreamCut:
+        data = b""
+    finally:
+        yield Close(head)
+    try:
+        value = parse_json(data, what="problem", cap=MAX_PROBLEM_BYTES)
+    except Malformed:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _outer_fault(head: Head) -> CloisterError:
+    """Return what an answer in the clear means. Nothing in it is authentic, so its text is not repeated."""
+    if head.status >= _SERVER_FAULT or head.status == _TOO_MANY_REQUESTS:
+        after = head.headers.get("retry-after", "")
+        seconds = int(after) if after.isascii() and after.isdigit() and len(after) < 6 else None  # noqa: PLR2004 - a day
+        return Unavailable(f"enclave: status {head.status}", retry_after_s=seconds, hint="ask again later")
+    code = "too_large" if head.status == 413 else "not_accepted"  # noqa: PLR2004 - RFC 9110 section 15.5.14
+    return Rejected.because(code, "gateway", got=f"status {head.status}", hint="is this the address of the enclave?")
+
+
+def _whole(pieces: list[ResponseHead | Data], end: End) -> Answer:
+    head = next((piece for piece in pieces if isinstance(piece, ResponseHead)), None)
+    if head is None:
+        msg = "binary response: no head"
+        raise Malformed(msg)
+    body = b"".join(piece.data for piece in pieces if isinstance(piece, Data))
+    return Answer(status=head.status, headers=head.headers, body=body, trailers=end.trailers)

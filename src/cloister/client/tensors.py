@@ -1,0 +1,154 @@
+"""Bodies of the Open Inference Protocol as a consumer writes and reads them, always with binary tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cloister.client.datatypes import as_array, decode, element_type, encode
+from cloister.client.images import image_to_array, is_image
+from cloister.errors import Malformed, UsageError
+from cloister.wire import Fields, Json, dump_json, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloister.client.datatypes import Array
+    from cloister.client.model_info import ModelInfo, TensorInfo
+
+__all__ = ["HEADER_LENGTH", "InferBody", "dump_inputs", "name_inputs", "parse_outputs"]
+
+HEADER_LENGTH = "inference-header-content-length"
+MAX_HEAD_BYTES = 1 << 20  # bytes of JSON in front of the binary data
+MAX_OUTPUTS = 256
+MAX_DIM = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferBody:
+    """A request body, and how many bytes of it are JSON."""
+
+    data: bytes
+    head_bytes: int
+
+
+def name_inputs(info: ModelInfo, inputs: object, image: object) -> dict[str, object]:
+    """Return what was given as one value for each input of the model.
+
+    ``inputs`` is a mapping by name, or one value where the model has one input; ``image`` goes to the one
+    input that the card makes from pictures. Raises ``UsageError``.
+    """
+    if (inputs is None) == (image is None):
+        msg = "infer: want inputs or an image, and not both"
+        raise UsageError(msg)
+    names = [tensor.name for tensor in info.inputs]
+    if image is not None:
+        pictured = [name for name in names if name in info.images]
+        if len(pictured) != 1:
+            msg = f"model {info.name}: {len(pictured)} inputs are made from images, want one for image="
+            raise UsageError(msg, hint="pass inputs={NAME: ARRAY}; the inputs are " + ", ".join(names))
+        return {pictured[0]: image}
+    named = _as_mapping(inputs)
+    if named is not None:
+        return named
+    if len(names) != 1:
+        msg = f"model {info.name}: has {len(names)} inputs, want a mapping by name"
+        raise UsageError(msg, hint="the inputs are " + ", ".join(names))
+    return {names[0]: inputs}
+
+
+def _as_mapping(inputs: object) -> dict[str, object] | None:
+    """Return a mapping as a dict; archives of NumPy (.npz) are mappings too."""
+    if not hasattr(inputs, "keys") or not hasattr(inputs, "__getitem__"):
+        return None
+    return {str(name): inputs[name] for name in inputs.keys()}  # noqa: SIM118 - NpzFile iterates files, keys are its API
+
+
+def dump_inputs(info: ModelInfo, named: Mapping[str, object]) -> InferBody:
+    """Return the request body. Names, types and ranks that cannot fit are refused here, before anything is sent.
+
+    Raises ``UsageError``.
+    """
+    wanted = {tensor.name: tensor for tensor in info.inputs}
+    unknown = sorted(set(named) - set(wanted))
+    missing = sorted(set(wanted) - set(named))
+    if unknown or missing:
+        detail = [f"unknown {name[:80]}" for name in unknown] + [f"missing {name}" for name in missing]
+        msg = f"model {info.name}: inputs: {', '.join(detail)}"
+        raise UsageError(msg, hint="the inputs are " + ", ".join(wanted))
+    entries: list[Json] = []
+    parts: list[bytes] = []
+    for name, tensor in wanted.items():
+        array = _array_for(info, tensor, named[name])
+        data = encode(array, tensor.datatype, name=name)
+        parts.append(data)
+        entries.append(
+            {
+                "datatype": tensor.datatype,
+                "name": name,
+                "parameters": {"binary_data_size": len(data)},
+                "shape": [int(size) for size in array.shape],
+            }
+        )
+    head = dump_json({"inputs": entries, "parameters": {"binary_data_output": True}})
+    return InferBody(data=head + b"".join(parts), head_bytes=len(head))
+
+
+def _array_for(info: ModelInfo, tensor: TensorInfo, value: object) -> Array:
+    if is_image(value) and tensor.datatype != "BYTES":
+        if tensor.name not in info.images:
+            msg = f"input {tensor.name}: the model's card does not say how an image becomes this input"
+            raise UsageError(msg, hint="pass an array")
+        return image_to_array(value, info.images[tensor.name])
+    if isinstance(value, np.ndarray) and value.dtype.kind in "SU" and tensor.datatype == "BYTES":
+        return value.astype(object)
+    return as_array(value, name=tensor.name)
+
+
+def parse_outputs(data: bytes, *, head_bytes: int | None) -> dict[str, Array]:
+    """Return the outputs of a response body by name. Raises ``Malformed``."""
+    if head_bytes is not None and head_bytes > len(data):
+        msg = f"infer response: head of {head_bytes} bytes in {len(data)}"
+        raise Malformed(msg)
+    head = data if head_bytes is None else data[:head_bytes]
+    left = memoryview(data)[len(head) :]
+    cap = max(MAX_HEAD_BYTES, len(data)) if head_bytes is None else MAX_HEAD_BYTES
+    fields = Fields(parse_json(head, what="infer response", cap=cap), what="infer response")
+    outputs: dict[str, Array] = {}
+    for item in fields.items("outputs", cap=MAX_OUTPUTS):
+        entry = Fields(item, what="infer response: output")
+        name = entry.text("name", cap=512, floor=1)
+        if name in outputs:
+            entry.fail("name", "twice")
+        outputs[name], left = _output(entry, name, left)
+    if len(left):
+        msg = f"infer response: {len(left)} bytes after the last output"
+        raise Malformed(msg)
+    return outputs
+
+
+def _output(entry: Fields, name: str, left: memoryview) -> tuple[Array, memoryview]:
+    datatype = entry.text("datatype", cap=32)
+    shape = tuple(
+        Fields({"shape": item}, what="infer response: output").integer("shape", cap=MAX_DIM)
+        for item in entry.items("shape", cap=16)
+    )
+    parameters = entry.fields("parameters") if "parameters" in entry else Fields({}, what="infer response: output")
+    if "binary_data_size" not in parameters:
+        return _from_json(entry.take("data"), datatype, shape, name), left
+    size = parameters.integer("binary_data_size")
+    if size > len(left):
+        msg = f"output {name}: {len(left)} bytes left, want {size}"
+        raise Malformed(msg)
+    return decode(left[:size], datatype, shape, name=name), left[size:]
+
+
+def _from_json(data: Json, datatype: str, shape: tuple[int, ...], name: str) -> Array:
+    try:
+        kind = np.dtype(np.float32) if datatype == "BF16" else element_type(datatype)
+        return np.array(data, dtype=kind).reshape(shape)
+    except (TypeError, ValueError, OverflowError) as exc:
+        msg = f"output {name}: data does not fit {datatype} of shape {list(shape)}"
+        raise Malformed(msg) from exc

@@ -1,0 +1,255 @@
+"""The outer connections of a consumer, over httpx2: what takes the steps of a plan.
+
+No cookies, no redirects; proxies of the environment are used but never for this machine. The enclave's TLS
+certificate is checked as the trust says; what keeps bodies secret is the encryption inside.
+
+Not done here: deciding anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, NoReturn, assert_never
+
+import httpx2
+
+from cloister.attest.appraise import NotChecked
+from cloister.client.plan import Close, Fetch, Fetched, Open, Party, Pause, Read
+from cloister.client.session import StreamCut
+from cloister.client.trust_file import CustodianPin, is_loopback
+from cloister.errors import Malformed, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from cloister.client.plan import Step
+    from cloister.client.trust_file import Trust
+
+__all__ = ["DEFAULT_TIMEOUT", "AsyncWire", "Wire"]
+
+DEFAULT_TIMEOUT = timedelta(seconds=60)  # until the next byte must have arrived
+CONNECT_TIMEOUT = timedelta(seconds=10)
+
+
+@dataclass(slots=True)
+class _Head:
+    """An open answer and the iterator over its body."""
+
+    response: httpx2.Response
+    parts: Any
+
+    @property
+    def status(self) -> int:
+        return self.response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.response.headers
+
+
+def _options(url: str, tls: ssl.SSLContext | bool, timeout: timedelta) -> dict[str, Any]:  # noqa: FBT001 - httpx2's own type
+    """Return the settings of one client; a fresh cookie jar that takes no cookie."""
+    return {
+        "cookies": CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+        "follow_redirects": False,
+        "headers": {"user-agent": "cloister"},
+        "timeout": httpx2.Timeout(timeout.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds()),
+        "trust_env": not is_loopback(url),
+        "verify": tls,
+    }
+
+
+def _context(ca_pem: str | None, *, what: str) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cadata=ca_pem)
+    except ssl.SSLError as exc:
+        msg = f"{what}: no certificate in PEM"
+        raise Malformed(msg) from exc
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _enclave_options(url: str, trust: Trust, timeout: timedelta) -> dict[str, Any]:
+    if isinstance(trust.tls, NotChecked):
+        return _options(url, tls=False, timeout=timeout)
+    if url.startswith("http:") and not is_loopback(url):
+        msg = f"{url}: plain http, while the trust checks the enclave's tls certificate"
+        raise UsageError(msg, hint="use https, or say tls not_checked in the trust: bodies are encrypted either way")
+    return _options(url, _context(trust.tls.ca_pem, what="trust: tls"), timeout)
+
+
+def _custodian_options(trust: Trust, timeout: timedelta) -> dict[str, Any] | None:
+    pin = trust.custodian
+    if not isinstance(pin, CustodianPin):
+        return None
+    return _options(pin.url, _context(pin.ca_pem, what="trust: custodian"), timeout)
+
+
+def _unreachable(party: Party, exc: Exception) -> NoReturn:
+    """Say that there was no answer, without the text of the library, which may quote addresses."""
+    kind = type(exc).__name__
+    detail = " (certificate not accepted)" if "CERTIFICATE_VERIFY" in str(exc) else ""
+    hint = {
+        Party.ENCLAVE: "is the enclave running, and is its certificate what the trust's tls says?",
+        Party.CUSTODIAN: "the trust asks this custodian for the enclave's status; is it running?",
+    }[party]
+    msg = f"{party}: no answer ({kind}){detail}"
+    raise Unavailable(msg, hint=hint) from exc
+
+
+def _too_long(party: Party, cap: int) -> NoReturn:
+    msg = f"{party}: answer longer than {cap} bytes"
+    raise Malformed(msg)
+
+
+_FAULTS = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, ssl.SSLError, OSError)
+
+
+class Wire:
+    """Takes steps, blocking. ``transport`` replaces the network to both parties, for tests."""
+
+    def __init__(
+        self,
+        url: str,
+        trust: Trust,
+        *,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        """Prepare; nothing is opened yet."""
+        self._clients = {Party.ENCLAVE: httpx2.Client(transport=transport, **_enclave_options(url, trust, timeout))}
+        custodian = _custodian_options(trust, timeout)
+        if custodian is not None:
+            self._clients[Party.CUSTODIAN] = httpx2.Client(transport=transport, **custodian)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            client.close()
+
+    def take(self, step: Step) -> Any:
+        """Perform one step. Raises ``Unavailable``, ``Malformed`` (too long) and ``StreamCut``."""
+        match step:
+            case Fetch():
+                return self._fetch(step)
+            case Open():
+                return self._open(step)
+            case Read(head=_Head(parts=parts)):
+                return _next(parts)
+            case Close(head=_Head(response=response)):
+                return response.close()
+            case Pause(duration=duration):
+                return time.sleep(duration.total_seconds())
+            case Read() | Close():
+                msg = "wire: an answer of another wire"
+                raise UsageError(msg)
+            case _:
+                assert_never(step)
+
+    def _fetch(self, step: Fetch) -> Fetched:
+        headers = {"accept": step.accept, "accept-encoding": "identity"}
+        data = bytearray()
+        try:
+            with self._clients[step.party].stream("GET", step.url, headers=headers) as response:
+                for part in response.iter_raw():
+                    data += part
+                    if len(data) > step.cap:
+                        _too_long(step.party, step.cap)
+        except _FAULTS as exc:
+            _unreachable(step.party, exc)
+        return Fetched(status=response.status_code, headers=response.headers, body=bytes(data))
+
+    def _open(self, step: Open) -> _Head:
+        client = self._clients[Party.ENCLAVE]
+        try:
+            request = client.build_request("POST", step.url, headers=dict(step.headers), content=step.body)
+            response = client.send(request, stream=True)
+        except _FAULTS as exc:
+            _unreachable(Party.ENCLAVE, exc)
+        return _Head(response, response.iter_raw())
+
+
+def _next(parts: Iterator[bytes]) -> bytes | None:
+    try:
+        return next(parts, None)
+    except _FAULTS as exc:
+        msg = f"enclave: the connection broke ({type(exc).__name__})"
+        raise StreamCut(msg) from exc
+
+
+class AsyncWire:
+    """Takes steps, awaiting. ``transport`` replaces the network to both parties, for tests."""
+
+    def __init__(
+        self,
+        url: str,
+        trust: Trust,
+        *,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Prepare; nothing is opened yet."""
+        options = _enclave_options(url, trust, timeout)
+        self._clients = {Party.ENCLAVE: httpx2.AsyncClient(transport=transport, **options)}
+        custodian = _custodian_options(trust, timeout)
+        if custodian is not None:
+            self._clients[Party.CUSTODIAN] = httpx2.AsyncClient(transport=transport, **custodian)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            await client.aclose()
+
+    async def take(self, step: Step) -> Any:
+        """Perform one step. Raises ``Unavailable``, ``Malformed`` (too long) and ``StreamCut``."""
+        match step:
+            case Fetch():
+                return await self._fetch(step)
+            case Open():
+                return await self._open(step)
+            case Read(head=_Head(parts=parts)):
+                return await _anext(parts)
+            case Close(head=_Head(response=response)):
+                return await response.aclose()
+            case Pause(duration=duration):
+                return await asyncio.sleep(duration.total_seconds())
+            case Read() | Close():
+                msg = "wire: an answer of another wire"
+                raise UsageError(msg)
+            case _:
+                assert_never(step)
+
+    async def _fetch(self, step: Fetch) -> Fetched:
+        headers = {"accept": step.accept, "accept-encoding": "identity"}
+        data = bytearray()
+        try:
+            async with self._clients[step.party].stream("GET", step.url, headers=headers) as response:
+                async for part in response.aiter_raw():
+                    data += part
+                    if len(data) > step.cap:
+                        _too_long(step.party, step.cap)
+        except _FAULTS as exc:
+            _unreachable(step.party, exc)
+        return Fetched(status=response.status_code, headers=response.headers, body=bytes(data))
+
+    async def _open(self, step: Open) -> _Head:
+        client = self._clients[Party.ENCLAVE]
+        try:
+            request = client.build_request("POST", step.url, headers=dict(step.headers), content=step.body)
+            response = await client.send(request, stream=True)
+        except _FAULTS as exc:
+            _unreachable(Party.ENCLAVE, exc)
+        return _Head(response, response.aiter_raw())
+
+
+async def _anext(parts: AsyncIterator[bytes]) -> bytes | None:
+    try:
+        return await anext(parts, None)
+    except _FAULTS as exc:
+        msg = f"enclave: the connection broke ({type(exc).__name__})"
+        raise StreamCut(msg) from exc
