@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloister.attest.appraise import NotChecked, OneOf, Policy, Rule, TeePolicy
-from cloister.attest.tpm.policy import SOFTWARE_PCR
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
@@ -142,10 +141,6 @@ def policy_for(tee: Tee, software: SoftwareManifest, *, version: int) -> Policy:
     rules: dict[str, Rule] = {f"pcr.{index}": OneOf((values[index].hex(),)) for index in _BOOT_PCRS}
     rules["software"] = OneOf((software.digest.hex(),))
     rules["device"] = OneOf(tee.devices) if tee.devices else NotChecked("any device the authority enrolled")
-    unruled = NotChecked("informational; the boot chain and the software are compared")
-    for name in ("ak", "firmware_version", "reset_count", "restart_count"):
-        rules[name] = unruled
-    rules[f"pcr.{SOFTWARE_PCR}"] = NotChecked("explained by the claim software")
     return Policy(version=version, tees={TeeKind("tpm"): TeePolicy(rules)})
 
 

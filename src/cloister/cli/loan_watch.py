@@ -28,19 +28,22 @@ def watch_loan(
     terminal: Terminal, remote: Remote, loan_id: str, draw: Callable[[dict[str, Any], Console], None]
 ) -> None:
     """Redraw the loan on each event until interrupted; with ``--json``, or without a terminal, print events."""
-    path = f"/v1/loans/{segment(loan_id)}"
-    remote.get(path)
+    shown = remote.get(f"/v1/loans/{segment(loan_id)}")
     recent: list[str] = []
-    with remote.events("/v1/events") as events:
+    with remote.events(f"/v1/events?loan={segment(loan_id)}") as events:
         if terminal.as_json or not terminal.out.is_terminal:
             for event in events:
                 terminal.line(parse_json(event.encode(), what="event"))
             return
         with Live(console=terminal.out, auto_refresh=False) as live:
-            live.update(_screen(terminal, remote.get(path), recent, draw), refresh=True)
+            live.update(_screen(terminal, shown, recent, draw), refresh=True)
             for event in events:
-                recent = [*recent, _short(event)][-_KEPT_EVENTS:]
-                live.update(_screen(terminal, remote.get(path), recent, draw), refresh=True)
+                news: Any = parse_json(event.encode(), what="event")
+                if "meters" in news:
+                    shown = news
+                else:
+                    recent = [*recent, f"{news['at'][11:19]} {news['kind']} {news['actor']}"][-_KEPT_EVENTS:]
+                live.update(_screen(terminal, shown, recent, draw), refresh=True)
 
 
 def _screen(
@@ -49,8 +52,3 @@ def _screen(
     with terminal.out.capture() as drawn:
         draw(shown, terminal.out)
     return Lines(Text.from_ansi(drawn.get()), *(Text(line, style="dim") for line in recent))
-
-
-def _short(event: str) -> str:
-    members = parse_json(event.encode(), what="event")
-    return " ".join(f"{key}={value}" for key, value in members.items()) if isinstance(members, dict) else event
