@@ -32,7 +32,7 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option("--after", type=click.IntRange(min=0), default=0, help="Leave out so many of the first entries.")
+@click.option("--after", type=click.IntRange(min=-1), default=-1, help="Show entries behind this index.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
 @remote_options
 @pass_terminal
@@ -58,7 +58,7 @@ def list_entries(terminal: Terminal, /, *, after: int, limit: int, **where: Any)
 def export(terminal: Terminal, /, *, out: Path, force: bool, **where: Any) -> None:
     """Write the whole log and its signed checkpoint to files that 'audit verify' proves offline."""
     with from_options(**where) as remote:
-        lines = list(_entries(remote, after=0, limit=None))
+        lines = list(_entries(remote, after=-1, limit=None))
         checkpoint = remote.raw("/v1/audit/checkpoint")
     side = out.with_suffix(out.suffix + ".checkpoint")
     write_file(out, b"".join(line + b"\n" for line in lines), force=force)
@@ -90,7 +90,7 @@ def verify(
         origin = key
     else:
         with from_options(**where) as remote:
-            lines = list(_entries(remote, after=0, limit=None))
+            lines = list(_entries(remote, after=-1, limit=None))
             statement = remote.raw("/v1/audit/checkpoint")
             origin = key or str(remote.get("/v1/custodian")["key"])
     checkpoint = verify_checkpoint(statement, VerifyKey(parse_b64u(origin, what="custodian key", size=_KEY_BYTES)))
@@ -114,7 +114,7 @@ def _read(path: Path) -> bytes:
 
 
 def _entries(remote: Remote, *, after: int, limit: int | None) -> Iterator[bytes]:
-    """Yield the exact bytes of the entries behind the first ``after``, page by page."""
+    """Yield the exact bytes of entries behind index ``after``, page by page."""
     left = limit
     while left is None or left > 0:
         page = remote.get("/v1/audit", after=after, limit=_PAGE if left is None else min(_PAGE, left))["entries"]

@@ -272,7 +272,7 @@ def read_secret(path: str, *, what: str) -> str:
             return file.read(_MAX_SECRET_BYTES).decode("utf-8").strip()
     except OSError as exc:
         msg = f"{what} file {path}: {exc.strerror}"
-        raise UsageError(msg) from exc
+        raise UsageError(msg, hint="on the custodian's machine pass --home, elsewhere --token-file") from exc
     except UnicodeDecodeError as exc:
         msg = f"{what} file {path}: not text"
         raise UsageError(msg) from exc
