@@ -88,11 +88,11 @@ class Call:
         """Return the members of the body; an absent body is an empty object."""
         return Fields.parse(self.body or b"{}", what="request body", cap=MAX_BODY_BYTES)
 
-    def number(self, name: str, *, default: int, cap: int) -> int:
+    def number(self, name: str, *, default: int, floor: int, cap: int) -> int:
         """Return a query parameter of digits. Raises ``Malformed``."""
         text = self.query.get(name, str(default))
-        if not re.fullmatch(r"[0-9]{1,16}", text) or int(text) > cap:
-            msg = f"query: {name}: want an integer of 0 to {cap}"
+        if not re.fullmatch(r"-?[0-9]{1,16}", text, re.ASCII) or not floor <= int(text) <= cap:
+            msg = f"query: {name}: want an integer of {floor} to {cap}"
             raise Malformed(msg)
         return int(text)
 

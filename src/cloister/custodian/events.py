@@ -69,8 +69,8 @@ def events(call: Call) -> Reply:
 
 
 def stream_parameters(call: Call) -> tuple[LoanId | None, int]:
-    """Return which loan is followed (None: all) and from which entry on."""
-    after = call.number("after", default=call.service.context.size, cap=MAX_INT)
+    """Return which loan is followed (None: all) and behind which entry."""
+    after = call.number("after", default=call.service.context.size - 1, floor=-1, cap=MAX_INT)
     named = parse_loan_id(call.query["loan"]) if "loan" in call.query else None
     if call.actor.role is Role.BORROWER:
         if named not in (None, call.actor.loan):
@@ -86,7 +86,7 @@ async def follow(service: CustodianService, streams: Streams, loan: LoanId | Non
             yield await run_in_threadpool(_summary, service, loan)
         quiet = 0
         while not streams.stopping:
-            if service.context.size > after:
+            if service.context.size > after + 1:
                 chunk, after = await run_in_threadpool(_news, service, loan, after)
                 quiet = 0
                 if chunk:

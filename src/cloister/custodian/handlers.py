@@ -192,7 +192,8 @@ def list_instances(call: Call) -> Reply:
 
 def audit(call: Call) -> Reply:
     """Read the audit log, a page at a time."""
-    after, limit = call.number("after", default=0, cap=MAX_INT), call.number("limit", default=100, cap=1000)
+    after = call.number("after", default=-1, floor=-1, cap=MAX_INT)
+    limit = call.number("limit", default=100, floor=1, cap=logbook.MAX_ENTRIES)
     return json_reply(logbook.audit_page(call.service.context, after=after, limit=limit))
 
 

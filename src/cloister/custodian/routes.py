@@ -23,7 +23,7 @@ WATCHERS = STAFF | BORROWER
 _UNITS = Member(name="units", type="integer", doc="units, 1 to 2**53 - 1")
 _METER = Member(name="meter", type="string", doc="`loan` (default), `model:NAME` or `consumer:ID`", required=False)
 _REASON = Member(name="reason", type="string", doc="at most 200 characters", required=False)
-_AFTER = Member(name="after", type="integer", doc="first index wanted; 0 by default", required=False)
+_AFTER = Member(name="after", type="integer", doc="index of the last entry known; -1 for none", required=False)
 _LIMIT = Member(name="limit", type="integer", doc="entries in one answer, at most 1000; 100 by default", required=False)
 _LOAN = Member(name="loan", type="string", doc="id of a loan", required=False)
 

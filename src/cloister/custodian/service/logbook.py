@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cloister.custodian.checkpoint import sign_checkpoint
 from cloister.custodian.store.book import entries_after
 from cloister.lending.audit import AuditEntry
-from cloister.wire import Json, dump_b64u, parse_json
+from cloister.wire import Json, parse_json
 
 if TYPE_CHECKING:
     from cloister.custodian.service.context import Context
@@ -19,17 +19,13 @@ MAX_ENTRIES = 1000  # entries in one answer
 
 
 def audit_page(context: Context, *, after: int, limit: int) -> Json:
-    """Return up to ``limit`` entries from index ``after`` on, each as its exact line in base64url.
+    """Return up to ``limit`` entries behind index ``after`` (-1: from the first).
 
-    Exact lines, so that whoever reads them can compute the hashes himself.
+    An entry's canonical JSON is its exact line, so that whoever reads it can compute the hashes himself.
     """
     with context.reading() as connection:
-        lines = entries_after(connection, after, limit=min(limit, MAX_ENTRIES))
-    return {
-        "entries": [{"entry": parse_json(line, what="audit entry"), "line": dump_b64u(line)} for line in lines],
-        "next": after + len(lines),
-        "size": context.size,
-    }
+        lines = entries_after(connection, after + 1, limit=min(limit, MAX_ENTRIES))
+    return {"entries": [parse_json(line, what="audit entry") for line in lines], "size": context.size}
 
 
 def signed_checkpoint(context: Context) -> bytes:
@@ -38,9 +34,9 @@ def signed_checkpoint(context: Context) -> bytes:
 
 
 def entries_since(context: Context, after: int, *, loan: LoanId | None, limit: int) -> tuple[list[AuditEntry], int]:
-    """Return entries from index ``after`` on, those of one loan where it is named, and where to go on."""
+    """Return entries behind index ``after``, those of one loan where it is named, and the last index read."""
     with context.reading() as connection:
-        lines = entries_after(connection, after, limit=limit)
+        lines = entries_after(connection, after + 1, limit=limit)
     entries = [AuditEntry.parse(line) for line in lines]
     mine = [entry for entry in entries if loan is None or loan in (entry.subject, entry.details.get("loan"))]
     return mine, after + len(lines)

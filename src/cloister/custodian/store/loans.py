@@ -100,7 +100,7 @@ def replace_policy(connection: Connection, loan: LoanId, policy: bytes, version:
 def balances_of(connection: Connection, loan: LoanId) -> dict[Meter, int]:
     """Return what every meter's allowance still holds."""
     rows = connection.execute(select(ALLOWANCE.c.meter, ALLOWANCE.c.balance).where(ALLOWANCE.c.loan == loan))
-    return {Meter(meter): balance for meter, balance in rows.tuples()}
+    return {Meter(row.meter): row.balance for row in rows}
 
 
 def post(connection: Connection, postings: Iterable[Posting], *, now: datetime) -> None:

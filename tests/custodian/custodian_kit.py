@@ -1,0 +1,293 @@
+"""Everything around a custodian under test: clock, randomness, HTTP client, sealed model, toy enclaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+from starlette.testclient import TestClient
+
+from cloister.attest.binding import ReleaseBinding
+from cloister.attest.software import SoftwareManifest
+from cloister.attest.verifier import Verifier
+from cloister.crypto.hpke import DEFAULT_SUITE, open_with
+from cloister.crypto.kem import Kem, KemPrivateKey
+from cloister.crypto.sign import Label, SigningKey, Statement
+from cloister.custodian.app import create_app
+from cloister.custodian.setup import init_custodian, open_custodian, open_vault
+from cloister.custodian.vaults import wrap_dek
+from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
+from cloister.lending.lease import LeaseHolder
+from cloister.lending.messages import AttestRequest, Challenge, Grant
+from cloister.lending.release import key_info, verify_grant
+from cloister.lending.terms import LoanId, instance_id
+from cloister.sealed.envelope import Envelope
+from cloister.sealed.seal import seal_model
+from cloister.testing.simulated import SimulatedAttester, SimulatedScheme, simulated_policy
+from cloister.testing.simulated_root import SimulatedRoot
+from cloister.wire import dump_b64u
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+    from cloister.custodian.setup import Initialised
+
+PASSPHRASE = b"correct horse battery staple"
+CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
+START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+SOFTWARE = SoftwareManifest(code="ab" * 32, python="3.11", packages={}, settings={})
+STATEMENT = {"content-type": "application/vnd.dsse.envelope.v1+json"}
+
+
+class Clock:
+    """Stands still until somebody turns it."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class Bench:
+    """One custodian's home, opened; ``restart`` closes and opens it again."""
+
+    def __init__(self, folder: Path, *, settings: dict[str, Any] | None = None, seed: int = 1) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.clock = Clock()
+        self.rng = random.Random(seed).randbytes
+        self.root = SimulatedRoot(hashlib.sha256(b"root").digest())
+        self.unlock = Passphrase(PASSPHRASE)
+        self.init: Initialised = init_custodian(
+            self.home, self.unlock, settings=settings, clock=self.clock, rng=self.rng, kdf=CHEAP
+        )
+        self.dek = self.rng(32)
+        self.package = _seal(folder, self.home, self.unlock, self.dek, "digits")
+        self.digest: str = self.package["digest"]
+        self.open()
+
+    def open(self) -> None:
+        self.service = open_custodian(
+            self.home,
+            self.unlock,
+            make_verifier=lambda _authorities: Verifier([SimulatedScheme(self.root.public)]),
+            clock=self.clock,
+            rng=self.rng,
+        )
+        self.client = TestClient(create_app(self.service), raise_server_exceptions=False)
+
+    def close(self) -> None:
+        self.client.close()
+        self.service.close()
+
+    def restart(self) -> None:
+        self.close()
+        self.open()
+
+    def __enter__(self) -> Self:
+        self.publish()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # staff
+
+    @property
+    def admin(self) -> dict[str, str]:
+        return bearer(self.init.admin_token)
+
+    def get(self, path: str, token: dict[str, str] | None = None) -> httpx.Response:
+        return self.client.get(path, headers=self.admin if token is None else token)
+
+    def post(self, path: str, body: Any = None, token: dict[str, str] | None = None, **headers: str) -> httpx.Response:
+        auth = self.admin if token is None else token
+        return self.client.post(path, json={} if body is None else body, headers={**auth, **headers})
+
+    def publish(self, package: dict[str, Any] | None = None) -> httpx.Response:
+        body = package or self.package
+        return self.post("/v1/models", {name: body[name] for name in ("manifest", "signature", "envelope")})
+
+    def seal(self, name: str) -> dict[str, Any]:
+        return _seal(self.folder, self.home, self.unlock, self.rng(32), name)
+
+    def loan_body(self, **changes: Any) -> dict[str, Any]:
+        body = {
+            "allowance": 10,
+            "borrower": "Hospital of the Holy Ghost",
+            "consumers": None,
+            "models": [{"digest": self.digest, "name": "digits"}],
+            "policy": simulated_policy(SOFTWARE).to_json(),
+        }
+        return {**body, **changes}
+
+    def lend(self, **changes: Any) -> Lent:
+        answer = self.post("/v1/loans", self.loan_body(**changes))
+        assert answer.status_code == 201, answer.text
+        return Lent(self, answer.json())
+
+    def token(self, role: str, **more: Any) -> dict[str, str]:
+        answer = self.post("/v1/tokens", {"role": role, "name": f"a {role}", **more})
+        assert answer.status_code == 201, answer.text
+        return bearer(answer.json()["token"])
+
+    def audit(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = self.get("/v1/audit?limit=1000").json()["entries"]
+        return entries
+
+    def kinds(self) -> list[str]:
+        return [entry["kind"] for entry in self.audit()]
+
+
+class Lent:
+    """One loan as its borrower holds it."""
+
+    def __init__(self, bench: Bench, made: dict[str, Any]) -> None:
+        self.bench = bench
+        self.made = made
+        self.id = LoanId(made["loan"])
+        self.token = bearer(made["loan_file"]["token"])
+
+    def challenge(self, token: dict[str, str] | None = None) -> httpx.Response:
+        return self.bench.client.post(f"/v1/loans/{self.id}/challenge", headers=token or self.token)
+
+    def attest(self, statement: bytes, token: dict[str, str] | None = None) -> httpx.Response:
+        headers = {**(token or self.token), **STATEMENT}
+        return self.bench.client.post(f"/v1/loans/{self.id}/attest", content=statement, headers=headers)
+
+    def show(self) -> dict[str, Any]:
+        shown: dict[str, Any] = self.bench.get(f"/v1/loans/{self.id}").json()
+        return shown
+
+    def balance(self, meter: str = "loan") -> int:
+        return int(self.show()["meters"][meter]["balance"])
+
+    def boot(self) -> Toy:
+        """Return an enclave that attested and holds its grant."""
+        toy = Toy(self)
+        answer = self.attest(toy.attest_statement(toy.take_challenge()))
+        assert answer.status_code == 200, answer.text
+        toy.accept(answer.content)
+        return toy
+
+
+class Toy:
+    """An enclave in this process: its keys, its attester, and the real lease state machine."""
+
+    def __init__(self, lent: Lent, **tee: Any) -> None:
+        self.lent = lent
+        self.bench = lent.bench
+        self.key = SigningKey(self.bench.rng(32))
+        self.kem = KemPrivateKey.generate(Kem.MLKEM768_X25519)
+        self.kem_pub = self.kem.public_bytes()
+        self.attester = SimulatedAttester(self.bench.root, SOFTWARE, bytes(32), **tee)
+        self.id = instance_id(self.key.verify_key.raw)
+        self.request_digest = b""
+        self.grant: Grant | None = None
+        self.holder: LeaseHolder | None = None
+
+    def take_challenge(self) -> Challenge:
+        answer = self.lent.challenge()
+        assert answer.status_code == 200, answer.text
+        payload = Statement.parse(answer.content, label=Label.CHALLENGE).verify([self.bench.init.key])
+        return Challenge.parse(payload)
+
+    def attest_statement(self, challenge: Challenge, **changes: Any) -> bytes:
+        """Return a signed AttestRequest; ``changes`` replace members after the evidence was made."""
+        binding = ReleaseBinding(
+            nonce=challenge.nonce,
+            custodian=challenge.custodian.raw,
+            instance_pub=self.key.verify_key.raw,
+            kem_pub=self.kem_pub,
+            software=SOFTWARE.dump(),
+        )
+        members = {
+            "loan": self.lent.id,
+            "nonce": challenge.nonce,
+            "instance_pub": self.key.verify_key,
+            "kem_id": int(Kem.MLKEM768_X25519),
+            "kem_pub": self.kem_pub,
+            "evidence": self.attester.collect(binding.report_data()),
+            "software": SOFTWARE.dump(),
+        }
+        payload = AttestRequest(**{**members, **changes}).dump()
+        self.request_digest = hashlib.sha256(payload).digest()
+        return Statement.sign(self.key, Label.ATTEST, payload).dump()
+
+    def accept(self, grant: bytes) -> None:
+        self.grant = verify_grant(
+            grant, custodian=self.bench.init.key, request_digest=self.request_digest, instance=self.id
+        )
+        self.holder = LeaseHolder(key=self.key, grant=self.grant, custodian=self.bench.init.key)
+
+    def released_dek(self, **changes: Any) -> bytes:
+        """Return the model key, opened with what the grant says or with ``changes``."""
+        assert self.grant is not None
+        released = self.grant.keys[0]
+        members = {
+            "model": released.model,
+            "loan": self.lent.id,
+            "instance": self.id,
+            "key_version": released.key_version,
+        }
+        info = key_info(**{**members, **changes})
+        return open_with(DEFAULT_SUITE, self.kem, info=info, enc=released.enc, ciphertext=released.ciphertext)
+
+    def send(self, statement: bytes) -> httpx.Response:
+        return self.bench.client.post(f"/v1/instances/{self.id}/lease", content=statement, headers=STATEMENT)
+
+    def request(self) -> bytes:
+        assert self.holder is not None
+        return self.holder.request(self.bench.clock(), self.bench.rng(16))
+
+    def renew(self) -> Any:
+        """Renew as the shell does; return the lease or refusal."""
+        assert self.holder is not None
+        answer = self.send(self.request())
+        assert answer.status_code == 200, answer.text
+        return self.holder.receive(answer.content, self.bench.clock())
+
+    def serve(self, units: int = 1, *, model: str = "digits", token: bytes | None = None) -> None:
+        """Serve one inference of ``units``."""
+        assert self.holder is not None
+        now = self.bench.clock()
+        reservation = self.holder.reserve(model, token, units, now)
+        self.holder.settle(reservation, units, bytes(32), bytes(32), now)
+
+    def close(self) -> httpx.Response:
+        assert self.holder is not None
+        statement = self.holder.close(self.bench.clock())
+        return self.bench.client.post(f"/v1/instances/{self.id}/close", content=statement, headers=STATEMENT)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header that carries a token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _seal(folder: Path, home: Path, unlock: Passphrase, dek: bytes, name: str) -> dict[str, Any]:
+    """Return a sealed model of a few hundred bytes as the body of a publication."""
+    source, out = folder / f"{name}.plain", folder / f"{name}.sealed"
+    source.mkdir()
+    (source / "model.onnx").write_bytes(name.encode() * 100)
+    vault = open_vault(home, unlock)
+    card = {"task": "image-classification"}
+    sealed = seal_model(source, out, name=name, dek=dek, signer=vault.publisher_key, card=card, created=START)
+    envelope = Envelope(
+        manifest_digest=sealed.digest, recipients=(wrap_dek(vault, dek, manifest_digest=sealed.digest),)
+    )
+    return {
+        "digest": sealed.digest,
+        "envelope": json.loads(envelope.dump()),
+        "manifest": dump_b64u((out / "manifest.json").read_bytes()),
+        "signature": dump_b64u((out / "manifest.sig").read_bytes()),
+    }
