@@ -14,7 +14,7 @@ from starlette.routing import Route
 from cloister.channel.keyset import GATEWAY_PATH, KEYSET_PATH, KEYSET_TYPE, NONCE_BYTES
 from cloister.enclave.metrics import METRICS_TYPE
 from cloister.enclave.problems import PROBLEM_TYPE, outer_problem
-from cloister.errors import Malformed, Unavailable
+from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.wire import parse_b64u
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def create_app(instance: EnclaveInstance) -> Starlette:
             return _problem(400)
         except Unavailable as exc:
             return _problem(503, retry_after_s=exc.retry_after_s)
+        except Rejected:  # the TEE said no
+            return _problem(503)
         return Response(document, media_type=KEYSET_TYPE, headers=_NO_STORE)
 
     async def health(_: Request) -> Response:

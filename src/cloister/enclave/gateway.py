@@ -144,9 +144,9 @@ class Gateway:
         sizes = headers.get("content-length", [])
         if len(sizes) > 1 or (sizes and "transfer-encoding" in headers):
             return _plain(400)  # RFC 9112 section 6.3: what smuggling looks like
-        if sizes and (
-            not (sizes[0].isascii() and sizes[0].isdecimal()) or int(sizes[0][:18]) > self._limits.max_request_bytes
-        ):
+        if sizes and not (sizes[0].isascii() and sizes[0].isdecimal()):
+            return _plain(400)
+        if sizes and int(sizes[0][:18]) > self._limits.max_request_bytes:
             return self._outer("too_large", 413)
         if headers.get("attested-instance", [self._metering.instance])[0] != self._metering.instance:
             return self._outer("ohttp_key", 400, OHTTP_KEY_PROBLEM)

@@ -1,0 +1,281 @@
+"""How serving ends: by time, by count, by a stop, by a lying clock; and what is left in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+from enclave_engines import WatchedEngine
+from enclave_models import doubler
+from enclave_parties import ConsumerSide, World, asynchronous, make_world
+
+from cloister.enclave.renew import Ending
+from cloister.errors import Rejected, Unavailable
+from cloister.lending.clock import lifetime
+from cloister.lending.lease import LeaseState
+from cloister.lending.messages import Lease
+from cloister.lending.terms import LOAN_METER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROW = [1.0, 2.0, 3.0]
+T = 60
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return make_world(tmp_path, {"m": doubler()}, ttl=T)
+
+
+@asynchronous
+async def test_after_the_network_is_cut_serving_ends_at_t(world: World) -> None:
+    """T36: a kill switch that cannot be reached still works, by time."""
+    engine = WatchedEngine()
+    async with world.enclave(engine=engine) as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        world.custodian.cut = True
+        world.custodian.block(loan=True)
+        last = 0
+        for second in range(0, 2 * T, 5):
+            if (await consumer.infer([ROW])).status == 200:
+                last = second
+            with pytest.raises(Unavailable):
+                await enclave.renewal.once()
+            world.clock.advance(5)
+        assert last == T - 5
+        answer = await consumer.infer([ROW])
+        assert (answer.status, answer.json["code"]) == (409, "lease_expired")
+
+
+@asynchronous
+async def test_after_the_network_is_cut_serving_ends_by_count(tmp_path: Path) -> None:
+    """T36: whichever comes first."""
+    world = make_world(tmp_path, {"m": doubler()}, max_ceiling=3, allowance=100)
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        world.custodian.cut = True
+        statuses = [(await consumer.infer([ROW])).status for _ in range(5)]
+        assert statuses == [200, 200, 200, 402, 402]
+
+
+@pytest.mark.parametrize("step", ["challenge", "attest", "lease"])
+@asynchronous
+async def test_a_cut_at_any_step_of_boot_serves_nothing(tmp_path: Path, step: str) -> None:
+    """T36: cut at every protocol step."""
+    world = make_world(tmp_path, {"m": doubler()})
+    calls = {"challenge": 1, "attest": 2, "lease": 3}[step]
+
+    class Cutting(httpx2.AsyncBaseTransport):
+        """Lets some calls through and cuts the rest."""
+
+        def __init__(self) -> None:
+            self.left = calls
+            self.real = httpx2.ASGITransport(app=world.custodian.app())
+
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            """Count and cut."""
+            self.left -= 1
+            if self.left <= 0:
+                msg = "cut"
+                raise httpx2.ConnectError(msg)
+            return await self.real.handle_async_request(request)
+
+    cutting = Cutting()
+    world.transport = cutting
+    with pytest.raises(Unavailable):
+        async with world.enclave():
+            pass
+
+
+@asynchronous
+async def test_a_renewal_held_back_is_worth_nothing(world: World) -> None:
+    """T35: time runs from the sending of the request."""
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+
+        async def hold() -> None:
+            await asyncio.sleep(0)
+            world.clock.advance(2 * T - 1)
+
+        world.custodian.before_answer = hold
+        answer = await enclave.renewal.once()
+        assert isinstance(answer, Lease)
+        assert enclave.metering.snapshot().state is LeaseState.EXPIRED
+        assert (await consumer.infer([ROW])).json["code"] == "lease_expired"
+
+
+@asynchronous
+async def test_a_lost_answer_is_asked_for_again_with_the_same_bytes(world: World) -> None:
+    """Bad input 78: no second debit for a retry."""
+    async with world.enclave() as enclave:
+        before = dict(world.custodian.balances)
+
+        async def lose() -> None:
+            await asyncio.sleep(0)
+            msg = "lost"
+            raise httpx2.ReadError(msg)
+
+        consumer = ConsumerSide(enclave, world.clock)
+        await consumer.infer([ROW])
+        world.custodian.before_answer = lose
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await enclave.renewal.once()
+        world.custodian.before_answer = None
+        await enclave.renewal.once()
+        assert world.custodian.served == 2
+        assert world.custodian.alarms == []
+        assert before[LOAN_METER] - world.custodian.balances[LOAN_METER] <= 1
+
+
+@pytest.mark.parametrize("step", [-55, -2, 2, 3600])
+@asynchronous
+async def test_a_stepped_wall_clock_voids_the_lease(tmp_path: Path, step: int) -> None:
+    """T37 and E7: forward or back, the count stays and the time is gone."""
+    world = make_world(tmp_path, {"m": doubler()})
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        assert (await consumer.infer([ROW])).status == 200
+        world.clock.step_wall(step)
+        answer = await consumer.infer([ROW])
+        assert (answer.status, answer.json["code"]) == (409, "clock_step")
+        assert '"event": "clock_step"' in world.log.getvalue()
+        await enclave.renewal.once()
+        assert (await consumer.infer([ROW])).status == 200
+
+
+@asynchronous
+async def test_a_clock_set_far_back_serves_no_replay(world: World) -> None:
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        assert (await consumer.infer([ROW])).status == 200
+        world.clock.step_wall(-3600)
+        await enclave.renewal.once()
+        assert (await consumer.infer([ROW])).outer == 429
+
+
+@asynchronous
+async def test_a_frozen_clock_still_ends_by_count(tmp_path: Path) -> None:
+    """T37: when time cannot be trusted at all, N further units is the bound."""
+    world = make_world(tmp_path, {"m": doubler()}, max_ceiling=4)
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        world.custodian.cut = True
+        served = [(await consumer.infer([ROW])).status for _ in range(20)].count(200)
+        assert served == 4
+
+
+@asynchronous
+async def test_a_monotonic_clock_run_back_voids_the_lease(world: World) -> None:
+    """T37: a restored or paused machine."""
+    async with world.enclave() as enclave:
+        world.clock.step_boot(-30)
+        consumer = ConsumerSide(enclave, world.clock)
+        assert (await consumer.infer([ROW])).json["code"] == "clock_step"
+
+
+@asynchronous
+async def test_a_slept_machine_finds_its_lease_expired(world: World) -> None:
+    async with world.enclave() as enclave:
+        world.clock.advance(T)
+        consumer = ConsumerSide(enclave, world.clock)
+        assert (await consumer.infer([ROW])).json["code"] == "lease_expired"
+        world.clock.advance(T)
+        assert enclave.metering.must_end()
+
+
+@asynchronous
+async def test_a_signed_stop_ends_the_loop_at_once(world: World) -> None:
+    async with world.enclave() as enclave:
+        world.custodian.block(loan=True)
+        world.clock.advance(T / 3)
+        assert await asyncio.wait_for(enclave.renewal.until_end(), 10) is Ending.STOPPED
+        assert enclave.metrics.value("cloister_renewals_total", "stop") == 1
+
+
+@asynchronous
+async def test_without_renewal_the_loop_ends_at_two_t(world: World) -> None:
+    async with world.enclave() as enclave:
+        world.custodian.cut = True
+        ending = asyncio.create_task(enclave.renewal.until_end())
+        for _ in range(30):
+            await asyncio.sleep(0.05)
+            if ending.done():
+                break
+            world.clock.advance(10)
+        assert await asyncio.wait_for(ending, 10) is Ending.EXPIRED
+        assert enclave.metrics.value("cloister_renewals_total", "unavailable") >= 1
+
+
+@asynchronous
+async def test_the_loop_renews_at_a_third_and_tolerates_lost_renewals(world: World) -> None:
+    async with world.enclave() as enclave:
+        loop = asyncio.create_task(enclave.renewal.until_end())
+        served = world.custodian.served
+        world.clock.advance(T / 3 - 1)
+        await asyncio.sleep(0.3)
+        assert world.custodian.served == served
+        world.clock.advance(1.1)
+        await asyncio.sleep(0.5)
+        assert world.custodian.served == served + 1
+        world.custodian.cut = True
+        for _ in range(4):
+            world.clock.advance(T / 6)
+            await asyncio.sleep(0.25)
+        assert enclave.metering.snapshot().state is LeaseState.ACTIVE
+        world.custodian.cut = False
+        world.clock.advance(T / 10)
+        await asyncio.sleep(0.5)
+        snapshot = enclave.metering.snapshot()
+        assert snapshot.deadline is not None
+        assert snapshot.deadline - world.clock.wall() > timedelta(seconds=T / 2)
+        loop.cancel()
+
+
+def test_after_the_end_keys_and_models_are_gone_and_requests_refused(world: World) -> None:
+    """T26: what can be shown in software. Only a real TEE proves the rest."""
+
+    async def body() -> tuple[bytes, bytes]:
+        engine = WatchedEngine()
+        async with world.enclave(engine=engine) as enclave:
+            consumer = ConsumerSide(enclave, world.clock)
+            sealed, _ = await consumer.seal(consumer.request("GET", "/v2"))
+            world.custodian.cut = True
+            world.clock.advance(2 * T)
+            assert enclave.metering.must_end()
+            enclave.wipe()
+            assert engine.closed == 1
+            assert (await consumer.post(sealed)).status_code == 503
+            with pytest.raises(Unavailable):
+                _ = enclave.publisher.keys
+            with pytest.raises(Rejected):
+                enclave.metering.request(bytes(16))
+            assert enclave.not_ready() == ["draining", "unloaded", "no_lease", "no_keyset"]
+            enclave.wipe()
+            seed = bytes.fromhex("00")
+            return seed, world.custodian.lent[0].dek
+
+    asyncio.run(body())
+    gc.collect()
+    names = {type(item).__name__ for item in gc.get_objects()}
+    assert not names & {"KemPrivateKey", "GatewayKeys", "OnnxModel"}
+
+
+@asynchronous
+async def test_the_last_count_is_sent_and_fits(world: World) -> None:
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        await consumer.infer([ROW] * 7)
+        enclave.wipe()
+        await enclave.send_close()
+        assert world.custodian.closed == [7]
+        assert world.custodian.alarms == []
+
+
+def test_the_bound_that_is_printed_holds_for_this_t() -> None:
+    assert lifetime(timedelta(seconds=T)) == timedelta(seconds=61.06)
