@@ -100,15 +100,16 @@ class _Asker:
         return enclave
 
     def _describe(self, model: str, token: str | None) -> Plan[ModelInfo]:
-        return (yield from describe(self._session, model, token or self._token))
+        """Ask what a model is, and remember it for this instance."""
+        info = yield from describe(self._session, model, token or self._token)
+        self._models[self.enclave.instance, model] = info
+        return info
 
     def _known(self, model: str, token: str | None) -> Plan[ModelInfo]:
         """Return what is known of a model, asked once for each instance."""
         enclave = yield from self._session.current()
         place = (enclave.instance, model)
-        if place not in self._models:
-            self._models[place] = yield from self._describe(model, token)
-        return self._models[place]
+        return self._models[place] if place in self._models else (yield from self._describe(model, token))
 
     def _infer(self, question: Question) -> Plan[Inference]:
         info = yield from self._known(question.model, question.token)
