@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """An open custodian, one published model, nothing lent yet."""
+    """Yield an open custodian with one published model and nothing lent yet."""
     with Bench(tmp_path) as opened:
         yield opened

@@ -54,6 +54,8 @@ class Clock:
         return self.now
 
     def advance(self, seconds: float) -> None:
+        """Turn the clock."""
+        """Turn the clock."""
         self.now += timedelta(seconds=seconds)
 
 
@@ -76,6 +78,7 @@ class Bench:
         self.open()
 
     def open(self) -> None:
+        """Open the home and put HTTP in front of it."""
         self.service = open_custodian(
             self.home,
             self.unlock,
@@ -86,10 +89,12 @@ class Bench:
         self.client = TestClient(create_app(self.service), raise_server_exceptions=False)
 
     def close(self) -> None:
+        """Close client and custodian."""
         self.client.close()
         self.service.close()
 
     def restart(self) -> None:
+        """Close and open again."""
         self.close()
         self.open()
 
@@ -104,23 +109,29 @@ class Bench:
 
     @property
     def admin(self) -> dict[str, str]:
+        """Return the first admin's header."""
         return bearer(self.init.admin_token)
 
     def get(self, path: str, token: dict[str, str] | None = None) -> httpx.Response:
+        """GET as an admin, or with ``token``."""
         return self.client.get(path, headers=self.admin if token is None else token)
 
     def post(self, path: str, body: Any = None, token: dict[str, str] | None = None, **headers: str) -> httpx.Response:
+        """POST JSON as an admin, or with ``token``."""
         auth = self.admin if token is None else token
         return self.client.post(path, json={} if body is None else body, headers={**auth, **headers})
 
     def publish(self, package: dict[str, Any] | None = None) -> httpx.Response:
+        """Publish the bench's model, or another."""
         body = package or self.package
         return self.post("/v1/models", {name: body[name] for name in ("manifest", "signature", "envelope")})
 
     def seal(self, name: str) -> dict[str, Any]:
+        """Return another sealed model."""
         return _seal(self.folder, self.home, self.unlock, self.rng(32), name)
 
     def loan_body(self, **changes: Any) -> dict[str, Any]:
+        """Return the body of a plain loan."""
         body = {
             "allowance": 10,
             "borrower": "Hospital of the Holy Ghost",
@@ -131,20 +142,24 @@ class Bench:
         return {**body, **changes}
 
     def lend(self, **changes: Any) -> Lent:
+        """Make a loan."""
         answer = self.post("/v1/loans", self.loan_body(**changes))
         assert answer.status_code == 201, answer.text
         return Lent(self, answer.json())
 
     def token(self, role: str, **more: Any) -> dict[str, str]:
+        """Make a token and return its header."""
         answer = self.post("/v1/tokens", {"role": role, "name": f"a {role}", **more})
         assert answer.status_code == 201, answer.text
         return bearer(answer.json()["token"])
 
     def audit(self) -> list[dict[str, Any]]:
+        """Return the log."""
         entries: list[dict[str, Any]] = self.get("/v1/audit?limit=1000").json()["entries"]
         return entries
 
     def kinds(self) -> list[str]:
+        """Return the kinds of all logged events."""
         return [entry["kind"] for entry in self.audit()]
 
 
@@ -158,17 +173,21 @@ class Lent:
         self.token = bearer(made["loan_file"]["token"])
 
     def challenge(self, token: dict[str, str] | None = None) -> httpx.Response:
+        """Ask for a challenge."""
         return self.bench.client.post(f"/v1/loans/{self.id}/challenge", headers=token or self.token)
 
     def attest(self, statement: bytes, token: dict[str, str] | None = None) -> httpx.Response:
+        """Send an attestation."""
         headers = {**(token or self.token), **STATEMENT}
         return self.bench.client.post(f"/v1/loans/{self.id}/attest", content=statement, headers=headers)
 
     def show(self) -> dict[str, Any]:
+        """Return the loan as staff sees it."""
         shown: dict[str, Any] = self.bench.get(f"/v1/loans/{self.id}").json()
         return shown
 
     def balance(self, meter: str = "loan") -> int:
+        """Return what an allowance still holds."""
         return int(self.show()["meters"][meter]["balance"])
 
     def boot(self) -> Toy:
@@ -196,6 +215,7 @@ class Toy:
         self.holder: LeaseHolder | None = None
 
     def take_challenge(self) -> Challenge:
+        """Return a verified challenge."""
         answer = self.lent.challenge()
         assert answer.status_code == 200, answer.text
         payload = Statement.parse(answer.content, label=Label.CHALLENGE).verify([self.bench.init.key])
@@ -224,6 +244,7 @@ class Toy:
         return Statement.sign(self.key, Label.ATTEST, payload).dump()
 
     def accept(self, grant: bytes) -> None:
+        """Verify the grant and take it."""
         self.grant = verify_grant(
             grant, custodian=self.bench.init.key, request_digest=self.request_digest, instance=self.id
         )
@@ -243,9 +264,11 @@ class Toy:
         return open_with(DEFAULT_SUITE, self.kem, info=info, enc=released.enc, ciphertext=released.ciphertext)
 
     def send(self, statement: bytes) -> httpx.Response:
+        """Send a lease request as bytes."""
         return self.bench.client.post(f"/v1/instances/{self.id}/lease", content=statement, headers=STATEMENT)
 
     def request(self) -> bytes:
+        """Return the next lease request."""
         assert self.holder is not None
         return self.holder.request(self.bench.clock(), self.bench.rng(16))
 
@@ -264,6 +287,7 @@ class Toy:
         self.holder.settle(reservation, units, bytes(32), bytes(32), now)
 
     def close(self) -> httpx.Response:
+        """Close as an enclave does."""
         assert self.holder is not None
         statement = self.holder.close(self.bench.clock())
         return self.bench.client.post(f"/v1/instances/{self.id}/close", content=statement, headers=STATEMENT)

@@ -20,6 +20,7 @@ from cloister.custodian.store.book import (
     append_entry,
     find_answer,
     insert_answer,
+    purge_answers,
     read_epoch,
     set_latest,
 )
@@ -223,6 +224,7 @@ class Context:
             if key is None:
                 return work(transaction)
             aad = _ANSWER_LABEL + lp(key.actor.encode(), key.key.encode())
+            purge_answers(transaction.connection, transaction.now)
             known = find_answer(transaction.connection, key.actor, key.key, transaction.now)
             if known is not None:
                 if known.digest != key.digest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.custodian.store.book import purge_answers
 from cloister.custodian.store.instances import dead_instances, save_instance
 from cloister.lending.ending import decide_write_off
 
@@ -29,11 +28,10 @@ def write_off_dead(transaction: Transaction) -> int:
 
 
 def sweep(context: Context) -> int:
-    """Write off the dead and forget old answers, where there is anything to do."""
+    """Write off the dead, where there are any."""
     with context.reading() as connection:
         waiting = dead_instances(connection, context.now(), cap=1)
     if not waiting:
         return 0
     with context.begin() as transaction:
-        purge_answers(transaction.connection, transaction.now)
         return write_off_dead(transaction)

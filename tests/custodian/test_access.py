@@ -1,0 +1,209 @@
+"""Who may do what: every route against every role, tokens, and strangers (T51, T78-T80)."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from custodian_kit import STATEMENT, Bench, bearer
+
+from cloister.custodian.calls import Body
+from cloister.custodian.limits import RateLimit
+from cloister.custodian.routes import ROUTES
+from cloister.custodian.tokens import Role, hash_token, parse_bearer
+from cloister.errors import Rejected
+
+if TYPE_CHECKING:
+    import httpx
+
+    from cloister.custodian.calls import Route
+
+SAMPLE = {
+    "loan": "loan-aaaaaaaaaaaaaaaa",
+    "instance": "0" * 64,
+    "digest": "0" * 64,
+    "request": "req-0000000000000000",
+    "kind": "loan",
+    "subject": "loan-aaaaaaaaaaaaaaaa",
+    "token": "tok-0000000000000000",
+    "enrolment": "0" * 32,
+}
+GUARDED = [route for route in ROUTES if route.roles is not None]
+
+
+def _call(bench: Bench, route: Route, headers: dict[str, str]) -> httpx.Response:
+    path = re.sub(r"\{([a-z]+)\}", lambda found: SAMPLE[found.group(1)], route.path)
+    if route.body is Body.STATEMENT:
+        return bench.client.request(route.method, path, content=b"{}", headers={**headers, **STATEMENT})
+    if route.body is Body.JSON:
+        return bench.client.request(route.method, path, json={}, headers=headers)
+    # An unbounded stream is asked for from a place where it refuses instead of flowing.
+    query = "?after=x" if route.stream else ""
+    return bench.client.request(route.method, path + query, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with Bench(tmp_path_factory.mktemp("roles"), settings={"failures_per_minute": 100_000}) as bench:
+        lent = bench.lend()
+        yield (
+            bench,
+            {
+                Role.ADMIN: bench.admin,
+                Role.LENDER: bench.token("lender"),
+                Role.AUDITOR: bench.token("auditor"),
+                Role.BORROWER: lent.token,
+            },
+        )
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
+def test_route_by_role(tokens: Any, route: Route, role: Role) -> None:
+    bench, headers = tokens
+    answer = _call(bench, route, headers[role])
+    assert answer.status_code != 401
+    refused = answer.status_code == 403 and answer.json()["code"] == "forbidden"
+    assert refused == (role not in (route.roles or ())), answer.text
+    assert answer.status_code < 500 or answer.json()["code"] == "unavailable"
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
+def test_no_route_but_the_public_ones_answers_a_stranger(tokens: Any, route: Route) -> None:
+    bench, _ = tokens
+    for headers in ({}, bearer("clst_" + "A" * 43), {"Authorization": "Basic YTpi"}):
+        answer = _call(bench, route, headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_public_routes_are_these_and_no_other() -> None:
+    public = {f"{route.method} {route.path}" for route in ROUTES if route.roles is None}
+    assert public == {
+        "GET /healthz",
+        "GET /readyz",
+        "GET /openapi.json",
+        "GET /v1/custodian",
+        "GET /v1/instances/{instance}/status",
+        "POST /v1/instances/{instance}/lease",
+        "POST /v1/instances/{instance}/close",
+    }
+
+
+def test_a_borrower_sees_its_own_loan_and_no_trace_of_another(bench: Bench) -> None:
+    """T79: other people's objects are 404, not 403."""
+    mine, theirs = bench.lend(), bench.lend()
+    absent = "loan-aaaaaaaaaaaaaaaa"
+    for loan in (theirs.id, absent):
+        answers = [
+            bench.get(f"/v1/loans/{loan}/summary", token=mine.token),
+            bench.client.post(f"/v1/loans/{loan}/challenge", headers=mine.token),
+            bench.post(f"/v1/loans/{loan}/requests", {"units": 1}, token=mine.token),
+            bench.get(f"/v1/events?loan={loan}", token=mine.token),
+        ]
+        assert {answer.status_code for answer in answers} == {404}
+        assert len({answer.content for answer in answers}) == 1
+    assert bench.get(f"/v1/loans/{mine.id}/summary", token=mine.token).status_code == 200
+
+
+def test_a_borrowers_summary_shows_no_hash_of_a_consumers_token(bench: Bench) -> None:
+    lent = bench.lend(consumers=[{"id": "ward-a"}])
+    shown = bench.get(f"/v1/loans/{lent.id}/summary", token=lent.token).text
+    assert "token" not in shown
+    assert hash_token(lent.made["consumer_tokens"]["ward-a"]).hex() not in shown
+
+
+def test_a_revoked_and_an_expired_token_open_nothing(bench: Bench) -> None:
+    short = bench.token("auditor", life_s=60)
+    assert bench.get("/v1/loans", token=short).status_code == 200
+    bench.clock.advance(60)
+    assert bench.get("/v1/loans", token=short).status_code == 401
+    lender = bench.token("lender")
+    identity = next(item["id"] for item in bench.get("/v1/tokens").json()["tokens"] if item["role"] == "lender")
+    assert bench.client.delete(f"/v1/tokens/{identity}", headers=bench.admin).json()["revoked"] is True
+    assert bench.get("/v1/loans", token=lender).status_code == 401
+    assert bench.client.delete(f"/v1/tokens/{identity}", headers=bench.admin).status_code == 404
+
+
+def test_tokens_are_listed_without_what_they_are(bench: Bench) -> None:
+    token = bench.token("lender")["Authorization"].removeprefix("Bearer ")
+    shown = bench.get("/v1/tokens").text
+    assert token not in shown
+    assert hash_token(token).hex() not in shown
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"role": "root", "name": "x"},
+        {"role": "borrower", "name": "x"},
+        {"role": "admin", "name": "x", "loan": "loan-aaaaaaaaaaaaaaaa"},
+        {"role": "admin", "name": ""},
+        {"role": "admin", "name": "x", "life_s": 1},
+        {"role": "admin"},
+    ],
+    ids=repr,
+)
+def test_a_token_that_makes_no_sense_is_not_made(bench: Bench, body: dict[str, Any]) -> None:
+    before = len(bench.get("/v1/tokens").json()["tokens"])
+    assert bench.post("/v1/tokens", body).status_code == 400
+    assert len(bench.get("/v1/tokens").json()["tokens"]) == before
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None, "", "Bearer", "Bearer ", "Bearer x", "Basic YTpi", "Bearer a b", "Bearer " + "A" * 200,
+        "Bearer eyJhbGciOiJub25lIn0.e30.", "Bearer ../../x-and-more", "Bearer ' OR 1=1 -- and more",
+    ],
+)  # fmt: skip
+def test_a_strange_authorization_header_is_just_unauthenticated(header: str | None) -> None:
+    """List 53 and 54: there is no token format to confuse."""
+    with pytest.raises(Rejected) as refused:
+        parse_bearer(header)
+    assert refused.value.code == "unauthenticated"
+
+
+def test_a_hundred_thousand_strangers_take_bounded_memory(bench: Bench) -> None:
+    """T51: nothing is stored for who did not prove anything, and what is counted is bounded."""
+    limit = RateLimit(per_minute=60, subject="failed logins")
+    for number in range(100_000):
+        limit.spend(f"10.{number >> 16}.{(number >> 8) & 255}.{number & 255}", bench.clock())
+    assert len(limit) <= 4096
+
+
+def test_unauthenticated_challenges_allocate_nothing_and_end_in_429(bench: Bench) -> None:
+    """T51, list 73."""
+    lent = bench.lend()
+    size = len(bench.audit())
+    codes = [lent.challenge(token=bearer("clst_" + "A" * 43)).status_code for _ in range(200)]
+    assert codes[:60] == [401] * 60
+    assert set(codes[60:]) == {429}
+    with bench.service.context.reading() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM nonce").scalar_one() == 0
+    bench.clock.advance(60)
+    denied = [entry for entry in bench.audit()[size:] if entry["kind"] == "access_denied"]
+    assert len(denied) == 1
+
+
+def test_a_limit_refills_with_time(bench: Bench) -> None:
+    limit = RateLimit(per_minute=2, subject="tries")
+    now = bench.clock()
+    limit.take("a", now)
+    limit.take("a", now)
+    with pytest.raises(Rejected):
+        limit.take("a", now)
+    limit.take("b", now)
+    limit.take("a", now + timedelta(seconds=31))
+    with pytest.raises(Rejected):
+        limit.take("a", now - timedelta(hours=1))
+
+
+def test_a_refused_role_is_in_the_log(bench: Bench) -> None:
+    auditor = bench.token("auditor")
+    bench.post("/v1/loans", {}, token=auditor)
+    last = bench.audit()[-1]
+    assert (last["kind"], last["details"]["codes"]) == ("access_denied", "forbidden")
+    assert last["actor"].startswith("auditor:tok-")
