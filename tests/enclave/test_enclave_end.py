@@ -133,7 +133,7 @@ async def test_a_lost_answer_is_asked_for_again_with_the_same_bytes(world: World
         assert before[LOAN_METER] - world.custodian.balances[LOAN_METER] <= 1
 
 
-@pytest.mark.parametrize("step", [-55, -2, 2, 3600])
+@pytest.mark.parametrize("step", [-55, -2, 2, 55])
 @asynchronous
 async def test_a_stepped_wall_clock_voids_the_lease(tmp_path: Path, step: int) -> None:
     """T37 and E7: forward or back, the count stays and the time is gone."""
@@ -240,7 +240,7 @@ async def test_the_loop_renews_at_a_third_and_tolerates_lost_renewals(world: Wor
 def test_after_the_end_keys_and_models_are_gone_and_requests_refused(world: World) -> None:
     """T26: what can be shown in software. Only a real TEE proves the rest."""
 
-    async def body() -> tuple[bytes, bytes]:
+    async def body() -> None:
         engine = WatchedEngine()
         async with world.enclave(engine=engine) as enclave:
             consumer = ConsumerSide(enclave, world.clock)
@@ -257,8 +257,6 @@ def test_after_the_end_keys_and_models_are_gone_and_requests_refused(world: Worl
                 enclave.metering.request(bytes(16))
             assert enclave.not_ready() == ["draining", "unloaded", "no_lease", "no_keyset"]
             enclave.wipe()
-            seed = bytes.fromhex("00")
-            return seed, world.custodian.lent[0].dek
 
     asyncio.run(body())
     gc.collect()

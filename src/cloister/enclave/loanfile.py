@@ -92,12 +92,14 @@ def read_loan_file(path: Path) -> LoanFile:
     except OSError as exc:
         msg = f"{path}: cannot be read: {exc.strerror}"
         raise UsageError(msg, hint="the custodian makes a loan file with 'cloister loan create'") from exc
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             msg = f"{path}: no plain file"
             raise UsageError(msg)
         if status.st_mode & 0o077:
             msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600: it holds the borrower's token"
             raise UsageError(msg, hint=f"chmod 600 {path}")
-        return LoanFile.parse(file.read(_MAX_BYTES + 1))
+        return LoanFile.parse(os.read(handle, _MAX_BYTES + 1))
+    finally:
+        os.close(handle)
