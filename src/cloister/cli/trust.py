@@ -1,29 +1,23 @@
-"""``cloister trust``: decide whom a consumer trusts, in a file; and the root of a simulated TEE for learning."""
+"""``cloister trust``: a consumer writes down whom it trusts."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
-from rich.text import Text
 
-from cloister.attest.appraise import AtLeast, Exact, NotChecked, OneOf, Policy
+from cloister.attest.appraise import NotChecked, Policy
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
-from cloister.client.trust_file import CustodianPin, SystemTls, Trust, parse_origin
+from cloister.client import CustodianPin, SystemTls, Trust
+from cloister.client.trust_file import parse_origin
 from cloister.crypto.sign import VerifyKey
 from cloister.errors import UsageError
-from cloister.wire import Fields, Json, parse_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from rich.console import Console
+from cloister.wire import parse_b64u
 
 __all__ = ["trust"]
 
-_MAX_FILE_BYTES = 512 * 1024
-_SHOWN_CHARS = 96
+_KEY_BYTES = 32
+_MAX_FILE_BYTES = 1 << 20
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -32,174 +26,121 @@ def trust() -> None:
     """Decide whom a consumer trusts."""
 
 
-@trust.command()
-@click.option("--out", type=_file, required=True, help="Trust file to write.")
-@click.option("--policy", type=_file, required=True, help="Appraisal policy, from 'cloister enclave measure'.")
-@click.option("--tpm-authority", type=_file, multiple=True, help="PEM of who enrolled the TPMs; repeat for more.")
-@click.option("--insecure-simulated-root", type=_file, help="Root of a simulated TEE. Protects nothing.")
-@click.option("--custodian-url", help="Where the model owner's custodian answers.")
-@click.option("--custodian-key", help="Its public key, from 'cloister custodian show'.")
-@click.option("--custodian-ca", type=_file, help="PEM of its TLS authority [default the system's].")
-@click.option("--custodian-not-checked", metavar="WHY", help="Do not ask the custodian.")
-@click.option("--operator", "operators", multiple=True, help="Who may run the enclave, as the loan says; repeatable.")
-@click.option("--operator-not-checked", metavar="WHY", help="Anybody may run it.")
-@click.option("--model", "models", metavar="NAME=DIGEST", multiple=True, help="Sealed model to accept; repeatable.")
-@click.option("--models-not-checked", metavar="WHY", help="Take whatever is under a name.")
-@click.option("--enclave-ca", type=_file, help="PEM of the enclave's TLS authority [default the system's].")
-@click.option("--tls-not-checked", metavar="WHY", help="Take any TLS certificate: bodies are encrypted inside anyway.")
-@click.option("--force", is_flag=True, help="Replace the file.")
-@pass_terminal
-def new(terminal: Terminal, /, *, out: Path, force: bool, **parts: Any) -> None:
-    """Write a trust file: whose hardware, which code, whose model, run by whom.
-
-    What is not compared has to be said, with a reason; the reason is shown with every verification.
-    """
-    root = parts["insecure_simulated_root"]
-    made = Trust(
-        policy=Policy.parse(_read(parts["policy"])),
-        tpm_authorities=tuple(_read(path).decode("ascii", "replace") for path in parts["tpm_authority"]),
-        simulated_root=None if root is None else _simulated_root(terminal, root),
-        custodian=_custodian(parts),
-        operators=_either(parts["operators"], parts["operator_not_checked"], "--operator"),
-        models=_models(parts["models"], parts["models_not_checked"]),
-        tls=_tls(parts["enclave_ca"], parts["tls_not_checked"]),
-    )
-    data = made.dump()
-    Trust.parse(data)  # what is written can be read again
-    write_file(out, data + b"\n", force=force)
-    terminal.result({"out": str(out), "trust": _json(data)}, lambda console: _show(console, terminal, made))
-
-
-@trust.command()
-@click.argument("file", type=_file)
-@pass_terminal
-def show(terminal: Terminal, /, *, file: Path) -> None:
-    """Show what a trust file compares, and what not."""
-    loaded = Trust.load(file)
-    terminal.result(_json(loaded.dump()), lambda console: _show(console, terminal, loaded))
-
-
-@trust.command("simulated-root")
-@click.argument("file", type=_file)
-@click.option("--public", type=_file, help="Write the public half here, for verifiers.")
-@pass_terminal
-def simulated_root(terminal: Terminal, /, *, file: Path, public: Path | None) -> None:
-    """Make the root of a simulated TEE, for learning. It protects nothing."""
-    from cloister.testing.simulated_root import WARNING, SimulatedRoot  # noqa: PLC0415 - only where it is asked for
-
-    terminal.warn(WARNING)
-    root = SimulatedRoot.generate()
-    root.save(file)
-    if public is not None:
-        root.save_public(public)
-    result = {"file": str(file), "public": root.public.dump()}
-    terminal.result(result, lambda console: console.print(terminal.table(("", ""), list(result.items()))))
-
-
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
+            return file.read(_MAX_FILE_BYTES)
     except OSError as exc:
         msg = f"{path}: {exc.strerror}"
         raise UsageError(msg) from exc
-    if len(data) > _MAX_FILE_BYTES:
-        msg = f"{path}: longer than {_MAX_FILE_BYTES} bytes"
-        raise UsageError(msg)
-    return data
 
 
-def _simulated_root(terminal: Terminal, path: Path) -> VerifyKey:
-    from cloister.testing.simulated_root import WARNING, load_root_key  # noqa: PLC0415 - only where it is asked for
-
-    terminal.warn(WARNING)
-    return load_root_key(path)
+def _text(path: Path | None) -> str | None:
+    return None if path is None else _read(path).decode("ascii", errors="replace")
 
 
-def _custodian(parts: Mapping[str, Any]) -> CustodianPin | NotChecked:
-    url, key, ca, why = (parts[f"custodian_{name}"] for name in ("url", "key", "ca", "not_checked"))
+def _custodian(url: str | None, key: str | None, ca: Path | None, why: str | None) -> CustodianPin | NotChecked:
     if why is not None:
-        if url or key or ca:
-            msg = "--custodian-not-checked: excludes the other --custodian options"
-            raise UsageError(msg)
         return NotChecked(why)
     if url is None or key is None:
-        msg = "trust: want --custodian-url and --custodian-key, or --custodian-not-checked WHY"
-        raise UsageError(msg, hint="the model's owner prints the key with 'cloister custodian show'")
-    pem = None if ca is None else _read(ca).decode("ascii", "replace")
-    return CustodianPin(key=_key(key), url=parse_origin(url), ca_pem=pem)
+        msg = "trust new: want --custodian-url and --custodian-key, or --no-custodian WHY"
+        raise UsageError(msg, hint="the custodian's status tells who runs an enclave and whether it is blocked")
+    raw = parse_b64u(key, what="--custodian-key", size=_KEY_BYTES)
+    return CustodianPin(key=VerifyKey(raw), url=parse_origin(url), ca_pem=_text(ca))
 
 
-def _key(text: str) -> VerifyKey:
-    return VerifyKey.take(Fields({"--custodian-key": text}, what="trust"), "--custodian-key")
-
-
-def _either(values: tuple[str, ...], why: str | None, option: str) -> tuple[str, ...] | NotChecked:
-    """Return the values, or the reason why there are none; exactly one of the two was given."""
-    if (why is None) == (not values):
-        msg = f"trust: want {option}, or its -not-checked WHY, and not both"
+def _models(pairs: tuple[str, ...], why: str | None) -> dict[str, str] | NotChecked:
+    if why is not None:
+        return NotChecked(why)
+    models = dict(pair.partition("=")[::2] for pair in pairs)
+    if not models or not all(models.values()):
+        msg = "trust new: want --model NAME=DIGEST, or --any-model WHY"
         raise UsageError(msg)
-    return values if why is None else NotChecked(why)
-
-
-def _models(values: tuple[str, ...], why: str | None) -> Mapping[str, str] | NotChecked:
-    chosen = _either(values, why, "--model")
-    if isinstance(chosen, NotChecked):
-        return chosen
-    found: dict[str, str] = {}
-    for text in chosen:
-        name, _, digest = text.partition("=")
-        if not digest or name in found:
-            msg = f"--model {text[:_SHOWN_CHARS]}: want NAME=DIGEST, each name once"
-            raise UsageError(msg)
-        found[name] = digest
-    return found
+    return models
 
 
 def _tls(ca: Path | None, why: str | None) -> SystemTls | NotChecked:
-    if ca is not None and why is not None:
-        msg = "--tls-not-checked: excludes --enclave-ca"
+    return NotChecked(why) if why is not None else SystemTls(_text(ca))
+
+
+def _root(path: Path | None) -> VerifyKey | None:
+    if path is None:
+        return None
+    from cloister.testing.simulated_root import load_root_key  # noqa: PLC0415 - in no production process
+
+    return load_root_key(path)
+
+
+@trust.command()
+@click.option("--policy", type=_file, required=True, help="Appraisal policy with your own reference values.")
+@click.option("--tpm-authority", type=_file, multiple=True, help="PEM of an authority that enrols TPMs; repeat.")
+@click.option("--insecure-simulated-root", type=_file, help="Root of a simulated TEE. Protects nothing.")
+@click.option("--custodian-url", help="Where the model's owner answers for its enclaves.")
+@click.option("--custodian-key", help="The owner's public key (base64url).")
+@click.option("--custodian-ca", type=_file, help="PEM of the owner's TLS authority [default: the system's].")
+@click.option("--no-custodian", metavar="WHY", help="Do not ask the owner; say why.")
+@click.option("--operator", "operators", multiple=True, help="Who may run the enclave; repeat for more.")
+@click.option("--any-operator", metavar="WHY", help="Accept whoever runs it; say why.")
+@click.option("--model", "models", multiple=True, help="NAME=DIGEST; repeat for more.")
+@click.option("--any-model", metavar="WHY", help="Accept whatever is served under a name; say why.")
+@click.option("--tls-ca", type=_file, help="PEM of the enclave's outer TLS authority [default: the system's].")
+@click.option("--any-tls", metavar="WHY", help="Do not check the outer certificate; bodies are encrypted anyway.")
+@click.option("--out", type=_file, required=True, help="Trust file to write.")
+@click.option("--force", is_flag=True, help="Replace the file.")
+@pass_terminal
+def new(
+    terminal: Terminal,
+    /,
+    *,
+    policy: Path,
+    tpm_authority: tuple[Path, ...],
+    insecure_simulated_root: Path | None,
+    custodian_url: str | None,
+    custodian_key: str | None,
+    custodian_ca: Path | None,
+    no_custodian: str | None,
+    operators: tuple[str, ...],
+    any_operator: str | None,
+    models: tuple[str, ...],
+    any_model: str | None,
+    tls_ca: Path | None,
+    any_tls: str | None,
+    out: Path,
+    force: bool,
+) -> None:
+    """Write a trust file: whose hardware, which code, whose model, run by whom.
+
+    What you choose not to compare wants a reason, and every verdict shows it.
+    """
+    if not operators and any_operator is None:
+        msg = "trust new: want --operator NAME, or --any-operator WHY"
         raise UsageError(msg)
-    if why is not None:
-        return NotChecked(why)
-    return SystemTls(None if ca is None else _read(ca).decode("ascii", "replace"))
+    made = Trust(
+        policy=Policy.parse(_read(policy)),
+        tpm_authorities=tuple(_read(path).decode("ascii", errors="replace") for path in tpm_authority),
+        simulated_root=_root(insecure_simulated_root),
+        custodian=_custodian(custodian_url, custodian_key, custodian_ca, no_custodian),
+        operators=NotChecked(any_operator) if any_operator is not None else operators,
+        models=_models(models, any_model),
+        tls=_tls(tls_ca, any_tls),
+    )
+    write_file(out, Trust.parse(made.dump()).dump(), force=force)
+    terminal.result({"out": str(out)}, lambda console: console.print(f"wrote {out}"))
 
 
-def _json(data: bytes) -> Json:
-    return parse_json(data, what="trust")
+@trust.command("simulated-root")
+@click.argument("path", type=_file)
+@click.option("--public", type=_file, help="Write the public half here, for those who verify.")
+@pass_terminal
+def simulated_root(terminal: Terminal, /, *, path: Path, public: Path | None) -> None:
+    """Make the root of a simulated TEE, for learning and tests. Protects nothing."""
+    from cloister.testing.simulated import WARNING  # noqa: PLC0415 - in no production process
+    from cloister.testing.simulated_root import SimulatedRoot  # noqa: PLC0415 - the same
 
-
-def _show(console: Console, terminal: Terminal, trust: Trust) -> None:
-    rows = [
-        ("custodian", _custodian_line(trust)),
-        ("operator", _said(trust.operators, " or ".join)),
-        ("models", _said(trust.models, lambda models: ", ".join(f"{n} {d[:16]}…" for n, d in models.items()))),
-        ("enclave's tls", _said(trust.tls, lambda tls: "system" if tls.ca_pem is None else "pinned")),
-        ("policy", trust.policy.digest),
-    ]
-    console.print(terminal.table(("", ""), rows))
-    for tee, rules in trust.policy.tees.items():
-        console.print(Text(f"{tee}", style="bold"))
-        lines = [(name, _rule(rule)) for name, rule in rules.rules.items()]
-        console.print(terminal.table(("claim", "wanted"), lines))
-
-
-def _custodian_line(trust: Trust) -> str:
-    pin = trust.custodian
-    return f"not checked: {pin.why}" if isinstance(pin, NotChecked) else f"{pin.url} {pin.key.key_id}"
-
-
-def _said(value: Any, show: Any) -> str:
-    return f"not checked: {value.why}" if isinstance(value, NotChecked) else str(show(value))
-
-
-def _rule(rule: Exact | OneOf | AtLeast | NotChecked) -> str:
-    match rule:
-        case Exact(value):
-            return str(value)[:_SHOWN_CHARS]
-        case OneOf(values):
-            return " or ".join(str(value)[:_SHOWN_CHARS] for value in values)
-        case AtLeast(value):
-            return f"at least {value}"
-        case NotChecked(why):
-            return f"not checked: {why}"
+    terminal.warn(WARNING)
+    root = SimulatedRoot.generate()
+    root.save(path)
+    if public is not None:
+        root.save_public(public)
+    result = {"out": str(path), "root": root.public.dump()}
+    terminal.result({**result}, lambda console: console.print(f"wrote {path}"))

@@ -15,12 +15,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cloister.cli.demo.stage import DemoFailed
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 __all__ = ["Outcome", "Running", "World", "free_port"]
@@ -138,6 +138,22 @@ class World:
             msg = f"demo: 'cloister {' '.join(words[:3])}' exited with {done.returncode}, want {expect}"
             raise DemoFailed(msg, hint=outcome.error.get("message") or done.stderr.strip()[-400:] or None)
         return outcome
+
+    def run_lines(self, party: Path, *words: str) -> list[dict[str, Any]]:
+        """Run a command that prints one JSON document a line."""
+        done = subprocess.run(  # noqa: S603 - our own command line
+            self.command(*words, "--json"),
+            cwd=party,
+            env=self.environment(party),
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_S,
+            check=False,
+        )
+        if done.returncode:
+            msg = f"demo: 'cloister {' '.join(words[:3])}' exited with {done.returncode}, want 0"
+            raise DemoFailed(msg, hint=(done.stdout + done.stderr).strip()[-400:])
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def start(self, party: Path, name: str, *words: str, package: Path | None = None) -> Running:
         """Start a command of one party in the background; its output goes to ``NAME.log`` in the party's folder."""
