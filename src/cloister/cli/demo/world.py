@@ -157,10 +157,17 @@ class World:
 
     def start(self, party: Path, name: str, *words: str, package: Path | None = None) -> Running:
         """Start a command of one party in the background; its output goes to ``NAME.log`` in the party's folder."""
+        return self._start(party, name, self.command(*words), package)
+
+    def start_module(self, party: Path, name: str, module: str, *words: str) -> Running:
+        """Start another module of ours in the background, as ``start`` does."""
+        return self._start(party, name, [sys.executable, "-m", module, *words], None)
+
+    def _start(self, party: Path, name: str, command: list[str], package: Path | None) -> Running:
         log = party / f"{name}.log"
         with log.open("ab") as sink:
             process = subprocess.Popen(  # noqa: S603 - our own command line
-                self.command(*words),
+                command,
                 cwd=party,
                 env=self.environment(party, package),
                 stdin=subprocess.DEVNULL,
