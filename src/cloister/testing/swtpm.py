@@ -48,7 +48,7 @@ def is_installed() -> bool:
 
 def _manufacture(state: Path, ca: Path) -> None:
     """Make a TPM: endorsement keys with certificates from a local authority."""
-    state.mkdir(exist_ok=True)
+    state.mkdir(parents=True, exist_ok=True)
     ca.mkdir(exist_ok=True)
     config, options, setup = ca / "localca.conf", ca / "localca.options", ca / "setup.conf"
     config.write_text(

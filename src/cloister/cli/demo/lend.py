@@ -57,7 +57,7 @@ def open_house(cast: Cast) -> None:
 def seal_and_publish(cast: Cast) -> None:
     """Train a real model on real data, seal it, publish it."""
     world, digits = cast.world, cast.digits
-    why = "Every file is encrypted under a fresh key that only the vault can unwrap; a signed manifest says what is inside."
+    why = "Every file is encrypted under a fresh key that only the vault can unwrap; a signed manifest lists them."
     with cast.stage.scene("Seal a model and publish it", why) as scene:
         model, card = world.custodian / "digits.onnx", world.custodian / "card.json"
         model.write_bytes(digits.onnx)
@@ -196,9 +196,7 @@ def write_trust(cast: Cast) -> None:
 def verify_and_ask(cast: Cast) -> None:
     """Verify as a consumer, then ask until the allowance is used up."""
     world = cast.world
-    why = (
-        "The consumer checks evidence for its own nonce by its own reference values, then encrypts to the attested key."
-    )
+    why = "The consumer checks evidence for its own nonce by its own reference values, then encrypts to that key."
     with cast.stage.scene("Verify, then ask, unseen", why) as scene:
         write_trust(cast)
         verified = world.run(world.consumer, "verify", cast.url, *cast.consumer_words()).value

@@ -131,7 +131,8 @@ class Scene:
     def _say(self, party: Party, line: str, style: str) -> None:
         self._lines[party].append(Text(line, style=style))
         if self._live is None:
-            self._stage.console.print(Text(f"{party.value:>9}  {line}"))
+            for part in line.splitlines():
+                self._stage.console.print(Text(f"{party.value:>9}  {part}"))
         else:
             self._live.update(self._draw(), refresh=True)
 

@@ -41,9 +41,7 @@ def exhaust(cast: Cast) -> None:
 def ask_for_more(cast: Cast) -> None:
     """Let the borrower ask, the custodian approve, and a waiting consumer go on."""
     world = cast.world
-    why = (
-        "A consumer may wait until units are freed. The borrower asks with a reason; the custodian approves or denies."
-    )
+    why = "A consumer may wait for units. The borrower asks with a reason; the custodian approves or denies."
     with cast.stage.scene("More, please", why) as scene:
         words = (*cast.ask_words(cast.images[6]), "--wait", str(_WAIT_S), "--json")
         waiting = world.start(world.consumer, "waiting", *words)
@@ -109,7 +107,7 @@ def _enclave(cast: Cast) -> Running:
 
 
 def _last_answer_once_silent(cast: Cast, asking: Running, bound_s: float) -> float:
-    """Return when the last answer came, once refusals came in its place and the bound has passed or the enclave ended."""
+    """Return when the last answer came, once the enclave has ended or the bound has passed."""
     deadline = time.monotonic() + bound_s + 1
     while time.monotonic() < deadline and _enclave(cast).process.poll() is None:
         time.sleep(0.1)
@@ -133,7 +131,6 @@ def unblock(cast: Cast) -> None:
 
 def lose_custodian(cast: Cast) -> None:
     """Kill the custodian: the enclave stops by itself. Start it again: nothing was lost."""
-    world = cast.world
     why = "No renewal, no lease; no lease, no answer. Cutting the network is no way around the kill switch."
     with cast.stage.scene("The custodian is gone: the enclave stops by itself", why) as scene:
         asking = start_asking(cast, "asking-on")

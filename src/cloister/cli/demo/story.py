@@ -57,9 +57,8 @@ def play(console: Console, *, pause: bool, keep: Path | None, tee: str) -> Cast:
 
 def _cast(stage: Stage, world: World, stack: ExitStack, tee: str) -> Cast:
     console = stage.console
-    console.print(
-        Text("Cloister", style="bold"), Text("lend an AI model without giving it away; ask it without being overheard")
-    )
+    motto = "lend an AI model without giving it away; ask it without being overheard"
+    console.print(Text.assemble(("Cloister", "bold"), f": {motto}"))
     with_tpm = tee == "tpm" or (tee == "auto" and is_installed())
     if with_tpm:
         stage.loud("SOFTWARE TPM: real TPM 2.0 commands and quotes, but its keys are in a file. A demo, no protection.")
