@@ -41,6 +41,7 @@ _UNREADABLE = (
     x509.DuplicateExtension,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
+    UserWarning,  # the library's own about odd certificates, where warnings are errors
 )
 _HANDLED = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 
@@ -70,6 +71,9 @@ class Certificate:
         except _UNREADABLE as exc:
             msg = "certificate: not der, or of a kind we do not read"
             raise Malformed(msg) from exc
+        if certificate.serial_number <= 0:  # RFC 5280 section 4.1.2.2
+            msg = "certificate: serial number is not positive"
+            raise Malformed(msg)
         return cls(certificate)
 
     @property

@@ -121,25 +121,23 @@ def _claims(parts: TpmEvidence, quote: Quote, ak: Public, vouched: AkCertificate
 
 
 def _checks(vouched: AkCertificate, explained: frozenset[int]) -> tuple[Check, ...]:
-    log = Check(
-        code="pcr_mismatch",
-        subject="event log",
-        verdict=Verdict.PASSED if explained else Verdict.NOT_CHECKED,
-        got=", ".join(map(str, sorted(explained))),
-        note="" if explained else "no event log for a quoted pcr: values are compared, not explained",
-    )
-    return (
+    issuer = vouched.certificate.x509.issuer.rfc4514_string()[:120]
+    checks = [
         Check(
-            code="chain_invalid",
-            subject="attestation key certificate",
-            verdict=Verdict.PASSED,
-            got=vouched.certificate.x509.issuer.rfc4514_string()[:120],
+            code="memory_not_protected",
+            subject="memory encryption",
+            verdict=Verdict.NOT_CHECKED,
+            note="a tpm measures the machine; it keeps nobody out of its memory",
         ),
+        Check(code="chain_invalid", subject="attestation key certificate", verdict=Verdict.PASSED, got=issuer),
         Check(code="ak_attributes_invalid", subject="attestation key", verdict=Verdict.PASSED),
         Check(code="signature_invalid", subject="quote signature", verdict=Verdict.PASSED),
         Check(code="pcr_mismatch", subject="pcr digest", verdict=Verdict.PASSED),
-        *((log,) if explained else ()),
-    )
+    ]
+    if explained:
+        got = ", ".join(map(str, sorted(explained)))
+        checks.append(Check(code="pcr_mismatch", subject="event log", verdict=Verdict.PASSED, got=got))
+    return tuple(checks)
 
 
 def tpm_policy(

@@ -7,6 +7,7 @@ worth exactly what the PCRs of the boot chain, quoted beside it, make of that sy
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -93,13 +94,14 @@ class TpmAttester:
         self._pcrs = tuple(sorted(set(pcrs)))
         self._log = EventLog.parse(event_log) if event_log else None
         self._ak = ak
+        self._turn = threading.Lock()  # commands and answers must not interleave
 
     def collect(self, report_data: bytes) -> Evidence:
         """Return a quote over ``report_data`` and the PCRs as they are now. Raises ``Unavailable``, ``Rejected``."""
         if len(report_data) != _REPORT_DATA_BYTES:
             msg = f"tpm report data: {len(report_data)} bytes, want {_REPORT_DATA_BYTES}"
             raise UsageError(msg)
-        with attestation_key(self._tpm, self._ak) as (handle, public):
+        with self._turn, attestation_key(self._tpm, self._ak) as (handle, public):
             for _ in range(_ATTEMPTS):
                 pcrs = self._tpm.pcr_read(self._pcrs)
                 attest, signature = self._tpm.quote(handle, extra=report_data, pcrs=self._pcrs)

@@ -35,7 +35,6 @@ class Code(IntEnum):
     NV_READ_PUBLIC = 0x169
     READ_PUBLIC = 0x173
     START_AUTH_SESSION = 0x176
-    GET_CAPABILITY = 0x17A
     GET_RANDOM = 0x17B
     PCR_READ = 0x17E
     POLICY_PCR = 0x17F
@@ -67,8 +66,9 @@ _CONTINUE = 0x01  # continueSession: sessions are flushed by hand, also after a 
 _NO_SESSIONS, _SESSIONS = 0x8001, 0x8002  # TPM_ST, Part 2 section 6.9
 PASSWORD = Session(Handle.PW)
 
-_RC_WARNING = 0x900  # Part 2 section 6.6.2: version 1 with the warning bit
 _RC_FORMAT_1 = 0x080
+_PASSING = frozenset({0x901, 0x902, 0x903, 0x904, 0x905, 0x908, 0x909, 0x90A, 0x920, 0x921, 0x922, 0x923})
+"""Warnings that pass by themselves: memory, handles, self-test, rate of writing, lockout (Part 2 section 6.6.3)."""
 _NAMES = {
     0x100: "initialize",
     0x101: "failure mode",
@@ -77,6 +77,7 @@ _NAMES = {
     0x143: "command code",
     0x902: "out of object memory",
     0x903: "out of session memory",
+    0x907: "locality",
     0x910: "reference to an object that is not loaded",
     0x921: "lockout",
     0x922: "retry",
@@ -134,6 +135,6 @@ def parse_response(data: bytes, code: Code, *, handle: bool = False) -> tuple[in
 def _failure(code: Code, result: int) -> Rejected | Unavailable:
     name = _NAMES_FORMAT_1.get(result & 0x3F) if result & _RC_FORMAT_1 else _NAMES.get(result)
     shown = f"{result:#05x}" + (f" ({name})" if name else "")
-    if result & _RC_FORMAT_1 == 0 and result & _RC_WARNING == _RC_WARNING:
+    if result in _PASSING:
         return Unavailable(f"tpm: {code.name.lower()}: {shown}", retry_after_s=1)
     return Rejected.because("tpm_refused", f"tpm command {code.name.lower()}", got=shown)

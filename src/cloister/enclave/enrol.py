@@ -1,0 +1,158 @@
+"""Enrol this machine's TPM with the custodian of a loan, once (docs/spec/evidence-tpm.md section 4).
+
+Shows the endorsement key and the attestation key, lets the TPM open the custodian's challenge, and returns the
+certificate that evidence carries from then on. Asking again gives a fresh certificate for the same device.
+
+Not done here: keeping the certificate (the command line writes it), who may enrol (the custodian decides).
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import httpx2
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cloister.attest.chain import Certificate, parse_certificates
+from cloister.attest.tpm.ek import device_of
+from cloister.attest.tpm.enrolment import MAX_ENROLMENT_BYTES, EnrolChallenge, EnrolProof, EnrolRequest, EnrolResult
+from cloister.enclave.tpm.commands import Tpm
+from cloister.enclave.tpm.keys import AkKind, EkKind, activate, attestation_key, available_eks, endorsement_key
+from cloister.errors import Malformed, Reason, Rejected, Unavailable, UsageError
+from cloister.lending.messages.form import CODE, take_reasons
+from cloister.wire import Fields
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cloister.enclave.loanfile import LoanFile
+    from cloister.enclave.tpm.keys import Ek
+    from cloister.enclave.tpm.transport import Transport
+
+__all__ = ["enrol"]
+
+_TIMEOUT_S = 30
+_MAX_FILE_BYTES = 64 * 1024
+_OK = range(200, 300)
+_REFUSED = range(400, 500)
+_TOO_MANY_REQUESTS = 429
+
+
+def enrol(
+    transport: Transport,
+    loan: LoanFile,
+    ek_certificate: Path | None = None,
+    *,
+    ak: AkKind = AkKind.ECC_P256,
+    http: httpx2.BaseTransport | None = None,
+) -> tuple[bytes, str]:
+    """Return the attestation key's certificate chain (PEM, own first) and the name of the device.
+
+    ``ek_certificate`` is a file with certificates of the TPM's maker (PEM or DER): the endorsement key's
+    own where the TPM holds none, and those between it and the root. ``http`` replaces the network. Raises
+    ``Rejected`` with the custodian's reasons, ``Unavailable``, ``Malformed``, ``UsageError``.
+    """
+    given = () if ek_certificate is None else _read(ek_certificate)
+    tpm = Tpm(transport)
+    kind = _kind(tpm, given)
+    with (
+        _client(loan, http) as client,
+        endorsement_key(tpm, kind) as ek,
+        attestation_key(tpm, ak) as (handle, public),
+    ):
+        request = EnrolRequest(
+            ek_public=ek.public.dump(), ak_public=public.dump(), ek_certificates=_maker_chain(ek, given)
+        )
+        challenge = EnrolChallenge.parse(_post(client, "/v1/devices/enrolments", request.dump()))
+        proof = EnrolProof(secret=activate(tpm, handle, ek, challenge.credential))
+        path = f"/v1/devices/enrolments/{challenge.enrolment}/finish"
+        result = EnrolResult.parse(_post(client, path, proof.dump()))
+        chain = [Certificate.parse(item) for item in result.certificates]
+        if chain[0].x509.public_key() != public.public_key():
+            msg = "enrolment result: certificate is not for our attestation key"
+            raise Malformed(msg)
+        return b"".join(item.x509.public_bytes(Encoding.PEM) for item in chain), device_of(ek.public)
+
+
+def _read(path: Path) -> tuple[Certificate, ...]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES)
+    except OSError as exc:
+        msg = f"{path}: cannot read the endorsement certificate: {exc.strerror}"
+        raise UsageError(msg) from exc
+    return parse_certificates(data)
+
+
+def _certifies(certificate: Certificate, ek: Ek) -> bool:
+    return certificate.x509.public_key() == ek.public.public_key()
+
+
+def _kind(tpm: Tpm, given: tuple[Certificate, ...]) -> EkKind:
+    """Return the endorsement key to show: one the TPM has a certificate for, one that was given, else RSA."""
+    available = available_eks(tpm)
+    if available:
+        return available[0]
+    for kind in EkKind if given else ():
+        with endorsement_key(tpm, kind) as ek:
+            if any(_certifies(item, ek) for item in given):
+                return kind
+    return EkKind.RSA_2048
+
+
+def _maker_chain(ek: Ek, given: tuple[Certificate, ...]) -> tuple[bytes, ...]:
+    """Return the maker's certificates with the key's own first, each once."""
+    own = [ek.certificate] if ek.certificate else [item.der for item in given if _certifies(item, ek)]
+    return tuple(dict.fromkeys([*own, *(item.der for item in given)]))
+
+
+def _client(loan: LoanFile, http: httpx2.BaseTransport | None) -> httpx2.Client:
+    try:
+        context = ssl.create_default_context(cadata=loan.ca_pem)
+    except ssl.SSLError as exc:
+        msg = "loan file: ca_pem is no certificate in PEM"
+        raise Malformed(msg) from exc
+    return httpx2.Client(
+        base_url=loan.custodian_url,
+        timeout=_TIMEOUT_S,
+        follow_redirects=False,
+        trust_env=False,
+        verify=context,
+        transport=http,
+        headers={"authorization": f"Bearer {loan.token}", "content-type": "application/json"},
+    )
+
+
+def _post(client: httpx2.Client, path: str, body: bytes) -> bytes:
+    """Return the body of a 2xx answer."""
+    try:
+        with client.stream("POST", path, content=body, headers={"accept-encoding": "identity"}) as answer:
+            data = b""
+            for part in answer.iter_raw():
+                data += part
+                if len(data) > MAX_ENROLMENT_BYTES:
+                    msg = f"custodian: answer longer than {MAX_ENROLMENT_BYTES} bytes"
+                    raise Unavailable(msg)
+    except (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError) as exc:
+        msg = f"custodian: no answer ({type(exc).__name__})"
+        raise Unavailable(msg, hint="is the custodian running, and is this its address?") from exc
+    if answer.status_code in _OK:
+        return data
+    if answer.status_code in _REFUSED and answer.status_code != _TOO_MANY_REQUESTS:
+        raise _refusal(answer.status_code, data)
+    msg = f"custodian: answered {answer.status_code}"
+    raise Unavailable(msg)
+
+
+def _refusal(status: int, data: bytes) -> Rejected:
+    """Return the reasons in a problem document; where it has none, its code or its status is the reason."""
+    reasons: tuple[Reason, ...] = ()
+    try:
+        fields = Fields.parse(data, what="custodian: refusal")
+        reasons = take_reasons(fields, "reasons") if "reasons" in fields else ()
+        if not reasons:
+            reasons = (Reason(code=fields.match("code", CODE), subject="custodian", got=str(status)),)
+    except Malformed:
+        reasons = reasons or (Reason(code="refused", subject="custodian", got=f"status {status}"),)
+    return Rejected("; ".join(map(str, reasons)), reasons=reasons)
