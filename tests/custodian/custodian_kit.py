@@ -55,7 +55,6 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Turn the clock."""
-        """Turn the clock."""
         self.now += timedelta(seconds=seconds)
 
 

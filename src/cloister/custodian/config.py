@@ -40,7 +40,7 @@ NOT_SETTINGS = frozenset({"PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE", "HOME", "
 MAX_BODY_BYTES = 1 << 20  # bytes of one HTTP request body
 BUILT_AT_YEAR = 2026  # a clock before this year is wrong: nothing was built then
 _MAX_CONFIG_BYTES = 64 * 1024
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 class Profile(Enum):
@@ -88,7 +88,7 @@ class Config:
     event_streams: int = _setting(32, "event streams open at once", floor=1, cap=10_000)
     connections: int = _setting(256, "connections open at once", floor=1, cap=100_000)
     request_timeout_s: int = _setting(30, "seconds a client may take to send one request", floor=1, cap=3600)
-    shutdown_grace_s: int = _setting(10, "seconds running requests may take after a stop signal", floor=0, cap=3600)
+    shutdown_grace_s: int = _setting(5, "seconds running requests may take after a stop signal", floor=0, cap=3600)
     ek_roots: tuple[str, ...] = _setting((), "PEM files with TPM vendors' endorsement roots, relative to the home")
     pinned_eks: tuple[str, ...] = _setting((), "endorsement keys accepted by hand: SHA-256 of the public key, hex")
     tpm_authorities: tuple[str, ...] = _setting(
@@ -229,7 +229,7 @@ def _refuse_nonsense(config: Config) -> None:
         _fail(f"profile: {config.profile!r}, want development or production")
     if config.tls_minimum not in {"1.2", "1.3"}:
         _fail(f"tls_minimum: {config.tls_minimum!r}, want 1.2 or 1.3")
-    if not config.names or not all(_NAME.fullmatch(name) for name in config.names):
+    if not config.names or not all(_is_address(name) or _NAME.fullmatch(name) for name in config.names):
         _fail("names: want at least one host name or address")
     if config.url and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", config.url):
         _fail("url: want https://host[:port][/path]")

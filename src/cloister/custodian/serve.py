@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -20,7 +22,7 @@ from cloister.errors import Unavailable
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import FrameType
 
@@ -33,6 +35,7 @@ __all__ = ["bind", "serve_custodian"]
 
 _MAX_HEADER_BYTES = 32 * 1024  # bytes of a request's line and headers
 _KEEP_ALIVE_S = 15
+_BACKLOG = 512
 
 
 class _Server(uvicorn.Server):
@@ -55,6 +58,7 @@ def bind(config: Config) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((config.host, config.port))
+        listener.listen(_BACKLOG)  # who connects from now on waits for us instead of being refused
     except OSError as exc:
         listener.close()
         msg = f"listen: {config.host} port {config.port}: {exc.strerror}"
@@ -73,9 +77,28 @@ def serve_custodian(
             app = create_app(service)
             if on_listening is not None:
                 on_listening(service.url)
-            _Server(_uvicorn_config(service.config, app, home), app).run(sockets=[listener])
+            with _signals_end_here():
+                _Server(_uvicorn_config(service.config, app, home), app).run(sockets=[listener])
     finally:
         service.close()
+
+
+@contextlib.contextmanager
+def _signals_end_here() -> Iterator[None]:
+    """Let the web server's re-raised stop signal end here, not the process: the stop is still to be logged."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's; elsewhere nobody raises one
+        return
+    before = {sig: signal.signal(sig, _nothing) for sig in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+
+
+def _nothing(_signal: int, _frame: FrameType | None) -> None:
+    """Do nothing: the server has seen the signal already."""
 
 
 def _uvicorn_config(config: Config, app: Starlette, home: Path) -> uvicorn.Config:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, create_engine, event, select, text, update
+from sqlalchemy import Engine, create_engine, event, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
 
@@ -131,8 +132,17 @@ class Store:
 
     def backup(self, path: Path) -> None:
         """Write a consistent copy of the database. It holds no key that opens anything (T19)."""
-        with _no_database_errors(), self._readers.connect() as connection:
-            connection.execute(text("VACUUM INTO :path"), {"path": str(path)})
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with (
+            contextlib.closing(self._readers.raw_connection()) as source,
+            contextlib.closing(sqlite3.connect(path)) as copy,
+        ):
+            driver: Any = source.driver_connection
+            try:
+                driver.backup(copy)
+            except sqlite3.Error as exc:
+                msg = f"store: backup to {path}: {_reason(exc)}"
+                raise Unavailable(msg) from exc
 
     def close(self) -> None:
         """Close every connection."""

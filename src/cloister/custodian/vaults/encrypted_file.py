@@ -100,25 +100,31 @@ def read_private(path: Path, *, cap: int) -> bytes:
     The mode is read from the open descriptor, so that nobody swaps the file in between.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # A pipe must not make us wait before we can say that it is none of ours.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError as exc:
         msg = f"{path}: no such file"
         raise UsageError(msg) from exc
     except OSError as exc:
         msg = f"{path}: {exc.strerror}"
         raise UsageError(msg) from exc
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            msg = f"{path}: not a regular file"
-            raise UsageError(msg)
-        if status.st_mode & 0o077:
-            msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600"
-            raise UsageError(msg, hint=f"chmod 600 {path}")
-        if status.st_size > cap:
-            msg = f"{path}: {status.st_size} bytes, want at most {cap}"
-            raise UsageError(msg)
-        return file.read(cap)
+    try:
+        _demand_private(path, os.fstat(fd), cap)
+        return os.read(fd, cap)
+    finally:
+        os.close(fd)
+
+
+def _demand_private(path: Path, status: os.stat_result, cap: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        msg = f"{path}: not a regular file"
+        raise UsageError(msg)
+    if status.st_mode & 0o077:
+        msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600"
+        raise UsageError(msg, hint=f"chmod 600 {path}")
+    if status.st_size > cap:
+        msg = f"{path}: {status.st_size} bytes, want at most {cap}"
+        raise UsageError(msg)
 
 
 def write_private(path: Path, data: bytes) -> None:
