@@ -141,7 +141,7 @@ class Lent:
 class FakeCustodian:
     """A custodian with one loan, in memory."""
 
-    clock: FakeClock
+    clock: Any
     root: SimulatedRoot
     key: SigningKey
     publisher: SigningKey
@@ -393,9 +393,11 @@ def make_world(
     max_ceiling: int = 1000,
     metered: tuple[str, ...] = (),
     meters: Mapping[str, int] | None = None,
+    clock: Any = None,
+    url: str = "http://127.0.0.1:1",
 ) -> World:
     """Seal ``models``, make a loan for them and write its loan file."""
-    clock = FakeClock()
+    clock = clock or FakeClock()
     custodian = FakeCustodian(
         clock=clock, root=SimulatedRoot.generate(), key=SigningKey.generate(), publisher=SigningKey.generate()
     )
@@ -419,7 +421,7 @@ def make_world(
     document = {
         "v": 1,
         "loan": LOAN,
-        "custodian_url": "http://127.0.0.1:1",
+        "custodian_url": url,
         "custodian_key": custodian.key.verify_key.dump(),
         "ca_pem": None,
         "token": token,
