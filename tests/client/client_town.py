@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import numpy as np
@@ -43,6 +42,9 @@ from cloister.lending.receipt import GENESIS, commit, next_head
 from cloister.lending.terms import InstanceId, LoanId, ModelDigest, instance_id
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
 from cloister.wire import Json, dump_b64u, dump_json, parse_b64u
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 ENCLAVE, CUSTODIAN = "https://enclave.test", "https://custodian.test"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -233,9 +235,7 @@ class Town(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         self.root = SimulatedRoot.generate()
         self.custodian = SigningKey.generate()
         self.software = SoftwareManifest(code="11" * 32, python="3.11", packages={}, settings={})
-        self.enclave = Enclave(
-            clock=self.clock, root=self.root, custodian=self.custodian, software=self.software
-        )
+        self.enclave = Enclave(clock=self.clock, root=self.root, custodian=self.custodian, software=self.software)
         self.operator = "Hospital Group"
         self.state = "active"
         self.status_change: Callable[[Status], Status] = lambda status: status

@@ -91,7 +91,7 @@ def test_t58_an_answer_cut_at_any_byte_is_truncated(town: Town) -> None:
         town.reply_change = keep
         client.infer("digits", scan(1))
         size = sum(map(len, whole))
-        for cut in [*range(0, 64), *range(64, size, 97), size - 1]:
+        for cut in [*range(64), *range(64, size, 97), size - 1]:
             town.enclave.allowance = 10
             town.reply_change = lambda reply, cut=cut: replace(reply, parts=[b"".join(reply.parts)[:cut]])
             with pytest.raises(TruncatedResponse) as caught:
@@ -180,7 +180,9 @@ def test_an_enclave_that_never_has_its_own_keys_is_asked_twice_and_no_more(town:
         before = gateway_posts(town)
 
         def forget(reply: Reply) -> Reply:
-            return reply if "nonce" in repr(reply.kind) or "keyset" in reply.kind else Reply(status=400, parts=[problem])
+            return (
+                reply if "nonce" in repr(reply.kind) or "keyset" in reply.kind else Reply(status=400, parts=[problem])
+            )
 
         town.reply_change = forget
         with pytest.raises(Rejected):
@@ -192,7 +194,9 @@ def test_another_400_is_not_retried(town: Town) -> None:
     with town.client() as client:
         client.model("digits")
         before = gateway_posts(town)
-        town.reply_change = lambda _: Reply(status=400, kind="application/problem+json", parts=[b'{"type":"about:blank"}'])
+        town.reply_change = lambda _: Reply(
+            status=400, kind="application/problem+json", parts=[b'{"type":"about:blank"}']
+        )
         with pytest.raises(Rejected):
             client.infer("digits", scan(1))
     assert gateway_posts(town) - before == 1
@@ -201,7 +205,8 @@ def test_another_400_is_not_retried(town: Town) -> None:
 def test_rotated_keys_are_found_by_verifying_again(town: Town) -> None:
     with town.client() as client:
         client.model("digits")
-        town.enclave.keys = GatewayKeys.generate()
+        # Fresh keys never take an id of the ones before; those are dropped at once here.
+        town.enclave.keys = GatewayKeys(GatewayKeys.generate(older=town.enclave.keys).published())
         assert client.infer("digits", scan(6)).label == "6"
 
 
@@ -233,7 +238,7 @@ def test_a_busy_gateway_is_unavailable(town: Town, status: int, retry: int | Non
 
 
 def test_inner_refusals_carry_the_enclaves_reasons(town: Town) -> None:
-    with town.client(token="somebody-else-0123456789") as client, pytest.raises(Rejected) as caught:
+    with town.client(token=TOKEN[::-1]) as client, pytest.raises(Rejected) as caught:
         client.infer("digits", scan(1))
     assert caught.value.code == "unauthorized"
     assert "token" in (caught.value.hint or "")
@@ -274,7 +279,9 @@ def waited(town: Topped, wait: timedelta) -> tuple[str | None, list[str]]:
             return client._wire.take(step)  # type: ignore[arg-type] # a step
 
         answer = drive(client._infer(question), take)
-    keys = [dict(request.headers).get("idempotency-key", "") for request in town.enclave.seen if request.method == "POST"]
+    keys = [
+        dict(request.headers).get("idempotency-key", "") for request in town.enclave.seen if request.method == "POST"
+    ]
     return answer.label, keys
 
 
@@ -371,7 +378,12 @@ def test_a_broken_chain_is_seen_between_neighbours(town: Town) -> None:
 
 def test_receipts_of_other_consumers_between_ours_are_fine(town: Town) -> None:
     with town.client() as alice, town.client() as bob:
-        assert [client.infer("digits", scan(1)).receipt.receipt.index for client in (alice, bob, bob, alice)] == [1, 2, 3, 4]
+        assert [client.infer("digits", scan(1)).receipt.receipt.index for client in (alice, bob, bob, alice)] == [
+            1,
+            2,
+            3,
+            4,
+        ]
 
 
 def test_a_model_outside_the_trust_is_not_asked(town: Town) -> None:

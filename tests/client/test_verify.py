@@ -231,7 +231,8 @@ def test_plain_http_to_another_machine_is_refused_while_tls_is_checked(town: Tow
 
 
 @pytest.mark.parametrize(
-    "url", ["enclave.test", "ftp://enclave.test", "https://user:pw@enclave.test", "https://enclave.test/?a=1", "https://"]
+    "url",
+    ["enclave.test", "ftp://enclave.test", "https://user:pw@enclave.test", "https://enclave.test/?a=1", "https://"],
 )
 def test_urls_that_are_no_address_are_refused(town: Town, url: str) -> None:
     with pytest.raises(UsageError):
@@ -240,7 +241,7 @@ def test_urls_that_are_no_address_are_refused(town: Town, url: str) -> None:
 
 def test_token_and_token_file_exclude_each_other(town: Town) -> None:
     with pytest.raises(UsageError, match="not both"):
-        Client.verify(ENCLAVE, town.trust(), token=TOKEN, token_file="x", schemes=town.schemes, transport=town)
+        Client.verify(ENCLAVE, town.trust(), token=TOKEN, token_file=ENCLAVE, schemes=town.schemes, transport=town)
 
 
 def test_the_async_client_verifies_the_same(town: Town) -> None:
