@@ -82,6 +82,11 @@ class Certificate:
         return self.x509.public_bytes(serialization.Encoding.DER)
 
     @property
+    def pem(self) -> bytes:
+        """The certificate as PEM."""
+        return self.x509.public_bytes(serialization.Encoding.PEM)
+
+    @property
     def public_key_der(self) -> bytes:
         """The SubjectPublicKeyInfo."""
         return self.x509.public_key().public_bytes(

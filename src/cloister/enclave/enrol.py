@@ -12,7 +12,6 @@ import ssl
 from typing import TYPE_CHECKING
 
 import httpx2
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloister.attest.chain import Certificate, parse_certificates
 from cloister.attest.tpm.ek import device_of
@@ -72,7 +71,7 @@ def enrol(
         if chain[0].x509.public_key() != public.public_key():
             msg = "enrolment result: certificate is not for our attestation key"
             raise Malformed(msg)
-        return b"".join(item.x509.public_bytes(Encoding.PEM) for item in chain), device_of(ek.public)
+        return b"".join(item.pem for item in chain), device_of(ek.public)
 
 
 def _read(path: Path) -> tuple[Certificate, ...]:

@@ -11,6 +11,7 @@ has hung up.
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -102,8 +103,18 @@ def start_swtpm(folder: Path, *, name: str = "tpm", again: bool = False) -> Iter
 
 def _wait(path: Path, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _START_S
-    while not path.exists():
+    while not _listens(path):
         if process.poll() is not None or time.monotonic() > end:
             msg = "swtpm: did not start"
             raise Unavailable(msg)
         time.sleep(0.01)
+
+
+def _listens(path: Path) -> bool:
+    """Tell whether somebody takes calls: the socket's file is there a moment before that."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
