@@ -1,15 +1,25 @@
-"""What the consumer's commands share: whom to trust, who we are, how a verdict is shown."""
+"""What the consumer's commands share: whom to trust, who we are, how a verdict is shown.
+
+The one place on the consumer's side where a simulated TEE can be let in: the trust file must name its root, and
+the command line must name the same root again.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.text import Text
 
 from cloister.attest.rats import Verdict
+from cloister.cli.terminal import read_secret
 from cloister.client import Client, Trust
 from cloister.errors import UsageError
+from cloister.wire import dump_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,19 +32,54 @@ if TYPE_CHECKING:
     from cloister.client import VerifiedEnclave
     from cloister.wire import Json
 
-__all__ = ["check_json", "connect", "consumer_options", "draw_checks", "enclave_json"]
+__all__ = ["DURATION", "check_json", "connect", "consumer_options", "draw_checks", "enclave_json"]
 
+TOKEN_VARIABLE = "CLOISTER_TOKEN"  # noqa: S105 - the name of a variable
+TRUST_VARIABLE = "CLOISTER_TRUST"
 _file = click.Path(path_type=Path, dir_okay=False)
 _MARKS = {Verdict.PASSED: ("✓", "green"), Verdict.FAILED: ("✗", "red"), Verdict.NOT_CHECKED: ("·", "dim")}
 _SHOWN = 40  # characters of a value in the table; --json has all
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_MAX_SECONDS = 31 * 86_400
+
+
+class _Duration(click.ParamType[timedelta]):
+    """A duration: ``90``, ``90s``, ``5m``, ``2h``, ``1d``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return the duration."""
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"(\d{1,7})([smhd]?)", str(value), re.ASCII)
+        seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
+        if not 0 < seconds <= _MAX_SECONDS:
+            self.fail(f"{value!r}: want a duration such as 90s, 5m or 2h", param, ctx)
+        return timedelta(seconds=seconds)
+
+
+DURATION = _Duration()
 
 
 def consumer_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a consumer: the command gets ``trust``, ``token_file``, ``insecure_simulated_root``."""
     for option in (
-        click.option("--insecure-simulated-root", type=_file, help="Accept a simulated TEE under this root."),
-        click.option("--token-file", metavar="FILE", help="File with your consumer token (mode 0600)."),
-        click.option("--trust", type=_file, required=True, help="Whom you trust: see 'cloister trust new'."),
+        click.option(
+            "--insecure-simulated-root", type=_file, help="Accept the simulated TEE of the trust. Protects nothing."
+        ),
+        click.option(
+            "--token-file",
+            metavar="FILE",
+            help=f"File with your consumer token (mode 0600), - for stdin [env {TOKEN_VARIABLE}: the token].",
+        ),
+        click.option(
+            "--trust",
+            type=_file,
+            envvar=TRUST_VARIABLE,
+            required=True,
+            help=f"Whom you trust: see 'cloister trust new' [env {TRUST_VARIABLE}].",
+        ),
     ):
         command = option(command)
     return command
@@ -49,7 +94,13 @@ def connect(
     """
     decided = Trust.load(trust)
     schemes = _simulated(terminal, decided, insecure_simulated_root)
-    return Client.verify(url, decided, token_file=token_file, schemes=schemes)
+    return Client.verify(url, decided, token=_token(token_file), schemes=schemes)
+
+
+def _token(token_file: str | None) -> str | None:
+    if token_file is not None:
+        return read_secret(token_file, what="token")
+    return os.environ.get(TOKEN_VARIABLE) or None
 
 
 def _simulated(terminal: Terminal, trust: Trust, root: Path | None) -> tuple[Scheme, ...]:
@@ -85,10 +136,15 @@ def enclave_json(enclave: VerifiedEnclave) -> dict[str, Json]:
     """Return a verified enclave as ``--json`` prints it."""
     return {
         "checks": [check_json(check) for check in enclave.checks],
+        "custodian": enclave.keyset.custodian.dump(),
+        "expires": dump_time(enclave.keyset.exp),
         "instance": enclave.instance,
+        "kem": enclave.suite.kem.name,
+        "loan": enclave.keyset.loan,
         "models": {model.name: model.digest for model in enclave.keyset.models},
         "operator": enclave.operator,
         "policy_digest": enclave.result.policy_digest,
+        "state": enclave.status.state if enclave.status else "",
         "tee": enclave.result.tee,
         "tier": enclave.result.tier.value,
         "url": enclave.url,
@@ -96,9 +152,10 @@ def enclave_json(enclave: VerifiedEnclave) -> dict[str, Json]:
 
 
 def draw_checks(terminal: Terminal, checks: Iterable[Check], out: Console) -> None:
-    """Draw every check: what was compared, what was there, what had to be."""
+    """Draw every check: what was compared, what was there, what had to be, or why it was not compared."""
     table = terminal.table(("", "check", "got", "want"), ())
     for check in checks:
         mark, style = _MARKS[check.verdict]
-        table.add_row(mark, check.subject, check.got[:_SHOWN], (check.want or check.note)[:_SHOWN], style=style)
-    out.print(table, markup=False)
+        cells = (mark, check.subject, check.got[:_SHOWN], (check.want or check.note)[:_SHOWN])
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    out.print(table)

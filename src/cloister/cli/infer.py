@@ -2,88 +2,51 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from rich.text import Text
 
-from cloister.cli.consumer import connect, consumer_options
-from cloister.cli.terminal import Terminal, Verb, pass_terminal
-from cloister.errors import Rejected, UsageError
-from cloister.wire import parse_json
+from cloister.cli.consumer import DURATION, connect, consumer_options
+from cloister.cli.infer_files import dump_outputs, read_inputs
+from cloister.cli.terminal import Terminal, Verb, error_json, exit_code, pass_terminal, write_file
+from cloister.errors import CloisterError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+
     from rich.console import Console
 
     from cloister.client import Client, Inference
+    from cloister.errors import Rejected
     from cloister.wire import Json
 
 __all__ = ["infer"]
 
-_MAX_INPUT_BYTES = 64 << 20
 _SHOWN = 10  # numbers of an output on a terminal; --json has all
 _file = click.Path(path_type=Path, dir_okay=False)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_INPUT_BYTES + 1)
-    except OSError as exc:
-        msg = f"{path}: {exc.strerror}"
-        raise UsageError(msg) from exc
-    if len(data) > _MAX_INPUT_BYTES:
-        msg = f"{path}: more than {_MAX_INPUT_BYTES} bytes"
-        raise UsageError(msg)
-    return data
-
-
-def _question(path: Path) -> dict[str, object]:
-    """Return the arguments of ``Client.infer`` for a file: arrays (.npy, .npz, .json) or an image (anything else)."""
-    match path.suffix.lower():
-        case ".npy" | ".npz":
-            try:
-                loaded = np.load(path, allow_pickle=False)
-            except (OSError, ValueError) as exc:
-                msg = f"{path}: no numpy file without pickled objects"
-                raise UsageError(msg) from exc
-            return {"inputs": loaded}
-        case ".json":
-            return {"inputs": parse_json(_read(path), what=path.name, cap=_MAX_INPUT_BYTES)}
-        case _:
-            return {"image": path}
-
-
-def _answer_json(path: Path, answer: Inference) -> dict[str, Json]:
-    return {
-        "index": answer.receipt.receipt.index,
-        "input": str(path),
-        "label": answer.label,
-        "model": answer.digest,
-        "outputs": {name: np.asarray(value).tolist() for name, value in answer.outputs.items()},
-        "remaining": answer.remaining,
-        "units": answer.units,
-    }
-
-
-def _draw(answers: list[tuple[Path, Inference]], out: Console) -> None:
-    for path, answer in answers:
-        shown = answer.label
-        if shown is None:
-            first = next(iter(answer.outputs.values()))
-            shown = np.array2string(np.asarray(first), threshold=_SHOWN, precision=4)
-        out.print(f"{path.name}: {shown}  [{answer.units} used, {answer.remaining} remaining]", markup=False)
 
 
 @click.command(cls=Verb)
 @click.argument("url")
 @click.option("--model", required=True, help="Name of the model.")
-@click.option("--input", "inputs", type=_file, multiple=True, required=True, help="Image, .npy, .npz or .json; repeat.")
-@click.option("--wait", type=click.IntRange(min=1), help="Seconds to wait while the allowance is exhausted.")
+@click.option(
+    "--input",
+    "inputs",
+    metavar="[NAME=]FILE",
+    multiple=True,
+    required=True,
+    help="Image, .npy, .npz or .json. Repeat for more questions; with NAME= for the inputs of one question.",
+)
+@click.option("--wait", type=DURATION, help="How long to wait while the allowance is exhausted: 90s, 5m, 2h.")
 @click.option("--idempotency-key", help="Ask at most once under this key, also over restarts of this command.")
-@click.option("--receipt", type=_file, help="Keep the signed receipt in this new file (a single input).")
+@click.option("--receipt", type=_file, help="Keep the signed receipt in this file (a single question).")
+@click.option("--out", type=_file, help="Keep the outputs in this .npz, or .npy for one output (a single question).")
+@click.option("--force", is_flag=True, help="Replace files.")
 @consumer_options
 @pass_terminal
 def infer(
@@ -92,43 +55,114 @@ def infer(
     *,
     url: str,
     model: str,
-    inputs: tuple[Path, ...],
-    wait: int | None,
+    inputs: tuple[str, ...],
+    wait: timedelta | None,
     idempotency_key: str | None,
     receipt: Path | None,
+    out: Path | None,
+    force: bool,
     **whom: Any,
-) -> None:
-    """Ask MODEL at URL about each input. Nobody but the verified enclave can read question or answer."""
-    if len(inputs) > 1 and (receipt or idempotency_key):
-        msg = "infer: --receipt and --idempotency-key go with a single --input"
+) -> int:
+    """Ask MODEL at URL about each input. Nobody but the verified enclave can read question or answer.
+
+    Answers are printed as they come; a refusal ends the command, and the answers before it stay.
+    """
+    # What can go wrong here goes wrong before a unit is spent.
+    questions = read_inputs(inputs)
+    if len(questions) > 1 and (receipt or idempotency_key or out):
+        msg = "infer: --receipt, --out and --idempotency-key go with a single question"
         raise UsageError(msg)
-    questions = [(path, _question(path)) for path in inputs]
-    answers: list[tuple[Path, Inference]] = []
+    if out is not None and out.suffix not in {".npz", ".npy"}:
+        msg = f"{out}: want .npz or .npy"
+        raise UsageError(msg)
+    _demand_writable((receipt, out), force=force)
+    asking = _Asking(terminal=terminal, model=model, wait=wait, key=idempotency_key)
+    answers: list[Json] = []
     with connect(terminal, url, **whom) as client:
-        for path, question in questions:
-            answers.append((path, _ask(terminal, client, model, question, wait=wait, key=idempotency_key)))
-    if receipt is not None:
-        answers[0][1].receipt.save(receipt)
-    result: Json = {"answers": [_answer_json(path, answer) for path, answer in answers]}
-    terminal.result(result, lambda out: _draw(answers, out))
+        for name, question in questions:
+            try:
+                answer = asking.ask(client, question)
+            except CloisterError as exc:
+                if not answers or not terminal.as_json:
+                    raise
+                terminal.result({"answers": answers, "error": error_json(exc)})
+                return exit_code(exc)
+            if receipt is not None:
+                write_file(receipt, answer.receipt.dump() + b"\n", force=force, private=True)
+            if out is not None:
+                write_file(out, dump_outputs(answer.outputs, out), force=force, private=True)
+            answers.append(_answer_json(name, answer))
+            if not terminal.as_json:
+                _draw(name, answer, terminal.out)
+    if terminal.as_json:
+        terminal.result({"answers": answers})
+    return 0
 
 
-def _ask(
-    terminal: Terminal, client: Client, model: str, question: dict[str, object], *, wait: int | None, key: str | None
-) -> Inference:
-    told = False
+def _demand_writable(paths: Iterable[Path | None], *, force: bool) -> None:
+    """Refuse files that could not be written once the unit is spent."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.exists() and not force:
+            msg = f"{path}: exists already"
+            raise UsageError(msg, hint="pass --force to replace it")
+        if not path.absolute().parent.is_dir():
+            msg = f"{path}: no such folder"
+            raise UsageError(msg)
 
-    def on_wait(refusal: Rejected, left: timedelta) -> None:
-        nonlocal told
-        if not told:
-            told = True
-            terminal.say(f"{refusal.code}: waiting up to {left.total_seconds():.0f} s until units are freed")
 
-    return client.infer(
-        model,
-        question.get("inputs"),
-        image=question.get("image"),
-        wait=None if wait is None else timedelta(seconds=wait),
-        idempotency_key=key,
-        on_wait=on_wait,
-    )
+@dataclass(slots=True, kw_only=True)
+class _Asking:
+    """How to ask, the same for every question."""
+
+    terminal: Terminal
+    model: str
+    wait: timedelta | None
+    key: str | None
+    told: bool = False
+
+    def ask(self, client: Client, question: object) -> Inference:
+        """Return the answer. Raises as ``Client.infer``."""
+        self.told = False
+        return client.infer(self.model, question, wait=self.wait, idempotency_key=self.key, on_wait=self._on_wait)
+
+    def _on_wait(self, refusal: Rejected, left: timedelta) -> None:
+        if not self.told:
+            self.told = True
+            self.terminal.say(f"{refusal.code}: waiting up to {left.total_seconds():.0f} s until units are freed")
+
+
+def _answer_json(name: str, answer: Inference) -> dict[str, Json]:
+    return {
+        "index": answer.receipt.receipt.index,
+        "input": name,
+        "instance": answer.receipt.receipt.instance,
+        "label": answer.label,
+        "labels": {output: list(names) for output, names in answer.labels.items()},
+        "model": answer.digest,
+        "outputs": {output: _plain(np.asarray(value).tolist()) for output, value in answer.outputs.items()},
+        "remaining": answer.remaining,
+        "units": answer.units,
+    }
+
+
+def _plain(value: Any) -> Json:
+    """Return what JSON can carry: infinities and not-a-number become text, as bytes do."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value  # type: ignore[no-any-return]  # numbers, truth values and text as NumPy gives them
+
+
+def _draw(name: str, answer: Inference, out: Console) -> None:
+    labels = next(iter(answer.labels.values()), ())
+    if labels:
+        shown = ", ".join(labels[:_SHOWN]) + (", …" if len(labels) > _SHOWN else "")
+    else:
+        first = next(iter(answer.outputs.values()))
+        shown = np.array2string(np.asarray(first), threshold=_SHOWN, precision=4)
+    out.print(Text(f"{name}: {shown}  [{answer.units} used, {answer.remaining} remaining]"))

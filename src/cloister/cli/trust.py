@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
 
 import click
 
-from cloister.attest.appraise import NotChecked, Policy
+from cloister.attest.appraise import AtLeast, Exact, NotChecked, OneOf, Policy, Rule
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.client import CustodianPin, SystemTls, Trust
 from cloister.client.trust_file import parse_origin
 from cloister.crypto.sign import VerifyKey
 from cloister.errors import UsageError
-from cloister.wire import parse_b64u
+from cloister.wire import Fields, parse_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["trust"]
 
-_KEY_BYTES = 32
 _MAX_FILE_BYTES = 1 << 20
 _file = click.Path(path_type=Path, dir_okay=False)
 
@@ -29,10 +32,14 @@ def trust() -> None:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(_MAX_FILE_BYTES)
+            data = file.read(_MAX_FILE_BYTES + 1)
     except OSError as exc:
         msg = f"{path}: {exc.strerror}"
         raise UsageError(msg) from exc
+    if len(data) > _MAX_FILE_BYTES:
+        msg = f"{path}: more than {_MAX_FILE_BYTES} bytes"
+        raise UsageError(msg)
+    return data
 
 
 def _text(path: Path | None) -> str | None:
@@ -40,26 +47,35 @@ def _text(path: Path | None) -> str | None:
 
 
 def _custodian(url: str | None, key: str | None, ca: Path | None, why: str | None) -> CustodianPin | NotChecked:
+    if why is not None and (url or key or ca):
+        msg = "trust new: --no-custodian excludes the other --custodian options"
+        raise UsageError(msg)
     if why is not None:
         return NotChecked(why)
     if url is None or key is None:
         msg = "trust new: want --custodian-url and --custodian-key, or --no-custodian WHY"
         raise UsageError(msg, hint="the custodian's status tells who runs an enclave and whether it is blocked")
-    raw = parse_b64u(key, what="--custodian-key", size=_KEY_BYTES)
-    return CustodianPin(key=VerifyKey(raw), url=parse_origin(url), ca_pem=_text(ca))
+    pinned = VerifyKey.take(Fields({"--custodian-key": key}, what="trust new"), "--custodian-key")
+    return CustodianPin(key=pinned, url=parse_origin(url), ca_pem=_text(ca))
 
 
 def _models(pairs: tuple[str, ...], why: str | None) -> dict[str, str] | NotChecked:
+    if (why is None) != bool(pairs):
+        msg = "trust new: want --model NAME=DIGEST, or --any-model WHY, and not both"
+        raise UsageError(msg)
     if why is not None:
         return NotChecked(why)
     models = dict(pair.partition("=")[::2] for pair in pairs)
-    if not models or not all(models.values()):
-        msg = "trust new: want --model NAME=DIGEST, or --any-model WHY"
+    if len(models) != len(pairs) or not all(models.values()):
+        msg = "trust new: want --model NAME=DIGEST, each name once"
         raise UsageError(msg)
     return models
 
 
 def _tls(ca: Path | None, why: str | None) -> SystemTls | NotChecked:
+    if ca is not None and why is not None:
+        msg = "trust new: --any-tls excludes --tls-ca"
+        raise UsageError(msg)
     return NotChecked(why) if why is not None else SystemTls(_text(ca))
 
 
@@ -112,8 +128,8 @@ def new(
 
     What you choose not to compare wants a reason, and every verdict shows it.
     """
-    if not operators and any_operator is None:
-        msg = "trust new: want --operator NAME, or --any-operator WHY"
+    if (any_operator is None) != bool(operators):
+        msg = "trust new: want --operator NAME, or --any-operator WHY, and not both"
         raise UsageError(msg)
     made = Trust(
         policy=Policy.parse(_read(policy)),
@@ -124,8 +140,59 @@ def new(
         models=_models(models, any_model),
         tls=_tls(tls_ca, any_tls),
     )
+    if made.simulated_root is not None:
+        from cloister.testing.simulated import WARNING  # noqa: PLC0415 - in no production process
+
+        terminal.warn(WARNING)
+    # What is written can be read: a certificate or a digest out of form is refused now.
     write_file(out, Trust.parse(made.dump()).dump(), force=force)
     terminal.result({"out": str(out)}, lambda console: console.print(f"wrote {out}"))
+
+
+@trust.command()
+@click.argument("path", type=_file)
+@pass_terminal
+def show(terminal: Terminal, /, *, path: Path) -> None:
+    """Show what a trust file compares, and what it does not."""
+    loaded = Trust.load(path)
+    terminal.result(parse_json(loaded.dump(), what="trust"), lambda out: _draw(terminal, loaded, out))
+
+
+def _draw(terminal: Terminal, shown: Trust, out: Console) -> None:
+    pin, models, operators, tls = shown.custodian, shown.models, shown.operators, shown.tls
+    rows = [
+        ("custodian", _not_checked(pin) if isinstance(pin, NotChecked) else f"{pin.url} {pin.key.dump()}"),
+        ("operator", _not_checked(operators) if isinstance(operators, NotChecked) else " or ".join(operators)),
+        (
+            "enclave's tls",
+            _not_checked(tls) if isinstance(tls, NotChecked) else "system" if not tls.ca_pem else "pinned",
+        ),
+    ]
+    if isinstance(models, NotChecked):
+        rows.append(("models", _not_checked(models)))
+    else:
+        rows += [(f"model {name}", digest) for name, digest in models.items()]
+    out.print(terminal.table(("", ""), rows))
+    for tee, rules in shown.policy.tees.items():
+        out.print(terminal.table((tee, "wanted"), [(name, _rule(rule)) for name, rule in rules.rules.items()]))
+
+
+def _not_checked(rule: NotChecked) -> str:
+    return f"not checked: {rule.why}"
+
+
+def _rule(rule: Rule) -> str:
+    match rule:
+        case Exact(value):
+            return str(value)
+        case OneOf(values):
+            return " or ".join(map(str, values))
+        case AtLeast(value):
+            return f"at least {value}"
+        case NotChecked():
+            return _not_checked(rule)
+        case _:
+            assert_never(rule)
 
 
 @trust.command("simulated-root")

@@ -20,7 +20,10 @@ __all__ = ["verify"]
 @consumer_options
 @pass_terminal
 def verify(terminal: Terminal, /, *, url: str, **whom: Any) -> None:
-    """Verify the enclave at URL by fresh evidence and show every check, got and want."""
+    """Verify the enclave at URL by fresh evidence and show every check, got and want.
+
+    Exit code 0: it satisfies the trust file. 4: it does not. 5: that could not be decided.
+    """
     with connect(terminal, url, **whom) as client:
         enclave = client.enclave
 
