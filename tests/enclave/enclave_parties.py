@@ -330,6 +330,7 @@ class World:
     token: str
     log: io.StringIO
     transport: httpx2.AsyncBaseTransport | None = None
+    chip: SimulatedAttester | None = None
 
     def config(self, **settings: Any) -> EnclaveConfig:
         """Return settings for this world's loan and models."""
@@ -364,7 +365,7 @@ class World:
         config = self.config(**settings)
         if known:
             self.custodian.trust(simulated_policy(measure_software(config)))
-        attester = self.attester(config, **(claims or {}))
+        attester = self.chip or self.attester(config, **(claims or {}))
         engine = engine or OnnxEngine(threads=1)
         log = EventLog(self.clock.wall, self.log)
         async with self.link() as link:

@@ -20,8 +20,8 @@ from cloister.attest.verifier import Verifier
 from cloister.channel.keyset import Keyset
 from cloister.crypto.sign import SigningKey
 from cloister.enclave.measure import measure_software
-from cloister.errors import Malformed, Rejected, UsageError
-from cloister.testing.simulated import SimulatedScheme, simulated_policy
+from cloister.errors import Malformed, Rejected, Unavailable, UsageError
+from cloister.testing.simulated import SimulatedAttester, SimulatedScheme, simulated_policy
 
 if TYPE_CHECKING:
     from cloister.channel.keyset import EvidenceDocument
@@ -229,6 +229,42 @@ async def test_keysets_are_published_an_hour_and_accepted_five_minutes_longer(wo
         await enclave.publisher.tick()
         gone = await consumer.post(sealed[2][0])
         assert gone.json()["type"].endswith("#ohttp-key")
+
+
+@asynchronous
+async def test_keys_past_their_end_are_dropped_even_when_no_new_evidence_comes(world: World) -> None:
+    class Moody(SimulatedAttester):
+        """A chip that can be silent."""
+
+        silent = False
+
+        def collect(self, report_data: bytes) -> Evidence:
+            """Collect, or not."""
+            if self.silent:
+                msg = "tee: no answer"
+                raise Unavailable(msg)
+            return super().collect(report_data)
+
+    chip = Moody(world.custodian.root, measure_software(world.config()), os.urandom(32))
+    world.chip = chip
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        sealed, _ = await consumer.seal(consumer.request("GET", "/v2/health/live"))
+        chip.silent = True
+        world.clock.advance(3600)
+        with pytest.raises(Unavailable):
+            await enclave.publisher.tick()
+        assert (await consumer.post(sealed)).status_code == 200
+        assert (await consumer.plain("/.well-known/attested-keyset?nonce=" + "B" * 42 + "A")).status_code == 503
+        world.clock.advance(300)
+        with pytest.raises(Unavailable):
+            await enclave.publisher.tick()
+        assert (await consumer.post(sealed)).status_code == 503
+        assert "no_keyset" in enclave.not_ready()
+        chip.silent = False
+        await enclave.publisher.tick()
+        sealed, _ = await consumer.seal(consumer.request("GET", "/v2/health/live"))
+        assert (await consumer.post(sealed)).status_code == 200
 
 
 @asynchronous

@@ -361,6 +361,7 @@ async def test_a_full_replay_cache_is_closed_and_strangers_cannot_fill_it(world:
         stranger = ConsumerSide(enclave, world.clock, b"stranger-0123456789")
         for _ in range(5):
             assert (await stranger.infer([ROW])).status == 401
+            assert (await stranger.get("/v2/health/ready")).status == 200
         consumer = ConsumerSide(enclave, world.clock)
         assert [(await consumer.infer([ROW])).outer for _ in range(3)] == [200, 200, 429]
         for _ in range(3):

@@ -400,6 +400,27 @@ async def test_several_inputs_and_outputs_with_binary_data_through_the_gateway(t
 
 
 @asynchronous
+async def test_a_large_json_request_is_read_aside_and_counted(tmp_path: Path) -> None:
+    world = make_world(tmp_path, {"m": doubler()}, allowance=10_000, max_ceiling=10_000)
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        answer = await consumer.infer([ROW] * 9_000)
+        assert (answer.status, answer.field("cloister-units")) == (200, "9000")
+        assert (await consumer.infer([ROW] * 1_001)).status == 402
+
+
+@asynchronous
+async def test_answers_and_json_beyond_the_limits_are_refused_uncharged(tmp_path: Path) -> None:
+    world = make_world(tmp_path, {"m": doubler()}, allowance=100)
+    async with world.enclave(limits={"max_response_bytes": 400, "max_json_bytes": 2000}) as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        assert (await consumer.infer([ROW])).status == 200
+        assert (await consumer.infer([ROW] * 40)).json["code"] == "too_large"
+        assert (await consumer.infer([ROW] * 99)).status in {400, 413}
+        assert enclave.metering.snapshot().served == 1
+
+
+@asynchronous
 async def test_strings_go_through_the_gateway(tmp_path: Path) -> None:
     world = make_world(tmp_path, {"m": identity(TensorProto.STRING, ["n"])})
     async with world.enclave() as enclave:

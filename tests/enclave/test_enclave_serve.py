@@ -218,6 +218,28 @@ def test_a_dead_custodian_ends_serving_at_t_and_the_process_at_two_t(tmp_path: P
         assert time.monotonic() - begun < 2 * 2 + 3
 
 
+def test_the_models_key_is_not_in_memory_while_the_model_is_served(tmp_path: Path) -> None:
+    """T26 and R19: after loading nobody needs it, so nobody can find it. The reader here is root outside any TEE."""
+    with process(tmp_path) as enclave, httpx2.Client(trust_env=False) as http:
+        assert ask(enclave.url, http).status == 200
+        memory = list(readable_memory(enclave.child.pid))
+        if not any(enclave.world.token.encode() in part for part in memory):
+            pytest.skip("the memory of another process cannot be read here (CAP_SYS_PTRACE)")
+        assert not any(enclave.world.custodian.lent[0].dek in part for part in memory)
+
+
+def readable_memory(pid: int) -> Iterator[bytes]:
+    """Yield every readable mapping of a process."""
+    with contextlib.suppress(PermissionError), Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
+            places, rights, *_ = line.split()
+            start, end = (int(place, 16) for place in places.split("-"))
+            if "r" in rights and "[v" not in line:
+                with contextlib.suppress(OSError):
+                    memory.seek(start)
+                    yield memory.read(end - start)
+
+
 def test_a_killed_enclave_loses_at_most_n(tmp_path: Path) -> None:
     """I4: kill -9 costs what was escrowed and nothing else."""
     with process(tmp_path) as enclave, httpx2.Client(trust_env=False) as http:

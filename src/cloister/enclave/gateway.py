@@ -187,7 +187,8 @@ class Gateway:
             token, consumer = self._api.consumer(request)
             # After the token: strangers can encapsulate too, and would fill the cache.
             try:
-                self._replay.admit(enc, self._metering.now())
+                if not self._api.is_health(request):
+                    self._replay.admit(enc, self._metering.now())
             except Rejected:
                 return self._outer("replayed", 400)
             except Unavailable as exc:

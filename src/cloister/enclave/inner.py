@@ -48,12 +48,17 @@ class InnerApi:
         self._metering = metering
         self._inference = inference
 
+    @staticmethod
+    def is_health(request: BinaryRequest) -> bool:
+        """Tell whether a request asks what anybody may ask: it costs nothing and changes nothing."""
+        return request.path.startswith("/v2/health/")
+
     def consumer(self, request: BinaryRequest) -> tuple[bytes | None, Consumer | None]:
         """Return token and consumer of a request.
 
         Health needs none. Raises ``Rejected`` (``unauthorized``), ``Malformed`` for two tokens.
         """
-        if request.path.startswith("/v2/health/"):
+        if self.is_health(request):
             return None, None
         value = value_of(request.headers, "authorization")
         found = _BEARER.fullmatch(value) if value is not None else None

@@ -35,6 +35,7 @@ class Event(StrEnum):
     RENEWAL_FAILED = "renewal_failed"
     CLOCK_STEP = "clock_step"
     KEYS_ROTATED = "keys_rotated"
+    ROTATION_FAILED = "rotation_failed"
     DRAINING = "draining"
     ENDING = "ending"
     WIPED = "wiped"

@@ -79,9 +79,14 @@ class KeysetPublisher:
         return 0.0 if self._now is None else (self._now.until - self._clock.monotonic()).total_seconds()
 
     async def tick(self) -> None:
-        """Publish, replace or retire what is due; call it at least every second."""
+        """Publish, replace or retire what is due; call it at least every second.
+
+        Raises as the attester does; keys past their end are dropped all the same.
+        """
         now = self._clock.monotonic()
         if self._now is None or now >= self._now.until:
+            if self._now is not None and now >= self._now.until + self._overlap:
+                self._now = None  # no fresh evidence in all that time: better closed than keys past their end
             await self._rotate()
         elif self._retire_at is not None and now >= self._retire_at:
             self._retire_at = None

@@ -31,7 +31,7 @@ from cloister.enclave.logs import Event, EventLog, ServerLogHandler
 from cloister.enclave.measure import measure_software
 from cloister.enclave.renew import Ending
 from cloister.enclave.tls import prepare_tls
-from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
+from cloister.errors import CloisterError, Rejected, UsageError
 from cloister.lending.messages import Lease
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class _Run:
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             renewing = tasks.create_task(self.instance.renewal.until_end())
-            publishing = tasks.create_task(_keep_published(self.instance))
+            publishing = tasks.create_task(self._keep_published())
             stopping = tasks.create_task(stop.wait())
             with _signals(stop):
                 self.log.write(Event.READY, instance=self.instance.metering.instance, port=listener.getsockname()[1])
@@ -187,17 +187,18 @@ class _Run:
                 task.cancel()
         return ending
 
+    async def _keep_published(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            try:
+                await self.instance.publisher.tick()
+            except CloisterError as exc:  # tried again at the next tick, until the keys come to their end
+                self.log.write(Event.ROTATION_FAILED, error=type(exc).__name__)
+
     async def _drained(self) -> Ending:
         self.log.write(Event.DRAINING)
         await self.instance.gateway.drain(self.config.limits.drain_timeout_s)
         return Ending.DRAINED
-
-
-async def _keep_published(instance: EnclaveInstance) -> None:
-    while True:
-        await asyncio.sleep(_TICK_S)
-        with contextlib.suppress(Unavailable):  # tried again at the next tick; the old keyset runs out by its own time
-            await instance.publisher.tick()
 
 
 async def _end(instance: EnclaveInstance, log: EventLog) -> None:
