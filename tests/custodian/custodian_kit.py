@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import random
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from starlette.testclient import TestClient
@@ -31,8 +36,6 @@ from cloister.testing.simulated_root import SimulatedRoot
 from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import httpx
 
     from cloister.custodian.setup import Initialised
@@ -58,23 +61,61 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A fresh custodian with one sealed and published model, to be copied by every bench that wants the like."""
+
+    folder: Path
+    init: Initialised
+    dek: bytes
+    package: dict[str, Any]
+
+
+_UNLOCK = Passphrase(PASSPHRASE)
+_ROOT = SimulatedRoot(hashlib.sha256(b"root").digest())
+_MADE: dict[str, _Made] = {}
+
+
+def _make(folder: Path, settings: dict[str, Any] | None) -> _Made:
+    rng = random.Random(1).randbytes
+    init = init_custodian(folder / "home", _UNLOCK, settings=settings, clock=Clock(), rng=rng, kdf=CHEAP)
+    dek = rng(32)
+    package = _seal(folder, folder / "home", dek, "digits")
+    made = _Made(folder=folder, init=init, dek=dek, package=package)
+    bench = Bench.__new__(Bench)
+    bench.take(made, folder)
+    bench.open()
+    assert bench.publish().status_code == 201
+    bench.close()
+    return made
+
+
 class Bench:
     """One custodian's home, opened; ``restart`` closes and opens it again."""
 
-    def __init__(self, folder: Path, *, settings: dict[str, Any] | None = None, seed: int = 1) -> None:
+    def __init__(self, folder: Path, *, settings: dict[str, Any] | None = None) -> None:
+        key = repr(settings)
+        if key not in _MADE:
+            made_in = tempfile.mkdtemp(prefix="cloister-template-")
+            atexit.register(shutil.rmtree, made_in, ignore_errors=True)
+            _MADE[key] = _make(Path(made_in), settings)
+        made = _MADE[key]
+        shutil.copytree(made.folder, folder, dirs_exist_ok=True)
+        self.take(made, folder)
+        self.open()
+
+    def take(self, made: _Made, folder: Path) -> None:
+        """Settle in ``folder``, where a copy of what was made lies."""
         self.folder = folder
         self.home = folder / "home"
         self.clock = Clock()
-        self.rng = random.Random(seed).randbytes
-        self.root = SimulatedRoot(hashlib.sha256(b"root").digest())
-        self.unlock = Passphrase(PASSPHRASE)
-        self.init: Initialised = init_custodian(
-            self.home, self.unlock, settings=settings, clock=self.clock, rng=self.rng, kdf=CHEAP
-        )
-        self.dek = self.rng(32)
-        self.package = _seal(folder, self.home, self.unlock, self.dek, "digits")
-        self.digest: str = self.package["digest"]
-        self.open()
+        self.rng = random.Random(2).randbytes
+        self.root = _ROOT
+        self.unlock = _UNLOCK
+        self.init = replace(made.init, home=self.home)
+        self.dek = made.dek
+        self.package = made.package
+        self.digest: str = made.package["digest"]
 
     def open(self) -> None:
         """Open the home and put HTTP in front of it."""
@@ -98,7 +139,6 @@ class Bench:
         self.open()
 
     def __enter__(self) -> Self:
-        self.publish()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +167,7 @@ class Bench:
 
     def seal(self, name: str) -> dict[str, Any]:
         """Return another sealed model."""
-        return _seal(self.folder, self.home, self.unlock, self.rng(32), name)
+        return _seal(self.folder, self.home, self.rng(32), name)
 
     def loan_body(self, **changes: Any) -> dict[str, Any]:
         """Return the body of a plain loan."""
@@ -297,12 +337,12 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def _seal(folder: Path, home: Path, unlock: Passphrase, dek: bytes, name: str) -> dict[str, Any]:
+def _seal(folder: Path, home: Path, dek: bytes, name: str) -> dict[str, Any]:
     """Return a sealed model of a few hundred bytes as the body of a publication."""
     source, out = folder / f"{name}.plain", folder / f"{name}.sealed"
     source.mkdir()
     (source / "model.onnx").write_bytes(name.encode() * 100)
-    vault = open_vault(home, unlock)
+    vault = open_vault(home, _UNLOCK)
     card = {"task": "image-classification"}
     sealed = seal_model(source, out, name=name, dek=dek, signer=vault.publisher_key, card=card, created=START)
     envelope = Envelope(
