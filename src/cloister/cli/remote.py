@@ -164,7 +164,8 @@ def custodian_home(home: Path | None) -> Path:
 def from_options(*, home: Path | None, url: str | None, ca: Path | None, token_file: str | None) -> Remote:
     """Return a connection from the options; what is missing comes from the custodian's home."""
     place = custodian_home(home)
-    token = read_secret(token_file or str(place / ADMIN_TOKEN_NAME), what="token")
+    hint = "on the custodian's machine pass --home, elsewhere --token-file"
+    token = read_secret(token_file or str(place / ADMIN_TOKEN_NAME), what="token", hint=hint)
     if url is None:
         config = read_config(place, environment=os.environ, now=datetime.now(UTC))
         url = config.public_url(config.port)

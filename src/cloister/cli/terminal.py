@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import stat
@@ -221,6 +222,9 @@ pass_terminal = click.make_pass_decorator(Terminal, ensure=True)
 def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. The one place that turns errors into exits."""
     arguments = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a poor encoding is no reason to fail
     terminal = Terminal(as_json="--json" in arguments)
     try:
         outcome = command.main(args=arguments, prog_name="cloister", standalone_mode=False, obj=terminal)
@@ -252,13 +256,13 @@ def _usage(error: click.ClickException, terminal: Terminal) -> int:
     return EXIT_USAGE
 
 
-def read_secret(path: str, *, what: str) -> str:
+def read_secret(path: str, *, what: str, hint: str | None = None) -> str:
     """Return one line of text from a file of mode 0600, or from stdin where ``path`` is ``-``.
 
-    Raises ``UsageError`` for a file that others may read.
+    Raises ``UsageError`` for a file that others may read, is not there (``hint`` helps), or has no text.
     """
     if path == "-":
-        return sys.stdin.readline().strip()
+        return _one_line(_stdin_line(), what=f"{what} on stdin")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
@@ -269,13 +273,28 @@ def read_secret(path: str, *, what: str) -> str:
             if status.st_mode & 0o077:
                 msg = f"{what} file {path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600"
                 raise UsageError(msg, hint=f"chmod 600 {path}")
-            return file.read(_MAX_SECRET_BYTES).decode("utf-8").strip()
+            return _one_line(file.read(_MAX_SECRET_BYTES), what=f"{what} file {path}")
     except OSError as exc:
         msg = f"{what} file {path}: {exc.strerror}"
-        raise UsageError(msg, hint="on the custodian's machine pass --home, elsewhere --token-file") from exc
+        raise UsageError(msg, hint=hint) from exc
+
+
+def _stdin_line() -> bytes:
+    """Return the first line of stdin, bounded; nothing where it is closed."""
+    return sys.stdin.buffer.readline(_MAX_SECRET_BYTES) if sys.stdin is not None else b""
+
+
+def _one_line(data: bytes, *, what: str) -> str:
+    """Return a secret as text. An empty one is a mistake: nobody means it."""
+    try:
+        text = data.decode("utf-8").strip()
     except UnicodeDecodeError as exc:
-        msg = f"{what} file {path}: not text"
+        msg = f"{what}: not text"
         raise UsageError(msg) from exc
+    if not text or not text.isprintable():
+        msg = f"{what}: want one line of text"
+        raise UsageError(msg)
+    return text
 
 
 def write_file(path: Path, data: bytes, *, force: bool = False, private: bool = False) -> None:

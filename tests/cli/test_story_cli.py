@@ -1,0 +1,197 @@
+"""The tutorial as a person types it: three parties, real processes over TLS on loopback."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from cli_kit import Server, Shell, free_port, listens
+from onnx import TensorProto, helper
+from PIL import Image
+
+from cloister.client import VerifiedReceipt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OPERATOR = "General Hospital"
+CARD = {
+    "labels": {"label": ["dark left", "dark right"]},
+    "preprocess": {"image": {"kind": "image", "layout": "flat", "mode": "L", "range": [0, 1], "size": [2, 1]}},
+    "task": "image-classification",
+}
+
+
+def brighter() -> bytes:
+    """Return a model that says which of two pixels is the brighter."""
+    graph = helper.make_graph(
+        [helper.make_node("ArgMin", ["image"], ["label"], axis=1, keepdims=0)],
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2])],
+        [helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+class Town:
+    """Custodian and enclave as processes, and what their people hold."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+        self.port, self.enclave_port = free_port(), free_port()
+        self.servers: list[Server] = []
+        folder = shell.folder
+        (folder / "model.onnx").write_bytes(brighter())
+        (folder / "card.json").write_text(json.dumps(CARD))
+        shell.ok("trust", "simulated-root", "root.json", "--public", "root.pub.json")
+        self.made = shell.ok("custodian", "init", "--port", str(self.port))
+        self.custodian = self._serve("custodian", "serve", "--insecure-simulated-root", "root.pub.json")
+        self.custodian.until_port(self.port)
+        sealed = shell.ok("model", "seal", "model.onnx", "--out", "sealed", "--name", "scan", "--card", "card.json")
+        self.digest = sealed["digest"]
+        shell.ok("model", "publish", "sealed")
+        tee = ("--tee", "simulated", "--insecure-simulated-root")
+        shell.ok("enclave", "measure", "--policy", "policy.json", *tee, "root.pub.json")
+        lent = shell.ok(
+            "loan", "create", "--borrower", OPERATOR, "--model", f"scan={self.digest}", "--allowance", "3",
+            "--consumer", "clinic", "--policy", "policy.json", "--ttl", "3", "--out", "loan.json", "--tokens", "tokens",
+        )  # fmt: skip
+        self.loan = lent["loan"]
+        listen = f"127.0.0.1:{self.enclave_port}"
+        self.enclave = self._serve(
+            "enclave", "serve", "--loan-file", "loan.json", "--model", "sealed", "--listen", listen,
+            "--ready-file", "ready.json", *tee, "root.json",
+        )  # fmt: skip
+        self.enclave.until(lambda: (folder / "ready.json").exists())
+        self.url = json.loads((folder / "ready.json").read_text())["url"]
+        self.write_trust("trust.json", "--operator", OPERATOR)
+
+    def _serve(self, *words: str) -> Server:
+        self.servers.append(self.shell.start(*words))
+        return self.servers[-1]
+
+    def write_trust(self, out: str, *words: str) -> None:
+        """Write a consumer's trust file."""
+        self.shell.ok(
+            "trust", "new", "--policy", "policy.json", "--insecure-simulated-root", "root.pub.json",
+            "--custodian-url", f"https://localhost:{self.port}", "--custodian-key", self.made["key"],
+            "--custodian-ca", "home/tls/ca.pem", "--model", f"scan={self.digest}",
+            "--any-tls", "plain http on this machine", "--out", out, *words,
+        )  # fmt: skip
+
+    @property
+    def whom(self) -> tuple[str, ...]:
+        """Return the consumer's options."""
+        simulated = ("--insecure-simulated-root", "root.pub.json")
+        return ("--trust", "trust.json", "--token-file", "tokens/clinic.token", *simulated)
+
+    def infer(self, *words: str) -> Any:
+        """Ask, with ``--json``."""
+        return self.shell("infer", self.url, "--model", "scan", *self.whom, *words, "--json")
+
+    def close(self) -> None:
+        """End every process."""
+        for server in reversed(self.servers):
+            server.__exit__()
+
+
+@pytest.fixture
+def town(shell: Shell) -> Iterator[Town]:
+    """Yield a town with everything running."""
+    made = None
+    try:
+        made = Town(shell)
+        yield made
+    finally:
+        if made is not None:
+            made.close()
+
+
+def picture(path: Path, *, left: int, right: int) -> str:
+    """Write a picture of two halves; return its name."""
+    image = Image.new("L", (20, 10), right)
+    image.paste(left, (0, 0, 10, 10))
+    image.save(path)
+    return path.name
+
+
+@pytest.mark.timeout(240)
+def test_the_story_from_seal_to_audit_as_it_is_typed(town: Town) -> None:
+    shell = town.shell
+    folder = shell.folder
+    # Verify: every check is shown, and the simulated tee is loud.
+    said = shell("verify", town.url, *town.whom)
+    assert said.code == 0, said
+    assert "SIMULATED TEE" in said.err
+    assert "measurement" in said.out
+    verified = shell.ok("verify", town.url, *town.whom)
+    assert verified["operator"] == OPERATOR
+    assert verified["models"] == {"scan": town.digest}
+    assert all(check["verdict"] == "passed" or check["note"] for check in verified["checks"])
+    # Without the flag the trust's simulated root is not enough; another operator is refused.
+    assert shell("verify", town.url, "--trust", "trust.json").code == 2
+    town.write_trust("other.json", "--operator", "Mallory Hosting")
+    refused = shell("verify", town.url, "--trust", "other.json", *town.whom[4:], "--json")
+    assert refused.code == 4
+    assert refused.json["error"]["code"] == "operator_mismatch"
+    # Ask with an image, with an array, with two files at once.
+    first = town.infer("--input", picture(folder / "a.png", left=0, right=255), "--receipt", "a.receipt")
+    assert first.code == 0, first
+    assert first.json["answers"][0]["label"] == "dark left"
+    assert first.json["answers"][0]["remaining"] == 2
+    receipt = VerifiedReceipt.parse((folder / "a.receipt").read_bytes())
+    assert receipt.receipt.index == 1
+    assert (folder / "a.receipt").stat().st_mode & 0o777 == 0o600
+    # A receipt is not written over, and that is said before a unit is spent.
+    assert town.infer("--input", "a.png", "--receipt", "a.receipt").code == 2
+    np.savez(folder / "b.npz", image=np.array([[1.0, 0.0]], dtype=np.float32))
+    (folder / "c.json").write_text('{"image": [[0.5, 0.25]]}')
+    both = town.infer("--input", "b.npz", "--input", "c.json", "--input", "a.png")
+    # The third finds nothing left: the enclave refuses, and the two answers before it are not lost.
+    assert both.code == 4, both
+    assert [answer["label"] for answer in both.json["answers"]] == ["dark right", "dark right"]
+    assert both.json["error"]["code"] == "allowance_exhausted"
+    # The borrower asks, the custodian approves, a waiting consumer is served.
+    asked = shell.ok("loan", "request", "--loan-file", "loan.json", "--units", "5", "--reason", "more")
+    shell.ok("loan", "approve", town.loan, asked["id"])
+    waited = town.infer("--input", "a.png", "--wait", "30s", "--out", "out.npy")
+    assert waited.code == 0, waited
+    assert np.load(folder / "out.npy").tolist() == [0]
+    # Block: refused within the bound that was printed; the enclave ends by itself.
+    shown = shell("loan", "block", town.loan)
+    assert "stops within" in shown.out
+    assert town.enclave.process.wait(timeout=15) == 4
+    assert town.infer("--input", "a.png").code in {4, 5}
+    assert not listens(town.enclave_port)
+    # The log is whole, online and from files.
+    shell.ok("audit", "verify")
+    shell.ok("audit", "export", "--out", "log.jsonl")
+    files = ("log.jsonl", "--checkpoint", "log.jsonl.checkpoint", "--key", town.made["key"])
+    assert shell.ok("audit", "verify", *files)["entries"] > 5
+    lines = (folder / "log.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "log.jsonl").write_bytes(b"".join(lines[:2] + lines[3:]))
+    assert shell("audit", "verify", *files).code == 4
+    # 104: a second custodian on the same home says who holds the lock.
+    second = shell.process("custodian", "serve")
+    assert second.returncode == 5, second
+    assert str(town.custodian.process.pid).encode() in second.stderr
+    # 102: SIGTERM drains and ends with 0.
+    assert town.custodian.stop(signal.SIGTERM) == 0
+
+
+def test_enclave_and_custodian_refuse_insecure_flags_in_production(shell: Shell) -> None:
+    """T88."""
+    shell.ok("trust", "simulated-root", "root.json", "--public", "root.pub.json")
+    shell.ok("custodian", "init", "--port", str(free_port()), "--profile", "production")
+    said = shell("custodian", "serve", "--insecure-simulated-root", "root.pub.json")
+    assert said.code == 2
+    assert "production" in said.err
+    tee = ("--tee", "simulated", "--insecure-simulated-root", "root.json")
+    said = shell("enclave", "serve", "--loan-file", "l", "--model", "m", "--profile", "production", *tee)
+    assert said.code == 2
+    assert "production" in said.err
