@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from starlette.testclient import TestClient
 
-from cloister.attest.binding import ReleaseBinding
+from cloister.attest.binding import ReleaseBinding, fold
 from cloister.attest.software import SoftwareManifest
 from cloister.attest.verifier import Verifier
 from cloister.crypto.hpke import DEFAULT_SUITE, open_with
@@ -275,7 +275,7 @@ class Toy:
             "instance_pub": self.key.verify_key,
             "kem_id": int(Kem.MLKEM768_X25519),
             "kem_pub": self.kem_pub,
-            "evidence": self.attester.collect(binding.report_data()),
+            "evidence": self.attester.collect(fold(binding.report_data(), field_bytes=self.attester.report_data_bytes)),
             "software": SOFTWARE.dump(),
         }
         payload = AttestRequest(**{**members, **changes}).dump()

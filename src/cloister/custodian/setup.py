@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
+from cloister.attest.chain import parse_certificates
 from cloister.attest.verifier import Verifier
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
 from cloister.custodian.config import Config, default_config_text, load_config
@@ -31,7 +29,7 @@ from cloister.custodian.store.book import initialise_epoch
 from cloister.custodian.tls import authority_certificate, write_server_certificate
 from cloister.custodian.tokens import SYSTEM, Role
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
-from cloister.errors import Malformed, UsageError
+from cloister.errors import UsageError
 from cloister.lending.events import EventKind
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Initialised", "init_custodian", "open_custodian", "open_vault", "read_config", "recover_custodian"]
 
 _FENCE_BYTES = 16
-_MAX_FILE_BYTES = 64 * 1024
 
 
 def utc_now() -> datetime:
@@ -135,12 +132,20 @@ def _write_authorities(home: Path, vault: EncryptedFileVault, config: Config, no
     return tls.decode("ascii")
 
 
-def _store(home: Path, config: Config, fence: bytes, now: datetime, *, new: bool = False) -> Store:
+def _store(
+    home: Path,
+    config: Config,
+    fence: bytes,
+    now: datetime,
+    *,
+    new: bool = False,
+    make_store: Callable[..., Store] = Store,
+) -> Store:
     path = home / config.database
     if not new and not path.exists():
         msg = f"database {path}: no such file"
         raise UsageError(msg, hint="restore the database; init makes a new custodian elsewhere")
-    store = Store(path, fence=fence)
+    store = make_store(path, fence=fence)
     path.chmod(0o600)
     if new:
         with store.writing(fenced=False) as connection:
@@ -172,11 +177,12 @@ def open_custodian(
     environment: Mapping[str, str] | None = None,
     clock: Callable[[], datetime] = utc_now,
     rng: Callable[[int], bytes] = os.urandom,
+    make_store: Callable[..., Store] = Store,
 ) -> CustodianService:
     """Open a home and hold its lock until the service is closed.
 
     ``make_verifier`` gets the authorities (PEM) whose TPM identities count and returns the verifier; it
-    is the one place where a simulated TEE can be let in. Raises ``Unavailable`` naming the process
+    is the one place where a simulated TEE can be let in. ``make_store`` is a seam for tests. Raises ``Unavailable`` naming the process
     that holds the lock (T39), ``Rejected`` for an older database (C10) or a wrong key.
     """
     now = clock()
@@ -189,7 +195,7 @@ def open_custodian(
         authorities = [(home / "devices" / "ca.pem").read_bytes(), *read_pems(home, config.tpm_authorities)]
         verifier = make_verifier(authorities)
         devices = _device_authority(home, config)
-        store = _store(home, config, rng(_FENCE_BYTES), now)
+        store = _store(home, config, rng(_FENCE_BYTES), now, make_store=make_store)
         try:
             return CustodianService(
                 store, vault, verifier, config=config, clock=clock, rng=rng, home=home, ca_pem=ca_pem,
@@ -210,7 +216,7 @@ def _device_authority(home: Path, config: Config) -> DeviceAuthority:
 
 
 def _der(pem: bytes) -> bytes:
-    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    return parse_certificates(pem)[0].der
 
 
 def read_pems(home: Path, names: Sequence[str]) -> list[bytes]:
@@ -218,15 +224,11 @@ def read_pems(home: Path, names: Sequence[str]) -> list[bytes]:
     found: list[bytes] = []
     for name in names:
         try:
-            data = (home / name).read_bytes()[:_MAX_FILE_BYTES]
-            certificates = x509.load_pem_x509_certificates(data)
+            data = (home / name).read_bytes()
         except OSError as exc:
             msg = f"{home / name}: {exc.strerror}"
             raise UsageError(msg) from exc
-        except ValueError as exc:
-            msg = f"{home / name}: no pem certificate"
-            raise Malformed(msg) from exc
-        found += [certificate.public_bytes(Encoding.PEM) for certificate in certificates]
+        found += [certificate.pem for certificate in parse_certificates(data)]
     return found
 
 

@@ -133,6 +133,10 @@ class CustodianService:
             with self.context.begin() as transaction:
                 transaction.record(EventKind.CUSTODIAN_STOPPED, SYSTEM, "custodian")
         finally:
-            self.context.store.close()
-            if self._on_close is not None:
-                self._on_close()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the database and let go of the lock without a word, as the end of a process does."""
+        self.context.store.close()
+        if self._on_close is not None:
+            self._on_close()

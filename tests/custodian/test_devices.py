@@ -1,0 +1,141 @@
+"""A software TPM enrols with the custodian over HTTP, attests, and gets the model's key; others do not."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from custodian_kit import SOFTWARE, START, Bench, Toy
+from starlette.testclient import TestClient
+
+from cloister.attest.appraise import Exact, NotChecked, Policy, TeePolicy
+from cloister.attest.chain import parse_certificates
+from cloister.attest.rats import TeeKind
+from cloister.attest.schemes.tpm import TpmScheme
+from cloister.attest.tpm.enrolment import EnrolProof
+from cloister.attest.verifier import Verifier
+from cloister.custodian.app import create_app
+from cloister.custodian.setup import open_custodian
+from cloister.enclave.attesters.tpm import BOOT_PCRS, TpmAttester, measure_software
+from cloister.enclave.enrol import enrol
+from cloister.enclave.loanfile import LoanFile
+from cloister.enclave.tpm.transport import SocketTransport
+from cloister.errors import Rejected
+from cloister.wire import dump_json
+from swtpm import start_swtpm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from swtpm import Swtpm
+
+pytestmark = pytest.mark.tpm
+
+
+class Bridge(httpx2.BaseTransport):
+    """Carries a sync client's requests into the custodian of this process."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Answer one request."""
+        answer = self._bench.client.request(
+            request.method, request.url.raw_path.decode(), content=request.read(), headers=dict(request.headers)
+        )
+        return httpx2.Response(answer.status_code, stream=httpx2.ByteStream(answer.content))
+
+
+@pytest.fixture(scope="module")
+def swtpm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swtpm]:
+    with start_swtpm(tmp_path_factory.mktemp("tpm")) as running:
+        yield running
+
+
+@pytest.fixture
+def tpm_bench(place: Path, swtpm: Swtpm) -> Iterator[Bench]:
+    """Yield a custodian that accepts this TPM's maker and verifies TPM evidence only."""
+    bench = Bench(place)
+    (bench.home / "ek.pem").write_bytes(b"".join(_pem(item) for item in (*swtpm.ek_roots, *swtpm.ek_intermediates)))
+    bench.close()
+    bench.clock.now = max(START, datetime.now(UTC)) + timedelta(hours=1)
+    bench.service = open_custodian(
+        bench.home,
+        bench.unlock,
+        make_verifier=lambda pems: Verifier([TpmScheme(pems)]),
+        environment={"CLOISTER_CUSTODIAN_EK_ROOTS": "ek.pem"},
+        clock=bench.clock,
+    )
+    bench.client = TestClient(create_app(bench.service), raise_server_exceptions=False)
+    yield bench
+    bench.close()
+
+
+def _pem(data: bytes) -> bytes:
+    return b"".join(item.pem for item in parse_certificates(data))
+
+
+def _policy(device: str) -> Any:
+    rules: dict[str, Any] = {f"pcr.{index}": NotChecked("a software TPM boots nothing") for index in BOOT_PCRS}
+    rules |= {"device": Exact(device), "software": Exact(hashlib.sha256(SOFTWARE.dump()).hexdigest())}
+    return Policy(version=1, tees={TeeKind("tpm"): TeePolicy(rules)}).to_json()
+
+
+def test_a_tpm_enrols_attests_and_gets_the_models_key(tpm_bench: Bench, swtpm: Swtpm) -> None:
+    bench = tpm_bench
+    lent = bench.lend(policy=_policy("0" * 64))
+    with SocketTransport(swtpm.socket) as transport:
+        chain, device = enrol(transport, LoanFile.parse(dump_json(lent.made["loan_file"])), http=Bridge(bench))
+        assert [item["id"] for item in bench.get("/v1/devices").json()["devices"]] == [device]
+        assert bench.audit()[-1]["kind"] == "device_enrolled"
+        policy = {**_policy(device), "version": 2}
+        assert bench.post(f"/v1/loans/{lent.id}/policy", {"policy": policy}).status_code == 200
+        measure_software(transport, hashlib.sha256(SOFTWARE.dump()).digest())
+        toy = Toy(lent)
+        certificates = [item.der for item in parse_certificates(chain)]
+        toy.attester = TpmAttester(transport, certificates, software=SOFTWARE.dump())  # type: ignore[assignment]
+        answer = lent.attest(toy.attest_statement(toy.take_challenge()))
+        assert answer.status_code == 200, answer.text
+        toy.accept(answer.content)
+        assert toy.released_dek() == bench.dek
+
+
+def test_a_tpm_of_a_maker_nobody_trusts_is_refused_and_logged(tpm_bench: Bench, swtpm: Swtpm) -> None:
+    bench = tpm_bench
+    lent = bench.lend(policy=_policy("0" * 64))
+    authority = bench.service.device_authority
+    assert authority is not None
+    object.__setattr__(authority, "ek_roots", ())
+    with SocketTransport(swtpm.socket) as transport, pytest.raises(Rejected) as refused:
+        enrol(transport, LoanFile.parse(dump_json(lent.made["loan_file"])), http=Bridge(bench))
+    assert refused.value.code == "untrusted_root"
+    assert bench.audit()[-1]["kind"] == "device_refused"
+    assert bench.get("/v1/devices").json() == {"devices": []}
+
+
+def test_a_wrong_secret_ends_the_enrolment(tpm_bench: Bench, swtpm: Swtpm) -> None:
+    """One try: whoever guesses begins again."""
+    bench = tpm_bench
+    lent = bench.lend(policy=_policy("0" * 64))
+    seen: list[str] = []
+
+    class Guessing(Bridge):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            if request.url.path.endswith("/finish"):
+                seen.append(request.url.path)
+                guess = EnrolProof(secret=bytes(32)).dump()
+                headers = {"authorization": request.headers["authorization"], "content-type": "application/json"}
+                request = httpx2.Request("POST", request.url, content=guess, headers=headers)
+            return super().handle_request(request)
+
+    loan = LoanFile.parse(dump_json(lent.made["loan_file"]))
+    with SocketTransport(swtpm.socket) as transport, pytest.raises(Rejected) as refused:
+        enrol(transport, loan, http=Guessing(bench))
+    assert refused.value.code == "enrolment_secret_wrong"
+    proof = EnrolProof(secret=bytes(32)).dump()
+    headers = {**lent.token, "content-type": "application/json"}
+    assert bench.client.post(seen[0], content=proof, headers=headers).status_code == 404
