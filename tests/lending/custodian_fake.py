@@ -31,7 +31,7 @@ from cloister.lending.ledger import ALLOWANCE, Posting, set_allowance, top_up
 from cloister.lending.merkle import MerkleTree
 from cloister.lending.messages import AttestRequest, Close, Grant, LeaseRequest
 from cloister.lending.recovery import Position, decide_recovery, verify_position
-from cloister.lending.release import Denied, decide, register, verify_attest
+from cloister.lending.release import BOOT_TIME, Denied, decide, register, verify_attest
 from cloister.lending.state import Alarm, InstanceState, InstanceStatus, LoanState
 from cloister.lending.terms import LoanId, Terms, instance_id, meters_in
 
@@ -111,6 +111,7 @@ class MemoryCustodian:
         self.outside = b""
         self.running = True
         self.fail_at: str | None = None
+        self.boot_time = BOOT_TIME
         self.alarms: list[Alarm] = []
         self._keep_outside()
 
@@ -309,7 +310,7 @@ class MemoryCustodian:
             )
             if isinstance(decision, Denied):
                 raise Rejected("denied", reasons=decision.reasons)
-            instance = register(decision, loan=loan, epoch=db.epoch, now=db.latest)
+            instance = register(decision, loan=loan, epoch=db.epoch, now=db.latest, boot_time=self.boot_time)
             db.instances[instance.id] = instance
             grant = Grant(
                 instance=instance.id,

@@ -111,7 +111,7 @@ class Invariants:
             hit = [
                 self.world.blocks.get(("loan", chunk.loan)),
                 self.world.blocks.get(("instance", chunk.instance)),
-                self.world.blocks.get(("consumer", chunk.consumer)),
+                self.world.blocks.get(("consumer", f"{chunk.loan}/{chunk.consumer}")),
                 self.world.blocks.get(("model", target.digest if target else "")),
             ]
             bound = lifetime(self.world.loans[chunk.loan].ttl)
@@ -144,7 +144,8 @@ class Invariants:
             if any(new < was for was, new in pairs):
                 raise Violation("I5", f"instance {name[:8]}: seq, limit or used went back")
         for enclave in self.world.enclaves:
-            self._verify_enclave(enclave)
+            if enclave.alive:
+                self._verify_enclave(enclave)
 
     def _verify_enclave(self, enclave: Enclave) -> None:
         view = enclave.holder.snapshot()
@@ -163,7 +164,9 @@ class Invariants:
         enclave.before = now
 
     def _verify_replies(self) -> None:
-        for key, replies in self.world.replies.items():
+        key = self.world.answered
+        if key is not None:
+            replies = self.world.replies[key]
             if self.world.debits[key] > 1:
                 raise Violation("I6", f"one request, {self.world.debits[key]} debits")
             leases = sum(b"cloister.lease+json" in _kind(reply) for reply in replies)

@@ -10,7 +10,6 @@ from world import World, terms
 from cloister.crypto.sign import Statement
 from cloister.lending.lease import parse_answer
 from cloister.lending.messages import Lease
-from cloister.lending.terms import ConsumerId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,7 +256,7 @@ def block_while_renewing(world: type[World]) -> None:
     w.renew(enclave)
     digest = w.loans[w.loan].models[0].digest
     w.block("model", digest)
-    w.block("consumer", "bob")
+    w.block("consumer", f"{w.loan}/bob")
     for _ in range(8):
         w.advance(10)
         w.renew(enclave)
@@ -302,7 +301,7 @@ def older_block_version(world: type[World]) -> None:
     w = world((terms(), 5))
     enclave = w.launch()
     assert enclave
-    w.block("consumer", ConsumerId("ann"))
+    w.block("consumer", f"{w.loan}/ann")
     w.renew(enclave)
     sent = w.send(enclave)
     assert sent is not None

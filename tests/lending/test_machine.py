@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NUMBER = st.integers(0, 999)
 METERS: tuple[Meter, ...] = (LOAN_METER, model_meter("metered"), consumer_meter(ConsumerId("bob")))
 POINTS = ("", "before commit", "after commit", "before answer")
-WAITS = (0.5, 3, 10, 20, 31, 45, 62)
+WAITS = (1, 10, 20, 30, 40, 60, 62)
 MOST_ENCLAVES = 12
 
 
@@ -101,14 +101,28 @@ class Lending(RuleBasedStateMachine):
             if finish:
                 self.world.finish(enclave, running)
 
-    @rule(seconds=st.sampled_from(WAITS))
-    def wait_and_try(self, seconds: float) -> None:
-        """Let time pass; then whoever can still serve does, renewed or not."""
+    @rule(seconds=st.sampled_from(WAITS), renewing=st.booleans())
+    def wait_and_try(self, seconds: float, *, renewing: bool) -> None:
+        """Let time pass, with or without the network; whoever can still serve does."""
+        for _ in range(4):
+            self.world.advance(seconds / 4)
+            for enclave in self.world.enclaves:
+                if renewing:
+                    self.world.renew(enclave)
+                self.world.serve(enclave)
+                for stream in enclave.streams:
+                    self.world.chunk(enclave, stream)
+
+    @rule(number=NUMBER, seconds=st.sampled_from(WAITS), block=st.booleans())
+    def hold_an_answer_back(self, number: int, seconds: float, *, block: bool) -> None:
+        enclave = self._enclave(number)
+        sent = self.world.send(enclave)
+        answer = None if sent is None else self.world.carry(sent)
+        if block:
+            self.world.block("loan", self._loan(number))
         self.world.advance(seconds)
-        for enclave in self.world.enclaves:
-            self.world.serve(enclave)
-            for stream in enclave.streams:
-                self.world.chunk(enclave, stream)
+        if answer is not None:
+            self.world.deliver(answer, enclave)
 
     @rule(loan=NUMBER, units=st.integers(0, 6), meter=st.sampled_from(METERS), add=st.booleans())
     def change_allowance(self, loan: int, units: int, meter: Meter, *, add: bool) -> None:
@@ -125,7 +139,7 @@ class Lending(RuleBasedStateMachine):
             case "model":
                 return self.world.loans[loan].models[number % 2].digest
             case "consumer":
-                return ("ann", "bob")[number % 2]
+                return f"{loan}/{('ann', 'bob')[number % 2]}"
             case _:
                 return self._enclave(number).id
 
@@ -155,6 +169,7 @@ class Lending(RuleBasedStateMachine):
             self.world.restore(number % len(self.world.backups))
         else:
             self.world.backup()
+            self.world.save_disk(self._enclave(number))
 
     @rule(kind=st.sampled_from(("crash", "close", "sweep", "custodian clock")), number=NUMBER)
     def end_something(self, kind: str, number: int) -> None:

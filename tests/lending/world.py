@@ -147,6 +147,7 @@ class World:
         self.blocks: dict[tuple[str, str], datetime] = {}
         self.replies: dict[tuple[int, bytes], set[bytes]] = defaultdict(set)
         self.debits: dict[tuple[int, bytes], int] = defaultdict(int)
+        self.answered: tuple[int, bytes] | None = None
         self._boots = 0
         self._nonces = seed * 1_000_000
         self.invariants = Invariants(self)
@@ -183,21 +184,19 @@ class World:
             self.granted[loan, LOAN_METER] += units - before
         self.verify()
 
-    def block(self, kind: str, subject: str, loan: LoanId | None = None) -> None:
-        """Block a ``loan``, ``model``, ``consumer`` (of ``loan``) or ``instance``."""
-        if self._commits(lambda: self._set_block(kind, subject, loan or self.loan, blocked=True)):
+    def block(self, kind: str, subject: str) -> None:
+        """Block a ``loan``, ``model``, ``instance`` or ``consumer`` (spelled LOAN/CONSUMER)."""
+        if self._commits(lambda: self._set_block(kind, subject, blocked=True)):
             self.blocks.setdefault((kind, subject), self.now)
         self.verify()
 
-    def unblock(self, kind: str, subject: str, loan: LoanId | None = None) -> None:
+    def unblock(self, kind: str, subject: str) -> None:
         """Unblock; an instance stays blocked for good."""
-        if kind != "instance" and self._commits(
-            lambda: self._set_block(kind, subject, loan or self.loan, blocked=False)
-        ):
+        if kind != "instance" and self._commits(lambda: self._set_block(kind, subject, blocked=False)):
             self.blocks.pop((kind, subject), None)
         self.verify()
 
-    def _set_block(self, kind: str, subject: str, loan: LoanId, *, blocked: bool) -> None:
+    def _set_block(self, kind: str, subject: str, *, blocked: bool) -> None:
         now = self.custodian_now()
         match kind:
             case "loan":
@@ -205,7 +204,8 @@ class World:
             case "model":
                 self.custodian.block_model(ModelDigest(subject), now, blocked=blocked)
             case "consumer":
-                self.custodian.block_consumer(loan, ConsumerId(subject), now, blocked=blocked)
+                loan, consumer = subject.split("/")
+                self.custodian.block_consumer(LoanId(loan), ConsumerId(consumer), now, blocked=blocked)
             case _ if InstanceId(subject) in self.custodian.db.instances:
                 self.custodian.block_instance(InstanceId(subject), now)
 
@@ -247,8 +247,7 @@ class World:
         self.invariants.start_anew()
         for kind, subject in self.blocks:  # the lender's own list: lost ones are put back
             if kind != "instance":
-                for loan in self.loans:
-                    self._commits(lambda k=kind, s=subject, n=loan: self._set_block(k, s, n, blocked=True))
+                self._commits(lambda k=kind, s=subject: self._set_block(k, s, blocked=True))  # type: ignore[misc]  # bound now
 
     def backup(self) -> None:
         self.backups.append(self.custodian.db.copy())
@@ -360,6 +359,7 @@ class World:
         new = self.custodian.db.postings[len(before.postings) :]
         if any(posting.debit_account == ALLOWANCE and posting.credit_account == escrow(instance) for posting in new):
             self.debits[key] += 1
+        self.answered = key
 
     def deliver(self, number: int, enclave: Enclave) -> None:
         """Bring any answer ever given to any enclave."""

@@ -88,12 +88,13 @@ def decide_close(close: Close, *, instance: InstanceState, loan: LoanState, now:
         return None
     if close.seq <= instance.seq:
         raise Rejected.because("wrong_seq", "close", got=str(close.seq), want=f"more than {instance.seq}")
+    if instance.written_off or now >= instance.dead_at:
+        # Its escrow counts as spent already; after a recovery our own counters may be the older ones.
+        return _closed(close, replace(instance, status=InstanceStatus.CLOSED))
     alarm = _misfit(close, instance)
     if alarm is not None:
         status = InstanceStatus.FORKED if alarm is AlarmKind.FORK else InstanceStatus.OVERDRAWN
         return _closed(close, replace(instance, status=status), alarms=(_alarm(alarm, close),))
-    if instance.written_off or now >= instance.dead_at:
-        return _closed(close, replace(instance, status=InstanceStatus.CLOSED))
     spent = tuple(
         moved(instance, meter, escrow(instance.id), SPENT, units - instance.used.get(meter, 0))
         for meter, units in close.used.items()
