@@ -94,10 +94,11 @@ def test_a_tpm_enrols_attests_and_gets_the_models_key(tpm_bench: Bench, swtpm: S
         assert bench.audit()[-1]["kind"] == "device_enrolled"
         policy = {**_policy(device), "version": 2}
         assert bench.post(f"/v1/loans/{lent.id}/policy", {"policy": policy}).status_code == 200
-        measure_software(transport, hashlib.sha256(SOFTWARE.dump()).digest())
+        digest = hashlib.sha256(SOFTWARE.dump()).digest()
+        measure_software(transport, digest)
         toy = Toy(lent)
         certificates = [item.der for item in parse_certificates(chain)]
-        toy.attester = TpmAttester(transport, certificates, software=SOFTWARE.dump())  # type: ignore[assignment]
+        toy.attester = TpmAttester(transport, certificates, software=digest)  # type: ignore[assignment]
         answer = lent.attest(toy.attest_statement(toy.take_challenge()))
         assert answer.status_code == 200, answer.text
         toy.accept(answer.content)
