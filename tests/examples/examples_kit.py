@@ -1,0 +1,40 @@
+"""What the tests of the examples share: a frozen copy of the package, an environment, free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import cloister
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def frozen_package(folder: Path) -> Path:
+    """Copy the package: an enclave measures its own files, and an editor may change the originals meanwhile."""
+    package = folder / "package"
+    shutil.copytree(
+        Path(cloister.__file__).parent, package / "cloister", ignore=shutil.ignore_patterns("__pycache__", "*.txt")
+    )
+    return package
+
+
+def environment(package: Path, **more: str) -> dict[str, str]:
+    """Return what a terminal with the virtual environment switched on has, and nothing else."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {
+        "HOME": str(package.parent),
+        "PATH": path,
+        "PYTHONPATH": str(package),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    } | more
