@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -200,6 +201,15 @@ def test_pem_and_der_say_the_same() -> None:
 def test_what_is_no_certificate_is_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
         parse_certificates(data)
+
+
+@pytest.mark.parametrize("action", ["error", "ignore"])
+def test_a_negative_serial_number_is_malformed(action: str) -> None:
+    at = ROOT_DER.index(bytes.fromhex("a003020102 02")) + 7  # behind the version: the serial number and its length
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)  # type: ignore[arg-type]  # two of the five words
+        with pytest.raises(Malformed):
+            Certificate.parse(ROOT_DER[:at] + b"\xfe" + ROOT_DER[at + 1 :])
 
 
 def test_only_malformed_comes_out_of_ten_thousand_damaged_certificates() -> None:

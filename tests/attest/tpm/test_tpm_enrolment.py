@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from cloister.attest.chain import Certificate
-from cloister.attest.tpm.akcert import AkCertificate, verify_ak_certificate
+from cloister.attest.tpm.akcert import AkCertificate, issue_ak_certificate, verify_ak_certificate
 from cloister.attest.tpm.credential import Credential, make_credential
 from cloister.attest.tpm.ek import TpmModel, device_of, trim_der, verify_ek
 from cloister.attest.tpm.enrolment import (
@@ -266,6 +266,13 @@ def test_a_certificate_ends_after_ninety_days() -> None:
     with pytest.raises(Rejected) as refused:
         vouch(*CHAIN, now=NOW + timedelta(days=91))
     assert refused.value.code == "cert_expired"
+
+
+def test_a_certificate_says_nothing_of_a_model_nobody_vouched_for() -> None:
+    leaf = issue_ak_certificate(
+        TPM.ak, device_of(TPM.ek), TpmModel(), ca_key=AUTHORITY.key, ca_cert=AUTHORITY.certificate, now=NOW
+    )
+    assert vouch(leaf).model == TpmModel()
 
 
 def test_a_certificate_for_another_key_is_refused() -> None:

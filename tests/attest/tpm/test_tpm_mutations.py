@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from test_tpm_eventlog import LOG
 
 from cloister.attest.chain import Certificate
 from cloister.attest.rats import Evidence
@@ -25,6 +24,7 @@ from cloister.attest.tpm.structures import Public, Quote, parse_signature
 from cloister.errors import Malformed, Rejected
 from mutations import mutated
 from tpm_kit import NOW, RSA_KEYS, Authority, Maker, SoftTpm
+from tpm_log import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_tpm_eventlog import LOG, PCRS
 
 from cloister.attest.appraise import NotChecked, OneOf, Policy, TeePolicy
 from cloister.attest.binding import ReleaseBinding, fold
@@ -24,6 +23,7 @@ from cloister.attest.tpm.structures import Attribute
 from cloister.attest.verifier import Verifier
 from cloister.errors import Malformed, Rejected, UsageError
 from tpm_kit import NOW, RSA_KEYS, Authority, SoftTpm, ak_public
+from tpm_log import LOG, PCRS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

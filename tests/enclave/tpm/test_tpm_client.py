@@ -196,6 +196,13 @@ def server(tmp_path: Path) -> Callable[[bytes], Path]:
     return serve
 
 
+def test_a_transport_that_was_closed_is_unavailable(server: Callable[[bytes], Path]) -> None:
+    with SocketTransport(server(OK)) as transport:
+        assert transport.transceive(b"command") == OK
+    with pytest.raises(Unavailable):
+        transport.transceive(b"command")
+
+
 def test_answers_arrive_in_pieces(server: Callable[[bytes], Path]) -> None:
     with SocketTransport(server(answer(b2(bytes(8))))) as transport:
         assert Tpm(transport).get_random(8) == bytes(8)

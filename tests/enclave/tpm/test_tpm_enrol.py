@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,14 @@ from cloister.crypto.sign import SigningKey
 from cloister.custodian.tls import authority_certificate
 from cloister.enclave.enrol import enrol
 from cloister.enclave.loanfile import LoanFile
+from cloister.enclave.tpm.codec import Code
 from cloister.enclave.tpm.commands import Tpm
 from cloister.enclave.tpm.keys import AkKind, EkKind, attestation_key, ek_certificate, endorsement_key
 from cloister.enclave.tpm.transport import SocketTransport
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
 from cloister.lending.terms import LoanId
 from swtpm import start_swtpm
+from tpm_kit import Issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +53,8 @@ LOAN = LoanFile(
     ca_pem=authority_certificate(KEY, name="test", now=NOW).decode(),
     token="borrower-token-of-this-test",  # noqa: S106
 )
+
+LIFE = {"since": timedelta(days=-3650), "until": timedelta(days=3650)}  # around any clock
 
 
 class Authority:
@@ -140,6 +145,47 @@ def test_a_certificate_kept_in_a_file_chooses_its_key(swtpm: Swtpm, transport: S
     both = tmp_path / "both.pem"
     both.write_bytes(swtpm.ek_intermediates[0] + own.pem)
     enrol(transport, LOAN, both, http=httpx2.WSGITransport(Authority(swtpm.ek_roots)))
+
+
+class WithoutCertificates:
+    """A TPM whose maker left NV memory empty, in front of a real one."""
+
+    def __init__(self, transport: SocketTransport) -> None:
+        """Pass everything on but reading NV indices."""
+        self._transport = transport
+
+    def transceive(self, command: bytes) -> bytes:
+        if int.from_bytes(command[6:10], "big") == Code.NV_READ_PUBLIC:
+            return bytes.fromhex("80010000000a0000018b")  # TPM_RC_HANDLE, handle 1
+        return self._transport.transceive(command)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+@pytest.mark.parametrize("kind", [EkKind.RSA_2048, EkKind.ECC_P256])
+def test_a_tpm_without_certificates_enrols_with_one_from_a_file(
+    transport: SocketTransport, tmp_path: Path, kind: EkKind
+) -> None:
+    bare = WithoutCertificates(transport)
+    maker = Issuer("Maker")
+    with endorsement_key(Tpm(bare), kind) as ek:
+        assert ek.certificate == b""
+        leaf = maker.issue("EK", ek.public.public_key(), **LIFE)
+        device = device_of(ek.public)
+    path = tmp_path / "ek.der"
+    path.write_bytes(leaf)
+    root = maker.authority(**LIFE)
+    assert enrol(bare, LOAN, path, http=httpx2.WSGITransport(Authority((root,))))[1] == device
+    path.write_bytes(maker.issue("EK", Issuer("another").key.public_key(), **LIFE))
+    with pytest.raises(Rejected) as refused:
+        enrol(bare, LOAN, path, http=httpx2.WSGITransport(Authority((root,))))
+    assert refused.value.code == "key_binding_mismatch"
+
+
+def test_a_loan_file_with_a_broken_authority_is_malformed(transport: SocketTransport) -> None:
+    with pytest.raises(Malformed, match="ca_pem"):
+        enrol(transport, replace(LOAN, ca_pem="no certificate"))
 
 
 def test_a_tpm_of_an_unknown_maker_is_told_every_reason(transport: SocketTransport, issuing: Path) -> None:

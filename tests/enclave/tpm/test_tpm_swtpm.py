@@ -15,17 +15,19 @@ from cloister.attest.binding import ReleaseBinding, fold
 from cloister.attest.chain import parse_certificates
 from cloister.attest.rats import Nonce
 from cloister.attest.schemes.tpm import TpmScheme, tpm_policy
-from cloister.attest.tpm.akcert import create_authority
+from cloister.attest.tpm.akcert import create_authority, issue_ak_certificate
 from cloister.attest.tpm.algorithms import Alg, CurveId
 from cloister.attest.tpm.credential import make_credential
-from cloister.attest.tpm.ek import device_of, verify_ek
+from cloister.attest.tpm.ek import TpmModel, device_of, verify_ek
 from cloister.attest.tpm.enrolment import EnrolRequest, begin_enrolment, finish_enrolment
+from cloister.attest.tpm.eventlog import EventLog
+from cloister.attest.tpm.evidence import TpmEvidence
 from cloister.attest.tpm.policy import endorsement_policy, extend, pcr_policy, software_pcr_value
 from cloister.attest.tpm.quote import verify_attestation_key, verify_pcrs, verify_signature
-from cloister.attest.tpm.structures import Attribute, EccKey, Public, parse_signature
+from cloister.attest.tpm.structures import Attribute, EccKey, Public, Quote, parse_signature
 from cloister.attest.verifier import Verifier
 from cloister.enclave.attesters.tpm import BOOT_PCRS, TpmAttester, measure_software
-from cloister.enclave.tpm.codec import Handle, Session
+from cloister.enclave.tpm.codec import Code, Handle, Session
 from cloister.enclave.tpm.commands import Tpm
 from cloister.enclave.tpm.keys import AkKind, EkKind, activate, attestation_key, available_eks, endorsement_key
 from cloister.enclave.tpm.sealing import SealedSecret, seal_to_pcrs, unseal
@@ -33,6 +35,7 @@ from cloister.enclave.tpm.transport import SocketTransport, open_transport
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from mutations import mutated
 from swtpm import start_swtpm
+from tpm_log import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -424,6 +427,53 @@ def test_an_attester_wants_a_certificate_and_full_report_data(transport: SocketT
         TpmAttester(transport, [])
     with pytest.raises(UsageError, match="31 bytes"):
         TpmAttester(transport, [b"x"]).collect(bytes(31))
+
+
+class Restless:
+    """A machine that extends PCR 16 right before it is quoted, so many times."""
+
+    def __init__(self, transport: SocketTransport, times: int) -> None:
+        """Sit in front of a real TPM."""
+        self._transport, self._times = transport, times
+
+    def transceive(self, command: bytes) -> bytes:
+        if int.from_bytes(command[6:10], "big") == Code.QUOTE and self._times:
+            self._times -= 1
+            Tpm(self._transport).pcr_extend(16, NONCE)
+        return self._transport.transceive(command)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+def test_a_pcr_that_changes_between_reading_and_quoting_is_read_again(transport: SocketTransport) -> None:
+    evidence = TpmAttester(Restless(transport, 2), [b"certificate"], pcrs=(16,)).collect(NONCE)
+    parts = TpmEvidence.parse(evidence.payload)
+    verify_pcrs(Quote.parse(parts.attest), Alg.SHA256, parts.pcrs)
+    with pytest.raises(Unavailable, match="faster"):
+        TpmAttester(Restless(transport, 3), [b"certificate"], pcrs=(16,)).collect(NONCE)
+
+
+def test_a_measured_boot_is_explained_by_its_event_log(tmp_path: Path) -> None:
+    """The firmware of this test extends what it logs; a system that extends more is still told apart."""
+    key, authority = create_authority("Enrolment", NOW)
+    with start_swtpm(tmp_path) as swtpm, SocketTransport(swtpm.socket) as transport:
+        tpm = Tpm(transport)
+        for event in EventLog.parse(LOG).events:
+            tpm.pcr_extend(event.pcr, event.digests[Alg.SHA256])
+        with attestation_key(tpm) as (_, public), endorsement_key(tpm) as ek:
+            certificate = issue_ak_certificate(
+                public, device_of(ek.public), TpmModel(), ca_key=key, ca_cert=authority, now=NOW
+            )
+        attester = TpmAttester(transport, [certificate], event_log=LOG)
+        scheme = TpmScheme([authority])
+        first = scheme.verify(attester.collect(NONCE), {}, NOW)
+        assert first.claims["secure_boot"] is True
+        assert [check.got for check in first.checks if check.subject == "event log"] == ["0, 4, 7"]
+        tpm.pcr_extend(4, NONCE)
+        later = scheme.verify(attester.collect(NONCE), {}, NOW)
+        assert [check.got for check in later.checks if check.subject == "event log"] == ["0, 7"]
+        assert later.claims["pcr.4"] != first.claims["pcr.4"]
 
 
 def test_transports_open_by_name(swtpm: Swtpm) -> None:

@@ -16,8 +16,8 @@ from cryptography.hazmat.decrepit.ciphers.modes import CFB  # the TPM's own mode
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
-from cloister.attest.tpm.algorithms import CURVES, DIGEST_BYTES, Alg, digest, hash_of
-from cloister.attest.tpm.structures import EccKey, b2
+from cloister.attest.tpm.algorithms import DIGEST_BYTES, Alg, digest, hash_of
+from cloister.attest.tpm.structures import b2
 from cloister.errors import Rejected, UsageError
 
 if TYPE_CHECKING:
@@ -66,11 +66,10 @@ def _rsa_seed(key: rsa.RSAPublicKey, alg: Alg, rng: Callable[[int], bytes]) -> t
     return seed, key.encrypt(seed, padding.OAEP(padding.MGF1(chosen), chosen, _LABEL))
 
 
-def _ecc_seed(key: ec.EllipticCurvePublicKey, point: EccKey, alg: Alg) -> tuple[bytes, bytes]:
+def _ecc_seed(key: ec.EllipticCurvePublicKey, alg: Alg) -> tuple[bytes, bytes]:
     """Return an agreed seed and the ephemeral point to agree on it (annex C.6.3)."""
-    curve = CURVES[point.curve]
-    size = (curve.key_size + 7) // 8
-    ephemeral = ec.generate_private_key(curve)
+    size = key.curve.key_size // 8
+    ephemeral = ec.generate_private_key(key.curve)
     numbers = ephemeral.public_key().public_numbers()
     x, y = numbers.x.to_bytes(size, "big"), numbers.y.to_bytes(size, "big")
     z = ephemeral.exchange(ec.ECDH(), key)
@@ -92,13 +91,10 @@ def make_credential(ek: Public, ak_name: bytes, secret: bytes, *, rng: Callable[
     if ek.symmetric is None:
         raise Rejected.because("ek_attributes_invalid", "endorsement key", got="no cipher", want="a storage key")
     key = ek.public_key()
-    if isinstance(ek.key, EccKey) and isinstance(key, ec.EllipticCurvePublicKey):
-        seed, encrypted = _ecc_seed(key, ek.key, alg)
-    elif isinstance(key, rsa.RSAPublicKey):
-        seed, encrypted = _rsa_seed(key, alg, rng)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        seed, encrypted = _ecc_seed(key, alg)
     else:
-        msg = "credential: key and its numbers are of two kinds"
-        raise UsageError(msg)
+        seed, encrypted = _rsa_seed(key, alg, rng)
     # Part 1 section 24.4: encrypt, then MAC over what was encrypted and the name.
     cipher_key = kdf_a(alg, seed, b"STORAGE\x00", ak_name, ek.symmetric.key_bits)
     encryptor = Cipher(algorithms.AES(cipher_key), CFB(bytes(_AES_BLOCK_BYTES))).encryptor()
