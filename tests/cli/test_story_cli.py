@@ -67,7 +67,7 @@ class Town:
             "enclave", "serve", "--loan-file", "loan.json", "--model", "sealed", "--listen", listen,
             "--ready-file", "ready.json", *tee, "root.json",
         )  # fmt: skip
-        self.enclave.until(lambda: (folder / "ready.json").exists())
+        self.enclave.until((folder / "ready.json").exists)
         self.url = json.loads((folder / "ready.json").read_text())["url"]
         self.write_trust("trust.json", "--operator", OPERATOR)
 

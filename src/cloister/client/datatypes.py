@@ -84,11 +84,12 @@ def encode(array: Array, datatype: str, *, name: str) -> bytes:
         return _to_bf16(array.astype(np.float32)).tobytes()
     if datatype.startswith(("BF", "FP8")) and array.dtype != want:
         _misfit(name, f"{array.dtype}", f"{datatype} as its bits ({want})")
-    if not np.can_cast(array.dtype, want, casting="same_kind"):
+    integers = array.dtype.kind in "iu" and want.kind in "iu"
+    if not integers and not np.can_cast(array.dtype, want, casting="same_kind"):
         _misfit(name, f"{array.dtype}", datatype)
     with np.errstate(over="ignore"):
         cast = array.astype(want)
-    if array.dtype.kind in "iu" and want.kind in "iu" and not np.array_equal(cast, array):
+    if integers and not np.array_equal(cast, array):
         _misfit(name, "an integer out of range", datatype)
     return cast.tobytes()
 
