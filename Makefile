@@ -21,10 +21,10 @@ demo: $(VENV)/ready system ## run the main job: lend, ask unseen, count, stop (u
 	$(BIN)/cloister demo $(ARGS)
 
 test: $(VENV)/ready system ## pass the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not drill" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 drill: $(VENV)/ready system ## run every test, the slow fault drills too
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "drill or not drill" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "drill or not drill" --timeout 1800 $(ARGS)
 
 bench: $(VENV)/ready ## print how fast it is, as ratios to peers and limits
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done

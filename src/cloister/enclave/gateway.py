@@ -21,6 +21,7 @@ from cloister.channel.keyset import (
     KEYS_TYPE,
     OHTTP_KEY_PROBLEM,
 )
+from cloister.channel.ohttp import CHUNK_BYTES
 from cloister.channel.padding import padded_size
 from cloister.channel.replay import ReplayCache, dump_http_date, verify_date
 from cloister.enclave.inner import Answer
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gateway"]
 
-_CHUNK_BYTES = 64 * 1024  # bytes of plaintext in one chunk of an answer
 _NO_STORE = {"cache-control": "no-store"}
 
 
@@ -251,26 +251,13 @@ class Gateway:
 
 
 def _plaintext(response: BinaryResponse) -> list[bytes]:
-    """Return the binary HTTP message in chunks, padded as a whole to its bucket."""
+    """Return the binary HTTP message, padded as a whole to its bucket, in chunks that any client takes."""
     writer = ResponseWriter()
-    body = memoryview(response.body)
-    pieces = [writer.head(response.status, response.headers)]
-    for at in range(0, len(body), _CHUNK_BYTES):
-        data = writer.data(bytes(body[at : at + _CHUNK_BYTES]))
-        if at == 0:
-            pieces[0] += data
-        else:
-            pieces.append(data)
-    end = writer.end(response.trailers)
-    size = sum(map(len, pieces)) + len(end)
-    pieces[-1] += end
-    padding = padded_size(size) - size
-    # Padding of a large message can be larger than a chunk may be.
-    while padding > _CHUNK_BYTES:
-        pieces.append(bytes(_CHUNK_BYTES))
-        padding -= _CHUNK_BYTES
-    pieces[-1] += bytes(padding)
-    return pieces
+    message = writer.head(response.status, response.headers)
+    message += writer.data(response.body) if response.body else b""
+    message += writer.end(response.trailers)
+    view = memoryview(message.ljust(padded_size(len(message)), b"\x00"))
+    return [bytes(view[at : at + CHUNK_BYTES]) for at in range(0, len(view), CHUNK_BYTES)]
 
 
 def _dated(response: BinaryResponse, date: str) -> BinaryResponse:
