@@ -176,7 +176,8 @@ def test_a_critical_name_is_refused_unless_somebody_looks_at_it() -> None:
 
 
 def test_every_flipped_byte_of_a_leaf_is_refused() -> None:
-    leaf = ROOT.issue("leaf", KEY)
+    # A signature that ends in a zero bit: only then the count of unused bits may be one, and DER still holds.
+    leaf = next(leaf for leaf in (ROOT.issue("leaf", KEY) for _ in range(200)) if leaf[-1] & 1 == 0)
     for at in range(len(leaf)):
         with pytest.raises((Malformed, Rejected)):
             verify(leaf[:at] + bytes((leaf[at] ^ 1,)) + leaf[at + 1 :])

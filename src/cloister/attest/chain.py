@@ -74,6 +74,11 @@ class Certificate:
         if certificate.serial_number <= 0:  # RFC 5280 section 4.1.2.2
             msg = "certificate: serial number is not positive"
             raise Malformed(msg)
+        # The signature is a bit string at the end; the library does not look at its count of unused bits, so
+        # that one certificate would have two spellings.
+        if der[-len(certificate.signature) - 1] != 0:
+            msg = "certificate: signature is not whole bytes"
+            raise Malformed(msg)
         return cls(certificate)
 
     @property
