@@ -8,9 +8,9 @@ from cloister.attest.appraise import Policy
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.store.blocks import AskRow, list_asks
 from cloister.custodian.store.instances import InstanceRow, list_instances
-from cloister.custodian.store.loans import LoanRow, list_loans, postings_of
+from cloister.custodian.store.loans import LoanRow, account_balances, balances_of, list_loans
 from cloister.lending.ending import block_bound, is_live
-from cloister.lending.ledger import SPENT, WRITTEN_OFF, balance_of, granted
+from cloister.lending.ledger import ISSUED, SPENT, WITHDRAWN, WRITTEN_OFF
 from cloister.lending.terms import LoanId, meters_in
 from cloister.wire import Json, dump_time
 
@@ -99,24 +99,22 @@ def _state(state: LoanState, *, held: int) -> str:
 
 def _meters(connection: Connection, row: LoanRow, instances: Sequence[InstanceRow]) -> Json:
     """Return where every unit of every meter is: granted = balance + held + spent + written off (I2)."""
-    loan, postings = row.terms.loan, postings_of(connection, row.terms.loan)
-    balances = dict.fromkeys(meters_in(row.terms), 0)
+    loan = row.terms.loan
+    sums = account_balances(connection, loan, (ISSUED, WITHDRAWN, SPENT, WRITTEN_OFF))
+    balances = balances_of(connection, loan)
     shown: dict[str, Json] = {}
-    for meter in balances:
-        spent = balance_of(postings, SPENT, loan=loan, meter=meter)
-        lost = balance_of(postings, WRITTEN_OFF, loan=loan, meter=meter)
+    for meter in meters_in(row.terms):
         held = sum(
             item.state.limits.get(meter, 0) - item.state.used.get(meter, 0)
             for item in instances
             if not item.state.written_off
         )
-        given = granted(postings, loan=loan, meter=meter)
         shown[meter] = {
-            "balance": given - spent - lost - held,
-            "granted": given,
+            "balance": balances.get(meter, 0),
+            "granted": -sums.get((meter, ISSUED), 0) - sums.get((meter, WITHDRAWN), 0),
             "held": held,
-            "spent": spent,
-            "written_off": lost,
+            "spent": sums.get((meter, SPENT), 0),
+            "written_off": sums.get((meter, WRITTEN_OFF), 0),
         }
     return shown
 

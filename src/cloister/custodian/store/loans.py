@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoanRow",
+    "account_balances",
     "balances_of",
     "find_loan",
     "insert_loan",
@@ -156,6 +157,21 @@ def postings_of(connection: Connection, loan: LoanId) -> Sequence[Posting]:
         )
         for row in rows
     ]
+
+
+def account_balances(
+    connection: Connection, loan: LoanId, accounts: Iterable[Account]
+) -> dict[tuple[Meter, Account], int]:
+    """Return what entered each of ``accounts`` less what left it, per meter; summed by the database."""
+    wanted = tuple(accounts)
+    found: dict[tuple[Meter, Account], int] = {}
+    for side, sign in ((LEDGER.c.credit, 1), (LEDGER.c.debit, -1)):
+        query = select(LEDGER.c.meter, side.label("account"), func.sum(LEDGER.c.units).label("units"))
+        rows = connection.execute(query.where(LEDGER.c.loan == loan, side.in_(wanted)).group_by(LEDGER.c.meter, side))
+        for row in rows:
+            key = (Meter(row.meter), Account(row.account))
+            found[key] = found.get(key, 0) + sign * row.units
+    return found
 
 
 def ledger_size(connection: Connection) -> int:
