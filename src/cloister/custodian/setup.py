@@ -182,8 +182,9 @@ def open_custodian(
     """Open a home and hold its lock until the service is closed.
 
     ``make_verifier`` gets the authorities (PEM) whose TPM identities count and returns the verifier; it
-    is the one place where a simulated TEE can be let in. ``make_store`` is a seam for tests. Raises ``Unavailable`` naming the process
-    that holds the lock (T39), ``Rejected`` for an older database (C10) or a wrong key.
+    is the one place where a simulated TEE can be let in. ``make_store`` is a seam for tests. Raises
+    ``Unavailable`` naming the process that holds the lock (T39), ``Rejected`` for an older database (C10)
+    or a wrong key.
     """
     now = clock()
     config = read_config(home, environment=environment or {}, now=now)

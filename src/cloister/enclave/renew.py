@@ -16,6 +16,8 @@ from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
 from cloister.lending.messages import Lease
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloister.enclave.custodian_link import CustodianLink
     from cloister.enclave.logs import EventLog
     from cloister.enclave.metering import Metering
@@ -68,15 +70,16 @@ class Renewal:
             self._log.write(Event.LEASE_REFUSED, code=answer.reasons[0].code)
         return answer
 
-    async def until_end(self) -> Ending:
-        """Renew until the instance must end."""
-        jitter = _jitter()
+    async def until_end(self, draw: Callable[[], float] | None = None) -> Ending:
+        """Renew until the instance must end. ``draw`` gives random numbers of 0 to 1, for a repeatable run."""
+        draw = draw or _jitter
+        jitter = draw()
         while not self._metering.must_end():
             wait = self._metering.next_renewal(jitter).total_seconds()
             if wait > 0:
                 await asyncio.sleep(min(wait, _TICK_S))
                 continue
-            jitter = _jitter()
+            jitter = draw()
             try:
                 await self.once()
             except CloisterError as exc:
