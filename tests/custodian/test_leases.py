@@ -293,6 +293,7 @@ def test_sixteen_threads_never_overdraw_and_every_unit_is_somewhere(bench: Bench
 
 
 @pytest.mark.drill
+@pytest.mark.timeout(1800)
 def test_sixteen_threads_and_a_hundred_thousand_grants(bench: Bench) -> None:
     """T45 at length: as above with 6,250 renewals a thread."""
     lent = bench.lend(allowance=50_000, max_instances=16, max_ceiling=1)
