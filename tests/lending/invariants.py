@@ -187,6 +187,8 @@ class Invariants:
         for name, item in self.world.custodian.db.instances.items():
             if item.status in (InstanceStatus.FORKED, InstanceStatus.OVERDRAWN) and name not in self.world.forked:
                 raise Violation("I8", f"a false alarm about {name[:8]}")
+        if false := [alarm for alarm in self.world.custodian.alarms if alarm.instance not in self.world.forked]:
+            raise Violation("I8", f"a false alarm: {false[0].detail}")
         for receipt in self.world.receipts[self._receipts_seen :]:
             first = self._by_place.setdefault((receipt.instance, receipt.index), receipt)
             if fork_evidence(first, receipt) is not None and receipt.instance not in self.world.forked:

@@ -224,6 +224,26 @@ def goes_on_after_a_recovery(world: type[World]) -> None:
     w.serve(enclave, 2)
 
 
+def lost_requests_brought_after_a_recovery(world: type[World]) -> None:
+    w = world((terms(), 9))
+    enclave = w.launch()
+    assert enclave
+    w.renew(enclave)
+    w.serve(enclave, 2)
+    w.backup()
+    w.advance(20)
+    for _ in range(2):
+        w.renew(enclave)
+        w.serve(enclave, 2)
+    w.send(enclave)
+    w.restore()
+    for number in range(len(w.requests)):
+        w.carry(number)
+    assert not w.custodian.alarms
+    w.close(enclave)
+    assert not w.custodian.alarms
+
+
 def network_cut_to_escape_a_block(world: type[World]) -> None:
     w = world((terms(cap=99), 99))
     enclave = w.launch()
@@ -329,6 +349,7 @@ SCENARIOS: tuple[Callable[[type[World]], None], ...] = (
     withdrawal_lost_by_a_restore,
     block_lost_by_a_restore,
     goes_on_after_a_recovery,
+    lost_requests_brought_after_a_recovery,
     network_cut_to_escape_a_block,
     stream_outlives_the_lease,
     block_while_renewing,

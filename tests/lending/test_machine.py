@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -205,16 +206,26 @@ class Lending(RuleBasedStateMachine):
         verify_log(custodian.db.lines, checkpoint)
 
 
-def test_the_invariants_hold_whatever_happens_in_whatever_order() -> None:
+def run(examples: int, steps: int, *, same_every_time: bool) -> None:
     run_state_machine_as_test(
         Lending,
         settings=settings(
-            max_examples=200,
-            stateful_step_count=50,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
             database=None,
-            derandomize=True,
+            derandomize=same_every_time,
             suppress_health_check=list(HealthCheck),
         ),
-        _min_steps=50,  # fifty steps each, not up to fifty
+        _min_steps=steps,  # that many steps each, not up to that many
     )
+
+
+def test_the_invariants_hold_whatever_happens_in_whatever_order() -> None:
+    run(200, 50, same_every_time=True)
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(7200)
+def test_the_invariants_hold_in_five_thousand_longer_stories() -> None:
+    run(5000, 100, same_every_time=False)

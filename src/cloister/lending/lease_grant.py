@@ -166,6 +166,8 @@ def _again(step: _Step) -> LeaseDecision | Replay:
 def _misfit(step: _Step) -> AlarmKind | None:
     """Return what is wrong with the counters, if anything (C5)."""
     request, instance = step.request, step.instance
+    if instance.written_off:
+        return None  # it gets nothing any more, and after a recovery our own counters may be the older ones
     if any(request.used.get(meter, 0) < units for meter, units in instance.used.items()):
         return AlarmKind.FORK
     for meter in (*request.used, *request.reserved):
