@@ -70,7 +70,13 @@ def custodian() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8443, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--dns", "names", multiple=True, help="Host name or address for the certificate; repeat for more.")
-@click.option("--profile", type=click.Choice(["development", "production"]), default="development", show_default=True)
+@click.option(
+    "--profile",
+    type=click.Choice(["development", "production"]),
+    default="development",
+    show_default=True,
+    help="production refuses what is insecure.",
+)
 @unlock_options
 @pass_terminal
 def init(

@@ -92,7 +92,9 @@ def serve(
 @click.option("--software", type=_file, help="Take a software manifest from a file instead of measuring this one.")
 @click.option("--out", type=_file, help="Write the software manifest here.")
 @click.option("--policy", type=_file, help="Write an appraisal policy that admits exactly this.")
-@click.option("--policy-version", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--policy-version", type=click.IntRange(min=1), default=1, show_default=True, help="Must grow with each policy."
+)
 @click.option("--tls", type=click.Choice(["off", "generated", "files"]), help="Outer TLS, as it will be served.")
 @click.option("--profile", type=click.Choice(["development", "production"]), help="Profile, as it will be served.")
 @click.option("--force", is_flag=True, help="Replace files.")

@@ -77,7 +77,14 @@ def tee_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--simulated-chip", default="chip-1", show_default=True, help="Name of the simulated chip."),
         click.option("--insecure-simulated-root", type=_file, help="Root of a simulated TEE. Protects nothing."),
-        click.option("--tee", "tee_kind", type=click.Choice(["tpm", "simulated"]), default="tpm", show_default=True),
+        click.option(
+            "--tee",
+            "tee_kind",
+            type=click.Choice(["tpm", "simulated"]),
+            default="tpm",
+            show_default=True,
+            help="What proves the software; simulated proves nothing.",
+        ),
     )
     decorated: Callable[..., Any] = wrapped
     for option in options:

@@ -279,7 +279,11 @@ def deny(terminal: Terminal, /, *, loan_id: str, request_id: str, reason: str, *
 
 
 _kind = click.option(
-    "--kind", type=click.Choice(["loan", "model", "instance", "consumer"]), default="loan", show_default=True
+    "--kind",
+    type=click.Choice(["loan", "model", "instance", "consumer"]),
+    default="loan",
+    show_default=True,
+    help="What SUBJECT is.",
 )
 _of_loan = click.option("--loan", "of_loan", help="The loan a consumer belongs to.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.errors import UsageError
@@ -16,7 +17,7 @@ __all__ = ["demo"]
 @click.option("--pause", is_flag=True, help="Wait for Enter after each scene.")
 @click.option("--keep", is_flag=True, help="Leave the three parties running with commands to try.")
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Where --keep puts everything.")
-@click.option("--tee", type=click.Choice(["auto", "tpm", "simulated"]), default="auto", show_default=True)
+@click.option("--tee", type=click.Choice(["auto", "tpm", "simulated"]), default="auto", help="auto: tpm with swtpm.")
 @pass_terminal
 def demo(terminal: Terminal, /, *, pause: bool, keep: bool, folder: Path | None, tee: str) -> None:
     """Watch the whole story on real input, as separate processes over TLS, in under a minute.
@@ -33,5 +34,6 @@ def demo(terminal: Terminal, /, *, pause: bool, keep: bool, folder: Path | None,
     if place is not None and place.exists():
         msg = f"{place}: exists already"
         raise UsageError(msg, hint="pass another --folder, or remove it")
-    cast = play(terminal.err if terminal.as_json else terminal.out, pause=pause, keep=place, tee=tee)
+    console = Console(stderr=terminal.as_json, highlight=False)  # its panels and columns wrap, others' lines do not
+    cast = play(console, pause=pause, keep=place, tee=tee)
     terminal.result({"proven": list(cast.stage.proven)})
