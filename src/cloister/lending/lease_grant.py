@@ -185,7 +185,8 @@ def _stops(step: _Step, epoch: int) -> tuple[tuple[Reason, ...], InstanceStatus]
         reasons.append(Reason(code=_STANDING[status], subject="instance"))
     found: list[tuple[Reason, InstanceStatus]] = []
     if instance.epoch != epoch or step.request.epoch != epoch:
-        stale = Reason(code="stale_epoch", subject="instance", got=str(instance.epoch), want=str(epoch))
+        got = min(instance.epoch, step.request.epoch) if instance.epoch != epoch else step.request.epoch
+        stale = Reason(code="stale_epoch", subject="instance", got=str(got), want=str(epoch))
         found.append((stale, InstanceStatus.FENCED))
     if loan.blocked:
         found.append((Reason(code="blocked", subject="loan"), InstanceStatus.BLOCKED))
