@@ -200,9 +200,9 @@ def verify_and_ask(cast: Cast) -> None:
     with cast.stage.scene("Verify, then ask, unseen", why) as scene:
         write_trust(cast)
         verified = world.run(world.consumer, "verify", cast.url, *cast.consumer_words()).value
-        for check in verified["checks"]:
-            mark = {"passed": "✓", "not_checked": "·"}.get(check["verdict"], "✗")
-            scene.consumer(f"{mark} {check['subject']}")
+        for verdict, words in (("passed", "✓ passed"), ("not_checked", "· not made, with its reason")):
+            subjects = dict.fromkeys(check["subject"] for check in verified["checks"] if check["verdict"] == verdict)
+            scene.consumer(f"{words}: {', '.join(subjects)}")
         scene.prove(
             "the consumer's own verdict is that every check passed or says why it was not made",
             holds=all(check["verdict"] == "passed" or check["note"] for check in verified["checks"]),

@@ -1,7 +1,8 @@
-"""The stage: three parties side by side in one terminal, scene by scene.
+"""The stage: three parties side by side in one terminal, scene by scene, time running down.
 
-On a terminal each scene is a live table of three columns; elsewhere the same lines come one by one with
-the party's name in front. A claim that does not hold ends the demo: ``DemoFailed``.
+Lines are only ever added, so that a terminal of any height shows, keeps and records them whole. On a narrow
+terminal, and in a file, each line has its party's name in front instead of a column of its own. A claim that
+does not hold ends the demo: ``DemoFailed``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Self
 
-from rich.live import Live
+from rich.cells import cell_len
+from rich.containers import Lines
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -19,11 +21,15 @@ from rich.text import Text
 from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
 __all__ = ["DemoFailed", "Party", "Scene", "Stage"]
+
+_SIDE_BY_SIDE = 90  # columns of a terminal, from which three parties fit beside each other
+_WIDEST = 150  # columns: longer lines are hard to read
 
 
 class DemoFailed(CloisterError):
@@ -73,33 +79,27 @@ class Stage:
 
 
 class Scene:
-    """Lines of the three parties under one title. Lines are plain text: nothing in them is markup."""
+    """Lines of the three parties under one title, in the order they were said. Nothing in them is markup."""
 
     def __init__(self, stage: Stage, title: str, why: str) -> None:
         """Belong to ``stage``."""
         self._stage = stage
         self._title = title
         self._why = why
-        self._lines: dict[Party, list[Text]] = {party: [] for party in Party}
-        self._proofs: list[Text] = []
-        self._live: Live | None = None
+        self._side_by_side = stage.console.is_terminal and stage.console.width >= _SIDE_BY_SIDE
 
     def __enter__(self) -> Self:
-        """Print the title and start drawing."""
+        """Print the title, and who stands in which column."""
         console = self._stage.console
         console.print()
-        console.print(Rule(Text(self._title, style="bold"), align="left", style="dim"))
-        console.print(Text(self._why, style="italic dim"))
-        if console.is_terminal:
-            self._live = Live(self._draw(), console=console, auto_refresh=False, vertical_overflow="visible")
-            self._live.start()
+        console.print(Rule(Text(self._title, style="bold"), align="left", style="dim"), width=self._width)
+        console.print(Text(self._why, style="italic dim"), width=self._width)
+        if self._side_by_side:
+            self._row({party: _heading(party) for party in Party})
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        """Leave the finished table on the screen."""
-        if self._live is not None:
-            self._live.update(self._draw(), refresh=True)
-            self._live.stop()
+        """Wait where people asked for it."""
         if kind is None:
             self._stage.pause()
 
@@ -117,34 +117,41 @@ class Scene:
 
     def prove(self, claim: str, *, holds: bool, seen: str = "") -> None:
         """State ``claim`` as proven, or end the demo with what was ``seen`` instead."""
+        mark, style = ("✓", "green") if holds else ("✗", "bold red")
+        proof = Table.grid(padding=(0, 1))
+        proof.add_row(Text(f" {mark}", style=style), Text(claim, style=style))
+        self._stage.console.print(proof, width=self._width)
         if not holds:
-            self._proofs.append(Text(f"  ✗ {claim}", style="bold red"))
             raise DemoFailed(f"demo: {claim}: did not hold", hint=seen or None)
         self._stage.proven.append(claim)
-        proof = Text(f"  ✓ {claim}", style="green")
-        self._proofs.append(proof)
-        if self._live is None:
-            self._stage.console.print(proof)
-        else:
-            self._live.update(self._draw(), refresh=True)
+
+    @property
+    def _width(self) -> int:
+        return min(self._stage.console.width, _WIDEST)
 
     def _say(self, party: Party, line: str, style: str) -> None:
-        self._lines[party].append(Text(line, style=style))
-        if self._live is None:
-            for part in line.splitlines():
-                self._stage.console.print(Text(f"{party.value:>9}  {part}"))
-        else:
-            self._live.update(self._draw(), refresh=True)
+        if self._side_by_side:
+            self._row({party: Text(line, style=style)})
+            return
+        for part in line.splitlines():
+            self._stage.console.print(Text(f"{party.value:>9}  {part}", style=style))
 
-    def _draw(self) -> RenderableType:
-        table = Table(expand=True, box=None, padding=(0, 1), show_edge=False)
-        for party in Party:
-            heading = Text(f"{party.value.upper()} ", style=f"bold {_COLOURS[party]}")
-            heading.append(_HOLDS[party], style="dim")
-            table.add_column(heading, ratio=1, overflow="fold")
-        table.add_row(*(Text("\n").join(self._lines[party]) for party in Party))
-        whole = Table.grid(expand=True)
-        whole.add_row(table)
-        for proof in self._proofs:
-            whole.add_row(proof)
-        return whole
+    def _row(self, said: Mapping[Party, Text]) -> None:
+        """Print one row of three columns, as many lines as its longest cell needs."""
+        bar = Text(" │ ", style="dim")
+        column = (self._width - 2 * len(bar.plain) - 1) // len(Party)
+        cells = {party: text.wrap(self._stage.console, column, overflow="fold") for party, text in said.items()}
+        for number in range(max(map(len, cells.values()))):
+            line = Text(" ")
+            for party in Party:
+                here = cells.get(party, Lines())
+                part = here[number] if number < len(here) else Text()
+                part.rstrip()
+                part.pad_right(column - cell_len(part.plain))
+                line.append_text(part if party is Party.CUSTODIAN else bar + part)
+            line.rstrip()
+            self._stage.console.print(line, soft_wrap=True)
+
+
+def _heading(party: Party) -> Text:
+    return Text.assemble((party.value.upper(), f"bold {_COLOURS[party]}"), (f" {_HOLDS[party]}", "dim"))

@@ -96,7 +96,11 @@ def block(cast: Cast) -> None:
         asking.stop(signal.SIGKILL)
         code = _enclave(cast).wait(within_s=bound["seconds"] + 2 * TTL_S)
         scene.borrower("the enclave dropped its keys and ended")
-        scene.prove("the enclave process ended by itself", holds=code == _REJECTED, seen=_enclave(cast).said()[-300:])
+        scene.prove(
+            "told to stop, the enclave process ended by itself",
+            holds=code == _REJECTED,
+            seen=_enclave(cast).said()[-300:],
+        )
 
 
 def _enclave(cast: Cast) -> Running:
@@ -148,7 +152,11 @@ def lose_custodian(cast: Cast) -> None:
         scene.borrower(f"without renewal for {ended:.1f} s the enclave ended")
         bound = TTL_S * 1.001 + 1
         scene.prove(f"no answer came later than one lease of {TTL_S} s allows", holds=last <= bound, seen=f"{last:.1f}")
-        scene.prove("the enclave process ended by itself", holds=code == _REJECTED, seen=_enclave(cast).said()[-300:])
+        scene.prove(
+            "left alone, the enclave process ended by itself",
+            holds=code == _REJECTED,
+            seen=_enclave(cast).said()[-300:],
+        )
         start_custodian(cast)
         _prove_whole(cast, scene)
 

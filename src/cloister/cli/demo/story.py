@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from cloister.cli.demo import attack, lend, stop
 from cloister.cli.demo.cast import Cast
 from cloister.cli.demo.digits import train
 from cloister.cli.demo.stage import Stage
-from cloister.cli.demo.world import World, free_port
+from cloister.cli.demo.world import TRANSCRIPT, World, free_port
 from cloister.testing.simulated import WARNING
 from cloister.testing.swtpm import is_installed, start_swtpm
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["play"]
+__all__ = ["WIRE", "play"]
+
+WIRE = "wire-inside-tls.bin"
 
 
 def play(console: Console, *, pause: bool, keep: Path | None, tee: str) -> Cast:
@@ -72,10 +75,12 @@ def _cast(stage: Stage, world: World, stack: ExitStack, tee: str) -> Cast:
 
 def _curtain(cast: Cast) -> None:
     took = time.monotonic() - cast.stage.started
-    lines = "\n".join(f"✓ {claim}" for claim in cast.stage.proven)
+    lines = Table.grid(padding=(0, 1))
+    for claim in cast.stage.proven:
+        lines.add_row("✓", Text(claim))
     title = f"{len(cast.stage.proven)} claims proven in {took:.0f} s"
     cast.stage.console.print()
-    cast.stage.console.print(Panel(Text(lines), title=title, border_style="green", expand=False))
+    cast.stage.console.print(Panel(lines, title=title, border_style="green", expand=False))
 
 
 def _stay(cast: Cast) -> None:
@@ -95,9 +100,18 @@ def _stay(cast: Cast) -> None:
         f"{python} audit verify --home {home}",
     ):
         console.print(f"  {words}", markup=False, soft_wrap=True)
-    console.print("\nCtrl-C ends all three.")
+    console.print(f"\nWhat each party typed and was told is in its {TRANSCRIPT}; {WIRE} is the borrower's recording.")
+    console.print("Ctrl-C ends all three.")
     try:
         while True:
+            keep_wire(cast)
             time.sleep(1)
     except KeyboardInterrupt:
         console.print("ended")
+    keep_wire(cast)
+
+
+def keep_wire(cast: Cast) -> None:
+    """Write what the borrower's proxy has recorded to a file of the borrower's."""
+    if cast.tap is not None:
+        (cast.world.borrower / WIRE).write_bytes(cast.tap.seen())

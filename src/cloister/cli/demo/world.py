@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["Outcome", "Running", "World", "free_port"]
+__all__ = ["TRANSCRIPT", "Outcome", "Running", "World", "free_port"]
+
+TRANSCRIPT = "commands.log"
+"""File in each party's folder: what it typed, and what it was told."""
 
 _COMMAND_S = 40  # seconds one command may take
 _READY_S = 20  # seconds until a server must answer
@@ -123,15 +126,7 @@ class World:
 
         Raises ``DemoFailed`` where it does not exit with ``expect`` (None: any).
         """
-        done = subprocess.run(  # noqa: S603 - our own command line
-            self.command(*words, "--json"),
-            cwd=party,
-            env=self.environment(party, package),
-            capture_output=True,
-            text=True,
-            timeout=_COMMAND_S,
-            check=False,
-        )
+        done = self._end_of(party, words, package)
         value = json.loads(done.stdout) if done.stdout.strip() else {}
         outcome = Outcome(code=done.returncode, value=value, words=done.stderr)
         if expect is not None and done.returncode != expect:
@@ -141,19 +136,30 @@ class World:
 
     def run_lines(self, party: Path, *words: str) -> list[dict[str, Any]]:
         """Run a command that prints one JSON document a line."""
-        done = subprocess.run(  # noqa: S603 - our own command line
-            self.command(*words, "--json"),
-            cwd=party,
-            env=self.environment(party),
-            capture_output=True,
-            text=True,
-            timeout=_COMMAND_S,
-            check=False,
-        )
+        done = self._end_of(party, words, None)
         if done.returncode:
             msg = f"demo: 'cloister {' '.join(words[:3])}' exited with {done.returncode}, want 0"
             raise DemoFailed(msg, hint=(done.stdout + done.stderr).strip()[-400:])
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def _end_of(self, party: Path, words: tuple[str, ...], package: Path | None) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and add it to its party's transcript."""
+        try:
+            done = subprocess.run(  # noqa: S603 - our own command line
+                self.command(*words, "--json"),
+                cwd=party,
+                env=self.environment(party, package),
+                capture_output=True,
+                text=True,
+                timeout=_COMMAND_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as exc:
+            msg = f"demo: 'cloister {' '.join(words[:3])}' did not end within {_COMMAND_S} s"
+            raise DemoFailed(msg) from exc
+        with (party / TRANSCRIPT).open("a") as file:
+            file.write(f"$ cloister {' '.join(words)}\n{done.stdout}{done.stderr}exit {done.returncode}\n")
+        return done
 
     def start(self, party: Path, name: str, *words: str, package: Path | None = None) -> Running:
         """Start a command of one party in the background; its output goes to ``NAME.log`` in the party's folder."""
