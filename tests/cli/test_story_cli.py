@@ -12,6 +12,8 @@ from cli_kit import Server, Shell, free_port, listens
 from onnx import TensorProto, helper
 from PIL import Image
 
+from cloister.cli.demo.certificate import write_certificate
+from cloister.cli.demo.tap import Tap
 from cloister.client import VerifiedReceipt
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def brighter() -> bytes:
 
 
 class Town:
-    """Custodian and enclave as processes, and what their people hold."""
+    """Custodian and enclave as processes, behind the borrower's own proxy, which ends TLS and keeps every byte."""
 
     def __init__(self, shell: Shell) -> None:
         self.shell = shell
@@ -68,20 +70,22 @@ class Town:
             "--ready-file", "ready.json", *tee, "root.json",
         )  # fmt: skip
         self.enclave.until((folder / "ready.json").exists)
-        self.url = json.loads((folder / "ready.json").read_text())["url"]
+        certificate, key = write_certificate(folder)
+        self.tap = Tap(upstream=("127.0.0.1", self.enclave_port), certificate=certificate, key=key)
+        self.url = f"https://localhost:{self.tap.port}"
         self.write_trust("trust.json", "--operator", OPERATOR)
 
     def _serve(self, *words: str) -> Server:
         self.servers.append(self.shell.start(*words))
         return self.servers[-1]
 
-    def write_trust(self, out: str, *words: str) -> None:
+    def write_trust(self, out: str, *words: str, tls: tuple[str, ...] = ("--tls-ca", "proxy-ca.pem")) -> None:
         """Write a consumer's trust file."""
         self.shell.ok(
             "trust", "new", "--policy", "policy.json", "--insecure-simulated-root", "root.pub.json",
             "--custodian-url", f"https://localhost:{self.port}", "--custodian-key", self.made["key"],
             "--custodian-ca", "home/tls/ca.pem", "--model", f"scan={self.digest}",
-            "--any-tls", "plain http on this machine", "--out", out, *words,
+            "--out", out, *tls, *words,
         )  # fmt: skip
 
     @property
@@ -106,7 +110,8 @@ def town(shell: Shell) -> Iterator[Town]:
     made = None
     try:
         made = Town(shell)
-        yield made
+        with made.tap:
+            yield made
     finally:
         if made is not None:
             made.close()
@@ -118,6 +123,36 @@ def picture(path: Path, *, left: int, right: int) -> str:
     image.paste(left, (0, 0, 10, 10))
     image.save(path)
     return path.name
+
+
+def demand_ciphertext_only(town: Town) -> None:
+    """T7: the proxy that ended TLS saw neither question nor answer, token, model or file name."""
+    seen = town.tap.seen()
+    token = (town.shell.folder / "tokens" / "clinic.token").read_bytes().strip()
+    pixels = np.array([0.0, 1.0], dtype="<f4").tobytes()
+    assert b"/.well-known/ohttp-gateway" in seen
+    assert len(seen) > 5000
+    for secret in (token, b"a.png", b"dark left", b"/v2/models", b"authorization", b"argmin", pixels):
+        assert secret not in seen
+
+
+def demand_tls_of_the_trust(town: Town) -> None:
+    """See a certificate that the trust does not accept: no answer, and no question."""
+    town.write_trust("system-tls.json", "--operator", OPERATOR, tls=())
+    distrusted = town.shell("verify", town.url, "--trust", "system-tls.json", *town.whom[4:], "--json")
+    assert distrusted.code == 5
+    assert "certificate" in distrusted.json["error"]["message"]
+
+
+def demand_a_whole_log(town: Town) -> None:
+    """Prove the log online and from files, and see a cut one refused."""
+    town.shell.ok("audit", "verify")
+    town.shell.ok("audit", "export", "--out", "log.jsonl")
+    files = ("log.jsonl", "--checkpoint", "log.jsonl.checkpoint", "--key", town.made["key"])
+    assert town.shell.ok("audit", "verify", *files)["entries"] > 5
+    lines = (town.shell.folder / "log.jsonl").read_bytes().splitlines(keepends=True)
+    (town.shell.folder / "log.jsonl").write_bytes(b"".join(lines[:2] + lines[3:]))
+    assert town.shell("audit", "verify", *files).code == 4
 
 
 @pytest.mark.timeout(240)
@@ -147,6 +182,8 @@ def test_the_story_from_seal_to_audit_as_it_is_typed(town: Town) -> None:
     receipt = VerifiedReceipt.parse((folder / "a.receipt").read_bytes())
     assert receipt.receipt.index == 1
     assert (folder / "a.receipt").stat().st_mode & 0o777 == 0o600
+    demand_ciphertext_only(town)
+    demand_tls_of_the_trust(town)
     # A receipt is not written over, and that is said before a unit is spent.
     assert town.infer("--input", "a.png", "--receipt", "a.receipt").code == 2
     np.savez(folder / "b.npz", image=np.array([[1.0, 0.0]], dtype=np.float32))
@@ -168,14 +205,7 @@ def test_the_story_from_seal_to_audit_as_it_is_typed(town: Town) -> None:
     assert town.enclave.process.wait(timeout=15) == 4
     assert town.infer("--input", "a.png").code in {4, 5}
     assert not listens(town.enclave_port)
-    # The log is whole, online and from files.
-    shell.ok("audit", "verify")
-    shell.ok("audit", "export", "--out", "log.jsonl")
-    files = ("log.jsonl", "--checkpoint", "log.jsonl.checkpoint", "--key", town.made["key"])
-    assert shell.ok("audit", "verify", *files)["entries"] > 5
-    lines = (folder / "log.jsonl").read_bytes().splitlines(keepends=True)
-    (folder / "log.jsonl").write_bytes(b"".join(lines[:2] + lines[3:]))
-    assert shell("audit", "verify", *files).code == 4
+    demand_a_whole_log(town)
     # 104: a second custodian on the same home says who holds the lock.
     second = shell.process("custodian", "serve")
     assert second.returncode == 5, second

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -244,6 +245,7 @@ class Town(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         self.reply_change: Callable[[Reply], Reply] = lambda reply: reply
         self.status_reply_change: Callable[[Reply], Reply] = lambda reply: reply
         self.wire = bytearray()
+        self._lock = threading.Lock()
         self.asked: list[str] = []
         self.closed = 0
 
@@ -289,6 +291,10 @@ class Town(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         )
 
     def _reply(self, request: httpx2.Request, body: bytes) -> Reply:
+        with self._lock:
+            return self._answered(request, body)
+
+    def _answered(self, request: httpx2.Request, body: bytes) -> Reply:
         path = request.url.path
         self.asked.append(f"{request.method} {request.url.host} {path}")
         self.wire += str(request.url).encode() + repr(request.headers.multi_items()).encode() + body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
@@ -436,3 +437,11 @@ def test_verify_closes_its_connections_when_it_refuses(town: Town) -> None:
     town.state = "blocked"
     with pytest.raises(Rejected):
         Client.verify("https://enclave.test", town.trust(), schemes=town.schemes, transport=town, clock=town.clock)
+
+
+def test_several_threads_share_one_client(town: Town) -> None:
+    town.enclave.allowance = 40
+    with town.client() as client, ThreadPoolExecutor(8) as threads:
+        labels = list(threads.map(lambda index: client.infer("digits", scan(index % 10)).label, range(40)))
+    assert labels == [str(index % 10) for index in range(40)]
+    assert town.enclave.allowance == 0

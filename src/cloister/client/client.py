@@ -101,8 +101,8 @@ class _Asker:
 
     def _describe(self, model: str, token: str | None) -> Plan[ModelInfo]:
         """Ask what a model is, and remember it for this instance."""
-        info = yield from describe(self._session, model, token or self._token)
-        self._models[self.enclave.instance, model] = info
+        info, enclave = yield from describe(self._session, model, token or self._token)
+        self._models[enclave.instance, model] = info
         return info
 
     def _known(self, model: str, token: str | None) -> Plan[ModelInfo]:

@@ -95,8 +95,8 @@ class Inference:
         return first[0] if first else None
 
 
-def describe(session: Session, model: str, token: str | None) -> Plan[ModelInfo]:
-    """Return what the enclave says of ``model``; costs nothing. Raises as ``Session.ask``, and ``Rejected``."""
+def describe(session: Session, model: str, token: str | None) -> Plan[tuple[ModelInfo, VerifiedEnclave]]:
+    """Return what an enclave says of ``model``, and which; costs nothing. Raises as ``Session.ask``, ``Rejected``."""
     session.trust.digest_of(model)
     request = BinaryRequest(method="GET", path=_path(model), headers=_headers(token))
     answer, enclave = yield from session.ask(request)
@@ -106,7 +106,7 @@ def describe(session: Session, model: str, token: str | None) -> Plan[ModelInfo]
     digest = enclave.model(model).digest
     if info.digest != digest:
         raise Rejected.because("model_mismatch", f"model {model}", got=info.digest, want=digest)
-    return info
+    return info, enclave
 
 
 def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptChain) -> Plan[Inference]:

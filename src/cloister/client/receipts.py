@@ -7,6 +7,7 @@ receipts are what shows a fork of the enclave's memory (invariant I8): one index
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -139,11 +140,12 @@ def verify_answer(
 
 
 class ReceiptChain:
-    """The receipts of one consumer, held against each other. Bounded: the oldest are forgotten."""
+    """The receipts of one consumer, held against each other; by several threads. The oldest are forgotten."""
 
     def __init__(self, *, kept: int = KEPT_RECEIPTS) -> None:
         """Start with none."""
         self._kept = kept
+        self._lock = threading.Lock()
         self._seen: OrderedDict[tuple[str, int], Receipt] = OrderedDict()
 
     def add(self, receipt: Receipt) -> None:
@@ -152,6 +154,10 @@ class ReceiptChain:
         Receipts of other consumers lie between ours, so only neighbours can be compared; a receipt seen
         before (an answer given again) is fine.
         """
+        with self._lock:
+            self._add(receipt)
+
+    def _add(self, receipt: Receipt) -> None:
         place = (receipt.instance, receipt.index)
         known = self._seen.get(place)
         if known is not None and fork_evidence(known, receipt) is not None:
