@@ -77,6 +77,7 @@ BAD = {
     "short key": put("custodian", "key", "AAAA"),
     "key of small order": put("custodian", "key", "A" * 43),
     "ca no pem": put("custodian", "ca_pem", "MIIB"),
+    "ca beyond ascii": put("custodian", "ca_pem", PEM.replace("AA==", "ä")),
     "ca missing": lambda found: found["custodian"].pop("ca_pem"),
     "tls ca no pem": put("tls", {"ca_pem": "x"}),
     "authority no pem": put("tpm_authorities", ["x"]),

@@ -274,3 +274,11 @@ def test_policy_of_simulated_code_only_names_the_code(town: Town) -> None:
 
     with town.client(policy=simulated_policy(simulated_measurement(town.software))) as client:
         assert client.enclave.result.tee == "simulated"
+
+
+@pytest.mark.parametrize("pem", ["-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", "ä", ""])
+def test_authorities_that_are_no_certificates_are_malformed(town: Town, pem: str) -> None:
+    with pytest.raises(Malformed):
+        town.client(tls=SystemTls(pem))
+    with pytest.raises(Malformed):
+        town.client(tpm_authorities=(pem,))

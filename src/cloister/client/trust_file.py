@@ -164,7 +164,8 @@ def _authorities(fields: Fields) -> tuple[str, ...]:
 
 def _pem(value: Json, what: str) -> str:
     """Return PEM text: printable lines, bounded. Whether it is a certificate shows when it is used."""
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_PEM_CHARS or "-----BEGIN CERTIFICATE-----" not in value:
+    fits = isinstance(value, str) and value.isascii() and len(value) <= MAX_PEM_CHARS
+    if not isinstance(value, str) or not fits or "-----BEGIN CERTIFICATE-----" not in value:
         msg = f"{what}: want certificates in PEM, at most {MAX_PEM_CHARS} characters"
         raise Malformed(msg)
     return value

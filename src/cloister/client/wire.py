@@ -65,9 +65,12 @@ def _options(url: str, tls: ssl.SSLContext | bool, timeout: timedelta) -> dict[s
 
 
 def _context(ca_pem: str | None, *, what: str) -> ssl.SSLContext:
+    if ca_pem is not None and not ca_pem.strip():
+        msg = f"{what}: empty"  # for ssl an empty bundle is none, and none is the system's
+        raise Malformed(msg)
     try:
         context = ssl.create_default_context(cadata=ca_pem)
-    except ssl.SSLError as exc:
+    except (ssl.SSLError, TypeError) as exc:  # TypeError: text beyond ascii
         msg = f"{what}: no certificate in PEM"
         raise Malformed(msg) from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
