@@ -54,6 +54,7 @@ __all__ = [
     "Chunk",
     "CrashPoint",
     "Link",
+    "Machine",
     "PartyClock",
     "Reply",
     "Request",
@@ -187,24 +188,12 @@ class Simulator:
 
     # the borrower's side
 
-    def launch(
-        self,
-        loan: SimulatedLoan,
-        *,
-        name: str | None = None,
-        software: SoftwareManifest | None = None,
-        engine: Engine | None = None,
-        models: tuple[Path, ...] | None = None,
-        claims: Mapping[str, bool | int] | None = None,
-        skew: float = 0.0,
-        pace: float = 1.0,
-        renews: bool = True,
-    ) -> SimulatedEnclave:
-        """Start an enclave and return it serving. Raises what boot or the first lease raise."""
-        enclave = self.machine(
-            loan, name=name, software=software, engine=engine, models=models, claims=claims, skew=skew, pace=pace,
-            renews=renews,
-        )  # fmt: skip
+    def launch(self, loan: SimulatedLoan, **options: Any) -> SimulatedEnclave:
+        """Start an enclave and return it serving; ``options`` are those of ``machine``.
+
+        Raises what boot or the first lease raise.
+        """
+        enclave = self.machine(loan, **options)
         self.run(enclave.launch())
         return enclave
 
@@ -216,22 +205,19 @@ class Simulator:
         software: SoftwareManifest | None = None,
         engine: Engine | None = None,
         models: tuple[Path, ...] | None = None,
-        claims: Mapping[str, bool | int] | None = None,
-        skew: float = 0.0,
-        pace: float = 1.0,
-        renews: bool = True,
+        **rest: Any,
     ) -> SimulatedEnclave:
-        """Return an enclave that is not started: set faults on its link first, then run ``launch``."""
+        """Return an enclave that is not started: set faults on its link first, then run ``launch``.
+
+        ``rest`` are further fields of ``Machine``: ``claims``, ``skew``, ``pace``, ``renews``, ``workers``.
+        """
         machine = Machine(
             name=name or f"enclave-{next(self._names)}",
             loan=loan,
             software=software or self.software,
             engine=engine or ToyEngine(self.world.loop.work),
             models=models or tuple(model.folder for model in loan.models.values()),
-            claims=claims or {},
-            skew=skew,
-            pace=pace,
-            renews=renews,
+            **rest,
         )
         enclave = SimulatedEnclave(self.world, machine)
         self._enclaves.append(enclave)

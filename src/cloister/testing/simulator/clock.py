@@ -6,12 +6,14 @@ two readings, time of day and time since boot, that a hostile host can set apart
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 __all__ = ["START", "PartyClock", "SimulatedTime"]
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 _MICRO = 1_000_000
+_DUST = 5e-4  # microseconds
 
 
 class SimulatedTime:
@@ -40,8 +42,8 @@ class SimulatedTime:
         return self.start + self.passed
 
     def jump(self, seconds: float) -> None:
-        """Let ``seconds`` pass, rounded up to a microsecond."""
-        self._micros += max(0, -int(-seconds * _MICRO // 1))
+        """Let ``seconds`` pass, rounded up to a microsecond but for what sums of floats leave over."""
+        self._micros += max(0, math.ceil(seconds * _MICRO - _DUST))
 
 
 class PartyClock:

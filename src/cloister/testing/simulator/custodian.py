@@ -28,7 +28,7 @@ from cloister.testing.simulator.wire import DOMAIN, Server
 from cloister.wire import Json, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cloister.custodian.service import CustodianService
@@ -158,6 +158,14 @@ class SimulatedCustodian:
                 self._server.crash_before_answer = passing
         else:
             self._plan.left[point] = passing
+
+    def meanwhile(self, work: Callable[[], None], *, reads: int = 0) -> None:
+        """Let ``work`` happen in the middle of the next request, behind its first ``reads`` reads (T90).
+
+        A request with a token reads once to know whose it is. ``work`` runs in the request's thread: it calls
+        ``service``, not this object.
+        """
+        self._plan.asides[:] = [*[None] * reads, work]
 
     def _down(self) -> CustodianService | None:
         service, self._service = self._service, None

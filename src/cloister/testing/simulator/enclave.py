@@ -47,8 +47,8 @@ class Machine:
     """What the borrower starts an enclave on and with.
 
     ``software`` is what is really measured, ``claims`` are changes to the chip's evidence (``debug=True``),
-    ``models`` the folders of sealed models, ``skew`` and ``pace`` those of its clock. ``renews`` False leaves
-    renewing to the test.
+    ``models`` the folders of sealed models, ``skew`` and ``pace`` those of its clock, ``workers`` how many
+    inferences run at once. ``renews`` False leaves renewing to the test.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Machine:
     skew: float = 0.0
     pace: float = 1.0
     renews: bool = True
+    workers: int = 4
 
 
 class SimulatedEnclave:
@@ -118,7 +119,7 @@ class SimulatedEnclave:
     async def launch(self) -> None:
         """Boot, get the first lease, publish the keyset, serve. Raises as ``enclave.serve``."""
         machine, loan = self.machine, read_loan_file(self.loan.file)
-        config = EnclaveConfig(loan=self.loan.file, models=machine.models)
+        config = EnclaveConfig(loan=self.loan.file, models=machine.models, engine_workers=machine.workers)
         claims: Mapping[str, Any] = machine.claims
         chip = SimulatedAttester(self._world.root, machine.software, self._world.chance.randbytes(32), **claims)
         within = timedelta(seconds=config.limits.custodian_timeout_s)

@@ -11,7 +11,7 @@ from cloister.custodian.store import Store
 from cloister.testing.simulator.wire import SimulatedCrash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -33,6 +33,8 @@ class CrashPlan:
 
     left: dict[CrashPoint, int] = field(default_factory=dict)
     dead: bool = False
+    asides: list[Callable[[], None] | None] = field(default_factory=list)
+    """What happens before each of the next reads: None for nothing."""
 
     def reach(self, point: CrashPoint) -> None:
         """Pass ``point``. Raises ``SimulatedCrash`` where the process ends here."""
@@ -68,5 +70,8 @@ class FragileStore(Store):
     def reading(self) -> Iterator[Connection]:
         """Run one read-only transaction, if the process lives."""
         self._plan.demand_life()
+        aside = self._plan.asides.pop(0) if self._plan.asides else None
+        if aside is not None:
+            aside()
         with super().reading() as connection:
             yield connection

@@ -39,7 +39,7 @@ class _Waiter(selectors.DefaultSelector):
             return super().select(_THREAD_PATIENCE_S)
         if timeout is None:
             msg = "simulator: everything waits and no timer is set, so nothing will ever happen"
-            raise UsageError(msg, hint="is a message held, or an answer lost, that somebody waits for without end?")
+            raise UsageError(msg)
         self._time.jump(timeout)
         return found
 

@@ -76,6 +76,7 @@ class Network:
         self._time = time
         self._servers: dict[str, Server] = {}
         self._links: dict[tuple[str, str], Link] = {}
+        self._travelling: set[asyncio.Task[Answer]] = set()
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -109,7 +110,16 @@ class Network:
         return b"\n".join(link.seen() for link in self._links.values())
 
     async def exchange(self, request: Request, *, patience_s: float) -> Answer:
-        """Carry a request to its server and the answer back. Raises as a connection does (``httpx2``)."""
+        """Carry a request to its server and the answer back. Raises as a connection does (``httpx2``).
+
+        What is on its way goes on when the caller gives up: it may still arrive.
+        """
+        travelling = asyncio.get_running_loop().create_task(self._carry(request, patience_s))
+        self._travelling.add(travelling)
+        travelling.add_done_callback(self._travelling.discard)
+        return await asyncio.shield(travelling)
+
+    async def _carry(self, request: Request, patience_s: float) -> Answer:
         link = self.link(request.source, request.target)
         try:
             arrived = await link.requests.carry(request)
@@ -119,7 +129,12 @@ class Network:
                 raise httpx2.ConnectError(msg)
             if link.requests.take_double():
                 server.start(arrived, link, self._time)
-            return await asyncio.shield(server.start(arrived, link, self._time))
+            serving = server.start(arrived, link, self._time)
+            await asyncio.wait({serving})
+            if serving.cancelled():
+                msg = f"{request.target}: connection reset"
+                raise httpx2.ReadError(msg)
+            return serving.result()
         except Lost:
             await asyncio.sleep(patience_s)
             msg = f"{request.target}: no answer"
@@ -127,11 +142,6 @@ class Network:
         except SimulatedCrash:
             msg = f"{request.target}: connection closed"
             raise httpx2.RemoteProtocolError(msg) from None
-        except asyncio.CancelledError:
-            if (current := asyncio.current_task()) is not None and current.cancelling():
-                raise
-            msg = f"{request.target}: connection reset"  # the server was killed, not we
-            raise httpx2.ReadError(msg) from None
 
     async def deliver(self, request: Request) -> Answer:
         """Send a kept request again, as an eavesdropper can; the answer is his."""
