@@ -93,6 +93,7 @@ class Enclave:
     life: timedelta = timedelta(hours=1)
     digest: str = DIGEST
     seen: list[BinaryRequest] = field(default_factory=list)
+    kept: dict[tuple[str, bytes], BinaryResponse] = field(default_factory=dict)
     change: Callable[[BinaryResponse], BinaryResponse] = lambda response: response
     keyset_change: Callable[[Keyset], Keyset] = lambda keyset: keyset
 
@@ -135,11 +136,17 @@ class Enclave:
             return BinaryResponse(status=200, body=dump_json(self._metadata()))
         if request.path != "/v2/models/digits/infer":
             return problem(404, "unknown_model")
+        place = headers.get("idempotency-key", ""), request.body
+        if place in self.kept:
+            return self.kept[place]
         inputs, rows = self._inputs(request)
         if rows > self.allowance:
             return problem(402, "allowance_exhausted")
         self.allowance -= rows
-        return self.change(self._receipted(request, self._outputs(inputs), rows))
+        response = self._receipted(request, self._outputs(inputs), rows)
+        if place[0]:
+            self.kept[place] = response
+        return self.change(response)
 
     def _metadata(self) -> Json:
         return {

@@ -8,10 +8,13 @@ from dataclasses import replace
 
 import httpx2
 import pytest
-from client_town import ENCLAVE, TOKEN, Town
+from client_town import ENCLAVE, TOKEN, Reply, Town, scan
 
+from cloister.channel.keyset import CHUNKED_RESPONSE_TYPE, OHTTP_KEY_PROBLEM
 from cloister.client import AsyncClient, TruncatedResponse
+from cloister.client.tensors import dump_inputs
 from cloister.errors import UsageError
+from cloister.wire import dump_json
 
 httpx = pytest.importorskip("httpx", reason="httpx is an optional dependency")
 
@@ -114,3 +117,43 @@ def test_cookies_of_the_operator_are_not_kept(town: Town) -> None:
         client.model("digits", token=TOKEN)
         client.model("digits", token=TOKEN)
     assert b"consumer-1" not in town.wire
+
+
+def serve_once_and_deny_it(town: Town) -> None:
+    """Be an operator that lets the enclave answer, throws the answer away, and says that it had not the key."""
+    denied: list[Reply] = []
+
+    def change(reply: Reply) -> Reply:
+        if reply.kind != CHUNKED_RESPONSE_TYPE or denied:
+            return reply
+        denied.append(reply)
+        problem = dump_json({"type": OHTTP_KEY_PROBLEM})
+        return Reply(status=400, kind="application/problem+json", parts=[problem])
+
+    town.reply_change = change
+
+
+def test_an_operator_that_denies_having_answered_cannot_make_a_question_cost_twice(town: Town) -> None:
+    with town.client() as client:
+        info = client.model("digits")
+        serve_once_and_deny_it(town)
+        assert client.infer("digits", scan(3)).remaining == 9
+        assert town.enclave.allowance == 9
+        body = dump_inputs(info, {"image": scan(4)})
+        headers = {**HEADERS, "inference-header-content-length": str(body.head_bytes)}
+        serve_once_and_deny_it(town)
+        with httpx2.Client(transport=client.transport(), base_url=client.url) as http:
+            answer = http.post("/v2/models/digits/infer", headers=headers, content=body.data)
+    assert answer.status_code == 200
+    assert town.enclave.allowance == 8
+
+
+@pytest.mark.parametrize("path", ["/v2/models/other", "/v2/models/other/infer", "/v2/models/other/ready?x=1"])
+def test_a_transport_asks_no_model_that_the_trust_does_not_pin(town: Town, path: str) -> None:
+    with (
+        town.client() as client,
+        httpx2.Client(transport=client.transport(), base_url=client.url) as http,
+        pytest.raises(UsageError, match="not in the trust"),
+    ):
+        http.post(path, headers=HEADERS, content=b"{}")
+    assert not town.enclave.seen

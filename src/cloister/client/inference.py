@@ -116,11 +116,13 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
     (``allowance_exhausted``, ``blocked``, ...) or for a receipt that does not hold; ``Unavailable``.
     """
     body = dump_inputs(info, name_inputs(info, question.inputs, question.image))
-    waits = question.wait is not None
-    key = question.key or (dump_b64u(session.rng(_KEY_BYTES)) if waits else None)
-    extra: FieldLines = (("content-type", OCTETS), (HEADER_LENGTH, str(body.head_bytes)))
-    if key is not None:
-        extra = (*extra, ("idempotency-key", key))
+    # One key for all tries: whoever cuts or answers in the enclave's place cannot make one question cost twice.
+    key = question.key or dump_b64u(session.rng(_KEY_BYTES))
+    extra: FieldLines = (
+        ("content-type", OCTETS),
+        (HEADER_LENGTH, str(body.head_bytes)),
+        ("idempotency-key", key),
+    )
     request = BinaryRequest(
         method="POST",
         path=_path(question.model) + "/infer",

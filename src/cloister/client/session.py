@@ -6,6 +6,8 @@ section 5.3: nothing was processed) the enclave is verified anew, and the reques
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.channel.bhttp_reader import Data, End, ResponseHead
@@ -15,7 +17,7 @@ from cloister.client.exchange import OUTER_HEADERS, Answer, Exchange, TruncatedR
 from cloister.client.plan import Close, Head, Open, Read
 from cloister.client.trust import establish
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
-from cloister.wire import parse_json
+from cloister.wire import dump_b64u, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +35,8 @@ _OK = range(200, 300)
 _BAD_REQUEST = 400
 _SERVER_FAULT = 500
 _TOO_MANY_REQUESTS = 429
+_KEY_BYTES = 18  # bytes of a fresh Idempotency-Key
+_MODEL = re.compile(r"/v2/models/([^/?]+)")
 
 Opened: TypeAlias = tuple[Exchange, Head]
 """An exchange whose outer answer is an encapsulated response, not read yet."""
@@ -87,8 +91,13 @@ class Session:
         """Send ``request`` and return the exchange with its outer answer, still to be read.
 
         Raises ``Malformed`` for an answer that is no encapsulated response, ``Rejected`` and
-        ``Unavailable`` for what the gateway says in the clear.
+        ``Unavailable`` for what the gateway says in the clear, ``UsageError`` for a model that the trust does
+        not name.
         """
+        found = _MODEL.match(request.path)
+        if found is not None:
+            self.trust.digest_of(found[1])
+        request = self._keyed(request)
         enclave = yield from self.current()
         exchange, head = yield from self._send(enclave, request)
         if head.status in _OK:
@@ -96,7 +105,8 @@ class Session:
         problem = yield from _problem(head)
         if head.status != _BAD_REQUEST or problem.get("type") != OHTTP_KEY_PROBLEM:
             raise _outer_fault(head)
-        # RFC 9458 section 5.3: the key is not the gateway's (any more), and nothing was processed.
+        # RFC 9458 section 5.3: the key is not the gateway's (any more), and nothing was processed. That is said in
+        # the clear, so it may be a lie of whoever is on the way; the request's own key makes a second run free.
         enclave = yield from self.verify()
         exchange, head = yield from self._send(enclave, request)
         if head.status in _OK:
@@ -117,6 +127,13 @@ class Session:
             yield Close(head)
         last, end = exchange.end()
         return _whole([*pieces, *last], end), exchange.enclave
+
+    def _keyed(self, request: BinaryRequest) -> BinaryRequest:
+        """Return the request with an Idempotency-Key where it may cost something and has none."""
+        if request.method != "POST" or any(name == "idempotency-key" for name, _ in request.headers):
+            return request
+        key = dump_b64u(self.rng(_KEY_BYTES))
+        return replace(request, headers=(*request.headers, ("idempotency-key", key)))
 
     def _send(self, enclave: VerifiedEnclave, request: BinaryRequest) -> Plan[Opened]:
         exchange = Exchange(enclave, request, now=self.clock(), max_response_bytes=self._max_response_bytes)
