@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -234,3 +236,26 @@ def test_a_large_initializer_loads_from_memory() -> None:
     )
     (output,) = model.run([Tensor(name="x", datatype=Datatype.FP32, array=np.ones((1, 1024), dtype="<f4"))], ["y"])
     assert output.array.max() == 1024
+
+
+def test_onnx_runtime_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+    """It would leave a device id, a queue of reports and a session file, also where the operator wants it to."""
+    program = (
+        "import time\n"
+        "from enclave_models import FilesInMemory, doubler\n"
+        "from cloister.enclave.engines.onnx import OnnxEngine\n"
+        "OnnxEngine().load(FilesInMemory({'model.onnx': doubler()}))\n"
+        "time.sleep(0.5)\n"
+    )
+    environment = {
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path),
+        "ORT_DISABLE_TELEMETRY": "0",
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }  # no CI=...: that silences ONNX Runtime by itself
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*")) == []

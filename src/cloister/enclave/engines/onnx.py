@@ -12,9 +12,16 @@ gives BF16 or 8-bit floats. Strings must be UTF-8.
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+# From the moment it is imported ONNX Runtime (1.29 and later) reports to its maker over the network: names and
+# hashes of graphs and weights, under a device id and from a queue that it keeps in the home folder. Its
+# ``disable_telemetry_events`` comes too late for the first report; only this variable, set before, stops it all.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
