@@ -48,6 +48,7 @@ P = ParamSpec("P")
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ENCLAVE, CUSTODIAN = "http://127.0.0.1:8440", "https://localhost:8443"
 OPERATOR = "General Hospital"
+CEILING = 1000  # units: what a test counts is then never waiting for a renewal
 TTL_S = 60
 CARD: Json = {
     "labels": {"label": [f"class-{index}" for index in range(4)]},
@@ -219,6 +220,7 @@ class House:
             "consumers": [item if isinstance(item, dict) else {"id": item} for item in consumers],
             "models": [{"digest": digest, "name": name} for name, digest in self.digests.items()],
             "policy": simulated_policy(measure_software(self.config())).to_json(),
+            "max_ceiling": CEILING,
             "ttl_s": TTL_S,
         }
         made = await self.post("/v1/loans", {**body, **more})

@@ -80,7 +80,10 @@ class Config:
     )
     lease_ttl_s: int = _setting(60, "T: seconds a lease lives, for loans that name none", floor=1, cap=3600)
     max_ceiling: int = _setting(
-        1000, "N: units one instance may hold unserved, for loans that name none", floor=1, cap=1_000_000
+        1000,
+        "N: most units an instance may hold unserved; loans that name none get at most a tenth of their allowance",
+        floor=1,
+        cap=1_000_000,
     )
     max_instances: int = _setting(4, "instances that may live at once, for loans that name none", floor=1, cap=1000)
     idempotency_ttl_s: int = _setting(86_400, "seconds an Idempotency-Key is remembered", floor=60, cap=31_536_000)

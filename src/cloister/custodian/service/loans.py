@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_consumers", "add_units", "create_loan", "replace_loan_policy", "set_units", "take_meter"]
 
+_CEILING_SHARE = 10  # N is at most this part of an allowance, unless the loan says otherwise
+_SMALLEST_CEILING = 5  # units: below that, serving would wait for a renewal after every few answers
 _LOAN_ID_BYTES = 10  # 16 characters of base32
 _SIMULATED = "simulated"
 
@@ -67,8 +69,9 @@ def create_loan(transaction: Transaction, actor: Actor, body: Fields, *, url: st
     policy = _take_policy(body, transaction.context.config)
     loan = LoanId("loan-" + base64.b32encode(transaction.context.rng(_LOAN_ID_BYTES)).decode("ascii").lower())
     terms = _take_terms(
-        body, transaction.context.config, loan=loan, borrower=borrower, models=models, consumers=consumers
-    )
+        body, transaction.context.config, loan=loan, borrower=borrower, models=models, consumers=consumers,
+        allowance=allowances[LOAN_METER],
+    )  # fmt: skip
     row = LoanRow(terms=terms, policy=policy.dump(), policy_version=policy.version, created_at=transaction.now)
     insert_loan(transaction.connection, row)
     transaction.record(
@@ -149,12 +152,17 @@ def _take_terms(
     borrower: str,
     models: tuple[ModelTerms, ...],
     consumers: tuple[Consumer, ...] | None,
+    allowance: int,
 ) -> Terms:
-    """Return the terms, each limit from the body or from the settings; their own parser has the last word."""
+    """Return the terms, each limit from the body or from the settings; their own parser has the last word.
+
+    N defaults to a tenth of the allowance, within bounds: leased whole to one instance, a small loan would
+    be lost whole with it.
+    """
     members: dict[str, Json] = {
         "ttl_s": config.lease_ttl_s,
         "rate_cap": 0,
-        "max_ceiling": config.max_ceiling,
+        "max_ceiling": min(config.max_ceiling, max(_SMALLEST_CEILING, allowance // _CEILING_SHARE)),
         "max_instances": config.max_instances,
     }
     for name in members:
