@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloister.channel.bhttp import BinaryRequest, BinaryResponse
+from cloister.channel.chunks import MAX_CHUNKS
 from cloister.channel.ohttp import (
     CHUNK_BYTES,
     MAX_CHUNK_BYTES,
@@ -428,6 +429,17 @@ def test_a_stream_longer_than_allowed_is_refused_even_in_its_final_chunk(keys: G
         endless.feed(b"\x00")
     with pytest.raises(Rejected, match="too_large"):
         keys.open_request(request, max_bytes=40)
+
+
+def test_a_stranger_cannot_keep_the_gateway_busy_with_endless_empty_chunks(keys: GatewayKeys) -> None:
+    config, suite = strongest(keys.configs)
+    sealer = RequestSealer(config, suite)
+    start, empty = sealer.start(), [sealer.seal(b"", final=False) for _ in range(MAX_CHUNKS + 1)]
+    opener = RequestOpener(keys)
+    with pytest.raises(Rejected, match="too_large"):
+        opener.feed(start + b"".join(empty))
+    opener = RequestOpener(keys)
+    assert len(opener.feed(start + b"".join(empty[:-1]))) == MAX_CHUNKS
 
 
 def test_lengths_may_be_longer_than_they_need_be(keys: GatewayKeys) -> None:

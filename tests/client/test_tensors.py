@@ -168,6 +168,15 @@ def test_answers_that_do_not_fit_themselves_are_malformed(change: dict[str, Any]
         parse_outputs(data, head_bytes=size)
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "BF16", "BYTES"])
+def test_a_zero_does_not_hide_dimensions_that_no_array_has(datatype: str) -> None:
+    shape = [0, *[2**31 - 1] * 4]
+    entry = {"name": "y", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": 0}}
+    head = json.dumps({"outputs": [entry]}).encode()
+    with pytest.raises(Malformed, match="elements"):
+        parse_outputs(head, head_bytes=len(head))
+
+
 def test_answers_in_json_are_read_too() -> None:
     data = json.dumps({"outputs": [{"name": "y", "datatype": "INT64", "shape": [1, 2], "data": [1, 2]}]}).encode()
     assert parse_outputs(data, head_bytes=None)["y"].tolist() == [[1, 2]]

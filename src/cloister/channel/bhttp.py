@@ -8,7 +8,7 @@ Not done here: what a request asks for; encryption (``ohttp``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Self
 
@@ -49,8 +49,8 @@ class BinaryRequest:
     scheme: str = "https"
     authority: str = ""
     path: str
-    headers: FieldLines = ()
-    body: bytes = b""
+    headers: FieldLines = field(default=(), repr=False)  # tokens
+    body: bytes = field(default=b"", repr=False)
     trailers: FieldLines = ()
 
     def dump(self, framing: Framing = Framing.KNOWN_LENGTH) -> bytes:
@@ -92,7 +92,7 @@ class BinaryResponse:
     status: int
     informational: tuple[tuple[int, FieldLines], ...] = ()
     headers: FieldLines = ()
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     trailers: FieldLines = ()
 
     def dump(self, framing: Framing = Framing.KNOWN_LENGTH) -> bytes:

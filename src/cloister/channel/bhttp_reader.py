@@ -11,7 +11,7 @@ reader decide), CONNECT and pseudo-fields are refused, and a content-length must
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from cloister.channel.fields import MAX_NAME_BYTES, MAX_VALUE_BYTES, FieldLines, content_length, line_fault
@@ -37,7 +37,7 @@ DEFAULT_MAX_BODY_BYTES = 64 << 20  # bytes of content unless the caller says oth
 MAX_SECTION_BYTES = 64 * 1024  # bytes of one header or trailer section
 MAX_LINES = 128  # field lines of one section
 MAX_INFORMATIONAL = 8  # 1xx responses before the final one
-MAX_CONTENT_CHUNKS = 1 << 20  # chunks of one indeterminate-length content
+MAX_CONTENT_CHUNKS = 1 << 16  # chunks of one indeterminate-length content
 MAX_METHOD_BYTES = 32
 MAX_SCHEME_BYTES = 16
 MAX_AUTHORITY_BYTES = 255
@@ -59,7 +59,7 @@ class RequestHead:
     scheme: str
     authority: str
     path: str
-    headers: FieldLines
+    headers: FieldLines = field(repr=False)  # tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class ResponseHead:
 class Data:
     """A piece of content, never empty; its borders mean nothing."""
 
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,10 +19,11 @@ from cloister.wire import dump_varint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CHUNK_BYTES", "DEFAULT_MAX_MESSAGE_BYTES", "MAX_CHUNK_BYTES", "ChunkOpener", "ChunkSealer"]
+__all__ = ["CHUNK_BYTES", "DEFAULT_MAX_MESSAGE_BYTES", "MAX_CHUNKS", "MAX_CHUNK_BYTES", "ChunkOpener", "ChunkSealer"]
 
 CHUNK_BYTES = 16384  # bytes of plaintext that senders put in a chunk (section 3)
 MAX_CHUNK_BYTES = (1 << 20) + TAG_BYTES  # bytes of a sealed chunk that we take
+MAX_CHUNKS = 1 << 16  # chunks of one stream: each costs a decryption, however empty it is
 DEFAULT_MAX_MESSAGE_BYTES = 80 << 20  # bytes of all sealed chunks unless the caller says otherwise
 
 _FINAL_AAD = b"final"  # section 6.1
@@ -135,11 +136,12 @@ class ChunkOpener:
 class _Splitter:
     """Splits a stream into sealed chunks; ``end`` gives the final one."""
 
-    __slots__ = ("_buffer", "_final", "_left", "_what")
+    __slots__ = ("_buffer", "_chunks_left", "_final", "_left", "_what")
 
     def __init__(self, *, what: str, max_bytes: int) -> None:
         self._what = what
         self._left = max_bytes
+        self._chunks_left = MAX_CHUNKS
         self._buffer = bytearray()
         self._final = False
 
@@ -152,13 +154,14 @@ class _Splitter:
         chunks: list[bytes] = []
         while not self._final and (header := self._length()) is not None:
             start, size = header
-            if size > MAX_CHUNK_BYTES:
+            if size > MAX_CHUNK_BYTES or (size and not self._chunks_left):
                 self._too_large()
             if len(self._buffer) < start + size:
                 break
             if size == 0:
                 self._final = True
             else:
+                self._chunks_left -= 1
                 chunks.append(bytes(self._buffer[start : start + size]))
             del self._buffer[: start + size]
         if self._final and len(self._buffer) > MAX_CHUNK_BYTES:

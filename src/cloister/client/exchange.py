@@ -6,7 +6,7 @@ anything to an unverified one. Not done here: HTTP (``wire``), what the messages
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.channel.bhttp_reader import Data, End, ResponseHead, ResponseReader
@@ -53,7 +53,7 @@ class Answer:
 
     status: int
     headers: FieldLines
-    body: bytes
+    body: bytes = field(repr=False)
     trailers: FieldLines
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,13 +25,14 @@ HEADER_LENGTH = "inference-header-content-length"
 MAX_HEAD_BYTES = 1 << 20  # bytes of JSON in front of the binary data
 MAX_OUTPUTS = 256
 MAX_DIM = (1 << 31) - 1
+MAX_ELEMENTS = 1 << 40  # elements of a shape that NumPy can describe, whatever their size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferBody:
     """A request body, and how many bytes of it are JSON."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     head_bytes: int
 
 
@@ -135,6 +137,9 @@ def _output(entry: Fields, name: str, left: memoryview) -> tuple[Array, memoryvi
         Fields({"shape": item}, what="infer response: output").integer("shape", cap=MAX_DIM)
         for item in entry.items("shape", cap=16)
     )
+    # A zero elsewhere must not hide dimensions that no array can have.
+    if math.prod(max(1, size) for size in shape) > MAX_ELEMENTS:
+        entry.fail("shape", f"want at most {MAX_ELEMENTS} elements")
     parameters = entry.fields("parameters") if "parameters" in entry else Fields({}, what="infer response: output")
     if "binary_data_size" not in parameters:
         return _from_json(entry.take("data"), datatype, shape, name), left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloister.enclave.engines.tensor import MAX_RANK
@@ -40,7 +40,7 @@ class RawInput:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: Json | memoryview
+    data: Json | memoryview = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
