@@ -152,15 +152,11 @@ class Invariants:
         for meter, limit in view.limits.items():
             if view.used.get(meter, 0) + view.reserved.get(meter, 0) > limit:
                 raise Violation("I1", f"{meter}: used and reserved beyond the limit {limit}")
-        now = (
-            view.seq,
-            view.epoch,
-            view.block_version,
-            view.served,
-            *(view.limits.get(m, 0) for m in sorted(view.limits)),
-        )
-        if any(new < was for was, new in zip(enclave.before, now, strict=False)) or min(now) < 0:
-            raise Violation("I5", f"enclave {enclave.name}: seq, epoch, block version or limit went back")
+        now = {"seq": view.seq, "epoch": view.epoch, "block version": view.block_version, "served": view.served}
+        now |= {f"limit of {meter}": limit for meter, limit in view.limits.items()}
+        back = [name for name, was in enclave.before.items() if now.get(name, 0) < was]
+        if back or min(now.values()) < 0:
+            raise Violation("I5", f"enclave {enclave.name}: {back} went back")
         enclave.before = now
 
     def _verify_replies(self) -> None:

@@ -93,7 +93,7 @@ class Enclave:
     alive: bool = True
     streams: list[Stream] = field(default_factory=list)
     served: dict[Meter, int] = field(default_factory=lambda: defaultdict(int))
-    before: tuple[int, ...] = ()
+    before: dict[str, int] = field(default_factory=dict)
 
     @property
     def id(self) -> InstanceId:
