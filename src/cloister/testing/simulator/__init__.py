@@ -72,6 +72,7 @@ __all__ = [
 T = TypeVar("T")
 OPERATOR = "General Hospital"
 ANYBODY = "anybody"
+_TERMS = {"ttl_s": 60, "max_ceiling": 1000}  # not the custodian's defaults: a test can count on these
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of a fresh random name is made in it
 
 
@@ -162,7 +163,8 @@ class Simulator:
         """Make a loan: of the toy model, for anybody, to this very software, unless said otherwise.
 
         ``models`` and ``consumers`` map to allowances of their own, None for none. ``terms`` are ``ttl_s``,
-        ``max_ceiling``, ``max_instances`` and ``rate_cap``.
+        ``max_ceiling``, ``max_instances`` and ``rate_cap``; one instance may hold all units of a loan, unless
+        they say otherwise.
         """
         if models is None:
             self._toy = self._toy or self.seal()
@@ -178,7 +180,7 @@ class Simulator:
                 _metered({"digest": model.digest, "name": model.name}, units) for model, units in models.items()
             ],
             "policy": (policy or self.policy()).to_json(),
-            **terms,
+            **_TERMS | terms,
         }
         return take_loan(self.world, self.custodian, body, named, operator)
 
