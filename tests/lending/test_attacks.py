@@ -490,6 +490,80 @@ def test_t50_a_refund_takes_a_policy_that_excludes_copies(*, wanted: bool, clone
     assert decision.credits.get(LOAN_METER, 0) == back
 
 
+def a_close(enclave: Enclave, **members: object) -> Close:
+    close = Close(instance=enclave.id, epoch=1, seq=9, used={}, chain_head=bytes(32))
+    return replace(close, **members)  # type: ignore[arg-type]  # the names are the caller's
+
+
+def test_t50_a_close_with_counters_that_do_not_fit_is_an_alarm_and_gives_nothing_back() -> None:
+    world, enclave = started()
+    world.serve(enclave, 2)
+    world.advance(20)
+    world.renew(enclave)
+    instance, loan = state_of(world, enclave)
+    instance, loan = replace(instance, clone_proof=True), replace(loan, refund_on_close=True)
+    for used, kind, status in (
+        ({}, AlarmKind.FORK, InstanceStatus.FORKED),
+        ({LOAN_METER: 99}, AlarmKind.OVERDRAWN, InstanceStatus.OVERDRAWN),
+    ):
+        decision = decide_close(a_close(enclave, used=used), instance=instance, loan=loan, now=world.now)
+        assert decision is not None
+        assert ([alarm.kind for alarm in decision.alarms], decision.instance.status) == ([kind], status)
+        assert (decision.credits, decision.postings) == ({}, ())
+
+
+def test_t50_a_blocked_or_dead_instance_gets_nothing_back() -> None:
+    world, enclave = started()
+    instance, loan = state_of(world, enclave)
+    instance, loan = replace(instance, clone_proof=True), replace(loan, refund_on_close=True)
+    blocked = replace(instance, status=InstanceStatus.BLOCKED)
+    for state, now in ((blocked, world.now), (instance, instance.dead_at)):
+        decision = decide_close(a_close(enclave), instance=state, loan=loan, now=now)
+        assert decision is not None
+        assert decision.credits == {}
+
+
+def test_bad_77_a_close_with_an_old_number_is_refused() -> None:
+    world, enclave = started()
+    instance, loan = state_of(world, enclave)
+    with pytest.raises(Rejected, match="wrong_seq"):
+        decide_close(a_close(enclave, seq=instance.seq), instance=instance, loan=loan, now=world.now)
+
+
+def test_c4_an_instance_whose_policy_changed_or_whose_evidence_is_old_is_stopped_with_all_reasons() -> None:
+    world, enclave = started()
+    instance, loan = state_of(world, enclave)
+    changed = replace(loan, policy_digest="d" * 64, evidence_age=timedelta(0), blocked=True)
+    request = a_request(enclave)
+    decision = decide_lease(request, bytes(32), instance=instance, loan=changed, epoch=2, now=instance.dead_at)
+    assert isinstance(decision, LeaseDecision)
+    assert isinstance(decision.reply, Refusal)
+    assert decision.reply.stop
+    assert [reason.code for reason in decision.reply.reasons] == [
+        "stale_epoch",
+        "blocked",
+        "policy_changed",
+        "evidence_too_old",
+        "instance_dead",
+    ]
+    assert decision.instance.status is InstanceStatus.FENCED
+    assert decision.instance.written_off
+
+
+@pytest.mark.parametrize("status", [status for status in InstanceStatus if status is not InstanceStatus.ACTIVE])
+def test_c4_an_instance_that_is_not_active_is_stopped_for_good(status: InstanceStatus) -> None:
+    world, enclave = started()
+    instance, loan = state_of(world, enclave)
+    for written_off in (False, True):
+        state = replace(instance, status=status, written_off=written_off)
+        decision = decide_lease(a_request(enclave), bytes(32), instance=state, loan=loan, epoch=1, now=world.now)
+        assert isinstance(decision, LeaseDecision)
+        assert isinstance(decision.reply, Refusal)
+        assert decision.reply.stop
+        assert decision.debits == {}
+        assert decision.instance.status is status
+
+
 def test_t51_a_request_costs_no_state_before_its_key_is_proven() -> None:
     world, enclave = started()
     before = world.custodian.db

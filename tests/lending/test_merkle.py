@@ -110,3 +110,10 @@ def test_a_copy_grows_on_its_own() -> None:
     assert twin.root() == defined_root([*LEAVES[:5], b"left"])
     assert tree.root() == defined_root([*LEAVES[:5], b"right", b"right again"])
     assert tree.root_at(6) == defined_root([*LEAVES[:5], b"right"])
+
+
+@pytest.mark.parametrize(("old_size", "proof"), [(-1, ()), (4, ()), (2, (b"short",)), (2, ())])
+def test_a_proof_that_cannot_be_one_is_refused(old_size: int, proof: tuple[bytes, ...]) -> None:
+    tree = grown(3)
+    with pytest.raises(Rejected, match="not_consistent"):
+        verify_consistency(old_size=old_size, old_root=bytes(32), size=3, root=tree.root(), proof=proof)

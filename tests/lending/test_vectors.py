@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloister.crypto.sign import SigningKey
-from cloister.errors import Malformed, Rejected
+from cloister.errors import Malformed, Rejected, UsageError
 from cloister.lending.audit import AuditEntry, Checkpoint, verify_checkpoint, verify_log
 from cloister.lending.lease import LeaseHolder, _Pending
 from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Receipt, Refusal
@@ -102,6 +102,11 @@ def test_commitment(case: dict[str, str]) -> None:
     for bad in ((salt, data + b"x"), (bytes(31) + b"\x01", data), (salt[:31], data)):
         with pytest.raises(Rejected, match="commitment_mismatch"):
             verify_commitment(want, *bad, what="request")
+
+
+def test_a_commitment_takes_a_whole_salt() -> None:
+    with pytest.raises(UsageError):
+        commit(bytes(31), b"answer")
 
 
 @pytest.mark.parametrize("case", RECEIPTS["heads"])

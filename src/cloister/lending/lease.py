@@ -183,9 +183,7 @@ class LeaseHolder:
         The caller erases keys and model before it sends this. Again: the same bytes.
         """
         self._clock.observe(now)
-        if self._final is not LeaseState.CLOSED:
-            if self._key is None:
-                self._refuse("lease_expired")
+        if self._key is not None:
             for reservation in tuple(self._open.values()):
                 self._release(reservation, used=reservation.units)
             self._seq += 1
