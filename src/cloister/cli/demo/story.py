@@ -90,7 +90,9 @@ def _stay(cast: Cast) -> None:
     python = " ".join(world.command())
     home = world.variables[world.custodian]["CLOISTER_CUSTODIAN_HOME"]
     console = cast.stage.console
-    console.print(f"\nThe three parties run on, in {world.root}. Try, in other terminals:\n", markup=False)
+    console.print(
+        f"\nThe three parties run on, in {world.root}. Try, in other terminals:\n", markup=False, soft_wrap=True
+    )
     for words in (
         f"{python} loan watch {cast.loan} --home {home}",
         f"{python} loan block {cast.loan} --home {home}",
@@ -100,7 +102,8 @@ def _stay(cast: Cast) -> None:
         f"{python} audit verify --home {home}",
     ):
         console.print(f"  {words}", markup=False, soft_wrap=True)
-    console.print(f"\nWhat each party typed and was told is in its {TRANSCRIPT}; {WIRE} is the borrower's recording.")
+    console.print(f"\nWhat each party typed and was told: {TRANSCRIPT} in its folder.")
+    console.print(f"What the borrower's proxy records: {WIRE} in the borrower's.")
     console.print("Ctrl-C ends all three.")
     try:
         while True:
