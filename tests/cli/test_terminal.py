@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -335,3 +336,37 @@ TRUST = json.dumps(
         "tls": {"not_checked": "loopback"},
     }
 ).encode()
+
+
+HOSTILE = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\u202ee[bold]f[/nothing]:key:"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_t84_text_of_others_never_steers_the_terminal(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:  # noqa: FBT001 - a case
+    terminal = Terminal(as_json=as_json)
+    terminal.result({"name": HOSTILE}, lambda out: out.print(terminal.table((HOSTILE,), [(HOSTILE,)]), HOSTILE))
+    terminal.say(HOSTILE)
+    terminal.warn(HOSTILE)
+    terminal.line({"name": HOSTILE})
+    terminal.error(Rejected(HOSTILE, reasons=(Reason(code="a", subject=HOSTILE),) * 2, hint=HOSTILE))
+    captured = capsys.readouterr()
+    shown = captured.out + captured.err
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown)
+    assert shown.count("[bold]f[/nothing]:key:") >= 4
+    if as_json:
+        assert json.loads(captured.out.splitlines()[1].partition(": ")[2]) == HOSTILE
+
+
+def test_t84_a_borrowers_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    from cloister.cli.loan import draw_loan  # noqa: PLC0415 - here only
+
+    terminal = Terminal()
+    shown = {
+        "bound": {"seconds": 1, "units": 2}, "loan": "l", "borrower": HOSTILE, "state": HOSTILE,
+        "meters": {HOSTILE: dict.fromkeys(("granted", "balance", "held", "spent", "written_off"), 0)},
+        "instances": [], "requests": [{"id": "r", "meter": "loan", "units": 1, "reason": HOSTILE, "state": "open"}],
+    }  # fmt: skip
+    draw_loan(terminal, shown, terminal.out)
+    out = capsys.readouterr().out
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", out)
+    assert out.count("[bold]f[/nothing]") >= 3

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.text import Text
 
 from cloister.attest.appraise import Policy
 from cloister.cli.loan_watch import watch_loan
@@ -162,7 +163,7 @@ def list_loans(terminal: Terminal, /, **where: Any) -> None:
 def draw_loan(terminal: Terminal, shown: dict[str, Any], out: Console) -> None:
     """Draw one loan: where every unit is, who serves, what is asked for."""
     bound = shown["bound"]
-    out.print(f"{shown['loan']}  {shown['borrower']}  [bold]{shown['state']}[/bold]")
+    out.print(Text.assemble(f"{shown['loan']}  {shown['borrower']}  ", (str(shown["state"]), "bold")))
     out.print(f"a block stops it within {bound['seconds']:g} s or {bound['units']} units, whichever comes first")
     parts = ("granted", "balance", "held", "spent", "written_off")
     rows = [(meter, *(str(counts[part]) for part in parts)) for meter, counts in shown["meters"].items()]

@@ -8,6 +8,7 @@
 - No secret is taken as an argument or an option value: processes show those to everybody. Secrets come
   from files of mode 0600, from the environment, or from stdin.
 - Files are written whole or not at all, and never over an existing one without ``--force``.
+- Text of others is text: never markup, and nothing in it steers the terminal (T84).
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -33,13 +33,18 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+from cloister.wire import STEERING
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rich.console import ConsoleOptions, RenderableType
 
     from cloister.wire import Json
 
@@ -78,25 +83,47 @@ def exit_code(error: CloisterError) -> int:
             return 1
 
 
+class _PlainConsole(Console):
+    """A console on which text is text: no markup, no emoji codes, and nothing in it steers the terminal (T84)."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is to be shown; a character that steers is shown as one that cannot be."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else STEERING.sub(_shown, text), style, control)
+
+
+def _shown(found: re.Match[str]) -> str:
+    return found[0] if found[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+
+
+def _json_text(value: Json, *, indent: int | None = None) -> str:
+    """Return JSON whose strings cannot steer a terminal either: what would is written as its escape."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return STEERING.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+
+
 class Terminal:
     """Where one command writes: results to stdout, words to stderr."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         """Write plain results, or one JSON document."""
         self.as_json = as_json
-        self.out = Console(highlight=False, soft_wrap=True)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.out: Console = _PlainConsole()
+        self.err: Console = _PlainConsole(stderr=True)
 
     def result(self, value: Json, show: Callable[[Console], None] | None = None) -> None:
         """Print the result: ``value`` as JSON, or what ``show`` draws."""
         if self.as_json:
-            click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+            click.echo(_json_text(value, indent=2))
         elif show is not None:
             show(self.out)
 
     def line(self, value: Json) -> None:
         """Print one of many results: one JSON document a line."""
-        click.echo(json.dumps(value, ensure_ascii=False))
+        click.echo(_json_text(value))
 
     def say(self, text: str, *, style: str = "") -> None:
         """Tell the person something that is not the result."""
@@ -110,14 +137,14 @@ class Terminal:
     def error(self, error: CloisterError) -> None:
         """Print an error: what was wrong, every reason, and what to do next."""
         if self.as_json:
-            click.echo(json.dumps({"error": error_json(error)}, indent=2, ensure_ascii=False))
+            click.echo(_json_text({"error": error_json(error)}, indent=2))
             return
-        self.err.print(f"[bold red]error:[/bold red] {escape(error.message)}")
+        self.err.print(Text.assemble(("error:", "bold red"), " ", error.message))
         if isinstance(error, Rejected) and len(error.reasons) > 1:
             for reason in error.reasons:
                 self.err.print(Text(f"  - {reason}"))
         if error.hint:
-            self.err.print(f"[dim]hint:[/dim] {escape(error.hint)}")
+            self.err.print(Text.assemble(("hint:", "dim"), " ", error.hint))
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before something that hurts; ``yes`` answers, and so does a missing terminal with no."""
@@ -132,7 +159,7 @@ class Terminal:
     def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """Show progress of long work on a terminal; yields ``report(done_bytes, total_bytes)``."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),

@@ -7,7 +7,7 @@ Not done here: what a value means.
 
 from __future__ import annotations
 
-from cloister.wire.fields import Fields
+from cloister.wire.fields import STEERING, Fields
 from cloister.wire.json import MAX_DEPTH, MAX_INT, MAX_JSON_BYTES, Json, dump_json, parse_json
 from cloister.wire.reader import Reader, dump_varint, lp
 from cloister.wire.text import dump_b64u, dump_time, parse_b64u, parse_time
@@ -16,6 +16,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_INT",
     "MAX_JSON_BYTES",
+    "STEERING",
     "Fields",
     "Json",
     "Reader",

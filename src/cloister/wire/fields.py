@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-__all__ = ["Fields"]
+__all__ = ["STEERING", "Fields"]
 
 T = TypeVar("T")
 
-_STEERING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]")
+STEERING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]")
+"""Characters that steer a terminal or a log line: controls, line separators, marks of direction (T84)."""
 
 
 class Fields:
@@ -75,7 +76,7 @@ class Fields:
             self.fail(name, "want a string")
         if not floor <= len(got) <= cap:
             self.fail(name, f"{len(got)} characters, want {floor} to {cap}")
-        if _STEERING.search(got):
+        if STEERING.search(got):
             self.fail(name, "control character")
         return got
 
