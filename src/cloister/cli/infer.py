@@ -12,11 +12,10 @@ from rich.text import Text
 
 from cloister.cli.consumer import DURATION, connect, consumer_options
 from cloister.cli.infer_files import dump_outputs, read_inputs
-from cloister.cli.terminal import Terminal, Verb, error_json, exit_code, pass_terminal, write_file
+from cloister.cli.terminal import Terminal, Verb, demand_writable, error_json, exit_code, pass_terminal, write_file
 from cloister.errors import CloisterError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import timedelta
 
     from rich.console import Console
@@ -75,7 +74,7 @@ def infer(
     if out is not None and out.suffix not in {".npz", ".npy"}:
         msg = f"{out}: want .npz or .npy"
         raise UsageError(msg)
-    _demand_writable((receipt, out), force=force)
+    demand_writable((receipt, out), force=force)
     asking = _Asking(terminal=terminal, model=model, wait=wait, key=idempotency_key)
     answers: list[Json] = []
     with connect(terminal, url, **whom) as client:
@@ -97,19 +96,6 @@ def infer(
     if terminal.as_json:
         terminal.result({"answers": answers})
     return 0
-
-
-def _demand_writable(paths: Iterable[Path | None], *, force: bool) -> None:
-    """Refuse files that could not be written once the unit is spent."""
-    for path in paths:
-        if path is None:
-            continue
-        if path.exists() and not force:
-            msg = f"{path}: exists already"
-            raise UsageError(msg, hint="pass --force to replace it")
-        if not path.absolute().parent.is_dir():
-            msg = f"{path}: no such folder"
-            raise UsageError(msg)
 
 
 @dataclass(slots=True, kw_only=True)

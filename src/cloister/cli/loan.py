@@ -11,9 +11,10 @@ from rich.text import Text
 from cloister.attest.appraise import Policy
 from cloister.cli.loan_watch import watch_loan
 from cloister.cli.remote import Remote, from_options, from_token, remote_options, segment
-from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
+from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import UsageError
+from cloister.lending.terms import NAME
 from cloister.wire import Json, dump_json
 
 if TYPE_CHECKING:
@@ -73,11 +74,25 @@ def _policy(path: Path) -> Json:
         raise UsageError(msg, hint="'cloister enclave measure --policy' writes one for this build") from exc
 
 
-def _write_tokens(folder: Path, tokens: dict[str, str], *, force: bool) -> list[str]:
+def _token_files(folder: Path | None, consumers: tuple[str, ...], *, force: bool) -> dict[str, Path]:
+    """Return where each consumer's token goes. Refuses now what could not be written once the token is made."""
+    names = [_spec(text, "consumer")[0] for text in consumers]
+    if folder is None or not names:
+        return {}
+    for name in names:
+        if not NAME.fullmatch(name):
+            msg = f"--consumer {name}: want lower case letters, digits, . _ -"
+            raise UsageError(msg)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, token in tokens.items():
-        write_file(folder / f"{name}.token", token.encode() + b"\n", force=force, private=True)
-    return [str(folder / f"{name}.token") for name in tokens]
+    files = {name: folder / f"{name}.token" for name in names}
+    demand_writable(files.values(), force=force)
+    return files
+
+
+def _write_tokens(files: dict[str, Path], tokens: dict[str, str], *, force: bool) -> list[str]:
+    for name, path in files.items():
+        write_file(path, tokens[name].encode() + b"\n", force=force, private=True)
+    return [str(path) for path in files.values()]
 
 
 @loan.command()
@@ -119,9 +134,8 @@ def create(
     if consumers and tokens is None:
         msg = "loan create: consumers get tokens; say where with --tokens"
         raise UsageError(msg)
-    if out.exists() and not force:
-        msg = f"{out}: exists already"
-        raise UsageError(msg, hint="pass --force to replace it")
+    demand_writable((out,), force=force)
+    files = _token_files(tokens, consumers, force=force)
     body: dict[str, Json] = {
         "allowance": allowance,
         "borrower": borrower,
@@ -133,7 +147,7 @@ def create(
     with from_options(home=home, url=url, ca=ca, token_file=token_file) as remote:
         made = remote.post("/v1/loans", body)
     write_file(out, dump_json(made["loan_file"]), force=force, private=True)
-    written = _write_tokens(tokens, made["consumer_tokens"], force=force) if tokens else []
+    written = _write_tokens(files, made["consumer_tokens"], force=force)
     result: Json = {"loan": made["loan"], "loan_file": str(out), "token_files": written}
     terminal.result(result, lambda console: console.print(f"{made['loan']}\nloan file {out}\n" + "\n".join(written)))
 
@@ -346,9 +360,10 @@ def add(
     terminal: Terminal, /, *, loan_id: str, names: tuple[str, ...], tokens: Path, force: bool, **where: Any
 ) -> None:
     """Admit consumers; each gets a token of its own."""
+    files = _token_files(tokens, names, force=force)
     with from_options(**where) as remote:
         made = remote.post(f"/v1/loans/{segment(loan_id)}/consumers", {"consumers": _consumers(names, anybody=False)})
-    written = _write_tokens(tokens, made["consumer_tokens"], force=force)
+    written = _write_tokens(files, made["consumer_tokens"], force=force)
     terminal.result({"token_files": list(written)}, lambda out: out.print("\n".join(written)))
 
 

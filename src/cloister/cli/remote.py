@@ -20,6 +20,7 @@ import click
 import httpx2
 
 from cloister.cli.terminal import read_secret
+from cloister.client.trust_file import is_loopback, parse_origin
 from cloister.custodian.setup import read_config
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
 from cloister.wire import Json, dump_json, parse_json
@@ -34,6 +35,7 @@ ADMIN_TOKEN_NAME = "admin.token"  # noqa: S105 - the name of a file, not a token
 HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
 _DEFAULT_HOME = Path("~/.local/share/cloister/custodian")
 _MAX_ANSWER_BYTES = 16 << 20
+_MAX_EVENT_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
 _HTTP_BAD_REQUEST, _HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN, _HTTP_TOO_MANY, _HTTP_SERVER = 400, 401, 403, 429, 500
 
@@ -47,17 +49,34 @@ class Credentials:
     token: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """A whole answer."""
+
+    status: int
+    content: bytes
+
+
 class Remote:
     """A connection to the custodian's API. Use it in a ``with`` block."""
 
     def __init__(self, credentials: Credentials) -> None:
-        """Pin the authority; follow no redirect; take no proxy from the environment."""
-        verify = ssl.create_default_context(cadata=credentials.ca_pem)
-        self._url = credentials.url
+        """Pin the authority; follow no redirect; take no proxy from the environment.
+
+        Raises ``UsageError`` for an address, an authority or a token that is none, and for plain HTTP to another
+        machine, which would carry the token in the clear.
+        """
+        self._url = parse_origin(credentials.url)
+        if self._url.startswith("http:") and not is_loopback(self._url):
+            msg = f"custodian {self._url}: want https: the token would travel in the clear"
+            raise UsageError(msg)
+        if not credentials.token.isascii():
+            msg = "token: want printable ascii"
+            raise UsageError(msg)
         self._client = httpx2.Client(
-            base_url=credentials.url,
-            headers={"authorization": f"Bearer {credentials.token}"},
-            verify=verify,
+            base_url=self._url,
+            headers={"authorization": f"Bearer {credentials.token}", "accept-encoding": "identity"},
+            verify=_authority(credentials.ca_pem),
             timeout=_TIMEOUT_S,
             trust_env=False,
         )
@@ -91,9 +110,8 @@ class Remote:
         try:
             with self._client.stream("GET", path, timeout=None) as answer:
                 if answer.status_code >= _HTTP_BAD_REQUEST:
-                    answer.read()
-                    raise _fault(answer)
-                yield (line.removeprefix("data:").strip() for line in answer.iter_lines() if line.startswith("data:"))
+                    raise _fault(_whole(answer))
+                yield (line.removeprefix("data:").strip() for line in _lines(answer) if line.startswith("data:"))
         except httpx2.HTTPError as exc:
             raise self._unreachable(exc) from exc
 
@@ -103,12 +121,13 @@ class Remote:
             return {}
         return parse_json(answer.content, what="custodian's answer", cap=_MAX_ANSWER_BYTES)
 
-    def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
+    def _send(self, method: str, path: str, **options: Any) -> _Answer:
         try:
-            answer = self._client.request(method, path, **options)
+            with self._client.stream(method, path, **options) as response:
+                answer = _whole(response)
         except httpx2.HTTPError as exc:
             raise self._unreachable(exc) from exc
-        if answer.status_code >= _HTTP_BAD_REQUEST:
+        if answer.status >= _HTTP_BAD_REQUEST:
             raise _fault(answer)
         return answer
 
@@ -117,14 +136,49 @@ class Remote:
         return Unavailable(msg, hint="is it running? see 'cloister custodian serve'")
 
 
-def _fault(answer: httpx2.Response) -> CloisterError:
+def _authority(ca_pem: str | None) -> ssl.SSLContext:
+    """Return the context that trusts the one authority, or the system's for None."""
+    try:
+        if ca_pem is not None and not ca_pem.strip():
+            raise TypeError(ca_pem)  # noqa: TRY301 - for ssl an empty bundle is none, and none is the system's
+        return ssl.create_default_context(cadata=ca_pem)
+    except (ssl.SSLError, TypeError) as exc:  # TypeError: text beyond ascii
+        msg = "custodian's authority: no certificate in PEM"
+        raise UsageError(msg) from exc
+
+
+def _whole(response: httpx2.Response) -> _Answer:
+    """Return a bounded answer as it was sent; nothing is unpacked."""
+    data = bytearray()
+    for part in response.iter_raw():
+        data += part
+        if len(data) > _MAX_ANSWER_BYTES:
+            msg = f"custodian's answer: more than {_MAX_ANSWER_BYTES} bytes"
+            raise Malformed(msg)
+    return _Answer(status=response.status_code, content=bytes(data))
+
+
+def _lines(response: httpx2.Response) -> Iterator[str]:
+    """Yield the lines of a stream, each bounded."""
+    left = bytearray()
+    for part in response.iter_raw():
+        *lines, rest = (left + part).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace").rstrip("\r")
+        left = rest
+        if len(left) > _MAX_EVENT_BYTES:
+            msg = f"custodian's events: a line of more than {_MAX_EVENT_BYTES} bytes"
+            raise Malformed(msg)
+
+
+def _fault(answer: _Answer) -> CloisterError:
     """Return the error that a problem document (RFC 9457) says."""
     try:
         problem = parse_json(answer.content, what="problem", cap=_MAX_ANSWER_BYTES)
     except Malformed:
         problem = {}
     members = problem if isinstance(problem, dict) else {}
-    status = answer.status_code
+    status = answer.status
     message = str(members.get("detail") or members.get("title") or f"custodian answered {status}")
     hint = members.get("hint")
     advice = hint if isinstance(hint, str) else None

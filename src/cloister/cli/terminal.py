@@ -53,6 +53,7 @@ __all__ = [
     "Group",
     "Terminal",
     "Verb",
+    "demand_writable",
     "exit_code",
     "pass_terminal",
     "read_secret",
@@ -322,6 +323,19 @@ def _one_line(data: bytes, *, what: str) -> str:
         msg = f"{what}: want one line of text"
         raise UsageError(msg)
     return text
+
+
+def demand_writable(paths: Iterable[Path | None], *, force: bool) -> None:
+    """Refuse files that could not be written once what goes into them is spent or made: a unit, a token."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.exists() and not force:
+            msg = f"{path}: exists already"
+            raise UsageError(msg, hint="pass --force to replace it")
+        if not path.absolute().parent.is_dir():
+            msg = f"{path}: no such folder"
+            raise UsageError(msg)
 
 
 def write_file(path: Path, data: bytes, *, force: bool = False, private: bool = False) -> None:
