@@ -66,11 +66,25 @@ def row(index: int) -> np.ndarray:
 class DrillHouse:
     """Everything there is. Use it in a ``with`` block: it ends every process it started."""
 
-    def __init__(self, root: Path, *, ttl_s: int, max_ceiling: int, allowance: int, consumers: int = 2) -> None:
-        """Make a custodian, start it, seal, publish and lend a model; no enclave runs yet."""
+    def __init__(
+        self,
+        root: Path,
+        *,
+        ttl_s: int,
+        max_ceiling: int,
+        allowance: int,
+        consumers: int = 2,
+        home: Path | None = None,
+    ) -> None:
+        """Make a custodian, start it, seal, publish and lend a model; no enclave runs yet.
+
+        ``home`` puts the custodian's home somewhere else than below ``root``.
+        """
         self.ttl_s, self.max_ceiling = ttl_s, max_ceiling
         self.allowance, self.consumers = allowance, consumers
         self.world = World(root)
+        self.home = home or self.world.custodian / "home"
+        self.world.variables[self.world.custodian]["CLOISTER_CUSTODIAN_HOME"] = str(self.home)
         self.custodian_port, self.enclave_port = free_port(), free_port()
         self.simulated = SimulatedRoot.generate()
         self.custodian: Running | None = None
@@ -78,11 +92,6 @@ class DrillHouse:
         self.instances: list[str] = []
         self._stack = ExitStack()
         self._make()
-
-    @property
-    def home(self) -> Path:
-        """The custodian's home."""
-        return self.world.custodian / "home"
 
     @property
     def url(self) -> str:

@@ -37,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 _BUSY_TIMEOUT_MS = 5000
 _READERS = 8  # read connections at once
 _RETRY_AFTER_S = 2
+_RESTORE = "restore a backup, then run cloister custodian recover"
 _WAL_BUG_FIRST, _WAL_BUG_LAST = (3, 7, 0), (3, 51, 2)
 
 
@@ -69,10 +70,11 @@ class Store:
     def _open(self) -> None:
         with _no_database_errors():
             with self._writer.connect() as connection:
-                verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+                # Not quick_check: that overlooks an index that lost rows, and sums go through indices.
+                verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
             if verdict != "ok":
                 msg = "store: the database is damaged"
-                raise Unavailable(msg, hint="restore a backup, then run cloister custodian recover")
+                raise Unavailable(msg, hint=_RESTORE)
             with self._writer.begin() as connection:
                 migrate(connection)
                 connection.execute(update(EPOCH).values(fence=self._fence))
@@ -110,7 +112,7 @@ class Store:
         """Remember a failure of the disk itself: what it holds is unknown until a restart."""
         original = error.orig if isinstance(error, DBAPIError) else None
         code = getattr(original, "sqlite_errorcode", 0) or 0
-        if code & 0xFF in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT}:
+        if code & 0xFF in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             self._broken = True
 
     def _demand_fence(self, connection: Connection) -> None:
@@ -160,7 +162,9 @@ def _no_database_errors(note: Any = None) -> Iterator[None]:
             note(exc)
         original = exc.orig if isinstance(exc, DBAPIError) else exc
         msg = f"store: {type(original).__name__}: {_reason(original)}"
-        raise Unavailable(msg, retry_after_s=_RETRY_AFTER_S) from exc
+        code = getattr(original, "sqlite_errorcode", 0) or 0
+        hint = _RESTORE if code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else None
+        raise Unavailable(msg, retry_after_s=_RETRY_AFTER_S, hint=hint) from exc
 
 
 def _reason(error: object) -> str:

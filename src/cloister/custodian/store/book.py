@@ -60,7 +60,7 @@ def read_epoch(connection: Connection) -> EpochRow:
     row = connection.execute(select(EPOCH)).one_or_none()
     if row is None:
         msg = "store: the database belongs to no custodian yet"
-        raise Unavailable(msg, hint="run cloister custodian init")
+        raise Unavailable(msg, hint="restore a backup; a new custodian is made by cloister custodian init elsewhere")
     return EpochRow(
         epoch=row.epoch,
         latest=moment(row.latest),
