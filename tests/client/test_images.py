@@ -108,6 +108,7 @@ def test_mutated_images_raise_usage_errors_only(tmp_path: Path) -> None:
         {"size": [0, 2]},
         {"size": [2]},
         {"size": [100000, 2]},
+        {"size": [8192, 8192]},
         {"range": [0]},
         {"range": [0, 1e9]},
         {"range": [0, "1"]},

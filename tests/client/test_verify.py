@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 from client_town import CLASSICAL, CUSTODIAN, ENCLAVE, TOKEN, Reply, Town, scan, unchecked
@@ -18,6 +21,9 @@ from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.lending.terms import InstanceId
 from cloister.testing.simulated import SimulatedRoot, simulated_policy
 from mutations import mutated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CODE_OF_CUSTODIAN = SoftwareManifest(code="22" * 32, python="3.11", packages={}, settings={})
 
@@ -204,6 +210,20 @@ def test_a_document_without_end_is_not_read_to_its_end(town: Town) -> None:
     town.reply_change = lambda _: Reply(kind=KEYSET_TYPE, parts=[b"x" * (1 << 20)] * 8)
     with pytest.raises(Malformed, match="longer than"):
         town.client()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_document_a_byte_at_a_time_does_not_keep_a_consumer_for_ever(town: Town, asynchronous: bool) -> None:  # noqa: FBT001 - a case
+    def drip() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.02)
+            yield b" "
+
+    town.reply_change = lambda _: Reply(kind=KEYSET_TYPE, parts=drip())  # type: ignore[arg-type]  # without end
+    options = {"schemes": town.schemes, "transport": town, "clock": town.clock, "timeout": timedelta(seconds=0.1)}
+    verify = (lambda *args, **rest: asyncio.run(AsyncClient.verify(*args, **rest))) if asynchronous else Client.verify
+    with pytest.raises(Unavailable, match="too long"):
+        verify(ENCLAVE, town.trust(), **options)
 
 
 def test_ten_thousand_mutated_documents_are_refused(town: Town) -> None:

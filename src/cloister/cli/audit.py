@@ -93,6 +93,8 @@ def verify(
             lines = list(_entries(remote, after=-1, limit=None))
             statement = remote.raw("/v1/audit/checkpoint")
             origin = key or str(remote.get("/v1/custodian")["key"])
+        if key is None:
+            terminal.say("the key came from the custodian itself; pass --key to hold the log against one you know")
     checkpoint = verify_checkpoint(statement, VerifyKey(parse_b64u(origin, what="custodian key", size=_KEY_BYTES)))
     verified = verify_log(lines, checkpoint)
     result: Json = {

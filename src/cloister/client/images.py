@@ -25,7 +25,8 @@ __all__ = ["ImageSpec", "image_to_array", "is_image", "open_image"]
 
 MAX_IMAGE_BYTES = 64 << 20  # bytes of an image file
 MAX_IMAGE_PIXELS = 100_000_000  # pixels of an image before resizing
-MAX_SIDE = 8192  # pixels of a model's input
+MAX_SIDE = 8192  # pixels of a model's input, either way
+MAX_INPUT_PIXELS = 1 << 24  # pixels of a model's input in all: the card is the publisher's, the memory ours
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _LAYOUTS = ("flat", "nchw", "nhwc")
 _CHANNELS = {"L": 1, "RGB": 3}
@@ -57,6 +58,8 @@ class ImageSpec:
             fields.fail("layout", "want flat, nchw or nhwc")
         if len(size) != 2 or len(span) != 2:  # noqa: PLR2004 - pairs
             fields.fail("size", "want size and range as pairs")
+        if size[0] * size[1] > MAX_INPUT_PIXELS:
+            fields.fail("size", f"want at most {MAX_INPUT_PIXELS} pixels in all")
         invert = fields.boolean("invert") if "invert" in fields else False
         fields.end()
         return cls(mode=mode, size=(size[0], size[1]), low=span[0], high=span[1], layout=layout, invert=invert)

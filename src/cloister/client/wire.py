@@ -105,6 +105,13 @@ def _unreachable(party: Party, exc: Exception) -> NoReturn:
     raise Unavailable(msg, hint=hint) from exc
 
 
+def _demand_in_time(party: Party, end: float) -> None:
+    """Refuse a document that comes a byte now and then: it would keep a consumer waiting for ever."""
+    if time.monotonic() > end:
+        msg = f"{party}: answer takes too long"
+        raise Unavailable(msg)
+
+
 def _too_long(party: Party, cap: int) -> NoReturn:
     msg = f"{party}: answer longer than {cap} bytes"
     raise Malformed(msg)
@@ -125,6 +132,7 @@ class Wire:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         """Prepare; nothing is opened yet."""
+        self._seconds = timeout.total_seconds()
         self._clients = {Party.ENCLAVE: httpx2.Client(transport=transport, **_enclave_options(url, trust, timeout))}
         custodian = _custodian_options(trust, timeout)
         if custodian is not None:
@@ -156,11 +164,12 @@ class Wire:
 
     def _fetch(self, step: Fetch) -> Fetched:
         headers = {"accept": step.accept, "accept-encoding": "identity"}
-        data = bytearray()
+        data, end = bytearray(), time.monotonic() + self._seconds
         try:
             with self._clients[step.party].stream("GET", step.url, headers=headers) as response:
                 for part in response.iter_raw():
                     data += part
+                    _demand_in_time(step.party, end)
                     if len(data) > step.cap:
                         _too_long(step.party, step.cap)
         except _FAULTS as exc:
@@ -197,6 +206,7 @@ class AsyncWire:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare; nothing is opened yet."""
+        self._seconds = timeout.total_seconds()
         options = _enclave_options(url, trust, timeout)
         self._clients = {Party.ENCLAVE: httpx2.AsyncClient(transport=transport, **options)}
         custodian = _custodian_options(trust, timeout)
@@ -229,11 +239,12 @@ class AsyncWire:
 
     async def _fetch(self, step: Fetch) -> Fetched:
         headers = {"accept": step.accept, "accept-encoding": "identity"}
-        data = bytearray()
+        data, end = bytearray(), time.monotonic() + self._seconds
         try:
             async with self._clients[step.party].stream("GET", step.url, headers=headers) as response:
                 async for part in response.aiter_raw():
                     data += part
+                    _demand_in_time(step.party, end)
                     if len(data) > step.cap:
                         _too_long(step.party, step.cap)
         except _FAULTS as exc:

@@ -7,6 +7,7 @@ that signs statements, and the CA of its TLS certificate.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -25,6 +26,7 @@ __all__ = ["LoanFile", "read_loan_file"]
 
 _MAX_BYTES = 64 * 1024
 _MAX_CA_CHARS = 32 * 1024
+_TOKEN = re.compile(r"[\x21-\x7e]{16,512}")  # what a header field holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class LoanFile:
             custodian_url=_url(fields),
             custodian_key=VerifyKey.take(fields, "custodian_key"),
             ca_pem=_ca(fields),
-            token=fields.text("token", cap=512, floor=16),
+            token=fields.match("token", _TOKEN),
         )
         fields.end()
         return parsed
@@ -77,7 +79,7 @@ def _is_loopback(host: str) -> bool:
 
 def _ca(fields: Fields) -> str | None:
     value = fields.take("ca_pem")
-    if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= _MAX_CA_CHARS):
+    if value is not None and not (isinstance(value, str) and value.isascii() and 1 <= len(value) <= _MAX_CA_CHARS):
         fields.fail("ca_pem", "want PEM text, or null for the system's trust store")
     return value
 

@@ -201,6 +201,12 @@ def test_a_pinned_endorsement_key_needs_no_certificate() -> None:
         begin(SECOND, roots=(), pinned={device_of(TPM.ek)}, ek_certificates=())
 
 
+def test_a_pinned_device_does_not_choose_its_own_maker() -> None:
+    """Its certificate was verified by nobody, so what it says of the make must not get under our signature."""
+    _, pending = begin(TPM, roots=(), pinned={device_of(TPM.ek)}, ek_certificates=MAKER.certificates(TPM))
+    assert pending.model == TpmModel()
+
+
 def test_a_model_out_of_form_is_malformed() -> None:
     names = x509.Name([x509.NameAttribute(ObjectIdentifier("2.23.133.2.1"), "id:\n<script>")])
     bad = x509.SubjectAlternativeName([x509.DirectoryName(names)])

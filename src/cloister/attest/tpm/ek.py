@@ -111,9 +111,10 @@ def verify_ek(
             "ek_attributes_invalid", "endorsement key", got=f"{ek.attributes:#010x}", want=f"{_ENDORSEMENT_KEY:#010x}"
         )
     device = device_of(ek)
-    # 2. Pinned by hand: somebody compared the name with the machine in front of them.
+    # 2. Pinned by hand: somebody compared the name with the machine in front of them. Nobody vouches for what
+    # certificates sent along say of its make.
     if device in pinned:
-        return VerifiedEk(public=ek, device=device, model=model_of(certificates[0]) if certificates else TpmModel())
+        return VerifiedEk(public=ek, device=device, model=TpmModel())
     if not certificates:
         raise Rejected.because("untrusted_root", "endorsement key", got=f"no certificate for device {device}")
     # 3. The maker's chain, and the purpose of the certificate.
