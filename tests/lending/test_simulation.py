@@ -166,6 +166,8 @@ class Simulation:
         world.restart_custodian()
         for slot in self.slots:
             slot.offline = False
+        while world.custodian.db.quiet_until is not None and world.now < world.custodian.db.quiet_until:
+            self.pass_time(1)  # a recovery is over when its quiet time is (C11)
         for loan, state in world.custodian.db.loans.items():
             world.unblock("loan", loan)
             for model in state.terms.models:  # a restore may have brought back what was lifted
