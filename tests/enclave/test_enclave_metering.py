@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -353,6 +355,23 @@ async def test_a_block_reaches_model_consumer_and_loan_at_the_next_renewal(tmp_p
         assert (await alice.infer([ROW])).json["code"] == "blocked"
         assert enclave.metering.must_end()
     assert engine.runs == 1
+
+
+@asynchronous
+async def test_a_token_that_was_replaced_is_nobodys(tmp_path: Path) -> None:
+    """Not for inference, and not for what costs nothing: metadata and answers kept under a request id."""
+    world = make_world(tmp_path, {"m": doubler()})
+    async with world.enclave() as enclave:
+        stolen = ConsumerSide(enclave, world.clock, ALICE)
+        assert (await stolen.infer([ROW], idempotency_key="k1")).status == 200
+        state = world.custodian.state()
+        alice, *others = state.terms.consumers or ()
+        fresh = replace(alice, token_sha256=hashlib.sha256(b"a-new-token-0123456789").digest())
+        world.custodian.loan = replace(state, terms=replace(state.terms, consumers=(fresh, *others)))
+        await enclave.renewal.once()
+        assert (await stolen.get("/v2/models/m")).status == 401
+        assert (await stolen.infer([ROW], idempotency_key="k1")).status == 401
+        assert (await ConsumerSide(enclave, world.clock, b"a-new-token-0123456789").infer([ROW])).status == 200
 
 
 @asynchronous

@@ -205,7 +205,7 @@ class LeaseHolder:
         ``allowance_exhausted``. ``token`` is the consumer's bearer token.
         """
         self._clock.observe(now)
-        consumer = self._consumer(token)
+        consumer = self.consumer(token)
         model = self._model(model_name)
         self._demand_live(model, consumer)
         meters = self._meters_of(model, consumer)
@@ -289,8 +289,11 @@ class LeaseHolder:
     def _consumers(self) -> tuple[Consumer, ...] | None:
         return self._lease.consumers if self._lease else self._terms.consumers
 
-    def _consumer(self, token: bytes | None) -> Consumer | None:
-        """Return whose token this is: of the lease, or of the grant and blocked since."""
+    def consumer(self, token: bytes | None) -> Consumer | None:
+        """Return whose token this is: of the lease, or of the grant and blocked since; None in a loan for anybody.
+
+        A token that the lease has replaced is nobody's. Raises ``Rejected`` (``unauthorized``).
+        """
         current = self._consumers()
         if current is None:
             return None
