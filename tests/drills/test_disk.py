@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -99,13 +98,11 @@ def test_a_full_disk_releases_no_key_and_reading_goes_on(tmp_path: Path) -> None
         assert now.granted(house.loan) == granted + 1
 
 
-def copy_database(home: Path, place: Path) -> None:
-    """Copy the database as a backup tool would while nobody writes."""
-    with (
-        contextlib.closing(sqlite3.connect(home / "custodian.db")) as source,
-        contextlib.closing(sqlite3.connect(place)) as copy,
-    ):
-        source.backup(copy)
+def copy_database(house: DrillHouse, place: Path) -> None:
+    """Back up while the custodian serves."""
+    made = house.world.run(house.world.custodian, "custodian", "backup", "--out", str(place)).value
+    assert made["bytes"] == place.stat().st_size > 0
+    assert place.stat().st_mode & 0o077 == 0
 
 
 def put_back(home: Path, data: bytes) -> None:
@@ -152,7 +149,7 @@ def serve_refused(house: DrillHouse) -> dict[str, Any]:
 def test_wrong_older_and_damaged_backups_are_refused_and_recovery_comes_back(tmp_path: Path) -> None:
     """R17: nine archives, none of them served from; then ``cloister custodian recover`` on the older one."""
     with DrillHouse(tmp_path / "parties", ttl_s=1, max_ceiling=8, allowance=20) as house:
-        copy_database(house.home, tmp_path / "older.db")
+        copy_database(house, tmp_path / "older.db")
         first = house.start_enclave()
         asker = Asker(house, next(iter(house.tokens)))
         asker.start()
@@ -173,7 +170,7 @@ def test_wrong_older_and_damaged_backups_are_refused_and_recovery_comes_back(tmp
             error = serve_refused(house)
             assert error["exit_code"] != 0, name
         with DrillHouse(tmp_path / "other", ttl_s=4, max_ceiling=8, allowance=20) as other:
-            copy_database(other.home, tmp_path / "other.db")
+            copy_database(other, tmp_path / "other.db")
         put_back(house.home, (tmp_path / "other.db").read_bytes())
         assert {"audit_changed", "database_older"} & codes(serve_refused(house))
         put_back(house.home, (tmp_path / "older.db").read_bytes())

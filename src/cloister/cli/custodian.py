@@ -14,7 +14,14 @@ from cloister.attest.schemes import production_schemes
 from cloister.attest.verifier import Scheme, Verifier
 from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, pass_terminal, read_secret, write_file
-from cloister.custodian.setup import init_custodian, open_custodian, open_vault, read_config, recover_custodian
+from cloister.custodian.setup import (
+    backup_custodian,
+    init_custodian,
+    open_custodian,
+    open_vault,
+    read_config,
+    recover_custodian,
+)
 from cloister.custodian.vaults.encrypted_file import KeyFile, Passphrase
 from cloister.errors import UsageError
 
@@ -159,6 +166,20 @@ def serve(
     )
     terminal.say(f"custodian {service.config.name} on {service.url}")
     serve_custodian(service, home=place)
+
+
+@custodian.command()
+@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@click.option("--out", type=_file, required=True, help="File to write, mode 0600; it must not exist.")
+@pass_terminal
+def backup(terminal: Terminal, /, *, home: Path | None, out: Path) -> None:
+    """Copy the database, also while the custodian serves.
+
+    The copy opens nothing without the vault. Keep vault and key file elsewhere, once; never restore the
+    checkpoint together with the database: it is what tells an older one.
+    """
+    size = backup_custodian(custodian_home(home), out, environment=os.environ)
+    terminal.result({"bytes": size, "out": str(out)}, lambda console: console.print(f"{out}: {size:,} bytes"))
 
 
 @custodian.command()

@@ -25,6 +25,7 @@ from cloister.custodian.service.devices import DeviceAuthority
 from cloister.custodian.service.start import first_log
 from cloister.custodian.service.start import recover as recover_store
 from cloister.custodian.store import Store
+from cloister.custodian.store.backup import back_up
 from cloister.custodian.store.book import initialise_epoch
 from cloister.custodian.tls import authority_certificate, write_server_certificate
 from cloister.custodian.tokens import SYSTEM, Role
@@ -40,7 +41,15 @@ if TYPE_CHECKING:
     from cloister.custodian.vaults.encrypted_file import Kdf, Unlock
     from cloister.lending.recovery import Recovery
 
-__all__ = ["Initialised", "init_custodian", "open_custodian", "open_vault", "read_config", "recover_custodian"]
+__all__ = [
+    "Initialised",
+    "backup_custodian",
+    "init_custodian",
+    "open_custodian",
+    "open_vault",
+    "read_config",
+    "recover_custodian",
+]
 
 _FENCE_BYTES = 16
 
@@ -251,3 +260,9 @@ def recover_custodian(
             return recover_store(store, vault.signing_key, home / config.checkpoint, now=now)
         finally:
             store.close()
+
+
+def backup_custodian(home: Path, out: Path, *, environment: Mapping[str, str] | None = None) -> int:
+    """Copy the home's database to the new file ``out``, also while the custodian runs; return its size in bytes."""
+    config = read_config(home, environment=environment or {}, now=utc_now())
+    return back_up(home / config.database, out)

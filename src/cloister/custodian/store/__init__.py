@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from sqlalchemy import Engine, create_engine, event, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from cloister.custodian.store.backup import copy_into
 from cloister.custodian.store.migrations import migrate
 from cloister.custodian.store.tables import EPOCH
 from cloister.errors import Unavailable
@@ -134,17 +134,9 @@ class Store:
 
     def backup(self, path: Path) -> None:
         """Write a consistent copy of the database. It holds no key that opens anything (T19)."""
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with (
-            contextlib.closing(self._readers.raw_connection()) as source,
-            contextlib.closing(sqlite3.connect(path)) as copy,
-        ):
+        with contextlib.closing(self._readers.raw_connection()) as source:
             driver: Any = source.driver_connection
-            try:
-                driver.backup(copy)
-            except sqlite3.Error as exc:
-                msg = f"store: backup to {path}: {_reason(exc)}"
-                raise Unavailable(msg) from exc
+            copy_into(driver, path)
 
     def close(self) -> None:
         """Close every connection."""
