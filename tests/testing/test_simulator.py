@@ -42,7 +42,10 @@ def story(seed: int) -> list[tuple[object, ...]]:
             first.link.answers.drop(number % 3)
             second.link.delay(0.25 * number)
             sim.together(*(asker.inferring() for _ in range(3)))
-            sim.advance(17)
+            sim.custodian.crash()
+            sim.advance(35)  # refused at once, both try again and again, at times drawn by chance
+            sim.custodian.restart()
+            sim.advance(10)
         links = sim.network.links
         travelled = [message for link in links for message in (*link.requests.log,)]
         tail = {first.id: "first", second.id: "second"}
@@ -147,6 +150,7 @@ def test_a_duplicated_request_is_answered_twice(sim: Simulator) -> None:
     enclave = sim.launch(sim.lend(), renews=False)
     enclave.link.requests.duplicate()
     enclave.renew()
+    sim.advance(1)
     bodies = [answer.body for answer in enclave.link.answers.log[-2:]]
     assert bodies[0] == bodies[1]
     assert len(enclave.link.answers.log) == len(enclave.link.requests.log) + 1

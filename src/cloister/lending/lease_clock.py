@@ -81,6 +81,8 @@ class LeaseClock:
         end = self._sent_at + _END_AT * ttl
         self._end_at = end if self._end_at is None else max(self._end_at, end)
         self._renewed_at, self._sent_at = self._sent_at, None
+        if self._seen is not None and self._seen >= self._renewed_at + ttl / _RENEW_AT:
+            self._tried_at = None  # it came so late that the next is due: waiting T/10 could end the instance
         self._not_before, self._stepped = None, False
 
     def wait(self, retry_after: timedelta) -> None:

@@ -7,6 +7,7 @@ Everything staff and borrowers do goes through the API with their tokens. ``cras
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import json
@@ -24,7 +25,7 @@ from cloister.lending.audit import AuditEntry, verify_checkpoint, verify_log
 from cloister.testing.simulated import SimulatedScheme
 from cloister.testing.simulator.clock import PartyClock
 from cloister.testing.simulator.fragile_store import CrashPlan, CrashPoint, FragileStore
-from cloister.testing.simulator.wire import DOMAIN, Server
+from cloister.testing.simulator.wire import DOMAIN, Server, SimulatedCrash
 from cloister.wire import Json, dump_json
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class SimulatedCustodian:
         self.url, self.key, self.ca_pem, self.admin_token = url, made.key, made.ca_pem, made.admin_token
         self.vault = open_vault(self.home, _PASSPHRASE)
         self._plan = CrashPlan()
+        self._dying: list[CustodianService] = []
         self._server: Server | None = None
         self._service: CustodianService | None = None
         self._alive: asyncio.Task[None] | None = None
@@ -111,20 +113,19 @@ class SimulatedCustodian:
     @property
     def is_up(self) -> bool:
         """Tell whether the process runs."""
-        return self._service is not None
+        return self._service is not None and not self._plan.dead
 
     @property
     def service(self) -> CustodianService:
         """The running service. Raises ``UsageError`` while the process is down."""
-        if self._service is None:
+        if self._service is None or self._plan.dead:
             msg = "custodian: not running"
             raise UsageError(msg, hint="restart it")
         return self._service
 
     def restart(self) -> None:
         """Start the process, ending it first where it runs. Raises as ``open_custodian``: an older database."""
-        if self._service is not None:
-            self.stop()
+        self.stop()
         self._plan = CrashPlan()
         self._service = open_custodian(
             self.home,
@@ -140,16 +141,28 @@ class SimulatedCustodian:
         self._alive = self._world.spawn(_live(app))
 
     def stop(self) -> None:
-        """End the process in good order."""
+        """End the process in good order; does nothing where none runs."""
+        if self._plan.dead:
+            self.crash()
         service = self._down()
+        self._bury()
         if service is not None:
             service.close()
 
     def crash(self) -> None:
         """End the process at once, whatever it does."""
+        self._plan.dead = True
         service = self._down()
         if service is not None:
-            service.abandon()
+            self._dying.append(service)
+        if not self._world.loop.is_running():
+            self._bury()
+
+    def _bury(self) -> None:
+        """Close what crashed processes had open, once their threads have noticed that they are dead."""
+        self._world.run(self._world.quiet())
+        while self._dying:
+            self._dying.pop().abandon()
 
     def crash_at(self, point: CrashPoint, *, passing: int = 0) -> None:
         """Let the process end at ``point``, after it went by it ``passing`` times."""
@@ -195,8 +208,7 @@ class SimulatedCustodian:
 
     def recover(self) -> Recovery:
         """Come back on an older database, and start (C11)."""
-        if self.is_up:
-            self.stop()
+        self.stop()
         recovery = recover_custodian(self.home, _PASSPHRASE, clock=self.clock, rng=self._random)
         self.restart()
         return recovery
@@ -280,6 +292,7 @@ class SimulatedCustodian:
 
 
 async def _live(app: Any) -> None:
-    """Run what the application does beside answering: the sweep."""
-    async with app.router.lifespan_context(app):
-        await asyncio.get_running_loop().create_future()
+    """Run what the application does beside answering: the sweep, which a crash may end first."""
+    with contextlib.suppress(SimulatedCrash):
+        async with app.router.lifespan_context(app):
+            await asyncio.get_running_loop().create_future()

@@ -15,7 +15,7 @@ from cloister.testing.simulator.messages import Answer, Chunk, Request
 from cloister.testing.simulator.network import Link, Lost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from starlette.types import ASGIApp, Message
 
@@ -65,7 +65,7 @@ class Server:
             if self.crash_before_answer < 0:
                 self.crash_before_answer = None
                 raise SimulatedCrash
-        return await link.answers.carry(answer)
+        return answer
 
 
 class Network:
@@ -114,10 +114,18 @@ class Network:
 
         What is on its way goes on when the caller gives up: it may still arrive.
         """
-        travelling = asyncio.get_running_loop().create_task(self._carry(request, patience_s))
-        self._travelling.add(travelling)
-        travelling.add_done_callback(self._travelling.discard)
-        return await asyncio.shield(travelling)
+        return await asyncio.shield(self._travel(self._carry(request, patience_s)))
+
+    def _travel(self, work: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._travelling.add(task)
+        task.add_done_callback(self._arrived)
+        return task
+
+    def _arrived(self, task: asyncio.Task[Answer]) -> None:
+        self._travelling.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be waiting for it any more
 
     async def _carry(self, request: Request, patience_s: float) -> Answer:
         link = self.link(request.source, request.target)
@@ -128,13 +136,8 @@ class Network:
                 msg = f"{request.target}: connection refused"
                 raise httpx2.ConnectError(msg)
             if link.requests.take_double():
-                server.start(arrived, link, self._time)
-            serving = server.start(arrived, link, self._time)
-            await asyncio.wait({serving})
-            if serving.cancelled():
-                msg = f"{request.target}: connection reset"
-                raise httpx2.ReadError(msg)
-            return serving.result()
+                self._travel(self._answer(server, arrived, link))
+            return await self._answer(server, arrived, link)
         except Lost:
             await asyncio.sleep(patience_s)
             msg = f"{request.target}: no answer"
@@ -142,6 +145,14 @@ class Network:
         except SimulatedCrash:
             msg = f"{request.target}: connection closed"
             raise httpx2.RemoteProtocolError(msg) from None
+
+    async def _answer(self, server: Server, request: Request, link: Link) -> Answer:
+        serving = server.start(request, link, self._time)
+        await asyncio.wait({serving})
+        if serving.cancelled():
+            msg = f"{request.target}: connection reset"
+            raise httpx2.ReadError(msg)
+        return await link.answers.carry(serving.result())
 
     async def deliver(self, request: Request) -> Answer:
         """Send a kept request again, as an eavesdropper can; the answer is his."""

@@ -52,10 +52,10 @@ class World:
         self.folder = folder
         self.network = Network(time)
         self.root = SimulatedRoot(chance.randbytes(32))
-        threads = _Threads()
-        self.loop = SimulatedLoop(time, threads.busy)
+        self._threads = _Threads()
+        self.loop = SimulatedLoop(time, self._threads.busy)
         self._running: set[asyncio.Task[Any]] = set()
-        self.run(threads.take())
+        self.run(self._threads.take())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` to its end while everything else goes on; returns or raises what it does."""
@@ -67,6 +67,11 @@ class World:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+    async def quiet(self) -> None:
+        """Wait until no thread works."""
+        while self._threads.busy():  # noqa: ASYNC110 - threads know no events of ours
+            await asyncio.sleep(0)
 
     def close(self) -> None:
         """End whatever still runs, and the loop."""
