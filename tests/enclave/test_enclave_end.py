@@ -232,7 +232,7 @@ async def test_the_loop_renews_at_a_third_and_tolerates_lost_renewals(world: Wor
         assert enclave.metering.snapshot().state is LeaseState.ACTIVE
         world.custodian.cut = False
         world.clock.advance(T / 8)  # the latest that a retry every T/10 may come, with its jitter
-        await _until(lambda: world.custodian.served == served + 2)
+        await _until(lambda: world.custodian.served >= served + 2)
         await _until(lambda: _left(enclave, world) > timedelta(seconds=T / 2))
         loop.cancel()
 
@@ -240,7 +240,7 @@ async def test_the_loop_renews_at_a_third_and_tolerates_lost_renewals(world: Wor
 async def _until(holds: Callable[[], bool]) -> None:
     """Wait for something that the loop does by itself."""
     async with asyncio.timeout(10):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - the loop under test sets no event
             await asyncio.sleep(0.02)
 
 
