@@ -77,6 +77,17 @@ def test_a_packed_answer_is_not_unpacked(serve: Callable[..., str]) -> None:
         remote.get("/v1/loans")
 
 
+@pytest.mark.parametrize("answer", [b"{}", b"[]", b"1", b"", b'{"loans": [{}]}'])
+def test_an_answer_without_what_it_must_have_is_malformed(
+    serve: Callable[..., str], shell: Shell, answer: bytes
+) -> None:
+    (shell.folder / "admin").write_text(TOKEN)
+    (shell.folder / "admin").chmod(0o600)
+    said = shell("loan", "list", "--url", serve(lambda: iter([answer])), "--token-file", "admin")
+    assert said.code == 3, said
+    assert "custodian's answer" in said.err
+
+
 def test_events_come_line_by_line_however_they_are_cut(serve: Callable[..., str]) -> None:
     url = serve(lambda: iter([b": hello\r\nda", b"ta: 1\n\nda", b"ta: ", b"2\n\n"]))
     with from_token(url=url, ca_pem=None, token=TOKEN) as remote, remote.events("/v1/events") as events:

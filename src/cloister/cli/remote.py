@@ -57,6 +57,21 @@ class _Answer:
     content: bytes
 
 
+class _Document(dict[str, Any]):
+    """A JSON object of the custodian's: a member that is not there is the custodian's fault, not ours."""
+
+    def __missing__(self, name: str) -> Any:
+        msg = f"custodian's answer: {name}: missing"
+        raise Malformed(msg, hint="is this a custodian of the same version?")
+
+
+def _documents(value: Json) -> Any:
+    """Return ``value`` with every object in it as a ``_Document``."""
+    if isinstance(value, dict):
+        return _Document({name: _documents(member) for name, member in value.items()})
+    return [_documents(item) for item in value] if isinstance(value, list) else value
+
+
 class Remote:
     """A connection to the custodian's API. Use it in a ``with`` block."""
 
@@ -118,8 +133,12 @@ class Remote:
     def _call(self, method: str, path: str, **options: Any) -> Any:
         answer = self._send(method, path, **options)
         if not answer.content:
-            return {}
-        return parse_json(answer.content, what="custodian's answer", cap=_MAX_ANSWER_BYTES)
+            return _Document()
+        value = _documents(parse_json(answer.content, what="custodian's answer", cap=_MAX_ANSWER_BYTES))
+        if not isinstance(value, dict):
+            msg = "custodian's answer: want a json object"
+            raise Malformed(msg)
+        return value
 
     def _send(self, method: str, path: str, **options: Any) -> _Answer:
         try:
