@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cloister.enclave.loanfile import LoanFile
     from cloister.lending.terms import InstanceId, LoanId
 
-__all__ = ["STATEMENT_TYPE", "CustodianLink"]
+__all__ = ["STATEMENT_TYPE", "CustodianLink", "pinned", "refusal"]
 
 STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
 _MAX_ANSWER_BYTES = 2 << 20
@@ -50,7 +50,7 @@ class CustodianLink:
             timeout=timeout.total_seconds(),
             follow_redirects=False,
             trust_env=False,
-            verify=_pinned(loan),
+            verify=pinned(loan),
             transport=transport,
         )
         self._within = timeout
@@ -101,12 +101,13 @@ class CustodianLink:
         if answer.status_code in _OK:
             return data
         if answer.status_code in _REFUSED and answer.status_code != _TOO_MANY_REQUESTS:
-            raise _refusal(answer.status_code, data)
+            raise refusal(answer.status_code, data)
         msg = f"custodian: answered {answer.status_code}"
         raise Unavailable(msg)
 
 
-def _pinned(loan: LoanFile) -> ssl.SSLContext:
+def pinned(loan: LoanFile) -> ssl.SSLContext:
+    """Return the context that trusts the loan's CA alone. Raises ``Malformed`` for a CA that is none."""
     try:
         context = ssl.create_default_context(cadata=loan.ca_pem)
     except ssl.SSLError as exc:
@@ -127,8 +128,8 @@ async def _bounded(answer: httpx2.Response) -> bytes:
     return b"".join(parts)
 
 
-def _refusal(status: int, data: bytes) -> Rejected:
-    """Return the custodian's reasons; where the answer has none, its status is the reason."""
+def refusal(status: int, data: bytes) -> Rejected:
+    """Return the custodian's reasons; where the answer has none, its code or its status is the reason."""
     try:
         fields = Fields.parse(data, what="custodian: refusal")
         reasons = take_reasons(fields, "reasons") if "reasons" in fields else ()

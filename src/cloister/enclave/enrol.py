@@ -16,11 +16,10 @@ import httpx2
 from cloister.attest.chain import Certificate, parse_certificates
 from cloister.attest.tpm.ek import device_of
 from cloister.attest.tpm.enrolment import MAX_ENROLMENT_BYTES, EnrolChallenge, EnrolProof, EnrolRequest, EnrolResult
+from cloister.enclave.custodian_link import pinned, refusal
 from cloister.enclave.tpm.commands import Tpm
 from cloister.enclave.tpm.keys import AkKind, EkKind, activate, attestation_key, available_eks, endorsement_key
-from cloister.errors import Malformed, Reason, Rejected, Unavailable, UsageError
-from cloister.lending.messages.form import CODE, take_reasons
-from cloister.wire import Fields
+from cloister.errors import Malformed, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,17 +106,12 @@ def _maker_chain(ek: Ek, given: tuple[Certificate, ...]) -> tuple[bytes, ...]:
 
 
 def _client(loan: LoanFile, http: httpx2.BaseTransport | None) -> httpx2.Client:
-    try:
-        context = ssl.create_default_context(cadata=loan.ca_pem)
-    except ssl.SSLError as exc:
-        msg = "loan file: ca_pem is no certificate in PEM"
-        raise Malformed(msg) from exc
     return httpx2.Client(
         base_url=loan.custodian_url,
         timeout=_TIMEOUT_S,
         follow_redirects=False,
         trust_env=False,
-        verify=context,
+        verify=pinned(loan),
         transport=http,
         headers={"authorization": f"Bearer {loan.token}", "content-type": "application/json"},
     )
@@ -139,19 +133,6 @@ def _post(client: httpx2.Client, path: str, body: bytes) -> bytes:
     if answer.status_code in _OK:
         return data
     if answer.status_code in _REFUSED and answer.status_code != _TOO_MANY_REQUESTS:
-        raise _refusal(answer.status_code, data)
+        raise refusal(answer.status_code, data)
     msg = f"custodian: answered {answer.status_code}"
     raise Unavailable(msg)
-
-
-def _refusal(status: int, data: bytes) -> Rejected:
-    """Return the reasons in a problem document; where it has none, its code or its status is the reason."""
-    reasons: tuple[Reason, ...] = ()
-    try:
-        fields = Fields.parse(data, what="custodian: refusal")
-        reasons = take_reasons(fields, "reasons") if "reasons" in fields else ()
-        if not reasons:
-            reasons = (Reason(code=fields.match("code", CODE), subject="custodian", got=str(status)),)
-    except Malformed:
-        reasons = reasons or (Reason(code="refused", subject="custodian", got=f"status {status}"),)
-    return Rejected("; ".join(map(str, reasons)), reasons=reasons)

@@ -1,8 +1,8 @@
 """Outer TLS of an enclave: a key made in memory, or the operator's files; its SPKI hash goes into the keyset.
 
-A generated certificate is self-signed and proves nothing by itself: clients that use it pin the hash inside
-attested evidence (docs/spec/channel.md). The generated key never touches a disk: the server's library insists on
-paths, so it gets paths into anonymous memory.
+A generated certificate is self-signed and proves nothing by itself. The hash inside attested evidence is for clients
+that pin it (docs/spec/channel.md); ours do not yet, for what they send is encrypted to attested keys anyway. The
+generated key never touches a disk: the server's library insists on paths, so it gets paths into anonymous memory.
 """
 
 from __future__ import annotations
