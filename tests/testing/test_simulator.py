@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -308,3 +310,36 @@ def test_a_toy_model_multiplies(sim: Simulator) -> None:
     answer = sim.consumer(enclave).infer([[1.0, 2.0], [3.0, 4.0]], model="thrice")
     np.testing.assert_array_equal(answer.outputs["y"], [[3.0, 6.0], [9.0, 12.0]])
     assert answer.units == 2
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "simulator.md"
+
+
+def test_the_example_of_the_documentation_runs() -> None:
+    example = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    names: dict[str, Any] = {}
+    exec(example[1], names)  # noqa: S102 - our own page
+    names["test_a_cut_network_does_not_keep_a_blocked_loan_alive"]()
+
+
+def test_the_documentation_names_what_there_is(sim: Simulator) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    loan = sim.lend()
+    enclave = sim.launch(loan)
+    consumer = sim.consumer(enclave)
+    holders = {
+        "sim": sim,
+        "loan": loan,
+        "enclave": enclave,
+        "engine": enclave.engine,
+        "link": enclave.link,
+        "way": enclave.link.answers,
+    }
+    named = re.findall(r"`(" + "|".join(holders) + r")\.(\w+)", page)
+    assert len(named) > 20
+    assert [pair for pair in named if not hasattr(holders[pair[0]], pair[1])] == []
+    for holder in (sim, sim.custodian, loan, enclave, consumer, enclave.clock, enclave.link, enclave.link.requests):
+        for name in vars(type(holder)):
+            if not name.startswith("_") and name not in {"carry", "take_double"}:  # what the network itself calls
+                assert f"{name}" in page, (type(holder).__name__, name)
