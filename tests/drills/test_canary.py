@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cloister.cli.demo.search import Needle, files_below, find
@@ -31,6 +32,7 @@ from cloister.sealed.directory import read_envelope
 if TYPE_CHECKING:
     from demo_run import DemoRun
 
+pytestmark = pytest.mark.timeout(240)  # one of them waits for the whole demo
 CONSUMERS_OWN = ("run/consumer/*",)
 
 
