@@ -109,9 +109,14 @@ class Sabotage:
         self.step -= 1
         if self.step == 0:
             link = self.enclave.link
-            {"cut": link.cut, "deaf": link.requests.cut, "mute": link.answers.cut, "hold": link.answers.hold}[
-                self.kind
-            ]()
+            if self.kind in {"cut", "deaf", "late"}:
+                link.requests.cut()
+            if self.kind in {"cut", "mute"}:
+                link.answers.cut()
+            if self.kind == "hold":
+                link.answers.hold()
+            if self.kind == "late":  # just before the enclave gives up waiting
+                link.answers.delay(9)
             self.sim.spawn(self.block())
 
     async def block(self) -> None:
@@ -122,6 +127,7 @@ class Sabotage:
 LAUNCH_STEPS = 6  # challenge, attest, lease: each a request and an answer
 STEPS = [(step, "cut") for step in range(1, 15)]
 STEPS += [(step, kind) for kind in ("deaf", "mute", "hold") for step in (3, 4, 5, 6, 7, 8)]
+STEPS += [(step, "late") for step in (6, 8, 10)]
 
 
 @pytest.mark.parametrize(("step", "kind"), STEPS)
