@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -255,8 +256,8 @@ def test_the_log_can_be_read_and_proven_from_outside(bench: Bench) -> None:
 
 async def _read(bench: Bench, streams: Streams, loan: Any, chunks: int) -> list[bytes]:
     found = []
-    streams.enter()
-    stream = follow(bench.service, streams, loan, 0)
+    demand = partial(bench.service.authenticate, bench.admin["Authorization"])
+    stream = follow(bench.service, streams, loan, 0, demand=demand)
     async for chunk in stream:
         found.append(chunk)
         if len(found) == chunks:

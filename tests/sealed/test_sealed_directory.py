@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -414,6 +415,20 @@ def test_a_killed_rotation_is_overwritten_by_the_next(folder: Path, tmp_path: Pa
     assert read_envelope(tmp_path / "sealed") == _envelope(1)
     with pytest.raises(Unavailable):
         write_envelope(tmp_path / "nowhere", _envelope(1))
+
+
+def test_a_rotation_cut_short_by_the_disk_keeps_the_old_envelope(folder: Path, tmp_path: Path) -> None:
+    """A disk that fills up takes a part of a write and says so by its count only; the model key must not be lost."""
+    seal(folder, tmp_path / "sealed")
+    write_envelope(tmp_path / "sealed", _envelope(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(Unavailable):
+            write_envelope(tmp_path / "sealed", _envelope(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_envelope(tmp_path / "sealed") == _envelope(1)
 
 
 def test_envelopes_on_disk_survive_mutations(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ async def _answer(service: CustodianService, limits: _Limits, route: Route, requ
     )
     reply = await run_in_threadpool(route.handler, call)
     if route.stream:
-        return _stream(service, limits, call, reply)
+        return _stream(service, limits, call, reply, request.headers.get("authorization"))
     return _response(reply)
 
 
@@ -163,7 +163,8 @@ async def _actor(service: CustodianService, limits: _Limits, request: Request) -
         return await run_in_threadpool(service.authenticate, request.headers.get("authorization"))
     except Rejected as refusal:
         if limits.failures.spend(client, service.context.now()):
-            await run_in_threadpool(service.context.refuse, EventKind.ACCESS_DENIED, "stranger", client, refusal)
+            subject = f"ip:{client.partition('%')[0]}"  # no IPv6 zone: the log takes no such character
+            await run_in_threadpool(service.context.refuse, EventKind.ACCESS_DENIED, "stranger", subject, refusal)
         raise
 
 
@@ -217,10 +218,27 @@ def _too_large() -> Rejected:
     return Rejected.because("payload_too_large", "request body", want=f"at most {MAX_BODY_BYTES} bytes")
 
 
-def _stream(service: CustodianService, limits: _Limits, call: Call, reply: Reply) -> Response:
+class _EventStream(StreamingResponse):
+    """Gives its place back however it ends, also when its reader was gone before the first event."""
+
+    streams: Streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.streams.leave()
+
+
+def _stream(
+    service: CustodianService, limits: _Limits, call: Call, reply: Reply, authorization: str | None
+) -> Response:
     loan, after = stream_parameters(call)
+    events = follow(service, limits.streams, loan, after, demand=lambda: service.authenticate(authorization))
+    response = _EventStream(events, media_type=reply.media_type)
+    response.streams = limits.streams
     limits.streams.enter()
-    return StreamingResponse(follow(service, limits.streams, loan, after), media_type=reply.media_type)
+    return response
 
 
 def _response(reply: Reply) -> Response:

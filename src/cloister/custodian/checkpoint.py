@@ -32,9 +32,11 @@ def write_checkpoint(path: Path, statement: bytes) -> None:
     """Replace the file. Raises ``Unavailable``: without it nothing is answered."""
     fresh = path.with_name(path.name + ".new")
     try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, statement)
+            left = memoryview(statement)
+            while left:  # a disk that fills up takes a part and says so only by the count
+                left = left[os.write(fd, left) :]
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -160,8 +160,8 @@ def _from_toml(text: str) -> dict[str, object]:
         raise UsageError(msg)
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        msg = f"config: {exc}"
+    except (ValueError, RecursionError) as exc:  # tomllib lets a number of too many digits and deep nesting through
+        msg = f"config: {exc}" if isinstance(exc, tomllib.TOMLDecodeError) else "config: not toml that can be read"
         raise UsageError(msg, hint="see docs/reference/settings.md") from exc
     for key in document:
         if key != "custodian":

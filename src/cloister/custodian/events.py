@@ -21,7 +21,7 @@ from cloister.errors import Rejected
 from cloister.wire import MAX_INT, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from cloister.custodian.calls import Call
     from cloister.custodian.service import CustodianService
@@ -79,25 +79,31 @@ def stream_parameters(call: Call) -> tuple[LoanId | None, int]:
     return named, after
 
 
-async def follow(service: CustodianService, streams: Streams, loan: LoanId | None, after: int) -> AsyncIterator[bytes]:
-    """Yield events until the custodian stops or the reader goes."""
-    try:
-        if loan is not None:
-            yield await run_in_threadpool(_summary, service, loan)
-        quiet = 0
-        while not streams.stopping:
-            if service.context.size > after + 1:
-                chunk, after = await run_in_threadpool(_news, service, loan, after)
-                quiet = 0
-                if chunk:
-                    yield chunk
-                continue
-            quiet += 1
-            if quiet % _ALIVE_EVERY == 0:
-                yield b": still here\n\n"
-            await asyncio.sleep(_LOOK_EVERY_S)
-    finally:
-        streams.leave()
+async def follow(
+    service: CustodianService, streams: Streams, loan: LoanId | None, after: int, *, demand: Callable[[], object]
+) -> AsyncIterator[bytes]:
+    """Yield events until the custodian stops, the reader goes, or may no longer read.
+
+    ``demand`` raises ``Rejected`` once the reader's token is good no more; it is asked before any news.
+    """
+    if loan is not None:
+        yield await run_in_threadpool(_summary, service, loan)
+    quiet = 0
+    while not streams.stopping:
+        if service.context.size > after + 1:
+            try:
+                await run_in_threadpool(demand)
+            except Rejected:
+                return
+            chunk, after = await run_in_threadpool(_news, service, loan, after)
+            quiet = 0
+            if chunk:
+                yield chunk
+            continue
+        quiet += 1
+        if quiet % _ALIVE_EVERY == 0:
+            yield b": still here\n\n"
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 def _news(service: CustodianService, loan: LoanId | None, after: int) -> tuple[bytes, int]:

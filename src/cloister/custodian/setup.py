@@ -154,12 +154,23 @@ def _store(
     if not new and not path.exists():
         msg = f"database {path}: no such file"
         raise UsageError(msg, hint="restore the database; init makes a new custodian elsewhere")
+    if new:
+        _make_database(path)
     store = make_store(path, fence=fence)
     path.chmod(0o600)
     if new:
         with store.writing(fenced=False) as connection:
             initialise_epoch(connection, fence=fence, now=now)
     return store
+
+
+def _make_database(path: Path) -> None:
+    """Make the empty file, the owner's alone from the start. Raises ``UsageError`` where one is there already."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except OSError as exc:
+        msg = f"database {path}: {exc.strerror}"
+        raise UsageError(msg, hint="a new custodian makes its own database") from exc
 
 
 def read_config(home: Path, *, environment: Mapping[str, str], now: datetime) -> Config:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from cloister.crypto.sign import VerifyKey
+    from cloister.lending.events import DetailValue
 
 __all__ = [
     "Bound",
@@ -35,8 +36,16 @@ __all__ = [
     "decide_write_off",
     "is_live",
     "moved",
+    "served",
     "verify_close",
 ]
+
+
+_FOUND_OUT = {
+    InstanceStatus.FORKED: EventKind.FORK_DETECTED,
+    InstanceStatus.OVERDRAWN: EventKind.OVERDRAFT_DETECTED,
+}
+"""What a close does not wash off, and how the log says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +81,11 @@ def moved(instance: InstanceState, meter: Meter, debit: Account, credit: Account
     return Posting(loan=instance.loan, meter=meter, debit_account=debit, credit_account=credit, units=units)
 
 
+def served(used: Units) -> Units:
+    """Return what was served, where it is not zero: a meter nobody has is not remembered for being named."""
+    return {meter: units for meter, units in used.items() if units}
+
+
 def verify_close(statement: bytes, key: VerifyKey) -> Close:
     """Return the close once the instance is proven to have signed it. Raises ``Malformed`` and ``Rejected``."""
     return Close.parse(Statement.parse(statement, label=Close.LABEL).verify([key]))
@@ -84,14 +98,17 @@ def decide_close(close: Close, *, instance: InstanceState, loan: LoanState, now:
     """
     if close.instance != instance.id or instance.loan != loan.terms.loan:
         raise Rejected.because("wrong_instance", "close", got=close.instance, want=instance.id)
-    if instance.status is InstanceStatus.CLOSED:
+    found_out = instance.status in _FOUND_OUT
+    if instance.status is InstanceStatus.CLOSED or (found_out and instance.written_off):
         return None
     if close.seq <= instance.seq:
         raise Rejected.because("wrong_seq", "close", got=str(close.seq), want=f"more than {instance.seq}")
     if instance.written_off or now >= instance.dead_at:
         # Its escrow counts as spent already; after a recovery our own counters may be the older ones.
-        return _closed(close, replace(instance, status=InstanceStatus.CLOSED))
+        return _closed(close, replace(instance, status=instance.status if found_out else InstanceStatus.CLOSED))
     alarm = _misfit(close, instance)
+    if alarm is not None and found_out:
+        return None
     if alarm is not None:
         status = InstanceStatus.FORKED if alarm is AlarmKind.FORK else InstanceStatus.OVERDRAWN
         return _closed(close, replace(instance, status=status), alarms=(_alarm(alarm, close),))
@@ -103,9 +120,9 @@ def decide_close(close: Close, *, instance: InstanceState, loan: LoanState, now:
     gives_back = loan.refund_on_close and instance.clone_proof and instance.status is InstanceStatus.ACTIVE
     after = replace(
         instance,
-        used={**instance.used, **close.used},
+        used={**instance.used, **served(close.used)},
         chain_head=close.chain_head,
-        status=InstanceStatus.CLOSED,
+        status=instance.status if found_out else InstanceStatus.CLOSED,
         written_off=True,
     )
     rest = _rest(after, ALLOWANCE if gives_back else WRITTEN_OFF)
@@ -170,15 +187,12 @@ def _closed(
     postings: tuple[Posting, ...] = (),
     alarms: tuple[Alarm, ...] = (),
 ) -> CloseDecision:
-    event = Event(
-        kind=EventKind.INSTANCE_CLOSED,
-        actor=instance.id,
-        subject=instance.loan,
-        details={
-            "kind": instance.status.value,
-            "req_digest": hashlib.sha256(close.dump()).hexdigest(),
-            "seq": close.seq,
-            "used": close.used.get(LOAN_METER, 0),
-        },
-    )
-    return CloseDecision(instance=instance, credits=credit or {}, postings=postings, alarms=alarms, events=(event,))
+    kinds = (*(_FOUND_OUT[instance.status] for _ in alarms), EventKind.INSTANCE_CLOSED)
+    details: dict[str, DetailValue] = {
+        "kind": instance.status.value,
+        "req_digest": hashlib.sha256(close.dump()).hexdigest(),
+        "seq": close.seq,
+        "used": close.used.get(LOAN_METER, 0),
+    }
+    events = tuple(Event(kind=kind, actor=instance.id, subject=instance.loan, details=details) for kind in kinds)
+    return CloseDecision(instance=instance, credits=credit or {}, postings=postings, alarms=alarms, events=events)

@@ -222,8 +222,8 @@ class LeaseHolder:
         ``lease_expired``, ``clock_step``, ``blocked``; ``allowance_exhausted`` beyond the reservation.
         """
         self._clock.observe(now)
-        self._demand_open(reservation)
         self._demand_live(reservation.model, reservation.consumer)
+        self._demand_open(reservation)
         if produced_units > reservation.units:
             want = f"at most {reservation.units}"
             raise Rejected.because("allowance_exhausted", "reservation", got=str(produced_units), want=want)
@@ -241,6 +241,8 @@ class LeaseHolder:
         Charges first. Without a live lease it then raises as ``permit`` does: the last chunk must not
         leave, and an answer without it is void to its consumer.
         """
+        if self._final is LeaseState.CLOSED:
+            self._refuse("lease_expired")
         self._demand_open(reservation)
         self._release(reservation, used=units)
         moment = self._clock.observe(now)
@@ -263,7 +265,12 @@ class LeaseHolder:
         return Statement.sign(key, Receipt.LABEL, receipt.dump()).dump()
 
     def refund(self, reservation: Reservation) -> None:
-        """Give a reservation back whole: the engine failed and no chunk has left."""
+        """Give a reservation back whole: the engine failed and no chunk has left.
+
+        After ``close`` it changes nothing: what ran then was counted as used.
+        """
+        if self._final is LeaseState.CLOSED:
+            return
         self._demand_open(reservation)
         self._release(reservation, used=0)
 

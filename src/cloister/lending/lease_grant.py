@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from cloister.crypto.sign import Statement
 from cloister.errors import Reason, Rejected, Unavailable
 from cloister.lending.clock import lifetime
-from cloister.lending.ending import decide_write_off, moved
+from cloister.lending.ending import decide_write_off, moved, served
 from cloister.lending.events import Event, EventKind
 from cloister.lending.ledger import ALLOWANCE, SPENT, Posting, escrow
 from cloister.lending.messages import Lease, LeaseRequest, Refusal, Units
@@ -276,7 +276,7 @@ def _used(step: _Step) -> tuple[InstanceState, tuple[Posting, ...]]:
         for meter, units in request.used.items()
         if units > instance.used.get(meter, 0)
     )
-    used = {**instance.used, **request.used}
+    used = {**instance.used, **served(request.used)}
     return replace(answered, used=used, chain_head=request.chain_head), postings
 
 
@@ -331,6 +331,10 @@ def _raise(step: _Step, meter: Meter) -> int:
     if terms.rate_cap and step.instance.limits:
         elapsed = max(timedelta(0), step.now - step.instance.committed_at)
         wanted = min(wanted, math.ceil(terms.rate_cap * elapsed.total_seconds()))
+        # Each answer rounds up, so many quick ones would add up to more than the rate: in all there is a cap too.
+        lived = max(timedelta(0), step.now - step.instance.attested_at)
+        in_all = unserved_cap(terms) + math.ceil(terms.rate_cap * lived.total_seconds())
+        wanted = min(wanted, max(0, in_all - limit))
     return min(wanted, step.loan.balances.get(meter, 0))
 
 

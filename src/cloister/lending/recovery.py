@@ -19,6 +19,7 @@ from cloister.lending.ending import decide_write_off
 from cloister.lending.events import Event, EventKind
 from cloister.lending.ledger import ALLOWANCE, WRITTEN_OFF, Posting
 from cloister.lending.state import InstanceStatus
+from cloister.lending.terms import MAX_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -104,7 +105,8 @@ def decide_recovery(
 
     Every unit that was debited in the lost part may have been served, or was withdrawn. Which meter it
     was is lost too, so each balance gives up as much as is missing in all, down to zero: too much where there are many
-    loans, never too little; a person may top up again. ``longest_ttl`` is the largest of any loan,
+    loans, never too little; a person may top up again. A checkpoint that counts ``MAX_UNITS`` or more does
+    not say how much: every balance then goes to zero. ``longest_ttl`` is the largest of any loan,
     ever. The service keeps a new checkpoint outside before it starts. Raises ``UsageError`` for
     another custodian's checkpoint.
     """
@@ -112,14 +114,23 @@ def decide_recovery(
         msg = "recover: the checkpoint is another custodian's"
         raise UsageError(msg)
     epoch = max(position.epoch, outside.epoch) + 1
-    lost = max(0, outside.escrowed - position.escrowed)
+    uncounted = outside.escrowed >= MAX_UNITS
+    lost = MAX_UNITS if uncounted else max(0, outside.escrowed - position.escrowed)
     debits = {key: min(lost, balance) for key, balance in balances.items() if min(lost, balance)}
     postings = [
         Posting(loan=loan, meter=meter, debit_account=ALLOWANCE, credit_account=WRITTEN_OFF, units=units)
         for (loan, meter), units in debits.items()
     ]
     fenced = []
-    events: list[Event] = []
+    events = [
+        Event(
+            kind=EventKind.ALLOWANCE_WRITTEN_OFF,
+            actor="custodian",
+            subject=loan,
+            details={"meter": meter, "units": units},
+        )
+        for (loan, meter), units in debits.items()
+    ]
     for instance in instances:
         status = InstanceStatus.FENCED if instance.status is InstanceStatus.ACTIVE else instance.status
         ended = decide_write_off(replace(instance, status=status), now=max(now, instance.dead_at))

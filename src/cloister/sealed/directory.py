@@ -317,7 +317,9 @@ def write_envelope(root: Path, envelope: Envelope) -> None:
     try:
         temporary.unlink(missing_ok=True)  # left by a writer that was killed
         with _Descriptor(temporary, _CREATE) as fd:
-            os.write(fd, data)
+            left = memoryview(data)
+            while left:  # a disk that fills up takes a part and says so only by the count
+                left = left[os.write(fd, left) :]
             os.fsync(fd)
         temporary.rename(root / ENVELOPE_NAME)
         _sync(root)

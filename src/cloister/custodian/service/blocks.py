@@ -18,7 +18,7 @@ from cloister.custodian.store.blocks import (
     next_block_version,
 )
 from cloister.custodian.store.book import read_epoch
-from cloister.custodian.store.instances import find_instance, list_instances, save_instance
+from cloister.custodian.store.instances import find_instance, save_instance, standing_instances
 from cloister.custodian.store.loans import find_loan
 from cloister.custodian.store.models import find_model, loans_of_model
 from cloister.errors import Rejected
@@ -68,7 +68,10 @@ def unblock(transaction: Transaction, actor: Actor, kind_text: str, subject: str
     if kind is None or not delete_block(transaction.connection, kind, subject, loan):
         raise Rejected.because("not_found", "block")
     version = next_block_version(transaction.connection)
-    transaction.record(EventKind.UNBLOCKED, actor, subject, kind=kind.value, block_version=version)
+    transaction.record(
+        EventKind.UNBLOCKED, actor, subject, kind=kind.value, block_version=version,
+        **({} if loan is None else {"loan": str(loan)}),
+    )  # fmt: skip
     return {"block_version": version}
 
 
@@ -142,4 +145,4 @@ def _affected(
         loans = loans_of_model(connection, parse_digest(subject))
     else:
         loans = [parse_loan_id(subject) if loan is None else loan]
-    return loans, [row.state for item in loans for row in list_instances(connection, loan=item)]
+    return loans, [row.state for item in loans for row in standing_instances(connection, loan=item)]

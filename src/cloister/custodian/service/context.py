@@ -31,6 +31,7 @@ from cloister.lending.clock import custodian_time
 from cloister.lending.events import Event, EventKind
 from cloister.lending.lease_grant import verify_epoch
 from cloister.lending.ledger import ALLOWANCE
+from cloister.lending.terms import MAX_UNITS
 from cloister.wire import Json, dump_json, lp, parse_json
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from cloister.attest.verifier import Verifier
+    from cloister.crypto.sign import VerifyKey
     from cloister.custodian.config import Config
     from cloister.custodian.store import Store
     from cloister.custodian.tokens import Actor
@@ -73,6 +75,19 @@ class AuditLog:
     ledger_size: int
     escrowed: int
     block_version: int
+
+    def checkpoint(self, origin: VerifyKey, at: datetime) -> Checkpoint:
+        """Return a checkpoint of where this stands. ``escrowed`` stops at the largest number JSON keeps exactly."""
+        return Checkpoint(
+            origin=origin,
+            size=self.tree.size,
+            root=self.tree.root(),
+            epoch=self.epoch,
+            ledger_size=self.ledger_size,
+            escrowed=min(self.escrowed, MAX_UNITS),
+            block_version=self.block_version,
+            at=at,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -193,17 +208,7 @@ class Context:
     def checkpoint(self) -> Checkpoint:
         """Return a checkpoint of the log as it stands."""
         with self._lock:
-            log = self._log
-            return Checkpoint(
-                origin=self.vault.signing_key.verify_key,
-                size=log.tree.size,
-                root=log.tree.root(),
-                epoch=log.epoch,
-                ledger_size=log.ledger_size,
-                escrowed=log.escrowed,
-                block_version=log.block_version,
-                at=self._clock(),
-            )
+            return self._log.checkpoint(self.vault.signing_key.verify_key, self._clock())
 
     def catch_up(self) -> None:
         """Bring the checkpoint outside the database up to date. Waiting callers share one write."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cloister.attest.appraise import Policy
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.store.blocks import AskRow, list_asks
-from cloister.custodian.store.instances import InstanceRow, list_instances
+from cloister.custodian.store.instances import InstanceRow, list_instances, standing_instances
 from cloister.custodian.store.loans import LoanRow, account_balances, balances_of, list_loans
 from cloister.lending.ending import block_bound, is_live
 from cloister.lending.ledger import ISSUED, SPENT, WITHDRAWN, WRITTEN_OFF
@@ -15,7 +15,6 @@ from cloister.lending.terms import LoanId, meters_in
 from cloister.wire import Json, dump_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -42,7 +41,7 @@ def loan_view(context: Context, loan: LoanId) -> Json:
         return {
             **_short(connection, row, context.config, now),
             "instances": [instance_json(item, now) for item in instances],
-            "meters": _meters(connection, row, instances),
+            "meters": _meters(connection, row),
             "policy": Policy.parse(row.policy).to_json(),
             "requests": [ask_json(ask) for ask in list_asks(connection, loan)],
             "terms": row.terms.to_json(),
@@ -58,13 +57,13 @@ def loan_summary(context: Context, loan: LoanId) -> Json:
         return {
             **_short(connection, row, context.config, now),
             "instances": [instance_json(item, now) for item in instances],
-            "meters": _meters(connection, row, instances),
+            "meters": _meters(connection, row),
             "requests": [ask_json(ask) for ask in list_asks(connection, loan)],
         }
 
 
 def instance_list(context: Context) -> Json:
-    """Return every instance."""
+    """Return the instances: all that may still serve, and the newest of the others."""
     with context.reading() as connection:
         now = context.now()
         return {"instances": [instance_json(row, now) for row in list_instances(connection)]}
@@ -72,7 +71,7 @@ def instance_list(context: Context) -> Json:
 
 def _short(connection: Connection, row: LoanRow, config: Config, now: datetime) -> dict[str, Json]:
     state = loan_state(connection, row, config)
-    instances = [item.state for item in list_instances(connection, loan=row.terms.loan)]
+    instances = [item.state for item in standing_instances(connection, loan=row.terms.loan)]
     bound = block_bound(instances, ttl=row.terms.ttl, now=now)
     return {
         "balances": {str(meter): state.balances.get(meter, 0) for meter in meters_in(row.terms)},
@@ -97,18 +96,15 @@ def _state(state: LoanState, *, held: int) -> str:
     return "active" if held or any(state.balances.values()) else "exhausted"
 
 
-def _meters(connection: Connection, row: LoanRow, instances: Sequence[InstanceRow]) -> Json:
+def _meters(connection: Connection, row: LoanRow) -> Json:
     """Return where every unit of every meter is: granted = balance + held + spent + written off (I2)."""
     loan = row.terms.loan
     sums = account_balances(connection, loan, (ISSUED, WITHDRAWN, SPENT, WRITTEN_OFF))
     balances = balances_of(connection, loan)
+    standing = [item.state for item in standing_instances(connection, loan=loan)]
     shown: dict[str, Json] = {}
     for meter in meters_in(row.terms):
-        held = sum(
-            item.state.limits.get(meter, 0) - item.state.used.get(meter, 0)
-            for item in instances
-            if not item.state.written_off
-        )
+        held = sum(item.limits.get(meter, 0) - item.used.get(meter, 0) for item in standing)
         shown[meter] = {
             "balance": balances.get(meter, 0),
             "granted": -sums.get((meter, ISSUED), 0) - sums.get((meter, WITHDRAWN), 0),

@@ -11,6 +11,7 @@ from cloister.custodian.service.access import issue_token
 from cloister.custodian.service.standing import loan_row
 from cloister.custodian.store.loans import (
     LoanRow,
+    account_balances,
     balances_of,
     insert_loan,
     replace_policy,
@@ -18,9 +19,9 @@ from cloister.custodian.store.loans import (
 )
 from cloister.custodian.store.models import find_model
 from cloister.custodian.tokens import Role, hash_token, new_token
-from cloister.errors import Rejected, UsageError
+from cloister.errors import Rejected
 from cloister.lending.events import EventKind
-from cloister.lending.ledger import set_allowance, top_up
+from cloister.lending.ledger import ISSUED, WITHDRAWN, set_allowance, top_up
 from cloister.lending.terms import (
     DIGEST,
     LOAN_METER,
@@ -204,11 +205,17 @@ def add_units(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields
 def top_up_units(transaction: Transaction, loan: LoanId, meter: Meter, units: int) -> int:
     """Post a top-up and return the new balance. Raises ``Rejected`` (``too_many_units``)."""
     balance = balances_of(transaction.connection, loan).get(meter, 0)
-    try:
-        transaction.post([top_up(loan, meter, balance=balance, units=units)])
-    except UsageError as exc:
-        raise Rejected.because("too_many_units", meter, got=str(units), want=f"at most {MAX_UNITS - balance}") from exc
+    _demand_countable(transaction, loan, meter, units)
+    transaction.post([top_up(loan, meter, balance=balance, units=units)])
     return balance + units
+
+
+def _demand_countable(transaction: Transaction, loan: LoanId, meter: Meter, units: int) -> None:
+    """Prove that all that was granted and not withdrawn, with ``units`` more, is a number that JSON keeps exactly."""
+    sums = account_balances(transaction.connection, loan, (ISSUED, WITHDRAWN))
+    room = MAX_UNITS + sums.get((meter, ISSUED), 0) + sums.get((meter, WITHDRAWN), 0)
+    if units > room:
+        raise Rejected.because("too_many_units", meter, got=str(units), want=f"at most {room}")
 
 
 def set_units(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields) -> Json:
@@ -217,6 +224,7 @@ def set_units(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields
     meter, units = take_meter(body, terms), body.integer("units", cap=MAX_UNITS)
     body.end()
     balance = balances_of(transaction.connection, loan).get(meter, 0)
+    _demand_countable(transaction, loan, meter, units - balance)
     transaction.post(set_allowance(loan, meter, balance=balance, units=units))
     transaction.record(EventKind.ALLOWANCE_SET, actor, loan, meter=meter, units=units)
     return {"balance": units, "loan": loan, "meter": meter}

@@ -20,11 +20,12 @@ from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.service.sweep import write_off_dead
 from cloister.custodian.store.instances import (
     InstanceRow,
+    find_instance,
     insert_instance,
     insert_nonce,
-    list_instances,
     open_nonces,
     purge_nonces,
+    standing_instances,
     take_nonce,
 )
 from cloister.custodian.store.models import find_model
@@ -33,6 +34,7 @@ from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.lending.events import EventKind
 from cloister.lending.messages import Challenge, Grant, ReleasedKey
 from cloister.lending.release import Denied, Grantable, decide, key_info, register, verify_attest
+from cloister.lending.terms import instance_id
 from cloister.sealed.envelope import Envelope
 
 if TYPE_CHECKING:
@@ -75,10 +77,11 @@ def attest(context: Context, actor: Actor, loan: LoanId, statement: bytes) -> by
     Raises ``Malformed``, ``Unavailable`` (nothing released), or ``Rejected`` with every reason; a
     refusal is in the audit log before anybody reads it.
     """
-    # 4. bytes -> request, signed by the instance key it names.
-    request, digest = verify_attest(statement)
-    details: dict[str, str] = {"req_digest": digest.hex()}
+    details: dict[str, str] = {}
     try:
+        # 4. bytes -> request, signed by the instance key it names.
+        request, digest = verify_attest(statement)
+        details["req_digest"] = digest.hex()
         if request.loan != loan:  # T42: a token for one loan asks for another
             raise Rejected.because("wrong_loan", "attest request", got=request.loan, want=loan)
         # 5. The nonce, once: used up whatever comes of it.
@@ -126,12 +129,15 @@ def _release(context: Context, actor: Actor, request: AttestRequest, digest: byt
         write_off_dead(transaction)
         row = loan_row(transaction.connection, request.loan)
         loan = loan_state(transaction.connection, row, context.config)
-        known = list_instances(transaction.connection, loan=request.loan)
+        known = {item.state.id: item.state for item in standing_instances(transaction.connection, loan=request.loan)}
+        own = find_instance(transaction.connection, instance_id(request.instance_pub.raw))  # of whichever loan
+        if own is not None:
+            known[own.state.id] = own.state
         decision = decide(
             request,
             result,
             loan=loan,
-            instances=[item.state for item in known],
+            instances=known.values(),
             custodian=context.vault.signing_key.verify_key,
             now=max(transaction.now, result.verified_at),
             max_age=_MAX_RESULT_AGE,

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
-
-from sqlalchemy import func, select
 
 from cloister.custodian.checkpoint import read_checkpoint, sign_checkpoint, write_checkpoint
 from cloister.custodian.service.context import AuditLog
 from cloister.custodian.store.blocks import BlockKind, BlockRow, insert_block
 from cloister.custodian.store.book import append_entry, entries_after, raise_epoch, read_epoch, set_latest
-from cloister.custodian.store.instances import list_instances, save_instance
-from cloister.custodian.store.loans import balances_of, ledger_size, list_loans, post
-from cloister.custodian.store.tables import LEDGER
+from cloister.custodian.store.instances import save_instance, standing_instances
+from cloister.custodian.store.loans import balances_of, debited_in_all, ledger_size, list_loans, post
 from cloister.errors import Rejected
-from cloister.lending.audit import FIRST_PREVIOUS, AuditEntry, Checkpoint, next_entry, verify_log
+from cloister.lending.audit import FIRST_PREVIOUS, AuditEntry, next_entry, verify_log
 from cloister.lending.clock import custodian_time
+from cloister.lending.events import Event, EventKind
 from cloister.lending.ledger import ALLOWANCE
 from cloister.lending.merkle import MerkleTree, leaf_hash
 from cloister.lending.recovery import Position, Recovery, decide_recovery, verify_position
+from cloister.lending.terms import MAX_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.custodian.store import Store
+    from cloister.lending.audit import Checkpoint
+    from cloister.lending.events import DetailValue
 
 __all__ = ["first_log", "load_log", "recover", "verify_start"]
 
@@ -51,13 +53,12 @@ def load_log(connection: Connection) -> AuditLog:
     tree = MerkleTree(leaf_hash(entry) for entry in _entries(connection))
     last = next(iter(entries_after(connection, tree.size - 1, limit=1)), None) if tree.size else None
     epoch = read_epoch(connection)
-    taken = select(func.coalesce(func.sum(LEDGER.c.units), 0)).where(LEDGER.c.debit == ALLOWANCE)
     return AuditLog(
         tree=tree,
         previous=FIRST_PREVIOUS if last is None else leaf_hash(last),
         epoch=epoch.epoch,
         ledger_size=ledger_size(connection),
-        escrowed=int(connection.execute(taken).scalar_one()),
+        escrowed=debited_in_all(connection, ALLOWANCE),
         block_version=epoch.block_version,
     )
 
@@ -100,7 +101,8 @@ def verify_start(log: AuditLog, checkpoint_path: Path, origin: VerifyKey) -> Non
 def recover(store: Store, key: SigningKey, checkpoint_path: Path, *, now: datetime) -> Recovery:
     """Come back on an older database: new epoch, quiet time, lost units written off (C11).
 
-    Without a readable checkpoint nobody knows which blocks are missing: every loan is blocked.
+    Without a checkpoint nobody knows which blocks are missing, nor how much was spent: every loan is
+    blocked, and every balance goes to zero.
     """
     outside = read_checkpoint(checkpoint_path, key.verify_key)
     with store.writing() as connection:
@@ -108,7 +110,7 @@ def recover(store: Store, key: SigningKey, checkpoint_path: Path, *, now: dateti
         epoch = read_epoch(connection)
         at = custodian_time(now, latest=epoch.latest)
         position = _position(log, key.verify_key)
-        instances = [row.state for row in list_instances(connection)]
+        instances = [row.state for row in standing_instances(connection)]
         loans = [row.terms.loan for row in list_loans(connection)]
         decision = decide_recovery(
             position,
@@ -120,55 +122,41 @@ def recover(store: Store, key: SigningKey, checkpoint_path: Path, *, now: dateti
         )
         _write(connection, log, decision, at)
         after = load_log(connection)
-    checkpoint = Checkpoint(
-        origin=key.verify_key,
-        size=after.tree.size,
-        root=after.tree.root(),
-        epoch=after.epoch,
-        ledger_size=after.ledger_size,
-        escrowed=after.escrowed,
-        block_version=after.block_version,
-        at=at,
-    )
-    write_checkpoint(checkpoint_path, sign_checkpoint(checkpoint, key))
+    write_checkpoint(checkpoint_path, sign_checkpoint(after.checkpoint(key.verify_key, at), key))
     return decision
 
 
 def _worst(log: AuditLog, position: Position, at: datetime) -> Checkpoint:
-    """Return a stand-in for a lost checkpoint that makes recovery block every loan."""
-    return Checkpoint(
-        origin=position.origin,
-        size=log.tree.size,
-        root=log.tree.root(),
-        epoch=position.epoch,
-        ledger_size=position.ledger_size,
-        escrowed=position.escrowed,
-        block_version=position.block_version + 1,
-        at=at,
-    )
+    """Return a stand-in for a lost checkpoint: a block may be missing, and any number of units."""
+    return replace(log.checkpoint(position.origin, at), escrowed=MAX_UNITS, block_version=position.block_version + 1)
 
 
 def _write(connection: Connection, log: AuditLog, decision: Recovery, now: datetime) -> None:
     for instance in decision.instances:
         save_instance(connection, instance)
     post(connection, decision.postings, now=now)
+    events = list(decision.events)
     if decision.blocks_lost:
-        for row in list_loans(connection):
-            block = BlockRow(
-                kind=BlockKind.LOAN,
-                subject=row.terms.loan,
-                loan=None,
-                reason="recovered: a block may be missing, look and unblock",
-                by="custodian",
-                at=now,
-            )
-            insert_block(connection, block)
+        events += _block_all(connection, decision.block_version, now)
     raise_epoch(
         connection, epoch=decision.epoch, block_version=decision.block_version, quiet_until=decision.quiet_until
     )
     previous = log.previous
-    for offset, event in enumerate(decision.events):
+    for offset, event in enumerate(events):
         entry = next_entry(event, index=log.tree.size + offset, at=now, previous=previous)
         append_entry(connection, index=entry.index, at=now, entry=entry.dump())
         previous = entry.leaf
     set_latest(connection, now)
+
+
+def _block_all(connection: Connection, version: int, now: datetime) -> list[Event]:
+    """Block every loan until a person has looked; return what the log says of it."""
+    reason = "recovered: a block may be missing, look and unblock"
+    events = []
+    for row in list_loans(connection):
+        loan = row.terms.loan
+        block = BlockRow(kind=BlockKind.LOAN, subject=loan, loan=None, reason=reason, by="custodian", at=now)
+        if insert_block(connection, block):
+            details: dict[str, DetailValue] = {"block_version": version, "kind": block.kind.value, "reason": reason}
+            events.append(Event(kind=EventKind.BLOCKED, actor="custodian", subject=loan, details=details))
+    return events

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, create_engine, event, select, update
+from sqlalchemy import URL, Engine, create_engine, event, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
 
@@ -170,7 +170,7 @@ def _engine(path: Path, *, query_only: bool) -> Engine:
         {"poolclass": QueuePool, "pool_size": _READERS, "max_overflow": 0} if query_only else {"poolclass": StaticPool}
     )
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),  # a path with ? or % is still only a path
         hide_parameters=True,  # an error text never carries a value
         connect_args={"check_same_thread": False, "isolation_level": None, "timeout": _BUSY_TIMEOUT_MS / 1000},
         **pool,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cloister.attest.rats import Nonce
 
 __all__ = [
+    "MAX_LISTED",
     "InstanceRow",
     "NonceRow",
     "dead_instances",
@@ -31,8 +32,12 @@ __all__ = [
     "open_nonces",
     "purge_nonces",
     "save_instance",
+    "standing_instances",
     "take_nonce",
 ]
+
+
+MAX_LISTED = 1000  # instances shown at once; a loan has had any number of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +112,10 @@ def _read(connection: Connection, query: Select[tuple[object, ...]]) -> Sequence
     rows = connection.execute(query).all()
     meters: dict[str, dict[Meter, tuple[int, int]]] = {row.id: {} for row in rows}
     if rows:
-        found = connection.execute(select(INSTANCE_METER).where(INSTANCE_METER.c.instance.in_(tuple(meters))))
+        # As a query, not as a list of ids: SQLite takes only so many values in one statement.
+        found = connection.execute(
+            select(INSTANCE_METER).where(INSTANCE_METER.c.instance.in_(query.with_only_columns(INSTANCE.c.id)))
+        )
         for meter in found:
             meters[meter.instance][Meter(meter.meter)] = (meter.ceiling, meter.used)
     return [_instance(row, meters[row.id]) for row in rows]
@@ -143,8 +151,14 @@ def find_instance(connection: Connection, instance: InstanceId) -> InstanceRow |
 
 
 def list_instances(connection: Connection, *, loan: LoanId | None = None) -> Sequence[InstanceRow]:
-    """Return the instances of a loan or of all, newest first."""
-    query = select(INSTANCE).order_by(INSTANCE.c.attested_at.desc(), INSTANCE.c.id)
+    """Return the instances of a loan or of all: those not written off, then the others, newest first, up to a cap."""
+    query = select(INSTANCE).order_by(INSTANCE.c.written_off, INSTANCE.c.attested_at.desc(), INSTANCE.c.id)
+    return _read(connection, (query if loan is None else query.where(INSTANCE.c.loan == loan)).limit(MAX_LISTED))
+
+
+def standing_instances(connection: Connection, *, loan: LoanId | None = None) -> Sequence[InstanceRow]:
+    """Return every instance of a loan, or of all, that is not written off: all that may serve or hold units."""
+    query = select(INSTANCE).where(INSTANCE.c.written_off == 0).order_by(INSTANCE.c.attested_at.desc(), INSTANCE.c.id)
     return _read(connection, query if loan is None else query.where(INSTANCE.c.loan == loan))
 
 

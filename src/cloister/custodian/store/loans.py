@@ -28,6 +28,7 @@ __all__ = [
     "LoanRow",
     "account_balances",
     "balances_of",
+    "debited_in_all",
     "find_loan",
     "insert_loan",
     "ledger_size",
@@ -159,6 +160,17 @@ def postings_of(connection: Connection, loan: LoanId) -> Sequence[Posting]:
     ]
 
 
+# Summed in halves: SQLite refuses a sum beyond 2**63, and a ledger's turnover grows without end.
+_HALVES = (
+    func.coalesce(func.sum(LEDGER.c.units.op(">>")(32)), 0).label("high"),
+    func.coalesce(func.sum(LEDGER.c.units.op("&")(0xFFFFFFFF)), 0).label("low"),
+)
+
+
+def _whole(high: int, low: int) -> int:
+    return (high << 32) + low
+
+
 def account_balances(
     connection: Connection, loan: LoanId, accounts: Iterable[Account]
 ) -> dict[tuple[Meter, Account], int]:
@@ -166,12 +178,18 @@ def account_balances(
     wanted = tuple(accounts)
     found: dict[tuple[Meter, Account], int] = {}
     for side, sign in ((LEDGER.c.credit, 1), (LEDGER.c.debit, -1)):
-        query = select(LEDGER.c.meter, side.label("account"), func.sum(LEDGER.c.units).label("units"))
+        query = select(LEDGER.c.meter, side.label("account"), *_HALVES)
         rows = connection.execute(query.where(LEDGER.c.loan == loan, side.in_(wanted)).group_by(LEDGER.c.meter, side))
         for row in rows:
             key = (Meter(row.meter), Account(row.account))
-            found[key] = found.get(key, 0) + sign * row.units
+            found[key] = found.get(key, 0) + sign * _whole(row.high, row.low)
     return found
+
+
+def debited_in_all(connection: Connection, account: Account) -> int:
+    """Return the units that ever left ``account``, over all loans and meters."""
+    row = connection.execute(select(*_HALVES).where(LEDGER.c.debit == account)).one()
+    return _whole(row.high, row.low)
 
 
 def ledger_size(connection: Connection) -> int:
