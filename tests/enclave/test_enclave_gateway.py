@@ -356,6 +356,21 @@ async def test_too_many_exchanges_at_once_are_told_to_come_back(world: World) ->
 
 
 @asynchronous
+async def test_t82_unfinished_bodies_do_not_fill_the_memory_together(world: World) -> None:
+    async with world.enclave(limits={"max_waiting_bytes": 10_000}) as enclave:
+        app = create_app(enclave)
+        holding = [asyncio.create_task(drive(app, [bytes(4000)], endless=True)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert (await drive(app, [bytes(4000)], endless=True))[0] == 429
+        for task in holding:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        consumer = ConsumerSide(enclave, world.clock)
+        assert (await consumer.infer([ROW])).status == 200
+
+
+@asynchronous
 async def test_a_full_replay_cache_is_closed_and_strangers_cannot_fill_it(world: World) -> None:
     async with world.enclave(limits={"replay_capacity": 2}) as enclave:
         stranger = ConsumerSide(enclave, world.clock, b"stranger-0123456789")

@@ -313,6 +313,21 @@ def test_close_counts_what_was_reserved_and_says_the_same_again() -> None:
     assert (instance.status, instance.used[LOAN_METER]) == (InstanceStatus.CLOSED, 2)
 
 
+def test_a_close_in_the_middle_of_a_run_refuses_its_answer_and_keeps_the_charge() -> None:
+    world, enclave = started()
+    holder, now = enclave.holder, enclave.time(world.now)
+    running = holder.reserve("plain", TOKENS["ann"], 2, now)
+    holder.close(now)
+    for answer in (
+        lambda: holder.permit(running, 2, now),
+        lambda: holder.settle(running, 2, bytes(32), bytes(32), now),
+    ):
+        with pytest.raises(Rejected, match="lease_expired"):
+            answer()
+    holder.refund(running)
+    assert holder.snapshot().used == {LOAN_METER: 2}
+
+
 def test_remaining_counts_down_over_lease_and_balance() -> None:
     world, enclave = started(units=9, cap=4)
     holder = enclave.holder

@@ -69,6 +69,7 @@ class Gateway:
         self._log = log
         self._replay = ReplayCache(capacity=limits.replay_capacity)
         self._running = 0
+        self._waiting_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
@@ -153,7 +154,7 @@ class Gateway:
         return None
 
     async def _body(self, receive: Receive) -> bytes | Response:
-        """Return the outer body, bounded in size and time."""
+        """Return the outer body, bounded in size and time, and in size over all that are under way (T82)."""
         parts: list[bytes] = []
         size = 0
         try:
@@ -164,12 +165,17 @@ class Gateway:
                         return self._outer("failed", 400)
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
+                    self._waiting_bytes += len(parts[-1])
                     if size > self._limits.max_request_bytes:
                         return self._outer("too_large", 413)
                     if not message.get("more_body", False):
                         return b"".join(parts)
+                    if self._waiting_bytes > self._limits.max_waiting_bytes:
+                        return self._outer("busy", 429, retry_after_s=1)
         except TimeoutError:
             return self._outer("failed", 408)
+        finally:
+            self._waiting_bytes -= size
 
     def _undecipherable(self, error: Rejected) -> Response:
         """Answer what does not open: two cases that the sender can tell apart anyway, one for all the rest (T63)."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from cloister.enclave.attesters import Attester
     from cloister.enclave.clock import Clock
-    from cloister.enclave.config import EnclaveConfig
+    from cloister.enclave.config import EnclaveConfig, Limits
     from cloister.enclave.engines import Engine
     from cloister.enclave.tls import OuterTls
 
@@ -164,7 +164,7 @@ class _Run:
         self, listener: socket.socket, stop: asyncio.Event, on_ready: Callable[[Ready], None] | None
     ) -> Ending:
         """Serve, renew and publish until one of the three endings; then wipe and stop the server."""
-        server = _Server(_uvicorn_config(self.instance, self.tls))
+        server = _Server(_uvicorn_config(self.instance, self.tls, self.config.limits))
         server.config.load()
         if self.tls is not None:
             self.tls.close()
@@ -219,9 +219,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _uvicorn_config(instance: EnclaveInstance, tls: OuterTls | None) -> uvicorn.Config:
+def _uvicorn_config(instance: EnclaveInstance, tls: OuterTls | None, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(instance),
+        limit_concurrency=limits.max_connections,
         http="h11",
         ws="none",
         lifespan="off",
