@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from custodian_kit import Bench, Toy
+from custodian_kit import CHEAP, Bench, Toy
 from starlette.testclient import TestClient
 
 from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.custodian.app import create_app
 from cloister.custodian.checkpoint import read_checkpoint, sign_checkpoint, write_checkpoint
-from cloister.custodian.setup import recover_custodian
-from cloister.errors import Malformed, Rejected, Unavailable
+from cloister.custodian.setup import init_custodian, recover_custodian
+from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.lending.messages import Close, Lease, LeaseRequest
 from cloister.lending.receipt import GENESIS
 from cloister.lending.terms import LOAN_METER, MAX_UNITS, Meter
@@ -315,6 +315,26 @@ def test_recovery_without_a_checkpoint_gives_back_nothing_that_may_be_spent(benc
     recover_custodian(bench.home, bench.unlock, clock=bench.clock, rng=bench.rng)
     bench.open()
     assert lent.balance() == 0
+
+
+def test_a_torn_checkpoint_says_how_to_go_on(bench: Bench) -> None:
+    bench.close()
+    path = bench.home / "checkpoint.json"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(Malformed) as refused:
+        recover_custodian(bench.home, bench.unlock, clock=bench.clock, rng=bench.rng)
+    assert "remove it" in str(refused.value.hint)
+    path.unlink()
+    recover_custodian(bench.home, bench.unlock, clock=bench.clock, rng=bench.rng)
+    bench.open()
+
+
+def test_init_takes_over_nobody_elses_database(bench: Bench, tmp_path: Path) -> None:
+    """Opening it would fence the running custodian off."""
+    theirs = {"database": str(bench.home / "custodian.db")}
+    with pytest.raises(UsageError):
+        init_custodian(tmp_path / "new", bench.unlock, settings=theirs, clock=bench.clock, rng=bench.rng, kdf=CHEAP)
+    assert bench.lend().balance() == 10
 
 
 def test_recovery_logs_each_blocked_loan_and_each_allowance_it_takes(bench: Bench) -> None:

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,6 +174,53 @@ def test_killed_under_load_it_comes_back_with_all_it_acknowledged(home: Initiali
 @pytest.mark.drill
 def test_killed_twenty_times_under_load_it_comes_back_each_time(home: Initialised) -> None:
     _kill_rounds(home, 20)
+
+
+def _trickle(running: Running, request: bytes) -> ssl.SSLSocket:
+    """Connect and send the beginning of a request."""
+    context = ssl.create_default_context(cadata=running.home.ca_pem)
+    plain = socket.create_connection(("127.0.0.1", running.port), timeout=10)
+    secure = context.wrap_socket(plain, server_hostname="localhost")
+    secure.sendall(request)
+    return secure
+
+
+def test_slow_clients_do_not_keep_the_others_out(tmp_path: Path) -> None:
+    """T82, list 52: silence, a byte now and then, half a body; each on its own and after a whole request too."""
+    key = KeyFile.create(tmp_path / "vault.key")
+    settings = {"port": 0, "connections": 6, "request_timeout_s": 1, "shutdown_grace_s": 1}
+    with _running(init_custodian(tmp_path / "home", key, settings=settings, kdf=CHEAP)) as running:
+        token = running.home.admin_token.encode()
+        body = b"POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + token
+        body += b"\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        half = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "
+        whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        slow = [_trickle(running, start) for start in (b"", b"G", half, half, whole + half, body)]
+        begin = time.monotonic()
+        while slow and time.monotonic() < begin + 15:
+            time.sleep(0.2)
+            for secure in tuple(slow):
+                if _is_dropped(secure):
+                    secure.close()
+                    slow.remove(secure)
+        assert not slow
+        assert time.monotonic() < begin + 8
+        assert running.call("GET", "/v1/tokens")[0] == 200
+        assert running.stop() == 0
+
+
+def _is_dropped(secure: ssl.SSLSocket) -> bool:
+    """Send one byte more and tell whether the other side has hung up."""
+    secure.settimeout(0.05)
+    try:
+        secure.sendall(b"x")
+        while secure.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def test_a_server_certificate_is_renewed_in_time_and_for_new_names(home: Initialised) -> None:

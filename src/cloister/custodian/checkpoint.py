@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Label, Statement
-from cloister.errors import Unavailable
+from cloister.errors import Malformed, Unavailable
 from cloister.lending.audit import Checkpoint
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["read_checkpoint", "sign_checkpoint", "write_checkpoint"]
 
 _MAX_BYTES = 16 * 1024
+_MEND = "put a whole copy back; where there is none, remove it and run cloister custodian recover"
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key: SigningKey) -> bytes:
@@ -63,4 +64,8 @@ def read_checkpoint(path: Path, key: VerifyKey) -> Checkpoint | None:
     except OSError as exc:
         msg = f"checkpoint {path}: {exc.strerror}"
         raise Unavailable(msg) from exc
-    return Checkpoint.parse(Statement.parse(data, label=Label.CHECKPOINT).verify([key]))
+    try:
+        return Checkpoint.parse(Statement.parse(data, label=Label.CHECKPOINT).verify([key]))
+    except Malformed as exc:
+        msg = f"checkpoint {path}: {exc.message}"
+        raise Malformed(msg, hint=_MEND) from exc

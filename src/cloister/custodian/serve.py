@@ -1,7 +1,8 @@
 """Running a custodian: socket, TLS, signals, and an orderly end.
 
 TLS 1.3 (or 1.2) from the home's own certificate; no access log, for paths name loans and instances;
-no header that says which software this is. On SIGINT and SIGTERM event streams end, running requests
+no header that says which software this is. A client that does not get its request out is dropped, for
+places are few and the stop of a loan must find one (T82). On SIGINT and SIGTERM event streams end, running requests
 get ``shutdown_grace_s`` seconds, then the stop is logged and the lock let go.
 """
 
@@ -14,13 +15,16 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cloister.custodian.app import create_app
 from cloister.custodian.tls import server_context
 from cloister.errors import Unavailable
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -36,6 +40,37 @@ __all__ = ["bind", "serve_custodian"]
 _MAX_HEADER_BYTES = 32 * 1024  # bytes of a request's line and headers
 _KEEP_ALIVE_S = 15
 _BACKLOG = 512
+
+
+class _Impatient(H11Protocol):
+    """Drops a connection whose request line and headers are not there in time; bodies are timed by the app."""
+
+    patience_s: int
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent has it
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._calm()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """Count from the first moment, never anew for another byte, until the headers are whole."""
+        if self.conn.their_state is not h11.IDLE:
+            self._calm()
+        elif self._late is None:
+            self._late = self.loop.call_later(self.patience_s, self.transport.close)
+
+    def _calm(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 class _Server(uvicorn.Server):
@@ -112,7 +147,7 @@ def _uvicorn_config(config: Config, app: Starlette, home: Path) -> uvicorn.Confi
         access_log=False,
         date_header=True,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-        http="h11",
+        http=type("Connection", (_Impatient,), {"patience_s": config.request_timeout_s}),
         limit_concurrency=config.connections,
         log_config=None,
         proxy_headers=False,
