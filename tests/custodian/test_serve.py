@@ -23,7 +23,7 @@ from cryptography import x509
 from custodian_kit import CHEAP, START
 
 from cloister.custodian.setup import init_custodian
-from cloister.custodian.tls import authority_certificate, write_server_certificate
+from cloister.custodian.tls import authority_certificate, server_context, write_server_certificate
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault, KeyFile
 from cloister.errors import Malformed, UsageError
 
@@ -236,6 +236,19 @@ def test_a_server_certificate_is_renewed_in_time_and_for_new_names(home: Initial
     (folder / "server.key").chmod(0o644)
     with pytest.raises(UsageError):
         write_server_certificate(folder, key, names=(*names, "k.example"), now=now + timedelta(days=62))
+
+
+def test_a_renewal_that_was_killed_between_key_and_certificate_is_made_good(home: Initialised) -> None:
+    """Else the next start ends in a key and a certificate that do not belong together."""
+    folder = home.home / "tls"
+    vault = EncryptedFileVault.open(home.home / "vault.json", KeyFile(home.home.parent / "vault.key"))
+    before = (folder / "server.pem").read_bytes()
+    now = x509.load_pem_x509_certificate(before).not_valid_before_utc + timedelta(days=1)
+    assert write_server_certificate(folder, vault.tls_authority_key, names=("k.example",), now=now)
+    (folder / "server.pem").write_bytes(before)
+    names = ("localhost", "127.0.0.1")
+    assert write_server_certificate(folder, vault.tls_authority_key, names=names, now=now)
+    server_context(folder, minimum="1.3")
 
 
 def test_a_certificate_of_another_vault_is_refused(home: Initialised, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_der_private_key,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -83,9 +84,10 @@ def write_server_certificate(folder: Path, pkcs8: bytes, *, names: Sequence[str]
     Returns whether they were renewed: absent, within 30 days of their end, or for other names.
     """
     certificate_path, key_path = folder / "server.pem", folder / "server.key"
-    if certificate_path.exists() and key_path.exists() and _still_good(certificate_path.read_bytes(), names, now):
-        read_private(key_path, cap=_MAX_PEM_BYTES)  # refuses a key that others can read
-        return False
+    if certificate_path.exists() and key_path.exists():
+        key_pem = read_private(key_path, cap=_MAX_PEM_BYTES)  # refuses a key that others can read
+        if _still_good(certificate_path.read_bytes(), key_pem, names, now):
+            return False
     authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _server_certificate(authority, load_authority(pkcs8), key, names, now)
@@ -98,14 +100,16 @@ def write_server_certificate(folder: Path, pkcs8: bytes, *, names: Sequence[str]
     return True
 
 
-def _still_good(pem: bytes, names: Sequence[str], now: datetime) -> bool:
+def _still_good(pem: bytes, key_pem: bytes, names: Sequence[str], now: datetime) -> bool:
+    """Tell whether the certificate fits key, names and time; one whose key was renewed without it does not."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
+        fits = load_pem_private_key(key_pem, password=None).public_key() == certificate.public_key()
         alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, x509.ExtensionNotFound):
         return False
     in_time = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - _RENEW_BEFORE
-    return in_time and list(alternative) == _alternatives(names)
+    return fits and in_time and list(alternative) == _alternatives(names)
 
 
 def _server_certificate(

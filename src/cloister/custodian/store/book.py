@@ -21,7 +21,6 @@ __all__ = [
     "DeviceRow",
     "EpochRow",
     "append_entry",
-    "audit_size",
     "entries_after",
     "find_answer",
     "initialise_epoch",
@@ -88,11 +87,6 @@ def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence
     """Return up to ``limit`` audit entries with index ``after`` or more, in order."""
     query = select(AUDIT.c.entry).where(AUDIT.c.idx >= after).order_by(AUDIT.c.idx).limit(limit)
     return list(connection.execute(query).scalars())
-
-
-def audit_size(connection: Connection) -> int:
-    """Return the number of audit entries."""
-    return int(connection.execute(select(func.count()).select_from(AUDIT)).scalar_one())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
