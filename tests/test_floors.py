@@ -18,8 +18,9 @@ MAY_IMPORT = {
     "sealed": _PURE_BASE | {"crypto"},
     "channel": _PURE_BASE | {"crypto"},
     "lending": _PURE_BASE | {"crypto", "attest"},
-    "custodian": _PURE_BASE | {"crypto", "attest", "sealed", "lending"},
-    "enclave": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel"},
+    "listener": frozenset(),
+    "custodian": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "listener"},
+    "enclave": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "listener"},
     "client": _PURE_BASE | {"crypto", "attest", "lending", "channel"},
     "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
     "cli": _PURE_BASE

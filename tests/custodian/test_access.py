@@ -127,6 +127,19 @@ def test_a_revoked_and_an_expired_token_open_nothing(bench: Bench) -> None:
     assert bench.client.delete(f"/v1/tokens/{identity}", headers=bench.admin).status_code == 404
 
 
+def test_the_last_admin_cannot_lock_everybody_out(bench: Bench) -> None:
+    def admins() -> list[str]:
+        return [item["id"] for item in bench.get("/v1/tokens").json()["tokens"] if item["role"] == "admin"]
+
+    [first] = admins()
+    refused = bench.client.delete(f"/v1/tokens/{first}", headers=bench.admin)
+    assert (refused.status_code, refused.json()["code"]) == (409, "last_admin")
+    bench.token("admin", life_s=60)
+    assert bench.client.delete(f"/v1/tokens/{first}", headers=bench.admin).status_code == 409
+    bench.token("admin")
+    assert bench.client.delete(f"/v1/tokens/{first}", headers=bench.admin).status_code == 200
+
+
 def test_tokens_are_listed_without_what_they_are(bench: Bench) -> None:
     token = bench.token("lender")["Authorization"].removeprefix("Bearer ")
     shown = bench.get("/v1/tokens").text

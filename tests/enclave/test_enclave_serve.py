@@ -85,7 +85,7 @@ def any_software() -> Policy:
 class Process:
     """One enclave process, and the custodian it talks to over a real socket."""
 
-    def __init__(self, folder: Path, *, ttl: int = 60) -> None:
+    def __init__(self, folder: Path, *, ttl: int = 60, limits: str = "") -> None:
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         port = self.listener.getsockname()[1]
@@ -94,7 +94,7 @@ class Process:
         self.world.custodian.trust(any_software())
         settings = folder / "enclave.toml"
         settings.write_text(
-            f'loan = "loan.json"\nmodels = ["{self.world.custodian.lent[0].root}"]\nlisten = "127.0.0.1:0"\n'
+            f'loan = "loan.json"\nmodels = ["{self.world.custodian.lent[0].root}"]\nlisten = "127.0.0.1:0"\n' + limits
         )
         root = folder / "root.json"
         self.world.custodian.root.save(root)
@@ -143,9 +143,9 @@ class Process:
 
 
 @contextlib.contextmanager
-def process(folder: Path, *, ttl: int = 60) -> Iterator[Process]:
+def process(folder: Path, *, ttl: int = 60, limits: str = "") -> Iterator[Process]:
     """Run one enclave process."""
-    running = Process(folder, ttl=ttl)
+    running = Process(folder, ttl=ttl, limits=limits)
     try:
         assert running.url.startswith("http"), running.log_path.read_text()
         yield running
@@ -309,3 +309,17 @@ async def test_a_taken_port_is_said(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="listen"):
             await serve_async(config, world.attester(config), around=around)
     assert world.custodian.closed == [0], "what was begun is ended in order"
+
+
+def test_t82_clients_that_do_not_get_their_request_out_are_dropped(tmp_path: Path) -> None:
+    """Bad input 52: silence and a byte now and then, each for longer than a head may take."""
+    with process(tmp_path, limits="[limits]\nbody_timeout_s = 1\n") as enclave:
+        address = ("127.0.0.1", httpx2.URL(enclave.url).port)
+        slow = [socket.create_connection(address, timeout=5) for _ in range(3)]
+        slow[1].sendall(b"G")
+        slow[2].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        begin = time.monotonic()
+        for connection in slow:
+            with connection:
+                assert connection.recv(1024) == b""
+        assert time.monotonic() - begin < 4

@@ -24,6 +24,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "already_decided": 409,
     "already_exists": 409,
     "consumers_open": 409,
+    "last_admin": 409,
     "model_withdrawn": 409,
     "policy_version_old": 409,
     "wrong_seq": 409,

@@ -15,16 +15,14 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cloister.custodian.app import create_app
 from cloister.custodian.tls import server_context
 from cloister.errors import Unavailable
+from cloister.listener import impatient
 
 if TYPE_CHECKING:
-    import asyncio
     import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -40,37 +38,6 @@ __all__ = ["bind", "serve_custodian"]
 _MAX_HEADER_BYTES = 32 * 1024  # bytes of a request's line and headers
 _KEEP_ALIVE_S = 15
 _BACKLOG = 512
-
-
-class _Impatient(H11Protocol):
-    """Drops a connection whose request line and headers are not there in time; bodies are timed by the app."""
-
-    patience_s: int
-    _late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent has it
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._calm()
-        super().connection_lost(exc)
-
-    def _watch(self) -> None:
-        """Count from the first moment, never anew for another byte, until the headers are whole."""
-        if self.conn.their_state is not h11.IDLE:
-            self._calm()
-        elif self._late is None:
-            self._late = self.loop.call_later(self.patience_s, self.transport.close)
-
-    def _calm(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
 
 
 class _Server(uvicorn.Server):
@@ -147,7 +114,7 @@ def _uvicorn_config(config: Config, app: Starlette, home: Path) -> uvicorn.Confi
         access_log=False,
         date_header=True,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-        http=type("Connection", (_Impatient,), {"patience_s": config.request_timeout_s}),
+        http=impatient(config.request_timeout_s),
         limit_concurrency=config.connections,
         log_config=None,
         proxy_headers=False,

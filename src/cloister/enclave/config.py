@@ -61,7 +61,7 @@ class Limits:
     replay_capacity: int = 100_000  # encapsulated keys remembered for three minutes
     idempotency_entries: int = 4096  # requests remembered by Idempotency-Key
     idempotency_bytes: int = 64 << 20  # bytes of replies remembered
-    body_timeout_s: int = 30  # seconds until a request body must have arrived
+    body_timeout_s: int = 30  # seconds until a request's head must have arrived, and again for its body
     send_timeout_s: int = 30  # seconds a consumer may take to read one chunk
     drain_timeout_s: int = 10  # seconds that running exchanges get at shutdown
     custodian_timeout_s: int = 10  # seconds for one call to the custodian, and never more than T/3

@@ -33,6 +33,7 @@ from cloister.enclave.renew import Ending
 from cloister.enclave.tls import prepare_tls
 from cloister.errors import CloisterError, Rejected, UsageError
 from cloister.lending.messages import Lease
+from cloister.listener import impatient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -223,7 +224,7 @@ def _uvicorn_config(instance: EnclaveInstance, tls: OuterTls | None, limits: Lim
     return uvicorn.Config(
         create_app(instance),
         limit_concurrency=limits.max_connections,
-        http="h11",
+        http=impatient(limits.body_timeout_s),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -102,7 +102,14 @@ def token_list(context: Context) -> Json:
 
 
 def withdraw_token(transaction: Transaction, actor: Actor, token: str) -> Json:
-    """Revoke a token."""
+    """Revoke a token, but never the last one that opens everything: nobody could make another."""
+    admins = {
+        row.id
+        for row in list_tokens(transaction.connection)
+        if row.role is Role.ADMIN and row.is_good(transaction.now) and row.expires_at is None
+    }
+    if admins == {token}:
+        raise Rejected.because("last_admin", "token", hint="make another admin token that does not expire first")
     if not revoke_token(transaction.connection, TokenId(token), transaction.now):
         raise Rejected.because("not_found", "token")
     transaction.record(EventKind.TOKEN_REVOKED, actor, token)
