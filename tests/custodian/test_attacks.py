@@ -6,6 +6,7 @@ import asyncio
 import resource
 import shutil
 import sqlite3
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.custodian.app import create_app
 from cloister.custodian.checkpoint import read_checkpoint, sign_checkpoint, write_checkpoint
 from cloister.custodian.setup import init_custodian, recover_custodian
+from cloister.custodian.store import Store
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.lending.messages import Close, Lease, LeaseRequest
 from cloister.lending.receipt import GENESIS
@@ -355,3 +357,18 @@ def test_a_home_with_a_question_mark_in_its_name_is_that_home(bench: Bench, tmp_
     bench.home = odd
     bench.open()
     assert len(bench.kinds()) > 3
+
+
+def test_a_store_is_closed_after_the_transaction_under_way_and_writes_nothing_more(tmp_path: Path) -> None:
+    """T86: a connection closed under another thread's statement ends the process without a word."""
+    store = Store(tmp_path / "store.db", fence=bytes(16))
+    with store.writing(fenced=False) as connection:
+        closing = threading.Thread(target=store.close)
+        closing.start()
+        closing.join(timeout=0.3)
+        assert closing.is_alive()
+        assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
+    closing.join(timeout=5)
+    assert not closing.is_alive()
+    with pytest.raises(Unavailable, match="closed"), store.writing():
+        pass

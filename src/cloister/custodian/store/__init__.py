@@ -59,6 +59,7 @@ class Store:
         self._fence = fence
         self._lock = threading.Lock()
         self._broken = False
+        self._closed = False
         self._writer = _engine(path, query_only=False)
         self._readers = _engine(path, query_only=True)
         try:
@@ -86,6 +87,9 @@ class Store:
         Raises ``Unavailable`` when the database fails, or when another custodian opened it since.
         """
         with self._lock, _no_database_errors(self._break):
+            if self._closed:
+                msg = "store: closed"
+                raise Unavailable(msg)
             if self._broken:
                 msg = "store: a commit failed; nothing more is written until a restart"
                 raise Unavailable(msg)
@@ -139,9 +143,14 @@ class Store:
             copy_into(driver, path)
 
     def close(self) -> None:
-        """Close every connection."""
-        self._readers.dispose()
-        self._writer.dispose()
+        """Close every connection, once the transaction under way has ended; nothing is written afterwards.
+
+        The driver crashes where a connection is closed under a statement of another thread.
+        """
+        with self._lock:
+            self._closed = True
+            self._readers.dispose()
+            self._writer.dispose()
 
 
 @contextlib.contextmanager
