@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What a consumer may be told while its enclave or the custodian is down, starting or out of units.
 EXPECTED = {
-    "allowance_exhausted", "lease_expired", "instance_not_active", "Unavailable", "UsageError", "TruncatedResponse",
+    "allowance_exhausted", "lease_expired", "instance_not_active", "Unavailable", "UsageError", "truncated",
 }  # fmt: skip
 
 

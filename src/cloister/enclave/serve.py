@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Ending", "Ready", "Surroundings", "serve", "serve_async"]
 
 _TICK_S = 0.5  # seconds between looks at the keyset
+_BACKLOG = 512  # connections that wait to be accepted
 _MAX_HEAD_BYTES = 32 * 1024  # bytes of an outer request's head
 
 
@@ -247,12 +248,13 @@ def _quiet_server_logs(log: EventLog) -> None:
 
 @contextlib.contextmanager
 def _listening(config: EnclaveConfig) -> Iterator[socket.socket]:
-    """Yield a bound socket. Raises ``UsageError`` where the address is taken or not ours."""
+    """Yield a listening socket. Raises ``UsageError`` where the address is taken or not ours."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((config.host, config.port))
+            listener.listen(_BACKLOG)  # from here on: who is told that we are ready must not be refused
         except OSError as exc:
             msg = f"listen: {config.host}:{config.port}: {exc.strerror or exc}"
             raise UsageError(msg) from exc
