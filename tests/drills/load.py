@@ -159,6 +159,8 @@ class Staff(_Worker):
             raise httpx2.TransportError(message)
         if answer.status_code == 429 or (answer.status_code, answer.json().get("code")) == (409, "too_many_requests"):
             return {"id": self.asks[-1]} if self.asks else {}
+        if (answer.status_code, answer.json().get("code")) == (409, "already_decided"):
+            return {}  # the denial was committed, its answer was lost, and the place was full when asked anew
         assert answer.is_success, (answer.status_code, answer.text)
         return answer.json()
 

@@ -137,7 +137,7 @@ class World:
         self.loans: dict[LoanId, Terms] = {}
         self.requests: list[tuple[InstanceId, bytes]] = []
         self.answers: list[bytes] = []
-        self.backups: list[Db] = []
+        self.backups: list[tuple[Db, dict[tuple[int, bytes], int]]] = []
         self.chunks: list[Chunk] = []
         self.receipts: list[Receipt] = []
         self.forked: set[InstanceId] = set()
@@ -250,13 +250,16 @@ class World:
                 self._commits(lambda k=kind, s=subject: self._set_block(k, s, blocked=True))  # type: ignore[misc]  # bound now
 
     def backup(self) -> None:
-        self.backups.append(self.custodian.db.copy())
+        self.backups.append((self.custodian.db.copy(), dict(self.debits)))
 
     def restore(self, number: int = -1) -> None:
         """Put an older database in place and start on it."""
         if not self.backups:
             return
-        self.custodian.restore(self.backups[number])
+        db, debits = self.backups[number]
+        self.custodian.restore(db)
+        # What was debited since is undone with the database; nobody was answered before the checkpoint knew of it.
+        self.debits = defaultdict(int, debits)
         self.invariants.start_anew()
         self.restart_custodian()
 
