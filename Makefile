@@ -39,7 +39,7 @@ format: $(VENV)/ready ## mend what a tool can mend
 	$(BIN)/ruff format $(SOURCES)
 
 docs: $(VENV)/docs-ready ## build the documentation into site/, refusing broken links
-	$(VENV)/docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet --strict
 
 build: $(VENV)/ready ## build wheel and sdist into dist/
 	$(BIN)/hatchling build
