@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cloister.enclave.logs import Event
 from cloister.errors import Rejected
 from cloister.lending.clock import ClockGuard
-from cloister.lending.lease import LeaseHolder, LeaseState
+from cloister.lending.lease import LeaseHolder
 from cloister.lending.messages import Lease
 
 if TYPE_CHECKING:
@@ -109,23 +109,9 @@ class Metering:
             return self._holder.consumer(token)
 
     def demand_live(self, model: ModelTerms, consumer: Consumer | None) -> None:
-        """Prove that bytes may leave now for this model and consumer (E5), charging nothing.
-
-        For what ``reserve`` has charged before: the later chunks of an answer, and replies given again.
-        Raises ``Rejected``: ``lease_expired``, ``blocked``.
-        """
+        """Prove that bytes may leave now for this model and consumer (E5). Raises as ``LeaseHolder.demand_live``."""
         with self._lock:
-            self._holder.must_end(self.now())
-            state, lease = self._holder.state, self._lease
-            if state is LeaseState.REVOKED:
-                raise Rejected.because("blocked", "lease", got=state.value, want=LeaseState.ACTIVE.value)
-            if state is not LeaseState.ACTIVE or lease is None:
-                raise Rejected.because("lease_expired", "lease", got=state.value, want=LeaseState.ACTIVE.value)
-            if model.digest not in lease.models:
-                raise Rejected.because("blocked", f"model {model.name}")
-            known = None if lease.consumers is None else {item.id for item in lease.consumers}
-            if consumer is not None and known is not None and consumer.id not in known:
-                raise Rejected.because("blocked", f"consumer {consumer.id}")
+            self._holder.demand_live(model, consumer, self.now())
 
     def reserve(self, model: str, token: bytes | None, units: int) -> Reservation:
         """Set units aside (E4). Raises as ``LeaseHolder.reserve``."""

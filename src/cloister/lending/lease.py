@@ -215,6 +215,15 @@ class LeaseHolder:
         self._open[reservation.number] = reservation
         return reservation
 
+    def demand_live(self, model: ModelTerms, consumer: Consumer | None, now: datetime) -> None:
+        """Prove that bytes may leave now for this model and consumer (E5), charging nothing.
+
+        For what was charged before: the later chunks of an answer, and replies given again. Raises
+        ``Rejected``: ``lease_expired``, ``clock_step``, ``blocked``.
+        """
+        self._clock.observe(now)
+        self._demand_live(model, consumer)
+
     def permit(self, reservation: Reservation, produced_units: int, now: datetime) -> None:
         """Allow one chunk, the first and the last too, to leave now (E5).
 
