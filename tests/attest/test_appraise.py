@@ -13,20 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister.attest.appraise import (
-    MAX_POLICY_BYTES,
-    AtLeast,
-    Exact,
-    NotChecked,
-    OneOf,
-    Policy,
-    Rule,
-    TeePolicy,
-    appraise,
-    mismatch_code,
-    verify_successor,
-)
+from cloister.attest.appraise import appraise, mismatch_code
+from cloister.attest.policy import MAX_POLICY_BYTES, Policy, TeePolicy, verify_successor
 from cloister.attest.rats import Check, ClaimValue, TeeKind, Verdict, VerifiedClaims
+from cloister.attest.rules import AtLeast, Exact, NotChecked, OneOf, Rule
 from cloister.errors import Malformed, Rejected, UsageError
 from cloister.wire import dump_json
 from mutations import mutated

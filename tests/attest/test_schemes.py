@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cloister.attest.appraise import NotChecked, Policy, TeePolicy, appraise
+from cloister.attest.appraise import appraise
+from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import VerifiedClaims
+from cloister.attest.rules import NotChecked
 from cloister.attest.schemes import production_schemes
 from cloister.attest.schemes.tpm import TPM_TEE, TpmScheme
 from cloister.errors import Malformed

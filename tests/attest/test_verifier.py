@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloister.attest.appraise import AtLeast, Exact, NotChecked, OneOf, Policy, Rule, TeePolicy
 from cloister.attest.binding import ChannelBinding, ReleaseBinding, fold
+from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import (
     MAX_EVIDENCE_BYTES,
     Check,
@@ -23,6 +23,7 @@ from cloister.attest.rats import (
     Verdict,
     VerifiedClaims,
 )
+from cloister.attest.rules import AtLeast, Exact, NotChecked, OneOf, Rule
 from cloister.attest.schemes import production_schemes
 from cloister.attest.software import SoftwareManifest
 from cloister.attest.verifier import Verifier

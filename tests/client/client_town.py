@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import numpy as np
 
-from cloister.attest.appraise import NotChecked, Policy
 from cloister.attest.binding import ChannelBinding
 from cloister.attest.rats import Nonce
+from cloister.attest.rules import NotChecked
 from cloister.attest.software import SoftwareManifest
 from cloister.channel.bhttp import BinaryRequest, BinaryResponse
 from cloister.channel.keyset import (
@@ -46,6 +46,8 @@ from cloister.wire import Json, dump_b64u, dump_json, parse_b64u
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from cloister.attest.policy import Policy
 
 ENCLAVE, CUSTODIAN = "https://enclave.test", "https://custodian.test"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

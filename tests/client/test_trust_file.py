@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from client_town import Town
 
-from cloister.attest.appraise import NotChecked
+from cloister.attest.rules import NotChecked
 from cloister.client import Trust
 from cloister.errors import Malformed, UsageError
 from mutations import mutated

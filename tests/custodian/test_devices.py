@@ -11,9 +11,10 @@ import pytest
 from custodian_kit import SOFTWARE, START, Bench, Toy
 from starlette.testclient import TestClient
 
-from cloister.attest.appraise import Exact, NotChecked, Policy, TeePolicy
 from cloister.attest.chain import parse_certificates
+from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import TeeKind
+from cloister.attest.rules import Exact, NotChecked
 from cloister.attest.schemes.tpm import TpmScheme
 from cloister.attest.tpm.enrolment import EnrolProof
 from cloister.attest.verifier import Verifier

@@ -27,7 +27,8 @@ from enclave_models import doubler
 from enclave_parties import ALICE, Answer, World, asynchronous, infer_body, make_world, opened
 
 import cloister
-from cloister.attest.appraise import NotChecked, Policy, TeePolicy
+from cloister.attest.policy import Policy, TeePolicy
+from cloister.attest.rules import NotChecked
 from cloister.channel.bhttp import BinaryRequest
 from cloister.channel.keyset import CHUNKED_REQUEST_TYPE, GATEWAY_PATH, KEYSET_PATH, EvidenceDocument, Keyset
 from cloister.channel.ohttp import seal_request

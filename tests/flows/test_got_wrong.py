@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from cloister.attest.appraise import NotChecked, Policy, TeePolicy
+from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import TeeKind
+from cloister.attest.rules import NotChecked
 from cloister.channel.bhttp import BinaryRequest
 from cloister.client import Inference
 from cloister.client.plan import drive_async

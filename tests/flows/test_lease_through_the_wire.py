@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from cloister.attest.appraise import NotChecked
+from cloister.attest.rules import NotChecked
 from cloister.attest.verifier import Verifier
 from cloister.client import TruncatedResponse
 from cloister.crypto.sign import Statement

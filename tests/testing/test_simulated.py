@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloister.attest.appraise import Exact, NotChecked, OneOf
 from cloister.attest.rats import Evidence, Verdict
+from cloister.attest.rules import Exact, NotChecked, OneOf
 from cloister.attest.software import SoftwareManifest
 from cloister.errors import Malformed, Rejected, UsageError
 from cloister.testing.simulated import (

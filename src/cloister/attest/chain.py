@@ -4,12 +4,13 @@ Vendors' device certificates do not pass general web verifiers: their extended k
 vendor's own and their subject alternative names are critical. So the path is walked here, step by step,
 and the caller says which critical extensions it looks at itself.
 
-Not done here: revocation (device lists and policies have it), policies, name constraints (refused where
+Not done here: revocation (``crl``), policies, name constraints (refused where
 critical).
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 
 from cloister.errors import Malformed, Rejected
@@ -53,13 +55,20 @@ class Certificate:
     x509: x509.Certificate
 
     @classmethod
-    def parse(cls, der: bytes) -> Self:
-        """Parse exactly one DER certificate. Raises ``Malformed``."""
+    def parse(cls, der: bytes, *, zero_serial: bool = False) -> Self:
+        """Parse exactly one DER certificate. Raises ``Malformed``.
+
+        ``zero_serial`` admits the serial number 0, which AMD gives every VCEK (against RFC 5280): such a
+        certificate cannot be revoked by its number, only by what it is about.
+        """
         if len(der) > MAX_CERTIFICATE_BYTES:
             msg = f"certificate: {len(der)} bytes, want at most {MAX_CERTIFICATE_BYTES}"
             raise Malformed(msg)
         try:
-            certificate = x509.load_der_x509_certificate(der)
+            with warnings.catch_warnings():  # the library announces that it will refuse what is refused below
+                warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+                certificate = x509.load_der_x509_certificate(der)
+                serial = certificate.serial_number
             # The library reads lazily: what is broken must say so here.
             for part in (certificate.subject, certificate.issuer):
                 part.rfc4514_string()
@@ -71,7 +80,7 @@ class Certificate:
         except _UNREADABLE as exc:
             msg = "certificate: not der, or of a kind we do not read"
             raise Malformed(msg) from exc
-        if certificate.serial_number <= 0:  # RFC 5280 section 4.1.2.2
+        if serial < 0 or (serial == 0 and not zero_serial):  # RFC 5280 section 4.1.2.2
             msg = "certificate: serial number is not positive"
             raise Malformed(msg)
         # The signature is a bit string at the end; the library does not look at its count of unused bits, so

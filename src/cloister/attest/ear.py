@@ -185,8 +185,16 @@ _LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, where datetime ends
 
 
 def _take_claim(appraisal: Fields, value: Json) -> ClaimValue:
+    if isinstance(value, list):
+        return tuple(_take_word(appraisal, item) for item in value)
     if not isinstance(value, (str, int)):
-        appraisal.fail("ear_attester_claims", "want strings, integers and booleans")
+        appraisal.fail("ear_attester_claims", "want strings, integers, booleans and arrays of strings")
+    return value
+
+
+def _take_word(appraisal: Fields, value: Json) -> str:
+    if not isinstance(value, str):
+        appraisal.fail("ear_attester_claims", "want an array of strings")
     return value
 
 

@@ -35,8 +35,8 @@ TeeKind = NewType("TeeKind", str)
 Nonce = NewType("Nonce", bytes)
 """Freshness challenge of ``NONCE_BYTES`` bytes (RFC 9334 section 10.2)."""
 
-ClaimValue: TypeAlias = "str | int | bool"
-"""Bytes are carried as lower-case hex."""
+ClaimValue: TypeAlias = "str | int | bool | tuple[str, ...]"
+"""Bytes are carried as lower-case hex. A tuple is a set of words, sorted: advisories that apply."""
 
 NONCE_BYTES = 32
 MAX_EVIDENCE_BYTES = 512 * 1024  # bytes of one TEE's evidence, event log included

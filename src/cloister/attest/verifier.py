@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from cloister.attest.appraise import Policy
+    from cloister.attest.policy import Policy
     from cloister.attest.rats import Evidence, VerifiedClaims
 
 __all__ = ["SOFTWARE_CLAIMS", "Scheme", "Verifier"]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.attest.appraise import NotChecked, OneOf, Policy, Rule, TeePolicy
+from cloister.attest.policy import Policy, TeePolicy
+from cloister.attest.rules import NotChecked, OneOf, Rule
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:

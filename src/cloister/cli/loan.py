@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from cloister.attest.appraise import Policy
+from cloister.attest.policy import Policy
 from cloister.cli.loan_watch import watch_loan
 from cloister.cli.remote import Remote, from_options, from_token, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 import click
 
-from cloister.attest.appraise import AtLeast, Exact, NotChecked, OneOf, Policy, Rule
+from cloister.attest.policy import Policy
+from cloister.attest.rules import NotChecked, Rule, wanted
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.client import CustodianPin, SystemTls, Trust
 from cloister.client.trust_file import parse_origin
@@ -182,17 +183,7 @@ def _not_checked(rule: NotChecked) -> str:
 
 
 def _rule(rule: Rule) -> str:
-    match rule:
-        case Exact(value):
-            return str(value)
-        case OneOf(values):
-            return " or ".join(map(str, values))
-        case AtLeast(value):
-            return f"at least {value}"
-        case NotChecked():
-            return _not_checked(rule)
-        case _:
-            assert_never(rule)
+    return _not_checked(rule) if isinstance(rule, NotChecked) else wanted(rule)
 
 
 @trust.command("simulated-root")

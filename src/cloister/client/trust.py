@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from cloister.attest.appraise import NotChecked
 from cloister.attest.binding import ChannelBinding
 from cloister.attest.rats import Check, Evidence, Nonce, TeeKind, Verdict
+from cloister.attest.rules import NotChecked
 from cloister.attest.schemes import production_schemes
 from cloister.attest.verifier import Verifier
 from cloister.channel.keyset import KEYSET_PATH, KEYSET_TYPE, MAX_DOCUMENT_BYTES, EvidenceDocument, Keyset

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from cloister.attest.appraise import NotChecked, Policy
+from cloister.attest.policy import Policy
+from cloister.attest.rules import NotChecked
 from cloister.crypto.sign import VerifyKey
 from cloister.errors import Malformed, UsageError
 from cloister.wire import Fields, Json, dump_json

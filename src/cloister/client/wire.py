@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 
 import httpx2
 
-from cloister.attest.appraise import NotChecked
+from cloister.attest.rules import NotChecked
 from cloister.client.plan import Close, Fetch, Fetched, Open, Party, Pause, Read
 from cloister.client.session import StreamCut
 from cloister.client.trust_file import CustodianPin, is_loopback

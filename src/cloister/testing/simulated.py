@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from cloister.attest.appraise import AtLeast, Exact, NotChecked, OneOf, Policy, Rule, TeePolicy
+from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import Check, Evidence, TeeKind, Verdict, VerifiedClaims
+from cloister.attest.rules import AtLeast, Exact, NotChecked, OneOf, Rule
 from cloister.crypto.sign import Label, VerifyKey
 from cloister.errors import Rejected, UsageError
 from cloister.testing.simulated_root import WARNING, SimulatedRoot, load_root_key

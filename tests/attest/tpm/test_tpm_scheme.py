@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloister.attest.appraise import NotChecked, OneOf, Policy, TeePolicy
 from cloister.attest.binding import ReleaseBinding, fold
+from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import Evidence, Nonce, TrustTier
+from cloister.attest.rules import NotChecked, OneOf
 from cloister.attest.schemes import production_schemes
 from cloister.attest.schemes.tpm import TPM_TEE, TpmScheme, tpm_policy
 from cloister.attest.software import SoftwareManifest

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Final
 
-from cloister.attest.appraise import NotChecked, OneOf, Policy, Rule, TeePolicy
 from cloister.attest.chain import Certificate, parse_certificates
+from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import Check, TeeKind, Verdict, VerifiedClaims
+from cloister.attest.rules import NotChecked, OneOf, Rule
 from cloister.attest.tpm.akcert import verify_ak_certificate
 from cloister.attest.tpm.eventlog import EventLog, secure_boot, verify_replay
 from cloister.attest.tpm.evidence import TPM, TpmEvidence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.attest.appraise import Policy
+from cloister.attest.policy import Policy
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.store.blocks import AskRow, list_asks
 from cloister.custodian.store.instances import InstanceRow, list_instances, standing_instances

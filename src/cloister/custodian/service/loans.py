@@ -6,7 +6,7 @@ import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cloister.attest.appraise import Policy, verify_successor
+from cloister.attest.policy import Policy, verify_successor
 from cloister.custodian.service.access import issue_token
 from cloister.custodian.service.standing import loan_row
 from cloister.custodian.store.loans import (

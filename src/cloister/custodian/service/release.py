@@ -10,9 +10,9 @@ import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from cloister.attest.appraise import Policy
 from cloister.attest.binding import ReleaseBinding
 from cloister.attest.ear import issue_ear
+from cloister.attest.policy import Policy
 from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
 from cloister.crypto.sign import Statement

@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from cloister.attest.appraise import NotChecked, Policy
+from cloister.attest.rules import NotChecked
 from cloister.client import AsyncClient, CustodianPin, Trust
 from cloister.enclave.config import EnclaveConfig
 from cloister.enclave.measure import measure_software
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
     from datetime import datetime
 
+    from cloister.attest.policy import Policy
     from cloister.attest.software import SoftwareManifest
     from cloister.enclave.engines import Engine
     from cloister.testing.simulator.wire import Network
