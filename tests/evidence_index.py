@@ -1,0 +1,54 @@
+"""Real attestation evidence with expected verdicts, where it is present: never part of the repository.
+
+Found through ``CLOISTER_EVIDENCE`` or beside the checkout; tests that read it say so where it is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FOLDER", "at", "entries", "expected", "files_of", "index"]
+
+FOLDER = Path(os.environ.get("CLOISTER_EVIDENCE") or Path(__file__).parents[2] / "shared" / "evidence")
+ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@cache
+def index() -> tuple[dict[str, Any], ...]:
+    """Return every entry, none where the folder is not there."""
+    path = FOLDER / "index.json"
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["entries"]) if path.exists() else ()
+
+
+def entries(*tees: str) -> list[Any]:
+    """Return the entries of these TEEs as parameters of a test; one that skips where there are none."""
+    found = [pytest.param(entry, id=entry["id"]) for entry in index() if entry["tee"] in tees]
+    absent = pytest.mark.skip(
+        reason=f"no recorded evidence of {', '.join(tees)} beside the checkout (CLOISTER_EVIDENCE)"
+    )
+    return found or [pytest.param({}, id="absent", marks=absent)]
+
+
+def files_of(entry: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the entry's files by role."""
+    return {role: (FOLDER / path).read_bytes() for role, path in entry["files"].items()}
+
+
+def at(entry: Mapping[str, Any]) -> datetime:
+    """Return the entry's time; any time where it names none."""
+    return datetime.fromisoformat(entry["verify_time"]) if entry["verify_time"] else ANY_TIME
+
+
+def expected(entry: Mapping[str, Any]) -> set[str]:
+    """Return the verdicts that are right: ``ok``, or any of its reasons."""
+    return set(entry["all_reasons"]) or {"ok"}
