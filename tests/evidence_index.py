@@ -33,9 +33,7 @@ def index() -> tuple[dict[str, Any], ...]:
 def entries(*tees: str) -> list[Any]:
     """Return the entries of these TEEs as parameters of a test; one that skips where there are none."""
     found = [pytest.param(entry, id=entry["id"]) for entry in index() if entry["tee"] in tees]
-    absent = pytest.mark.skip(
-        reason=f"no recorded evidence of {', '.join(tees)} beside the checkout (CLOISTER_EVIDENCE)"
-    )
+    absent = pytest.mark.skip(reason=f"no recorded evidence of {', '.join(tees)} beside the checkout")
     return found or [pytest.param({}, id="absent", marks=absent)]
 
 

@@ -288,6 +288,7 @@ class Skewed:
     tee: TeeKind = SIMULATED
     report_data_bytes: int = 64
     required: frozenset[str] = SimulatedScheme.required
+    software_claims: frozenset[str] = SimulatedScheme.software_claims
     wanted: tuple[str, ...] = ()
     changes: tuple[tuple[str, Any], ...] = ()
 

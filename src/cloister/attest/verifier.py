@@ -24,10 +24,7 @@ if TYPE_CHECKING:
     from cloister.attest.policy import Policy
     from cloister.attest.rats import Evidence, VerifiedClaims
 
-__all__ = ["SOFTWARE_CLAIMS", "Scheme", "Verifier"]
-
-SOFTWARE_CLAIMS = ("software", "host_data")
-"""Claims that a scheme may use only for the SHA-256 of the dumped software manifest."""
+__all__ = ["Scheme", "Verifier"]
 
 
 class Scheme(Protocol):
@@ -51,6 +48,11 @@ class Scheme(Protocol):
     @property
     def required(self) -> frozenset[str]:
         """Claims a policy must have a rule for."""
+        ...
+
+    @property
+    def software_claims(self) -> frozenset[str]:
+        """Claims that are the SHA-256 of the dumped software manifest wherever the TEE makes them; often none."""
         ...
 
     def needs(self, evidence: Evidence) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ class Verifier:
         checks = (
             *claims.checks,
             _report_data(claims, binding, scheme.report_data_bytes),
-            *_software(claims, binding),
+            *_software(claims, binding, scheme.software_claims),
             *appraise(claims, policy, scheme.required),
         )
         # 8. All mismatches, or a result.
@@ -167,7 +169,9 @@ def _report_data(claims: VerifiedClaims, binding: ReleaseBinding | ChannelBindin
     )
 
 
-def _software(claims: VerifiedClaims, binding: ReleaseBinding | ChannelBinding) -> tuple[Check, ...]:
+def _software(
+    claims: VerifiedClaims, binding: ReleaseBinding | ChannelBinding, names: frozenset[str]
+) -> tuple[Check, ...]:
     """Return the checks that the bound manifest hashes to what the TEE measured (T10)."""
     if isinstance(binding, ChannelBinding):
         return ()  # a consumer is sent no manifest: its policy has the measured value
@@ -180,7 +184,7 @@ def _software(claims: VerifiedClaims, binding: ReleaseBinding | ChannelBinding) 
             got=str(claims.claims[name])[:128],
             want=want,
         )
-        for name in SOFTWARE_CLAIMS
+        for name in sorted(names)
         if name in claims.claims
     )
 

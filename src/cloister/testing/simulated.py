@@ -172,6 +172,7 @@ class SimulatedScheme:
 
     tee: Final = SIMULATED
     report_data_bytes: Final = REPORT_DATA_BYTES
+    software_claims: Final = frozenset({"host_data"})
     required: Final = frozenset({"chip_id", "debug", "host_data", "measurement", "migratable", "svn"})
 
     def __init__(self, root: VerifyKey) -> None:

@@ -44,6 +44,7 @@ class TpmScheme:
 
     tee: Final = TPM_TEE
     report_data_bytes: Final = 32
+    software_claims: Final = frozenset({"software"})
     required: Final = frozenset({"device", "software", *(f"pcr.{index}" for index in _BOOT_PCRS)})
     """Device, software and the whole boot chain need a rule; PCR 23 means nothing without the rest (section 5)."""
 
