@@ -14,7 +14,7 @@ from cloister.attest.rats import Nonce
 from cloister.errors import UsageError
 
 RELEASE = ReleaseBinding(
-    nonce=Nonce(b"\x11" * 32), custodian=b"\x12" * 32, instance_pub=b"\x13" * 32, kem_pub=b"\x14" * 48, software=b"{}"
+    nonce=Nonce(b"\x11" * 32), custodian=b"\x12" * 32, instance_pub=b"\x13" * 32, kem_pub=b"\x14" * 48, software=b"{}", devices=b"gpu"
 )
 CHANNEL = ChannelBinding(nonce=Nonce(b"\x21" * 32), keyset=b"{}", devices=b"")
 
@@ -25,13 +25,24 @@ def test_the_construction_is_the_documented_one() -> None:
 
     release = b"cloister/attest/v1" + part(b"\x11" * 32) + part(b"\x12" * 32) + part(b"\x13" * 32)
     release += part(b"\x14" * 48) + part(b"{}")
-    assert RELEASE.report_data() == hashlib.sha512(release).digest()
+    assert RELEASE.report_data() == hashlib.sha512(release + part(b"gpu")).digest()
     channel = b"cloister/report-data/v1" + part(b"\x21" * 32) + part(b"{}") + part(b"")
     assert CHANNEL.report_data() == hashlib.sha512(channel).digest()
 
 
+def test_a_device_binds_nonce_and_keys_under_labels_of_its_own() -> None:
+    def part(data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + data
+
+    release = b"cloister/attest-device/v1" + part(b"\x11" * 32) + part(b"\x12" * 32) + part(b"\x13" * 32)
+    release += part(b"\x14" * 48) + part(b"{}")
+    assert RELEASE.device_report_data() == hashlib.sha512(release).digest()
+    channel = b"cloister/report-data-device/v1" + part(b"\x21" * 32) + part(b"{}")
+    assert CHANNEL.device_report_data() == hashlib.sha512(channel).digest()
+
+
 def test_known_answers() -> None:
-    assert RELEASE.report_data().hex().startswith("acd6e53c19cc289737c0e47f0b4f0722")
+    assert RELEASE.report_data().hex().startswith("a7182f3c8fa730534ddd64dc6b6cd100")
     assert CHANNEL.report_data().hex().startswith("721e811ca777452196571e170147d21a")
 
 
@@ -62,13 +73,13 @@ def test_two_different_splits_of_the_same_bytes_never_meet(first: list[bytes], s
 
 def test_every_part_is_bound() -> None:
     seen = {RELEASE.report_data(), CHANNEL.report_data()}
-    for name in ("nonce", "custodian", "instance_pub", "kem_pub", "software"):
+    for name in ("nonce", "custodian", "instance_pub", "kem_pub", "software", "devices"):
         seen.add(replace(RELEASE, **{name: b"other"}).report_data())
     for name in ("nonce", "keyset", "devices"):
         seen.add(replace(CHANNEL, **{name: b"other"}).report_data())
-    assert len(seen) == 10
+    assert len(seen) == 11
 
 
 def test_what_is_bound_is_given_by_name_without_the_nonce() -> None:
-    assert set(RELEASE.bound()) == {"custodian", "instance_pub", "kem_pub", "software"}
+    assert set(RELEASE.bound()) == {"custodian", "devices", "instance_pub", "kem_pub", "software"}
     assert set(CHANNEL.bound()) == {"keyset", "devices"}

@@ -4,6 +4,9 @@
 
 folded to the TEE's report-data field: fields of 64 bytes and more carry it zero-padded, shorter ones
 (32 to 63 bytes) carry its first bytes. Shorter fields than 32 bytes are refused.
+
+Devices (GPUs, switches) are bound from both ends: each device's report carries ``device_report_data``, over the same
+nonce and keys; the exact bytes of all their evidence are the last part of the report data.
 """
 
 from __future__ import annotations
@@ -20,10 +23,15 @@ if TYPE_CHECKING:
 
     from cloister.attest.rats import Nonce
 
-__all__ = ["ChannelBinding", "ReleaseBinding", "fold"]
+__all__ = ["NO_DEVICES", "ChannelBinding", "ReleaseBinding", "fold"]
+
+NO_DEVICES = b""
+"""The devices of an enclave that has none."""
 
 _RELEASE_LABEL = b"cloister/attest/v1"
+_RELEASE_DEVICE_LABEL = b"cloister/attest-device/v1"
 _CHANNEL_LABEL = b"cloister/report-data/v1"
+_CHANNEL_DEVICE_LABEL = b"cloister/report-data-device/v1"
 _MIN_FIELD_BYTES = 32
 
 
@@ -40,7 +48,7 @@ class ReleaseBinding:
     """What an enclave binds when it asks the custodian for a model key.
 
     ``custodian`` is the custodian's raw verify key, so that one custodian's challenge is worth
-    nothing at another; ``software`` is the dumped software manifest.
+    nothing at another; ``software`` is the dumped software manifest; ``devices`` their exact evidence (``devices``).
     """
 
     nonce: Nonce
@@ -48,16 +56,24 @@ class ReleaseBinding:
     instance_pub: bytes
     kem_pub: bytes
     software: bytes
+    devices: bytes = NO_DEVICES
 
     def report_data(self) -> bytes:
         """Return the 64 bytes to fold into the report."""
-        parts = lp(self.nonce, self.custodian, self.instance_pub, self.kem_pub, self.software)
-        return hashlib.sha512(_RELEASE_LABEL + parts).digest()
+        return hashlib.sha512(_RELEASE_LABEL + self._own() + lp(self.devices)).digest()
+
+    def device_report_data(self) -> bytes:
+        """Return the 64 bytes to fold into each device's report: known before any device was asked."""
+        return hashlib.sha512(_RELEASE_DEVICE_LABEL + self._own()).digest()
+
+    def _own(self) -> bytes:
+        return lp(self.nonce, self.custodian, self.instance_pub, self.kem_pub, self.software)
 
     def bound(self) -> Mapping[str, bytes]:
         """Return the bound values by name."""
         return {
             "custodian": self.custodian,
+            "devices": self.devices,
             "instance_pub": self.instance_pub,
             "kem_pub": self.kem_pub,
             "software": self.software,
@@ -73,11 +89,15 @@ class ChannelBinding:
 
     nonce: Nonce
     keyset: bytes
-    devices: bytes
+    devices: bytes = NO_DEVICES
 
     def report_data(self) -> bytes:
         """Return the 64 bytes to fold into the report."""
         return hashlib.sha512(_CHANNEL_LABEL + lp(self.nonce, self.keyset, self.devices)).digest()
+
+    def device_report_data(self) -> bytes:
+        """Return the 64 bytes to fold into each device's report."""
+        return hashlib.sha512(_CHANNEL_DEVICE_LABEL + lp(self.nonce, self.keyset)).digest()
 
     def bound(self) -> Mapping[str, bytes]:
         """Return the bound values by name."""

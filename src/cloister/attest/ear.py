@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from cloister.attest.devices import MAX_DEVICES
 from cloister.attest.rats import Check, TeeKind, TrustTier, Verdict
 from cloister.crypto.sign import KeyId, VerifyKey
 from cloister.errors import Malformed, Rejected, UsageError
@@ -29,16 +30,16 @@ from cloister.wire import Fields, Json, dump_json, parse_b64u
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cloister.attest.rats import AttestationResult, ClaimValue
+    from cloister.attest.rats import AttestationResult, ClaimValue, Submodule
     from cloister.crypto.sign import SigningKey
 
-__all__ = ["EAR_PROFILE", "SUBMOD", "Ear", "issue_ear", "verify_ear"]
+__all__ = ["EAR_PROFILE", "MAX_TOKEN_CHARS", "SUBMOD", "Ear", "EarSubmodule", "issue_ear", "verify_ear"]
 
 EAR_PROFILE = "tag:ietf.org,2026:rats/ear#04"
 SUBMOD = "cloister"
-"""The one appraised attester of a token."""
+"""The attester a token is about; its devices are submodules beside it, by their names."""
 
-MAX_TOKEN_CHARS = 64 * 1024  # characters of one token, as many as a grant carries
+MAX_TOKEN_CHARS = 256 * 1024  # characters of one token: a chassis of devices, each with its checks
 MAX_TTL = timedelta(days=1)
 _CLOCK_SKEW_S = 5  # seconds an issuer's clock may be ahead of ours
 _TYPE = "eat+jwt"  # RFC 9782 section 4: application/eat+jwt
@@ -49,8 +50,18 @@ _MAX_CLAIMS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarSubmodule:
+    """What a verified token says about one device beside the CPU."""
+
+    tee: TeeKind
+    tier: TrustTier
+    claims: Mapping[str, ClaimValue]
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ear:
-    """A verified token: what its issuer says about one attester. Made by ``verify_ear`` only."""
+    """A verified token: what its issuer says about one attester and its devices. Made by ``verify_ear`` only."""
 
     issuer: str
     key_id: KeyId
@@ -62,6 +73,7 @@ class Ear:
     claims: Mapping[str, ClaimValue]
     checks: tuple[Check, ...]
     bound_sha256: Mapping[str, bytes]
+    submodules: Mapping[str, EarSubmodule]
 
 
 def issue_ear(result: AttestationResult, *, key: SigningKey, issuer: str, now: datetime, ttl: timedelta) -> str:
@@ -70,26 +82,15 @@ def issue_ear(result: AttestationResult, *, key: SigningKey, issuer: str, now: d
         msg = f"ear: ttl of {ttl}, want up to {MAX_TTL}"
         raise UsageError(msg)
     issued = int(now.timestamp())
-    appraisal: dict[str, Json] = {
-        "ear_appraisal_policy_ids": [f"sha256:{result.policy_digest}"],
-        "ear_attester_claims": dict(result.claims),
-        "ear_status": result.tier.value,
-        "ear_verifier_claims": {
-            "bound_sha256": {name: hashlib.sha256(value).hexdigest() for name, value in result.bound.items()},
-            "checks": [_check_json(check) for check in result.checks],
-            "tee": result.tee,
-        },
-    }
-    vector = _trust_vector(result)
-    if vector:  # draft-ietf-rats-ar4si section 3.1: never an empty one
-        appraisal["ear_trustworthiness_vector"] = vector
+    submods: dict[str, Json] = {SUBMOD: _appraisal_json(result, result.policy_digest, result.bound)}
+    submods |= {item.name: _appraisal_json(item, result.policy_digest, {}) for item in result.submodules}
     payload: dict[str, Json] = {
         "ear_verifier_id": {"build": _BUILD, "developer": _DEVELOPER},
         "eat_profile": EAR_PROFILE,
         "exp": issued + int(ttl.total_seconds()),
         "iat": issued,
         "iss": issuer,
-        "submods": {SUBMOD: appraisal},
+        "submods": submods,
     }
     private = Ed25519PrivateKey.from_private_bytes(key.seed())
     token = jwt.api_jws.encode(
@@ -99,6 +100,24 @@ def issue_ear(result: AttestationResult, *, key: SigningKey, issuer: str, now: d
         msg = f"ear: token of {len(token)} characters, want at most {MAX_TOKEN_CHARS}"
         raise UsageError(msg)
     return token
+
+
+def _appraisal_json(item: AttestationResult | Submodule, policy_digest: str, bound: Mapping[str, bytes]) -> Json:
+    """Return the EAR appraisal of one attester (draft-ietf-rats-ear-04 section 3.2)."""
+    appraisal: dict[str, Json] = {
+        "ear_appraisal_policy_ids": [f"sha256:{policy_digest}"],
+        "ear_attester_claims": dict(item.claims),
+        "ear_status": item.tier.value,
+        "ear_verifier_claims": {
+            "bound_sha256": {name: hashlib.sha256(value).hexdigest() for name, value in bound.items()},
+            "checks": [_check_json(check) for check in item.checks],
+            "tee": item.tee,
+        },
+    }
+    vector = _trust_vector(item)
+    if vector:  # draft-ietf-rats-ar4si section 3.1: never an empty one
+        appraisal["ear_trustworthiness_vector"] = vector
+    return appraisal
 
 
 def verify_ear(token: str, keys: Iterable[VerifyKey], now: datetime) -> Ear:
@@ -156,28 +175,42 @@ def _take_header(data: bytes) -> KeyId:
 def _take_payload(fields: Fields, key_id: KeyId) -> Ear:
     """Read the claims we know; a receiver ignores unknown ones (draft-ietf-rats-ear-04 section 4)."""
     fields.literal("eat_profile", EAR_PROFILE)
-    appraisal = fields.fields("submods").fields(SUBMOD)
-    ours = appraisal.fields("ear_verifier_claims")
+    members = fields.members("submods", cap=1 + MAX_DEVICES)
+    submods = Fields(members, what="ear: submods")
+    appraisal = submods.fields(SUBMOD)
     policies = appraisal.texts("ear_appraisal_policy_ids", cap=1, item_cap=80)
-    claims = appraisal.members("ear_attester_claims", cap=_MAX_CLAIMS)
-    bound = ours.members("bound_sha256", cap=16)
-    tier = appraisal.text("ear_status", cap=16)
-    if tier not in {member.value for member in TrustTier}:
-        appraisal.fail("ear_status", "unknown tier")
     if not policies:
         appraisal.fail("ear_appraisal_policy_ids", "want one")
+    ours = appraisal.fields("ear_verifier_claims")
+    bound = ours.members("bound_sha256", cap=16)
     digests = Fields(bound, what="ear: bound_sha256")
+    own = _take_submodule(appraisal, ours)
+    others = {name: submods.fields(name) for name in members if name != SUBMOD}
     return Ear(
         issuer=fields.text("iss", cap=256, floor=1),
         key_id=key_id,
         issued_at=datetime.fromtimestamp(fields.integer("iat", cap=_LAST_SECOND), UTC),
         expires_at=datetime.fromtimestamp(fields.integer("exp", cap=_LAST_SECOND), UTC),
+        tee=own.tee,
+        tier=own.tier,
+        policy_digest=policies[0].removeprefix("sha256:"),
+        claims=own.claims,
+        checks=own.checks,
+        bound_sha256={name: digests.hex(name, size=32) for name in bound},
+        submodules={name: _take_submodule(item, item.fields("ear_verifier_claims")) for name, item in others.items()},
+    )
+
+
+def _take_submodule(appraisal: Fields, ours: Fields) -> EarSubmodule:
+    claims = appraisal.members("ear_attester_claims", cap=_MAX_CLAIMS)
+    tier = appraisal.text("ear_status", cap=16)
+    if tier not in {member.value for member in TrustTier}:
+        appraisal.fail("ear_status", "unknown tier")
+    return EarSubmodule(
         tee=TeeKind(ours.text("tee", cap=32)),
         tier=TrustTier(tier),
-        policy_digest=policies[0].removeprefix("sha256:"),
         claims={name: _take_claim(appraisal, value) for name, value in claims.items()},
         checks=tuple(_take_check(item) for item in ours.items("checks", cap=_MAX_CHECKS)),
-        bound_sha256={name: digests.hex(name, size=32) for name in bound},
     )
 
 
@@ -219,7 +252,7 @@ def _take_check(value: Json) -> Check:
     )
 
 
-def _trust_vector(result: AttestationResult) -> dict[str, Json]:
+def _trust_vector(result: AttestationResult | Submodule) -> dict[str, Json]:
     """Return the AR4SI vector (draft-ietf-rats-ar4si section 2.3.4): what was proven, nothing beyond.
 
     ``hardware`` is affirmed only where the scheme itself left nothing unchecked: never for a simulated TEE.

@@ -23,6 +23,7 @@ __all__ = [
     "ClaimValue",
     "Evidence",
     "Nonce",
+    "Submodule",
     "TeeKind",
     "TrustTier",
     "Verdict",
@@ -98,11 +99,23 @@ class VerifiedClaims:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Submodule:
+    """What was found out about one device beside the CPU: an EAT submodule (RFC 9711 section 4.2.18)."""
+
+    name: str
+    tee: TeeKind
+    claims: Mapping[str, ClaimValue]
+    checks: tuple[Check, ...]
+    tier: TrustTier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttestationResult:
     """Evidence verified, bound to what was expected and appraised by a policy. Made by ``verifier`` only.
 
     ``bound`` names what the report data binds: for key release ``instance_pub`` and ``kem_pub``, for
-    a consumer the ``keyset``. Relying parties take keys from here, never from the request.
+    a consumer the ``keyset``. Relying parties take keys from here, never from the request. ``submodules`` are
+    the devices, each appraised; ``tier`` is the lowest of all, ``checks`` say what binds them and what does not.
     """
 
     tee: TeeKind
@@ -112,3 +125,4 @@ class AttestationResult:
     tier: TrustTier
     policy_digest: str
     verified_at: datetime
+    submodules: tuple[Submodule, ...] = ()

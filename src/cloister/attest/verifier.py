@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from cloister.attest.appraise import appraise, not_allowed
-from cloister.attest.binding import ChannelBinding, ReleaseBinding, fold
-from cloister.attest.rats import MAX_EVIDENCE_BYTES, AttestationResult, Check, TeeKind, TrustTier, Verdict
-from cloister.errors import Malformed, Reason, Rejected, Unavailable, UsageError
+from cloister.attest.binding import NO_DEVICES, ChannelBinding, ReleaseBinding, fold
+from cloister.attest.composite import composite_checks, count_devices, name_devices
+from cloister.attest.devices import parse_devices
+from cloister.attest.findings import refuse_failed
+from cloister.attest.rats import MAX_EVIDENCE_BYTES, AttestationResult, Check, Submodule, TeeKind, TrustTier, Verdict
+from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,10 +85,13 @@ class Verifier:
         """The TEEs this verifier knows."""
         return frozenset(self._schemes)
 
-    def needs(self, evidence: Evidence) -> tuple[str, ...]:
-        """Return the names of the endorsements to fetch before ``verify``."""
+    def needs(self, evidence: Evidence, devices: bytes = NO_DEVICES) -> tuple[str, ...]:
+        """Return the names of the endorsements to fetch before ``verify``, those of the devices too."""
         _demand_size(evidence)
-        return self._scheme(evidence.tee).needs(evidence)
+        names: dict[str, None] = {}
+        for item in (evidence, *parse_devices(devices)):
+            names |= dict.fromkeys(self._scheme(item.tee).needs(item))
+        return tuple(names)
 
     def verify(
         self,
@@ -96,22 +103,78 @@ class Verifier:
     ) -> AttestationResult:
         """Return the result of evidence that is genuine, fresh and ours, and satisfies ``policy``.
 
-        Raises ``Malformed`` for bytes that are no evidence, ``Unavailable`` for a missing endorsement and
-        ``Rejected`` with every mismatch (the vendor's chain and signature come first: claims nobody
-        vouches for are not compared).
+        The devices that ``binding`` names are appraised one by one; none is left out. Raises ``Malformed`` for bytes
+        that are no evidence, ``Unavailable`` for a missing endorsement and ``Rejected`` with every mismatch (the
+        vendor's chain and signature come first: claims nobody vouches for are not compared).
         """
         if now.tzinfo is None:
             msg = "verifier: now is naive, want an aware time"
             raise UsageError(msg)
+        given = {} if endorsements is None else endorsements
+        # 1. The CPU's evidence: its report data binds the nonce, the keys and the devices' exact bytes.
+        scheme, claims = self._claims(evidence, policy, given, now)
+        devices = parse_devices(binding.devices)
+        claims = replace(claims, claims={**claims.claims, **count_devices(devices)})
+        checks = (
+            *claims.checks,
+            _report_data(claims, binding.report_data(), scheme.report_data_bytes),
+            *_software(claims, binding, scheme.software_claims),
+            *appraise(claims, policy, scheme.required),
+        )
+        refuse_failed(f"{evidence.tee} evidence", checks)
+        # 2. Every device, bound to the same nonce and keys: a submodule each.
+        submodules = tuple(
+            self._device(name, item, binding=binding, policy=policy, given=given, now=now)
+            for name, item in name_devices(devices)
+        )
+        # 3. What binds them together, and what does not.
+        checks = (*checks, *composite_checks(submodules))
+        refuse_failed(f"{evidence.tee} evidence", checks)
+        tier = _tier(claims.checks, checks, scheme.required)
+        return AttestationResult(
+            tee=claims.tee,
+            claims=dict(claims.claims),
+            checks=checks,
+            bound=binding.bound(),
+            tier=TrustTier.WARNING if any(item.tier is TrustTier.WARNING for item in submodules) else tier,
+            policy_digest=policy.digest,
+            verified_at=now,
+            submodules=submodules,
+        )
+
+    def _device(
+        self,
+        name: str,
+        evidence: Evidence,
+        *,
+        binding: ReleaseBinding | ChannelBinding,
+        policy: Policy,
+        given: Mapping[str, bytes],
+        now: datetime,
+    ) -> Submodule:
+        """Return one device's result. Its refusal names the device."""
+        scheme, claims = self._claims(evidence, policy, given, now, name=name)
+        checks = (
+            *claims.checks,
+            _report_data(claims, binding.device_report_data(), scheme.report_data_bytes),
+            *appraise(claims, policy, scheme.required),
+        )
+        refuse_failed(name, checks)
+        tier = _tier(claims.checks, checks, scheme.required)
+        return Submodule(name=name, tee=claims.tee, claims=dict(claims.claims), checks=checks, tier=tier)
+
+    def _claims(
+        self, evidence: Evidence, policy: Policy, given: Mapping[str, bytes], now: datetime, *, name: str = ""
+    ) -> tuple[Scheme, VerifiedClaims]:
+        """Return what the vendor's root vouches for, with the scheme that proved it."""
         # 1. Bounded before anything reads it.
         _demand_size(evidence)
         # 2. A TEE that this build verifies, and that the policy names: before its parser runs.
         scheme = self._scheme(evidence.tee)
         if evidence.tee not in policy.tees:
-            raise _rejection(evidence.tee, (not_allowed(evidence.tee, policy),))
+            refuse_failed(name or f"{evidence.tee} evidence", (not_allowed(evidence.tee, policy),))
         # 3. Everything the scheme needs is there; a missing endorsement is no yes.
-        given = {} if endorsements is None else endorsements
-        missing = [name for name in scheme.needs(evidence) if name not in given]
+        missing = [item for item in scheme.needs(evidence) if item not in given]
         if missing:
             msg = f"{evidence.tee} evidence: endorsement {missing[0]} is missing"
             raise Unavailable(msg)
@@ -120,27 +183,7 @@ class Verifier:
         if claims.tee != scheme.tee:
             msg = f"verifier: scheme {scheme.tee} returned claims of {claims.tee}"
             raise UsageError(msg)
-        # 5. Fresh and ours: the report binds the nonce and the keys (RFC 9334 section 10.2).
-        # 6. The software manifest that was sent is the one that was measured.
-        # 7. Reference values.
-        checks = (
-            *claims.checks,
-            _report_data(claims, binding, scheme.report_data_bytes),
-            *_software(claims, binding, scheme.software_claims),
-            *appraise(claims, policy, scheme.required),
-        )
-        # 8. All mismatches, or a result.
-        if any(check.verdict is Verdict.FAILED for check in checks):
-            raise _rejection(evidence.tee, checks)
-        return AttestationResult(
-            tee=claims.tee,
-            claims=dict(claims.claims),
-            checks=checks,
-            bound=binding.bound(),
-            tier=_tier(claims.checks, checks, scheme.required),
-            policy_digest=policy.digest,
-            verified_at=now,
-        )
+        return scheme, claims
 
     def _scheme(self, tee: TeeKind) -> Scheme:
         scheme = self._schemes.get(tee)
@@ -156,9 +199,9 @@ def _demand_size(evidence: Evidence) -> None:
         raise Malformed(msg)
 
 
-def _report_data(claims: VerifiedClaims, binding: ReleaseBinding | ChannelBinding, field_bytes: int) -> Check:
-    """Return the check that the report carries exactly what ``binding`` hashes to, length included."""
-    want = fold(binding.report_data(), field_bytes=field_bytes)
+def _report_data(claims: VerifiedClaims, bound: bytes, field_bytes: int) -> Check:
+    """Return the check that the report carries exactly ``bound``, folded, length included."""
+    want = fold(bound, field_bytes=field_bytes)
     same = hmac.compare_digest(claims.report_data, want)
     return Check(
         code="report_data_mismatch",
@@ -194,14 +237,3 @@ def _tier(scheme_checks: tuple[Check, ...], checks: tuple[Check, ...], required:
     skipped = [check for check in scheme_checks if check.verdict is Verdict.NOT_CHECKED]
     skipped += [check for check in checks if check.verdict is Verdict.NOT_CHECKED and check.subject in required]
     return TrustTier.WARNING if skipped else TrustTier.AFFIRMING
-
-
-def _rejection(tee: TeeKind, checks: tuple[Check, ...]) -> Rejected:
-    """Return the refusal that names every failed check."""
-    reasons = tuple(
-        Reason(code=check.code, subject=check.subject, got=check.got, want=check.want)
-        for check in checks
-        if check.verdict is Verdict.FAILED
-    )
-    more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-    return Rejected(f"{tee} evidence refused: {reasons[0]}{more}", reasons=reasons)

@@ -173,6 +173,7 @@ def _evidence_reasons(
         reasons.append(Reason(code="wrong_loan", subject="attest request", got=request.loan, want=loan.terms.loan))
     bound = {
         "custodian": custodian.raw,
+        "devices": request.devices,
         "instance_pub": request.instance_pub.raw,
         "kem_pub": request.kem_pub,
         "software": request.software,

@@ -1,7 +1,7 @@
 """A simulated TEE: same code path as a real one, own root, loud, in no production table (docs/adr/0005).
 
 Its evidence has a chip certificate signed by the simulated root and a report signed by the chip, in the
-binary format of docs/spec/evidence.md section 4. Whoever has the root's seed can make any evidence: it
+binary format of docs/spec/evidence.md section 5. Whoever has the root's seed can make any evidence: it
 protects nothing and is for learning and tests. Handed in by ``--insecure-simulated-root FILE`` only.
 
 Not done here: anything that keeps a secret.

@@ -1,4 +1,4 @@
-"""The root of a simulated TEE vendor, and its files (docs/spec/evidence.md section 5).
+"""The root of a simulated TEE vendor, and its files (docs/spec/evidence.md section 6).
 
 Whoever reads the file with the seed can make any simulated evidence; verifiers need the public half only.
 """

@@ -55,6 +55,7 @@ RELEASE = {
     "instance_pub": b"\x13" * 32,
     "kem_pub": b"\x14" * 48,
     "software": software(),
+    "devices": b"",
 }
 CHANNEL = {"nonce": b"\x21" * 32, "keyset": b'{"v":1}', "devices": b""}
 

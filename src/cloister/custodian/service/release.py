@@ -120,6 +120,7 @@ def _verify(context: Context, request: AttestRequest, policy: Policy) -> Attesta
         instance_pub=request.instance_pub.raw,
         kem_pub=request.kem_pub,
         software=request.software,
+        devices=request.devices,
     )
     return context.verifier.verify(request.evidence, binding, policy, context.now())
 

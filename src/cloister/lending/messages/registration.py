@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from cloister.attest.binding import NO_DEVICES
+from cloister.attest.devices import MAX_DEVICES_BYTES
+from cloister.attest.ear import MAX_TOKEN_CHARS
 from cloister.attest.rats import MAX_EVIDENCE_BYTES, NONCE_BYTES, Evidence, Nonce, TeeKind
 from cloister.crypto.sign import Label, VerifyKey
 from cloister.lending.messages.form import (
@@ -82,11 +85,13 @@ class AttestRequest:
     kem_pub: bytes
     evidence: Evidence
     software: bytes
+    devices: bytes = NO_DEVICES
 
     def dump(self) -> bytes:
         """Return the canonical payload."""
         return dump_json(
             {
+                "devices": dump_b64u(self.devices),
                 "evidence": dump_b64u(self.evidence.payload),
                 "instance_pub": self.instance_pub.dump(),
                 "kem_id": self.kem_id,
@@ -114,6 +119,7 @@ class AttestRequest:
                 payload=fields.b64u("evidence", cap=MAX_EVIDENCE_BYTES),
             ),
             software=fields.b64u("software", cap=MAX_SOFTWARE_BYTES),
+            devices=fields.b64u("devices", cap=MAX_DEVICES_BYTES),
         )
         fields.end()
         return message
@@ -202,7 +208,7 @@ class Grant:
             epoch=fields.integer("epoch", floor=1),
             terms=Terms.from_json(fields.take("terms")),
             policy_digest=fields.match("policy_digest", DIGEST),
-            result=fields.text("result", cap=64 * 1024),
+            result=fields.text("result", cap=MAX_TOKEN_CHARS),
             publisher=VerifyKey.take(fields, "publisher"),
             keys=tuple(ReleasedKey.from_json(item) for item in fields.items("keys", cap=MAX_MODELS)),
             block_version=fields.integer("block_version"),

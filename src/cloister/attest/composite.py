@@ -1,0 +1,70 @@
+"""A CPU and its devices as one attester: what binds them, and what does not (docs/spec/evidence.md).
+
+A composite device in the words of RFC 9334 section 3.3, bound from both ends: every device's report carries a value
+made of the same nonce and keys as the CPU's, and the CPU's report carries the digest of all devices' evidence. So
+neither end can be swapped afterwards, and no recording of another day fits (T16).
+
+Not proven by any evidence of today: that a device sits in the machine of that CPU. The code that was measured by
+the CPU asked it, over a session that this code set up; the result says so.
+
+Not done here: verifying a device (``verifier``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from cloister.attest.rats import Check, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloister.attest.rats import Evidence, Submodule
+
+__all__ = ["DEVICE_CLAIM", "composite_checks", "count_devices", "name_devices"]
+
+DEVICE_CLAIM = "device"
+"""The claim of a device that tells it from every other of its kind."""
+
+_ATTACHMENT = "the measured software asked the device; no evidence of today proves where it is attached"
+
+
+def count_devices(devices: Sequence[Evidence]) -> Mapping[str, int]:
+    """Return a claim of the CPU's for each kind of device: ``devices.nvidia_gpu`` of 8. A policy demands by them."""
+    counts = Counter(f"devices.{item.tee.replace('-', '_')}" for item in devices)
+    return dict(sorted(counts.items()))
+
+
+def name_devices(devices: Sequence[Evidence]) -> Iterator[tuple[str, Evidence]]:
+    """Yield each device with its name in the result: ``nvidia-gpu0``, ``nvidia-gpu1``."""
+    seen: Counter[str] = Counter()
+    for item in devices:
+        yield f"{item.tee}{seen[item.tee]}", item
+        seen[item.tee] += 1
+
+
+def composite_checks(submodules: Sequence[Submodule]) -> tuple[Check, ...]:
+    """Return what holds them together, for the reader of the result; nothing where there is no device."""
+    if not submodules:
+        return ()
+    identities = Counter((item.tee, item.claims.get(DEVICE_CLAIM, item.name)) for item in submodules)
+    twice = [str(identity) for (_, identity), count in identities.items() if count > 1]
+    names = ", ".join(item.name for item in submodules)
+    return (
+        Check(code="composite_mismatch", subject="devices in the cpu's report data", verdict=Verdict.PASSED, got=names),
+        Check(code="composite_mismatch", subject="nonce and keys in every device", verdict=Verdict.PASSED, got=names),
+        Check(
+            code="composite_mismatch",
+            subject="every device once",
+            verdict=Verdict.FAILED if twice else Verdict.PASSED,
+            got=", ".join(twice)[:256],
+        ),
+        Check(
+            code="composite_mismatch",
+            subject="devices in this machine",
+            verdict=Verdict.NOT_CHECKED,
+            got=names,
+            note=_ATTACHMENT,
+        ),
+    )
