@@ -43,6 +43,7 @@ from cloister.enclave.boot import boot
 from cloister.enclave.config import EnclaveConfig, Limits
 from cloister.enclave.custodian_link import CustodianLink
 from cloister.enclave.engines.onnx import OnnxEngine
+from cloister.enclave.evidence import EvidenceSource
 from cloister.enclave.instance import EnclaveInstance
 from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import EventLog
@@ -371,9 +372,10 @@ class World:
         async with self.link() as link:
             loan = read_loan_file(config.loan)
             software = measure_software(config)
-            booted = await boot(config, loan, attester=attester, software=software, engine=engine, link=link, log=log)
+            source = EvidenceSource(attester=attester)
+            booted = await boot(config, loan, source=source, software=software, engine=engine, link=link, log=log)
             instance = EnclaveInstance(
-                booted, config, loan, attester=attester, engine=engine, link=link, clock=self.clock, log=log
+                booted, config, loan, source=source, engine=engine, link=link, clock=self.clock, log=log
             )
             try:
                 if lease:

@@ -35,6 +35,7 @@ from cloister.channel.ohttp import seal_request
 from cloister.channel.replay import dump_http_date
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.config import Tls
+from cloister.enclave.evidence import EvidenceSource
 from cloister.enclave.logs import EventLog
 from cloister.enclave.measure import measure_software
 from cloister.enclave.serve import Ending, Ready, Surroundings, serve_async
@@ -54,9 +55,10 @@ from cloister.enclave.config import load_config
 from cloister.enclave.measure import measure_software
 from cloister.enclave.serve import serve
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot
+from cloister.enclave.evidence import EvidenceSource
 config = load_config(Path(sys.argv[1]), env={})
 attester = SimulatedAttester(SimulatedRoot.load(Path(sys.argv[2])), measure_software(config), os.urandom(32))
-ending = serve(config, attester, on_ready=lambda ready: print(ready.url, flush=True))
+ending = serve(config, EvidenceSource(attester=attester), on_ready=lambda ready: print(ready.url, flush=True))
 print(ending.value, flush=True)
 """
 
@@ -266,7 +268,9 @@ async def test_outer_tls_has_a_key_of_this_boot_and_its_hash_is_attested(tmp_pat
     ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
     serving = asyncio.create_task(
-        serve_async(config, world.attester(config), around=around, stop=stop, on_ready=ready.set_result)
+        serve_async(
+            config, EvidenceSource(attester=world.attester(config)), around=around, stop=stop, on_ready=ready.set_result
+        )
     )
     url = (await ready).url
     assert url.startswith("https://127.0.0.1:")
@@ -308,7 +312,7 @@ async def test_a_taken_port_is_said(tmp_path: Path) -> None:
         taken.listen()
         config = world.config(port=taken.getsockname()[1])
         with pytest.raises(UsageError, match="listen"):
-            await serve_async(config, world.attester(config), around=around)
+            await serve_async(config, EvidenceSource(attester=world.attester(config)), around=around)
     assert world.custodian.closed == [0], "what was begun is ended in order"
 
 

@@ -31,6 +31,7 @@ from cloister.enclave.boot import boot
 from cloister.enclave.config import EnclaveConfig
 from cloister.enclave.custodian_link import CustodianLink
 from cloister.enclave.engines.onnx import OnnxEngine
+from cloister.enclave.evidence import EvidenceSource
 from cloister.enclave.instance import EnclaveInstance
 from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import EventLog
@@ -240,9 +241,10 @@ class House:
         attester = SimulatedAttester(self.root, software, hashlib.sha256(b"chip").digest(), **claims)
         engine, log, loan = OnnxEngine(threads=1), EventLog(self.clock.wall, self.log), read_loan_file(config.loan)
         async with CustodianLink(loan, timeout=timedelta(seconds=5), transport=self.wires) as link:
-            booted = await boot(config, loan, attester=attester, software=software, engine=engine, link=link, log=log)
+            source = EvidenceSource(attester=attester)
+            booted = await boot(config, loan, source=source, software=software, engine=engine, link=link, log=log)
             instance = EnclaveInstance(
-                booted, config, loan, attester=attester, engine=engine, link=link, clock=self.clock, log=log
+                booted, config, loan, source=source, engine=engine, link=link, clock=self.clock, log=log
             )
             try:
                 await instance.renewal.once()

@@ -132,7 +132,7 @@ async def test_a_tampered_enclave_is_refused_by_custodian_and_consumer(tmp_path:
                 await house.client(operators=("Another Hospital",))
             assert caught.value.code == "operator_mismatch"
             # Consumers' own evidence, not the custodian's word: a chip that turned debug after release.
-            enclave.publisher._attester._flags |= 1  # type: ignore[attr-defined] # the simulated chip's own switch
+            enclave.publisher._source.attester._flags |= 1  # type: ignore[attr-defined] # the simulated chip's own switch
             with pytest.raises(Rejected) as caught:
                 await house.client()
             assert "debug_enabled" in {reason.code for reason in caught.value.reasons}

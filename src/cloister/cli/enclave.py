@@ -14,6 +14,7 @@ from cloister.attest.binding import fold
 from cloister.cli.enclave_tee import Tee, attester_for, policy_for, tee_options
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.enclave.config import EnclaveConfig, load_config
+from cloister.enclave.evidence import EvidenceSource
 from cloister.enclave.measure import measure_software
 from cloister.errors import UsageError
 from cloister.wire import Json, dump_b64u, parse_b64u
@@ -82,7 +83,7 @@ def serve(
         terminal.say(f"serving on {ready.url} as instance {instance[:16]}")
 
     with terminal.progress("opening models") as report:
-        ending = server.serve(config, attester, on_ready=on_ready, progress=report)
+        ending = server.serve(config, EvidenceSource(attester=attester), on_ready=on_ready, progress=report)
     terminal.result({"ending": ending.value}, lambda out: out.print(f"ended: {ending.value}"))
     return 0 if ending is server.Ending.DRAINED else 4
 

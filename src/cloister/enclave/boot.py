@@ -13,7 +13,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cloister.attest.binding import ReleaseBinding, fold
+from cloister.attest.binding import ReleaseBinding
 from cloister.crypto.hpke import DEFAULT_SUITE, Kem, KemPrivateKey, open_with
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.enclave.logs import Event
@@ -29,12 +29,11 @@ from cloister.sealed.open import open_model, verify_digest, verify_manifest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cloister.attest.rats import Evidence
     from cloister.attest.software import SoftwareManifest
-    from cloister.enclave.attesters import Attester
     from cloister.enclave.config import EnclaveConfig
     from cloister.enclave.custodian_link import CustodianLink
     from cloister.enclave.engines import Engine
+    from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.loanfile import LoanFile
     from cloister.enclave.logs import EventLog
     from cloister.enclave.packages import FoundPackage
@@ -64,7 +63,7 @@ async def boot(
     config: EnclaveConfig,
     loan: LoanFile,
     *,
-    attester: Attester,
+    source: EvidenceSource,
     software: SoftwareManifest,
     engine: Engine,
     link: CustodianLink,
@@ -86,15 +85,15 @@ async def boot(
     # 3. The custodian's challenge: single use, for this loan, signed by the key the loan file pins.
     challenge = _verified_challenge(await link.challenge(loan.loan), loan)
 
-    # 4. Evidence that binds nonce, custodian, both keys and what was started.
-    binding = ReleaseBinding(
+    # 4. Evidence that binds nonce, custodian, both keys, what was started and the devices.
+    unbound = ReleaseBinding(
         nonce=challenge.nonce,
         custodian=loan.custodian_key.raw,
         instance_pub=key.verify_key.raw,
         kem_pub=kem.public_bytes(),
         software=software.dump(),
     )
-    evidence = await asyncio.to_thread(_collect, attester, binding.report_data())
+    evidence, binding = await asyncio.to_thread(source.collect, unbound)
 
     # 5. Evidence to the custodian; its grant must answer exactly this request.
     request = AttestRequest(
@@ -105,11 +104,12 @@ async def boot(
         kem_pub=kem.public_bytes(),
         evidence=evidence,
         software=software.dump(),
+        devices=binding.devices,
     ).dump()
     answer = await link.attest(loan.loan, Statement.sign(key, AttestRequest.LABEL, request).dump())
     digest = hashlib.sha256(request).digest()
     grant = verify_grant(answer, custodian=loan.custodian_key, request_digest=digest, instance=instance)
-    log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=attester.tee)
+    log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=source.tee)
 
     # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
     loader = _Loader(grant=grant, kem=kem, engine=engine, progress=progress)
@@ -133,10 +133,6 @@ def _verified_challenge(statement: bytes, loan: LoanFile) -> Challenge:
     if challenge.loan != loan.loan:
         raise Rejected.because("wrong_loan", "challenge", got=challenge.loan, want=loan.loan)
     return challenge
-
-
-def _collect(attester: Attester, report_data: bytes) -> Evidence:
-    return attester.collect(fold(report_data, field_bytes=attester.report_data_bytes))
 
 
 def _matched(grant: Grant, packages: Sequence[FoundPackage]) -> list[tuple[ModelTerms, FoundPackage]]:

@@ -20,12 +20,12 @@ from cloister.lending.lease import LeaseState
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from cloister.enclave.attesters import Attester
     from cloister.enclave.boot import Booted
     from cloister.enclave.clock import Clock
     from cloister.enclave.config import EnclaveConfig
     from cloister.enclave.custodian_link import CustodianLink
     from cloister.enclave.engines import Engine
+    from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.loanfile import LoanFile
     from cloister.enclave.logs import EventLog
 
@@ -41,7 +41,7 @@ class EnclaveInstance:
         config: EnclaveConfig,
         loan: LoanFile,
         *,
-        attester: Attester,
+        source: EvidenceSource,
         engine: Engine,
         link: CustodianLink,
         clock: Clock,
@@ -65,7 +65,7 @@ class EnclaveInstance:
         self._loan_digest = hashlib.sha256(booted.grant.terms.dump()).hexdigest()
         self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log)
         self.inference = Inference(self.metering, self.metrics, config)
-        self.publisher = KeysetPublisher(attester, self._describe, clock=clock, limits=config.limits, log=log)
+        self.publisher = KeysetPublisher(source, self._describe, clock=clock, limits=config.limits, log=log)
         self.gateway = Gateway(
             InnerApi(booted.models, self.metering, self.inference),
             self.publisher,

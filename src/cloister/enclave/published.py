@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from cloister.attest.binding import ChannelBinding, fold
+from cloister.attest.binding import ChannelBinding
 from cloister.attest.rats import Nonce
 from cloister.channel.keyset import NO_NONCE, EvidenceDocument, Keyset
 from cloister.channel.ohttp import GatewayKeys
@@ -23,14 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from cloister.enclave.attesters import Attester
     from cloister.enclave.clock import Clock
     from cloister.enclave.config import Limits
+    from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.logs import EventLog
 
 __all__ = ["KeysetPublisher"]
-
-_NO_DEVICES = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +46,7 @@ class KeysetPublisher:
 
     def __init__(
         self,
-        attester: Attester,
+        source: EvidenceSource,
         describe: Callable[[bytes, datetime, datetime], Keyset],
         *,
         clock: Clock,
@@ -56,7 +54,7 @@ class KeysetPublisher:
         log: EventLog,
     ) -> None:
         """Publish nothing yet: ``tick`` does."""
-        self._attester = attester
+        self._source = source
         self._describe = describe
         self._clock = clock
         self._lifetime = timedelta(seconds=limits.keyset_lifetime_s)
@@ -136,15 +134,14 @@ class KeysetPublisher:
         self._log.write(Event.KEYS_ROTATED, count=len(keys.configs))
 
     async def _collect(self, nonce: bytes, keyset: bytes) -> bytes:
-        binding = ChannelBinding(nonce=Nonce(nonce), keyset=keyset, devices=_NO_DEVICES)
-        report_data = fold(binding.report_data(), field_bytes=self._attester.report_data_bytes)
+        unbound = ChannelBinding(nonce=Nonce(nonce), keyset=keyset)
         async with self._one:
-            evidence = await asyncio.to_thread(self._attester.collect, report_data)
+            evidence, binding = await asyncio.to_thread(self._source.collect, unbound)
         return EvidenceDocument(
             nonce=nonce,
             tee=evidence.tee,
             evidence=evidence.payload,
             keyset=keyset,
-            devices=_NO_DEVICES,
-            collateral={},
+            devices=binding.devices,
+            collateral=self._source.endorsements,
         ).dump()

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from cloister.enclave.attesters import Attester
     from cloister.enclave.clock import Clock
     from cloister.enclave.config import EnclaveConfig, Limits
     from cloister.enclave.engines import Engine
+    from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.tls import OuterTls
 
 __all__ = ["Ending", "Ready", "Surroundings", "serve", "serve_async"]
@@ -79,7 +79,7 @@ class Surroundings:
 
 def serve(
     config: EnclaveConfig,
-    attester: Attester,
+    source: EvidenceSource,
     *,
     on_ready: Callable[[Ready], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -95,12 +95,12 @@ def serve(
         around.log.write(Event.HARDENED, step=measure.name, state=state)
     if config.require_unswappable:
         demand_unswappable(measures)
-    return asyncio.run(serve_async(config, attester, around=around, on_ready=on_ready, progress=progress))
+    return asyncio.run(serve_async(config, source, around=around, on_ready=on_ready, progress=progress))
 
 
 async def serve_async(
     config: EnclaveConfig,
-    attester: Attester,
+    source: EvidenceSource,
     *,
     around: Surroundings,
     stop: asyncio.Event | None = None,
@@ -117,7 +117,7 @@ async def serve_async(
         booted = await boot(
             config,
             loan,
-            attester=attester,
+            source=source,
             software=software,
             engine=engine,
             link=link,
@@ -128,7 +128,7 @@ async def serve_async(
             booted,
             config,
             loan,
-            attester=attester,
+            source=source,
             engine=engine,
             link=link,
             clock=around.clock,

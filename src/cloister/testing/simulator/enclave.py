@@ -13,6 +13,7 @@ from cloister.enclave.app import create_app
 from cloister.enclave.boot import boot
 from cloister.enclave.config import EnclaveConfig
 from cloister.enclave.custodian_link import CustodianLink
+from cloister.enclave.evidence import EvidenceSource
 from cloister.enclave.instance import EnclaveInstance
 from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import EventLog
@@ -125,11 +126,12 @@ class SimulatedEnclave:
         within = timedelta(seconds=config.limits.custodian_timeout_s)
         link = CustodianLink(loan, timeout=within, transport=self._world.network.transport(self.name))
         try:
+            source = EvidenceSource(attester=chip)
             booted = await boot(
-                config, loan, attester=chip, software=machine.software, engine=self.engine, link=link, log=self._events
+                config, loan, source=source, software=machine.software, engine=self.engine, link=link, log=self._events
             )
             self._instance = EnclaveInstance(
-                booted, config, loan, attester=chip, engine=self.engine, link=link, clock=self.clock, log=self._events
+                booted, config, loan, source=source, engine=self.engine, link=link, clock=self.clock, log=self._events
             )
             del booted
             await self._begin(self._instance)
