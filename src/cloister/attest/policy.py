@@ -6,13 +6,15 @@ Not done here: comparing claims (``appraise``), what a rule is (``rules``), who 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.attest.rats import TeeKind
 from cloister.attest.rules import dump_rule, take_rule
-from cloister.errors import Rejected, UsageError
+from cloister.errors import Malformed, Rejected, UsageError
 from cloister.wire import MAX_INT, Fields, Json, dump_json
 
 if TYPE_CHECKING:
@@ -89,6 +91,23 @@ class Policy:
     def parse(cls, data: bytes) -> Policy:
         """Parse a policy as people write it: any order, any spacing, no unknown member. Raises ``Malformed``."""
         return cls._take(Fields.parse(data, what="policy", cap=MAX_POLICY_BYTES))
+
+    @classmethod
+    def parse_toml(cls, data: bytes) -> Policy:
+        """Parse a policy in TOML: the same members, for people who write comments. Raises ``Malformed``.
+
+        Names with a dot are quoted (``"pcr.7" = {exact = "..."}``); dates and floats have no meaning here.
+        """
+        if len(data) > MAX_POLICY_BYTES:
+            msg = f"policy: {len(data)} bytes, want at most {MAX_POLICY_BYTES}"
+            raise Malformed(msg)
+        try:
+            document = tomllib.loads(data.decode("utf-8"))
+            text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as exc:  # a date is a TypeError of json's
+            msg = "policy: not toml of strings, integers, booleans, arrays and tables"
+            raise Malformed(msg) from exc
+        return cls.parse(text.encode("utf-8"))
 
     @classmethod
     def from_json(cls, value: Json) -> Policy:

@@ -1,0 +1,24 @@
+"""``cloister attest``: collect, verify, inspect and recall evidence; endorsements; judging recorded sets."""
+
+from __future__ import annotations
+
+import click
+
+from cloister.cli.attest_bundle import bundle
+from cloister.cli.attest_collect import collect, detect
+from cloister.cli.attest_inspect import inspect
+from cloister.cli.attest_recall import recall
+from cloister.cli.attest_vectors import vectors
+from cloister.cli.attest_verify import verify
+from cloister.cli.terminal import Group
+
+__all__ = ["attest"]
+
+
+@click.group(cls=Group)
+def attest() -> None:
+    """Collect, verify, inspect and recall attestation evidence."""
+
+
+for command in (bundle, collect, detect, inspect, recall, vectors, verify):
+    attest.add_command(command)
