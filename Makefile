@@ -12,7 +12,7 @@ WORKERS ?= 2
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
 SOURCES := src tests examples benchmarks
 
-.PHONY: help demo test drill bench lint format docs lock build clean system
+.PHONY: help demo test drill fuzz bench lint format docs lock build clean system
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,10 @@ test: $(VENV)/ready system ## pass the tests
 
 drill: $(VENV)/ready system ## run every test, the slow fault drills too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "drill or not drill" --timeout 1800 $(ARGS)
+
+SECONDS_EACH ?= 20
+fuzz: $(VENV)/ready ## fuzz every parser of evidence, guided by coverage; grows the corpus
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS_EACH) $(ARGS)
 
 bench: $(VENV)/ready ## print how fast it is, as ratios to peers and limits
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done

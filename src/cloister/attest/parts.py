@@ -19,7 +19,7 @@ from cloister.wire import Reader, lp
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["dump_parts", "parse_parts"]
+__all__ = ["dump_parts", "is_parts", "parse_parts"]
 
 _MAGIC = b"CLOISTER-PARTS\x00"
 _VERSION = 1
@@ -41,6 +41,11 @@ def dump_parts(parts: Mapping[str, bytes]) -> bytes:
             raise UsageError(msg)
         entries.append(bytes((len(name),)) + name + lp(data))
     return _MAGIC + bytes((_VERSION, len(entries))) + b"".join(entries)
+
+
+def is_parts(data: bytes) -> bool:
+    """Tell by the first bytes whether ``data`` is meant to be parts; nothing about whether they parse."""
+    return data.startswith(_MAGIC)
 
 
 def parse_parts(data: bytes, *, what: str, caps: Mapping[str, int], required: Collection[str] = ()) -> dict[str, bytes]:
