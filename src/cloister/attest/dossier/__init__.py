@@ -45,13 +45,15 @@ class Case:
 
     ``claims`` are what the evidence says in the words of the evidence index, true or not. ``verify`` proves
     them at a time (a scheme's contract: ``Malformed``, ``Rejected``). ``rules`` are the default policy with what
-    the index asks for in addition; ``bound`` what it has to carry.
+    the index asks for in addition; ``bound`` what it has to carry. ``refused_claims`` is said of evidence that was
+    refused, where that is less than ``claims``.
     """
 
     claims: Mapping[str, Json]
     verify: Callable[[datetime], VerifiedClaims]
     rules: Mapping[str, Rule]
     bound: tuple[Bound, ...] = ()
+    refused_claims: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ def judge(case: Case, now: datetime, policy: Policy | None = None) -> Judgement:
     try:
         verified = case.verify(now)
     except Rejected as exc:
-        return Judgement(claims=case.claims, checks=_failed(exc.reasons), reasons=exc.reasons)
+        return Judgement(claims=_said(case, exc.reasons), checks=_failed(exc.reasons), reasons=exc.reasons)
     # A claim the evidence does not make fails here as anywhere (claim_missing).
     chosen = policy or Policy(version=1, tees={verified.tee: TeePolicy(case.rules)}) if case.rules or policy else None
     checks = [*verified.checks, *(_carried(bound) for bound in case.bound)]
@@ -88,7 +90,11 @@ def judge(case: Case, now: datetime, policy: Policy | None = None) -> Judgement:
         for check in checks
         if check.verdict is Verdict.FAILED
     )
-    return Judgement(claims=case.claims, checks=tuple(checks), reasons=reasons)
+    return Judgement(claims=_said(case, reasons), checks=tuple(checks), reasons=reasons)
+
+
+def _said(case: Case, reasons: tuple[Reason, ...]) -> Mapping[str, Json]:
+    return case.refused_claims if reasons and case.refused_claims is not None else case.claims
 
 
 def _carried(bound: Bound) -> Check:
