@@ -24,13 +24,35 @@ if TYPE_CHECKING:
 __all__ = ["appraise", "mismatch_code", "not_allowed"]
 
 _CODES: Mapping[str, str] = {
+    "advisory_ids": "tcb_status_not_allowed",
+    "committed_tcb": "tcb_out_of_date",
+    "current_tcb": "tcb_out_of_date",
     "debug": "debug_enabled",
+    "guest_svn": "svn_too_low",
+    "isvprodid": "measurement_mismatch",
+    "isvsvn": "measurement_mismatch",
+    "launch_tcb": "tcb_out_of_date",
     "migratable": "migratable",
+    "mrconfigid": "measurement_mismatch",
+    "mrenclave": "measurement_mismatch",
+    "mrowner": "measurement_mismatch",
+    "mrownerconfig": "measurement_mismatch",
+    "mrseam": "measurement_mismatch",
+    "mrservicetd": "service_td_not_allowed",
+    "mrsigner": "measurement_mismatch",
+    "mrsignerseam": "measurement_mismatch",
+    "mrtd": "measurement_mismatch",
+    "rtmr0": "measurement_mismatch",
+    "rtmr1": "measurement_mismatch",
+    "rtmr2": "measurement_mismatch",
+    "rtmr3": "measurement_mismatch",
     "service_td": "service_td_not_allowed",
     "svn": "svn_too_low",
-    "td_attributes": "td_attributes_invalid",
     "tcb": "tcb_out_of_date",
     "tcb_status": "tcb_status_not_allowed",
+    "td_attributes": "td_attributes_invalid",
+    "tee_tcb_svn": "tcb_out_of_date",
+    "xfam": "td_attributes_invalid",
 }
 """Claims whose mismatch has a name of its own; every other is ``NAME_mismatch``."""
 
