@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
     from cloister.attest.tpm.structures import Public
 
-__all__ = ["AK_USAGE", "AkCertificate", "create_authority", "issue_ak_certificate", "verify_ak_certificate"]
+__all__ = [
+    "AK_USAGE",
+    "AkCertificate",
+    "create_authority",
+    "issue_ak_certificate",
+    "verify_ak_certificate",
+    "verify_signing_leaf",
+]
 
 AK_USAGE = ObjectIdentifier("2.23.133.8.3")
 AK_TTL = timedelta(days=90)
@@ -163,3 +170,17 @@ def verify_ak_certificate(
     if not same_key or parsed.name != ak.name:
         raise Rejected.because("key_binding_mismatch", "attestation key", got=ak.name.hex(), want=parsed.name.hex())
     return parsed
+
+
+def verify_signing_leaf(leaf: Certificate) -> None:
+    """Prove that a cloud's certificate is for a key that signs and issues nothing: no authority, no endorsement key.
+
+    The same authorities certify endorsement keys, which decrypt. Raises ``Rejected`` (``chain_invalid``).
+    """
+    found = {extension.oid: extension.value for extension in leaf.x509.extensions}
+    basic = found.get(ExtensionOID.BASIC_CONSTRAINTS)
+    if isinstance(basic, x509.BasicConstraints) and basic.ca:
+        raise Rejected.because("chain_invalid", leaf.shown, got="an authority", want="an attestation key")
+    usage = found.get(ExtensionOID.KEY_USAGE)
+    if not isinstance(usage, x509.KeyUsage) or not usage.digital_signature or usage.key_cert_sign:
+        raise Rejected.because("chain_invalid", leaf.shown, got="key usage", want="digitalSignature alone")

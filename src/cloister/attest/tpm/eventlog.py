@@ -198,10 +198,10 @@ def verify_replay(log: EventLog, pcrs: Mapping[int, bytes]) -> frozenset[int]:
     return frozenset(replayed.keys() & pcrs.keys())
 
 
-def secure_boot(log: EventLog) -> bool | None:
+def secure_boot(log: EventLog, *, bank: Alg = Alg.SHA256) -> bool | None:
     """Return whether the firmware measured Secure Boot as on; None where it measured nothing about it.
 
-    For a log that ``verify_replay`` has explained PCR 7 with. Looks only at what the firmware measured
+    For a log that ``verify_replay`` has explained PCR 7 with, in ``bank``. Looks only at what the firmware measured
     before it let go (the separator), and only at data its digest proves (section 3.3.4.8).
     """
     found: list[bool] = []
@@ -210,7 +210,7 @@ def secure_boot(log: EventLog) -> bool | None:
             continue
         if event.kind == EventType.SEPARATOR:
             break
-        if event.kind == EventType.VARIABLE_DRIVER_CONFIG and event.proves_data(Alg.SHA256):
+        if event.kind == EventType.VARIABLE_DRIVER_CONFIG and event.proves_data(bank):
             name, value = _variable(event.data)
             if name == (_GLOBAL_VARIABLE, _SECURE_BOOT):
                 found.append(value == b"\x01")

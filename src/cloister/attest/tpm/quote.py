@@ -7,7 +7,7 @@ the PCRs are good (``appraise``).
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -15,14 +15,27 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from cloister.attest.tpm.algorithms import DIGEST_BYTES, Alg, digest, hash_of
 from cloister.attest.tpm.structures import Attribute, EcdsaSignature, Quote, RsaSignature
-from cloister.errors import Malformed, Rejected
+from cloister.errors import Malformed, Rejected, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from cloister.attest.tpm.structures import Public, Signature
 
-__all__ = ["ATTESTATION_KEY", "pcr_digest", "verify_attestation_key", "verify_pcrs", "verify_signature"]
+__all__ = [
+    "ATTESTATION_KEY",
+    "SignatureScheme",
+    "pcr_digest",
+    "scheme_of",
+    "signature_holds",
+    "verify_attestation_key",
+    "verify_pcrs",
+    "verify_scheme",
+    "verify_signature",
+]
+
+SignatureScheme: TypeAlias = tuple[Alg, Alg]
+"""Algorithm and hash."""
 
 ATTESTATION_KEY = (
     Attribute.FIXED_TPM
@@ -61,19 +74,34 @@ def verify_signature(attest: bytes, signature: Signature, ak: Public) -> Quote:
     (``algorithm_not_allowed``, ``signature_invalid``).
     """
     # 1. The scheme is the key's own: nobody chooses an easier one.
-    scheme = Alg.ECDSA if isinstance(signature, EcdsaSignature) else signature.scheme
-    if ak.scheme is None or (scheme, signature.hash_alg) != ak.scheme or signature.hash_alg == Alg.SHA1:
-        want = "a fixed scheme" if ak.scheme is None else "-".join(alg.name for alg in ak.scheme)
-        raise Rejected.because(
-            "algorithm_not_allowed", "quote signature", got=f"{scheme.name}-{signature.hash_alg.name}", want=want
-        )
+    verify_scheme(signature, ak.scheme)
     # 2. Signature over the exact bytes.
-    try:
-        _verify(attest, signature, ak.public_key())
-    except InvalidSignature as exc:
-        raise Rejected.because("signature_invalid", "quote signature") from exc
+    if not signature_holds(attest, signature, ak.public_key()):
+        raise Rejected.because("signature_invalid", "quote signature")
     # 3. What was signed is a quote.
     return Quote.parse(attest)
+
+
+def scheme_of(signature: Signature) -> SignatureScheme:
+    """Return the scheme a signature says it is in."""
+    return Alg.ECDSA if isinstance(signature, EcdsaSignature) else signature.scheme, signature.hash_alg
+
+
+def verify_scheme(signature: Signature, scheme: SignatureScheme | None) -> None:
+    """Prove that a signature is in ``scheme``, which is no SHA-1. Raises ``Rejected`` (``algorithm_not_allowed``)."""
+    found = scheme_of(signature)
+    if found != scheme or signature.hash_alg == Alg.SHA1:
+        got, want = ("-".join(alg.name for alg in item) if item else "a fixed scheme" for item in (found, scheme))
+        raise Rejected.because("algorithm_not_allowed", "quote signature", got=got, want=want)
+
+
+def signature_holds(data: bytes, signature: Signature, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> bool:
+    """Tell whether ``key`` signed ``data``; never with SHA-1, nor where the kinds of key and signature differ."""
+    try:
+        _verify(data, signature, key)
+    except (InvalidSignature, UsageError):
+        return False
+    return True
 
 
 def _verify(data: bytes, signature: Signature, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> None:
@@ -95,22 +123,28 @@ def pcr_digest(alg: Alg, pcrs: Mapping[int, bytes]) -> bytes:
     return digest(alg, b"".join(pcrs[index] for index in sorted(pcrs)))
 
 
-def verify_pcrs(quote: Quote, hash_alg: Alg, pcrs: Mapping[int, bytes]) -> None:
-    """Prove that ``pcrs`` are the SHA-256 PCRs under the quote: these, all of them, no other.
+def verify_pcrs(
+    quote: Quote, hash_alg: Alg, pcrs: Mapping[int, bytes], *, banks: Collection[Alg] = (Alg.SHA256,)
+) -> Alg:
+    """Prove that ``pcrs`` are the PCRs under the quote: these, all of them, no other; return their bank.
 
-    ``hash_alg`` is the hash of the signature. Raises ``Malformed`` for values of a wrong size,
-    ``Rejected`` (``algorithm_not_allowed`` for another bank, ``pcr_mismatch``).
+    ``hash_alg`` is the hash of the signature, ``banks`` those we accept. Raises ``Malformed`` for values of a wrong
+    size, ``Rejected`` (``algorithm_not_allowed`` for another bank or several, ``pcr_mismatch``).
     """
-    if any(len(value) != DIGEST_BYTES[Alg.SHA256] for value in pcrs.values()):
-        msg = "pcr values: want 32 bytes each"
+    chosen = [selection for selection in quote.selections if selection.pcrs]
+    if len(chosen) != 1 or chosen[0].bank not in banks:
+        got = ", ".join(selection.bank.name for selection in chosen)
+        want = " or ".join(bank.name for bank in banks)
+        raise Rejected.because("algorithm_not_allowed", "pcr banks", got=got, want=want)
+    (selection,) = chosen
+    size = DIGEST_BYTES[selection.bank]
+    if any(len(value) != size for value in pcrs.values()):
+        msg = f"pcr values: want {size} bytes each"
         raise Malformed(msg)
-    banks = [selection.bank.name for selection in quote.selections if selection.pcrs]
-    if banks != [Alg.SHA256.name]:
-        raise Rejected.because("algorithm_not_allowed", "pcr banks", got=", ".join(banks), want=Alg.SHA256.name)
-    selected = next(selection.pcrs for selection in quote.selections if selection.pcrs)
-    if selected != tuple(sorted(pcrs)):
+    if selection.pcrs != tuple(sorted(pcrs)):
         got = ", ".join(map(str, sorted(pcrs)))
-        raise Rejected.because("pcr_mismatch", "quoted pcrs", got=got, want=", ".join(map(str, selected)))
-    want = pcr_digest(hash_alg, pcrs)
-    if not hmac.compare_digest(quote.pcr_digest, want):
-        raise Rejected.because("pcr_mismatch", "pcr digest", got=quote.pcr_digest.hex(), want=want.hex())
+        raise Rejected.because("pcr_mismatch", "quoted pcrs", got=got, want=", ".join(map(str, selection.pcrs)))
+    want = pcr_digest(hash_alg, pcrs).hex()
+    if not hmac.compare_digest(quote.pcr_digest.hex(), want):
+        raise Rejected.because("pcr_mismatch", "pcr digest", got=quote.pcr_digest.hex(), want=want)
+    return selection.bank
