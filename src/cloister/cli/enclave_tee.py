@@ -1,5 +1,7 @@
 """Which TEE an enclave command uses: options, attester, reference values.
 
+``auto`` is what ``cloister attest detect`` would choose.
+
 The one place on the borrower's side where a simulated TEE can be let in, by a flag that names its root.
 """
 
@@ -13,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloister.attest.policy import Policy, TeePolicy
+from cloister.attest.rats import TeeKind
 from cloister.attest.rules import NotChecked, OneOf, Rule
+from cloister.attest.tpm.evidence import TPM
+from cloister.cli.attest_collect import AUTO, TEES, read_certificates
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
     from cloister.attest.software import SoftwareManifest
     from cloister.enclave.attesters import Attester
+    from cloister.enclave.attesters.machine import Machine
 
 __all__ = ["Tee", "attester_for", "policy_for", "tee_options"]
 
@@ -38,6 +44,8 @@ class Tee:
     tpm: str
     certificates: Path | None
     devices: tuple[str, ...]
+    audience: str
+    psa: str
 
     @property
     def is_simulated(self) -> bool:
@@ -62,6 +70,8 @@ def tee_options(command: Callable[..., Any]) -> Callable[..., Any]:
             tpm=kwargs.pop("tpm"),
             certificates=kwargs.pop("ak_certificate"),
             devices=kwargs.pop("devices"),
+            audience=kwargs.pop("audience"),
+            psa=kwargs.pop("psa"),
         )
         if tee.is_simulated and tee.root is None:
             msg = "--tee simulated: protects nothing, so it wants --insecure-simulated-root too"
@@ -72,7 +82,11 @@ def tee_options(command: Callable[..., Any]) -> Callable[..., Any]:
     wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click keeps options here
     options = (
         click.option("--device", "devices", multiple=True, help="Enrolled device the policy admits; repeat for more."),
-        click.option("--ak-certificate", type=_file, help="Certificate chain that 'enclave enrol' wrote (PEM)."),
+        click.option("--psa", default="", help="Where PSA tokens come from: a file, or unix:PATH."),
+        click.option("--audience", default="", help="Who verifies a Confidential Space token: the custodian's URL."),
+        click.option(
+            "--ak-certificate", type=_file, help="Certificates that 'enclave enrol' wrote, or above a GCE vTPM's (PEM)."
+        ),
         click.option(
             "--tpm", default="/dev/tpmrm0", show_default=True, help="device:PATH, unix:PATH or a device's path."
         ),
@@ -81,7 +95,7 @@ def tee_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--tee",
             "tee_kind",
-            type=click.Choice(["tpm", "simulated"]),
+            type=click.Choice([AUTO, *TEES, "simulated"]),
             default="tpm",
             show_default=True,
             help="What proves the software; simulated proves nothing.",
@@ -100,28 +114,30 @@ def attester_for(tee: Tee, software: SoftwareManifest) -> Attester:
         from cloister.testing.simulated_root import SimulatedRoot  # noqa: PLC0415 - the same
 
         return SimulatedAttester(SimulatedRoot.load(_root(tee)), software, hashlib.sha256(tee.chip.encode()).digest())
-    from cryptography import x509  # noqa: PLC0415 - needed with a TPM only
-    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415 - the same
+    from cloister.enclave.attesters.table import TPM_KINDS, Given, cpu_attester, tpm_attester  # noqa: PLC0415 - big
+    from cloister.enclave.attesters.tpm import measure_software  # noqa: PLC0415 - the same
 
-    from cloister.enclave.attesters.tpm import TpmAttester, measure_software, read_event_log  # noqa: PLC0415 - the same
-    from cloister.enclave.tpm.transport import open_transport  # noqa: PLC0415 - the same
-
-    if tee.certificates is None:
+    machine, kind = _machine(tee)
+    given = Given(
+        certificates=read_certificates(tee.certificates), software=software.digest, audience=tee.audience, psa=tee.psa
+    )
+    if kind not in TPM_KINDS:
+        return cpu_attester(kind, machine, given)
+    if kind == TPM and tee.certificates is None:
         msg = "--tee tpm: want --ak-certificate"
         raise UsageError(msg, hint="'cloister enclave enrol' gets one")
-    try:
-        chain = x509.load_pem_x509_certificates(tee.certificates.read_bytes())
-    except (OSError, ValueError) as exc:
-        msg = f"{tee.certificates}: no certificates in pem"
-        raise UsageError(msg) from exc
-    transport = open_transport(tee.tpm)
+    transport = machine.open_tpm()
     measure_software(transport, software.digest)
-    return TpmAttester(
-        transport,
-        [certificate.public_bytes(Encoding.DER) for certificate in chain],
-        software=software.digest,
-        event_log=b"" if tee.tpm.startswith("unix:") else read_event_log(),
-    )
+    return tpm_attester(kind, transport, machine, given)
+
+
+def _machine(tee: Tee) -> tuple[Machine, TeeKind]:
+    """Return this machine and the kind of TEE to use on it. Raises ``UsageError``, ``Unavailable``."""
+    from cloister.enclave.attesters.detect import choose, look  # noqa: PLC0415 - brings every interface along
+    from cloister.enclave.attesters.machine import Machine  # noqa: PLC0415 - the same
+
+    machine = Machine(tpm=tee.tpm)
+    return machine, choose(look(machine)).tee if tee.kind == AUTO else TeeKind(tee.kind)
 
 
 def _root(tee: Tee) -> Path:
@@ -137,11 +153,13 @@ def policy_for(tee: Tee, software: SoftwareManifest, *, version: int) -> Policy:
         from cloister.testing.simulated import simulated_policy  # noqa: PLC0415 - in no production process
 
         return simulated_policy(software, version)
-    from cloister.attest.rats import TeeKind  # noqa: PLC0415 - needed with a TPM only
-    from cloister.enclave.tpm.commands import Tpm  # noqa: PLC0415 - the same
-    from cloister.enclave.tpm.transport import open_transport  # noqa: PLC0415 - the same
+    from cloister.enclave.tpm.commands import Tpm  # noqa: PLC0415 - needed with a TPM only
 
-    transport = open_transport(tee.tpm)
+    machine, kind = _machine(tee)
+    if kind != TPM:
+        msg = f"--tee {kind}: its reference values are not on this machine"
+        raise UsageError(msg, hint="'cloister policy new' writes a policy for it")
+    transport = machine.open_tpm()
     try:
         values = Tpm(transport).pcr_read(_BOOT_PCRS)
     finally:
@@ -149,7 +167,7 @@ def policy_for(tee: Tee, software: SoftwareManifest, *, version: int) -> Policy:
     rules: dict[str, Rule] = {f"pcr.{index}": OneOf((values[index].hex(),)) for index in _BOOT_PCRS}
     rules["software"] = OneOf((software.digest.hex(),))
     rules["device"] = OneOf(tee.devices) if tee.devices else NotChecked("any device the authority enrolled")
-    return Policy(version=version, tees={TeeKind("tpm"): TeePolicy(rules)})
+    return Policy(version=version, tees={kind: TeePolicy(rules)})
 
 
 def enrol_tpm(loan_file: Path, tpm: str, ek_certificate: Path | None) -> tuple[bytes, str]:

@@ -14,6 +14,7 @@ from cloister.enclave.attesters.tpm import measure_software, read_event_log
 from cloister.enclave.tpm.codec import PASSWORD, Code, Handle, Session, dump_command, parse_response
 from cloister.enclave.tpm.commands import Tpm
 from cloister.enclave.tpm.keys import EkKind, available_eks
+from cloister.enclave.tpm.nv import nv_read
 from cloister.enclave.tpm.transport import DeviceTransport, SocketTransport, open_transport
 from cloister.errors import Malformed, Rejected, Unavailable
 from mutations import mutated
@@ -118,11 +119,14 @@ def test_pcrs_of_another_bank_than_asked_are_malformed() -> None:
 
 
 def test_an_nv_index_without_end_is_not_read() -> None:
+    public = bytes.fromhex("01c00002000b620700010000")
     with pytest.raises(Malformed, match="at most"):
-        Tpm(Scripted(answer(b2(bytes(12) + b"\xff\xff")))).nv_read(0x01C00002)
+        nv_read(Tpm(Scripted(answer(b2(public + b"\xff\xff")))), 0x01C00002)
     nothing = answer(bytes.fromhex("000000020000"), tag=0x8002)
     with pytest.raises(Malformed, match="nothing read"):
-        Tpm(Scripted(answer(b2(bytes(12) + b"\0\x08")), nothing)).nv_read(0x01C00002)
+        nv_read(Tpm(Scripted(answer(b2(public + b"\0\x08")), nothing)), 0x01C00002)
+    with pytest.raises(Malformed, match="another index"):
+        nv_read(Tpm(Scripted(answer(b2(public + b"\0\x08")))), 0x01C00003)
 
 
 def test_a_tpm_without_certificates_has_none() -> None:

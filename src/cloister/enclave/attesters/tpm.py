@@ -12,28 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cloister.attest.rats import Evidence, TeeKind
-from cloister.attest.tpm.algorithms import Alg
 from cloister.attest.tpm.eventlog import MAX_LOG_BYTES, EventLog, replay
 from cloister.attest.tpm.evidence import TPM, TpmEvidence
 from cloister.attest.tpm.policy import SOFTWARE_PCR, software_pcr_value
-from cloister.attest.tpm.quote import pcr_digest
-from cloister.attest.tpm.structures import Quote
 from cloister.enclave.tpm.commands import Tpm
 from cloister.enclave.tpm.keys import AkKind, attestation_key
+from cloister.enclave.tpm.quoting import quote_pcrs
 from cloister.errors import Rejected, Unavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cloister.enclave.tpm.transport import Transport
 
-__all__ = ["BOOT_PCRS", "EVENT_LOG", "TpmAttester", "measure_software", "read_event_log"]
+__all__ = ["BOOT_PCRS", "EVENT_LOG", "TpmAttester", "explaining", "measure_software", "read_event_log"]
 
 BOOT_PCRS = (*range(10), SOFTWARE_PCR)
 """Firmware, its settings, boot loader and kernel (PFP 1.06 section 3.3), and our software."""
 
 EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
-_ATTEMPTS = 3
 _REPORT_DATA_BYTES = 32
 
 
@@ -64,6 +61,14 @@ def read_event_log(path: Path = EVENT_LOG) -> bytes:
     return data
 
 
+def explaining(log: EventLog | None, pcrs: Mapping[int, bytes]) -> bytes:
+    """Return the events that explain ``pcrs`` as they are: systems extend some later, outside the firmware's log."""
+    if log is None:
+        return b""
+    replayed = replay(log)
+    return log.only([index for index, value in pcrs.items() if replayed.get(index) == value]).dump()
+
+
 class TpmAttester:
     """Quotes with the attestation key of this machine. Slots in the TPM are free between two calls."""
 
@@ -82,8 +87,7 @@ class TpmAttester:
     ) -> None:
         """Attest with the key that ``certificates`` (DER, own first) are for.
 
-        ``software`` is what ``measure_software`` was given. From ``event_log`` only events that explain
-        ``pcrs`` now are sent: systems extend some PCRs later, outside the firmware's log.
+        ``software`` is what ``measure_software`` was given; of ``event_log`` what explains the PCRs is sent.
         """
         if not certificates:
             msg = "tpm attester: no certificate for the attestation key"
@@ -102,27 +106,14 @@ class TpmAttester:
             msg = f"tpm report data: {len(report_data)} bytes, want {_REPORT_DATA_BYTES}"
             raise UsageError(msg)
         with self._turn, attestation_key(self._tpm, self._ak) as (handle, public):
-            for _ in range(_ATTEMPTS):
-                pcrs = self._tpm.pcr_read(self._pcrs)
-                attest, signature = self._tpm.quote(handle, extra=report_data, pcrs=self._pcrs)
-                if Quote.parse(attest).pcr_digest == pcr_digest(Alg.SHA256, pcrs):
-                    break  # nobody extended a PCR between reading and quoting
-            else:
-                msg = "tpm: pcrs change faster than they are quoted"
-                raise Unavailable(msg)
+            quoted = quote_pcrs(self._tpm, handle, extra=report_data, pcrs=self._pcrs)
         evidence = TpmEvidence(
-            attest=attest,
-            signature=signature,
+            attest=quoted.attest,
+            signature=quoted.signature,
             ak_public=public.dump(),
             certificates=self._certificates,
-            pcrs=pcrs,
+            pcrs=quoted.pcrs,
             software=self._software,
-            event_log=self._explaining(pcrs),
+            event_log=explaining(self._log, quoted.pcrs),
         )
         return Evidence(tee=self.tee, payload=evidence.dump())
-
-    def _explaining(self, pcrs: dict[int, bytes]) -> bytes:
-        if self._log is None:
-            return b""
-        replayed = replay(self._log)
-        return self._log.only([index for index, value in pcrs.items() if replayed.get(index) == value]).dump()

@@ -21,7 +21,11 @@ __all__ = ["PASSWORD", "Code", "Handle", "Session", "dump_command", "parse_respo
 class Code(IntEnum):
     """TPM_CC (Part 2 section 6.5.2)."""
 
+    EVICT_CONTROL = 0x120
+    NV_UNDEFINE_SPACE = 0x122
+    NV_DEFINE_SPACE = 0x12A
     CREATE_PRIMARY = 0x131
+    NV_WRITE = 0x137
     PCR_RESET = 0x13D
     STARTUP = 0x144
     ACTIVATE_CREDENTIAL = 0x147
@@ -35,6 +39,7 @@ class Code(IntEnum):
     NV_READ_PUBLIC = 0x169
     READ_PUBLIC = 0x173
     START_AUTH_SESSION = 0x176
+    GET_CAPABILITY = 0x17A
     GET_RANDOM = 0x17B
     PCR_READ = 0x17E
     POLICY_PCR = 0x17F

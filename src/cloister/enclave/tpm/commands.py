@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cloister.attest.tpm.algorithms import Alg
 from cloister.attest.tpm.structures import PcrSelection, Public, b2, dump_selections, take_selections
 from cloister.enclave.tpm.codec import PASSWORD, Code, Handle, Session, dump_command, parse_response
-from cloister.errors import Malformed, Rejected, Unavailable
+from cloister.errors import Rejected, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,9 +29,9 @@ _RC_INITIALIZE = "0x100"
 _RC_RETRY = bytes.fromhex("00000922")  # Part 2 section 6.6.3: not started, send it again
 _TRIES = 5
 _READS = 8  # PCR_Read returns eight PCRs at most; more rounds than that mean others extend all the time
-_NV_CHUNK_BYTES = 512  # below TPM_PT_NV_BUFFER_MAX of every TPM seen
-_MAX_NV_BYTES = 8192
 _MAX_BLOB_BYTES = 2048
+_CAP_HANDLES = 1  # TPM_CAP_HANDLES, Part 2 section 6.12
+_MAX_HANDLES = 64
 
 
 def _u32(value: int) -> bytes:
@@ -45,7 +45,7 @@ class Tpm:
         """Use ``transport``, which stays its owner's to close."""
         self._transport = transport
 
-    def _call(
+    def call(
         self,
         code: Code,
         *,
@@ -53,6 +53,7 @@ class Tpm:
         sessions: Sequence[Session] = (),
         body: bytes = b"",
     ) -> Reader:
+        """Send one command; return its parameters. Raises ``Rejected``, ``Unavailable``, ``Malformed``."""
         command = dump_command(code, handles=handles, sessions=sessions, body=body)
         return parse_response(self._exchange(command), code)[1]
 
@@ -79,14 +80,14 @@ class Tpm:
     def startup(self) -> None:
         """TPM2_Startup(CLEAR), as firmware does; a TPM that is started already stays as it is."""
         try:
-            self._call(Code.STARTUP, body=_SU_CLEAR.to_bytes(2, "big")).end()
+            self.call(Code.STARTUP, body=_SU_CLEAR.to_bytes(2, "big")).end()
         except Rejected as exc:
             if not exc.reasons[0].got.startswith(_RC_INITIALIZE):
                 raise
 
     def get_random(self, size: int) -> bytes:
         """TPM2_GetRandom: exactly ``size`` bytes, at most 32."""
-        reader = self._call(Code.GET_RANDOM, body=size.to_bytes(2, "big"))
+        reader = self.call(Code.GET_RANDOM, body=size.to_bytes(2, "big"))
         data = reader.prefixed(2, cap=size)
         reader.end()
         if len(data) != size:
@@ -101,7 +102,7 @@ class Tpm:
             missing = tuple(sorted(set(pcrs) - values.keys()))
             if not missing:
                 return values
-            reader = self._call(Code.PCR_READ, body=dump_selections([PcrSelection(bank=bank, pcrs=missing)]))
+            reader = self.call(Code.PCR_READ, body=dump_selections([PcrSelection(bank=bank, pcrs=missing)]))
             reader.u32()  # the update counter
             selected = [(s.bank, pcr) for s in take_selections(reader) for pcr in s.pcrs]
             if reader.u32() != len(selected) or not selected:
@@ -116,11 +117,11 @@ class Tpm:
     def pcr_extend(self, pcr: int, value: bytes, *, bank: Alg = Alg.SHA256) -> None:
         """TPM2_PCR_Extend with one digest."""
         body = _u32(1) + bank.to_bytes(2, "big") + value
-        self._call(Code.PCR_EXTEND, handles=(pcr,), sessions=(PASSWORD,), body=body)
+        self.call(Code.PCR_EXTEND, handles=(pcr,), sessions=(PASSWORD,), body=body)
 
     def pcr_reset(self, pcr: int) -> None:
         """TPM2_PCR_Reset: only PCR 16 and 23 from where we run."""
-        self._call(Code.PCR_RESET, handles=(pcr,), sessions=(PASSWORD,))
+        self.call(Code.PCR_RESET, handles=(pcr,), sessions=(PASSWORD,))
 
     @contextmanager
     def create_primary(self, hierarchy: Handle, template: Public) -> Iterator[tuple[int, Public]]:
@@ -133,7 +134,7 @@ class Tpm:
     def create_sealed(self, parent: int, *, data: bytes, template: bytes) -> tuple[bytes, bytes]:
         """TPM2_Create of a data object from a TPMT_PUBLIC; returns (private, public) without their lengths."""
         body = b2(b2(b"") + b2(data)) + b2(template) + b2(b"") + _u32(0)
-        reader = self._call(Code.CREATE, handles=(parent,), sessions=(PASSWORD,), body=body)
+        reader = self.call(Code.CREATE, handles=(parent,), sessions=(PASSWORD,), body=body)
         private = reader.prefixed(2, cap=_MAX_BLOB_BYTES)
         return private, reader.prefixed(2, cap=_MAX_BLOB_BYTES)
 
@@ -147,20 +148,20 @@ class Tpm:
 
     def read_public(self, handle: int) -> Public:
         """TPM2_ReadPublic of an RSA or ECC key."""
-        return Public.parse(self._call(Code.READ_PUBLIC, handles=(handle,)).prefixed(2, cap=_MAX_BLOB_BYTES))
+        return Public.parse(self.call(Code.READ_PUBLIC, handles=(handle,)).prefixed(2, cap=_MAX_BLOB_BYTES))
 
     def quote(self, ak: int, *, extra: bytes, pcrs: Sequence[int], bank: Alg = Alg.SHA256) -> tuple[bytes, bytes]:
         """TPM2_Quote in the key's own scheme; returns (TPMS_ATTEST, TPMT_SIGNATURE)."""
         selection = dump_selections([PcrSelection(bank=bank, pcrs=tuple(sorted(set(pcrs))))])
         body = b2(extra) + Alg.NULL.to_bytes(2, "big") + selection
-        reader = self._call(Code.QUOTE, handles=(ak,), sessions=(PASSWORD,), body=body)
+        reader = self.call(Code.QUOTE, handles=(ak,), sessions=(PASSWORD,), body=body)
         attest = reader.prefixed(2, cap=_MAX_BLOB_BYTES)
         return attest, reader.rest()
 
     def activate_credential(self, ak: int, ek: int, credential: Credential, *, ek_session: Session) -> bytes:
         """TPM2_ActivateCredential: the secret, if this TPM holds both keys."""
         body = b2(credential.id_object) + b2(credential.encrypted_secret)
-        reader = self._call(Code.ACTIVATE_CREDENTIAL, handles=(ak, ek), sessions=(PASSWORD, ek_session), body=body)
+        reader = self.call(Code.ACTIVATE_CREDENTIAL, handles=(ak, ek), sessions=(PASSWORD, ek_session), body=body)
         secret = reader.prefixed(2, cap=64)
         reader.end()
         return secret
@@ -177,48 +178,48 @@ class Tpm:
     def policy_secret(self, session: int, hierarchy: Handle) -> None:
         """TPM2_PolicySecret with the hierarchy's empty password."""
         body = b2(b"") + b2(b"") + b2(b"") + _u32(0)
-        self._call(Code.POLICY_SECRET, handles=(hierarchy, session), sessions=(PASSWORD,), body=body)
+        self.call(Code.POLICY_SECRET, handles=(hierarchy, session), sessions=(PASSWORD,), body=body)
 
     def policy_pcr(self, session: int, pcrs: Sequence[int], *, bank: Alg = Alg.SHA256) -> None:
         """TPM2_PolicyPCR with the PCRs as they are now."""
         selection = dump_selections([PcrSelection(bank=bank, pcrs=tuple(sorted(set(pcrs))))])
-        self._call(Code.POLICY_PCR, handles=(session,), body=b2(b"") + selection)
+        self.call(Code.POLICY_PCR, handles=(session,), body=b2(b"") + selection)
 
     def policy_digest(self, session: int) -> bytes:
         """TPM2_PolicyGetDigest."""
-        reader = self._call(Code.POLICY_GET_DIGEST, handles=(session,))
+        reader = self.call(Code.POLICY_GET_DIGEST, handles=(session,))
         digest = reader.prefixed(2, cap=64)
         reader.end()
         return digest
 
     def unseal(self, item: int, session: Session) -> bytes:
         """TPM2_Unseal."""
-        reader = self._call(Code.UNSEAL, handles=(item,), sessions=(session,))
+        reader = self.call(Code.UNSEAL, handles=(item,), sessions=(session,))
         data = reader.prefixed(2, cap=128)
         reader.end()
         return data
 
-    def nv_read(self, index: int) -> bytes:
-        """TPM2_NV_ReadPublic and TPM2_NV_Read of a whole index that may be read without a password."""
-        public = self._call(Code.NV_READ_PUBLIC, handles=(index,)).prefixed(2, cap=_MAX_BLOB_BYTES)
-        size = int.from_bytes(public[-2:], "big")  # dataSize is the last member of TPMS_NV_PUBLIC
-        if size > _MAX_NV_BYTES:
-            msg = f"tpm nv {index:#010x}: {size} bytes, want at most {_MAX_NV_BYTES}"
-            raise Malformed(msg)
-        data = b""
-        while len(data) < size:
-            want = min(_NV_CHUNK_BYTES, size - len(data))
-            body = want.to_bytes(2, "big") + len(data).to_bytes(2, "big")
-            reader = self._call(Code.NV_READ, handles=(index, index), sessions=(PASSWORD,), body=body)
-            part = reader.prefixed(2, cap=want)
-            if not part:
-                reader.fail("nothing read")
-            data += part
-        return data
+    def handles(self, first: int) -> tuple[int, ...]:
+        """TPM2_GetCapability: handles of the range that begins with ``first`` (Part 2 section 7.2), at most 64."""
+        body = _u32(_CAP_HANDLES) + _u32(first) + _u32(_MAX_HANDLES)
+        reader = self.call(Code.GET_CAPABILITY, body=body)
+        reader.u8()  # more of them: no machine has that many
+        if reader.u32() != _CAP_HANDLES:
+            reader.fail("another capability than asked for")
+        count = reader.u32()
+        if count > _MAX_HANDLES:
+            reader.fail(f"{count} handles, want at most {_MAX_HANDLES}")
+        found = tuple(reader.u32() for _ in range(count))
+        reader.end()
+        return found
+
+    def persist(self, key: int, handle: int) -> None:
+        """TPM2_EvictControl: keep a loaded key at a persistent ``handle`` (0x81000000 and above)."""
+        self.call(Code.EVICT_CONTROL, handles=(Handle.OWNER, key), sessions=(PASSWORD,), body=_u32(handle))
 
     def flush(self, handle: int) -> None:
         """TPM2_FlushContext: the handle is a parameter here, not in the handle area."""
-        self._call(Code.FLUSH_CONTEXT, body=_u32(handle)).end()
+        self.call(Code.FLUSH_CONTEXT, body=_u32(handle)).end()
 
     @contextmanager
     def _flushed(self, handle: int) -> Iterator[None]:

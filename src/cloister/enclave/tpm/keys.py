@@ -18,6 +18,7 @@ from cloister.attest.tpm.policy import endorsement_policy
 from cloister.attest.tpm.quote import ATTESTATION_KEY
 from cloister.attest.tpm.structures import Attribute, EccKey, Public, RsaKey, Symmetric
 from cloister.enclave.tpm.codec import PASSWORD, Handle, Session
+from cloister.enclave.tpm.nv import nv_read
 from cloister.errors import Rejected
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Ek:
 def ek_certificate(tpm: Tpm, kind: EkKind) -> bytes:
     """Return the maker's certificate (DER) from NV memory, empty where there is none."""
     try:
-        data = tpm.nv_read(_NV_INDEX[kind])
+        data = nv_read(tpm, _NV_INDEX[kind])
     except Rejected:
         return b""  # the index is not there: this maker certified another kind of key, or none
     return Certificate.parse(trim_der(data)).der
