@@ -66,7 +66,9 @@ _OTHER_WORDS = {
     "tcb_age_days": "tcb.platform_age",
     "tcb_date": "tcb.platform_date",
     "tcb_eval_number": "tcb.eval_number",
+    "tcb_eval_data_number": "tcb.eval_number",
     "tcb_evaluation_data_number": "tcb.eval_number",
+    "tcb_evaluation_number": "tcb.eval_number",
     "version": "quote_version",
 }
 """Words of the index, and other spellings, for claims of ours."""
