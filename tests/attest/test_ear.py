@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from cloister.attest.ear import EAR_PROFILE, MAX_TOKEN_CHARS, SUBMOD, issue_ear, verify_ear
-from cloister.attest.rats import AttestationResult, Check, TeeKind, TrustTier, Verdict
+from cloister.attest.rats import AttestationResult, Check, Submodule, TeeKind, TrustTier, Verdict
 from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.errors import Malformed, Rejected, UsageError
 from mutations import mutated
@@ -25,18 +25,31 @@ OTHER = SigningKey(b"\x06" * 32)
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 TTL = timedelta(minutes=5)
 RESULT = AttestationResult(
-    tee=TeeKind("tpm"),
-    claims={"device": "d1", "pcr.23": "ab" * 32, "svn": 3, "debug": False},
+    tee=TeeKind("snp"),
+    claims={"chip_id": "d1", "measurement": "ab" * 48, "svn": 3, "debug": False, "advisory_ids": ()},
     checks=(
-        Check(code="signature_invalid", subject="quote", verdict=Verdict.PASSED),
-        Check(code="pcr_mismatch", subject="pcr.23", verdict=Verdict.PASSED, got="ab" * 32, want="ab" * 32),
-        Check(code="device_mismatch", subject="device", verdict=Verdict.PASSED, got="d1", want="d1 or d2"),
-        Check(code="ak_mismatch", subject="ak", verdict=Verdict.NOT_CHECKED, got="cc", note="no rule"),
+        Check(code="signature_invalid", subject="report", verdict=Verdict.PASSED),
+        Check(
+            code="measurement_mismatch", subject="measurement", verdict=Verdict.PASSED, got="ab" * 48, want="ab" * 48
+        ),
+        Check(code="host_data_mismatch", subject="host_data", verdict=Verdict.PASSED, got="aa", want="aa"),
+        Check(code="chip_id_mismatch", subject="chip_id", verdict=Verdict.PASSED, got="d1", want="d1 or d2"),
+        Check(code="family_id_mismatch", subject="family_id", verdict=Verdict.NOT_CHECKED, got="cc", note="no rule"),
     ),
     bound={"kem_pub": b"k" * 1216, "instance_pub": b"i" * 32},
     tier=TrustTier.AFFIRMING,
     policy_digest="cd" * 32,
     verified_at=NOW,
+    nonce=b"n" * 32,
+    submodules=(
+        Submodule(
+            name="nvidia-gpu0",
+            tee=TeeKind("nvidia-gpu"),
+            claims={"device": "g1"},
+            checks=(Check(code="device_mismatch", subject="device", verdict=Verdict.PASSED, got="g1", want="g1"),),
+            tier=TrustTier.WARNING,
+        ),
+    ),
 )
 TOKEN = issue_ear(RESULT, key=KEY, issuer="custodian.example", now=NOW, ttl=TTL)
 HONEST_HEADER = {"alg": "EdDSA", "kid": KEY.key_id, "typ": "eat+jwt"}
@@ -70,7 +83,10 @@ def test_a_token_says_what_the_result_says() -> None:
     ear = verify_ear(TOKEN, [KEY.verify_key], NOW)
     assert (ear.issuer, ear.key_id, ear.issued_at, ear.expires_at) == ("custodian.example", KEY.key_id, NOW, NOW + TTL)
     assert (ear.tee, ear.tier, ear.policy_digest) == (RESULT.tee, RESULT.tier, RESULT.policy_digest)
-    assert (ear.claims, ear.checks) == (RESULT.claims, RESULT.checks)
+    assert (ear.claims, ear.checks, ear.nonce) == (RESULT.claims, RESULT.checks, RESULT.nonce)
+    device, said = RESULT.submodules[0], ear.submodules["nvidia-gpu0"]
+    assert list(ear.submodules) == ["nvidia-gpu0"]
+    assert (said.tee, said.tier, said.claims, said.checks) == (device.tee, device.tier, device.claims, device.checks)
     assert ear.bound_sha256 == {name: hashlib.sha256(value).digest() for name, value in RESULT.bound.items()}
 
 
@@ -98,26 +114,13 @@ def test_another_library_reads_it_and_finds_the_claims_of_the_draft() -> None:
         "executables": 3,
         "hardware": 2,
         "instance-identity": 2,
+        "runtime-opaque": 2,
     }
+    device = claims["submods"]["nvidia-gpu0"]
+    assert device["ear_status"] == "warning"
+    assert device["ear_trustworthiness_vector"] == {"hardware": 2, "instance-identity": 2, "runtime-opaque": 2}
+    assert claims["eat_nonce"] == _b64(b"n" * 32)
     assert jwt.get_unverified_header(TOKEN) == HONEST_HEADER
-
-
-def test_hardware_is_not_affirmed_where_the_scheme_left_it_unchecked() -> None:
-    simulated = Check(code="simulated", subject="hardware", verdict=Verdict.NOT_CHECKED, note="SIMULATED")
-    result = replace(RESULT, checks=(simulated, *RESULT.checks), tier=TrustTier.WARNING)
-    token = issue_ear(result, key=KEY, issuer="i", now=NOW, ttl=TTL)
-    appraisal = jwt.decode(token, options={"verify_signature": False})["submods"][SUBMOD]
-    assert "hardware" not in appraisal["ear_trustworthiness_vector"]
-    assert appraisal["ear_status"] == "warning"
-
-
-def test_the_vector_affirms_nothing_that_was_not_compared() -> None:
-    other = Check(code="pcr_mismatch", subject="pcr.0", verdict=Verdict.PASSED, got="a", want="a")
-    for hardware, vector in ((Verdict.PASSED, {"hardware": 2}), (Verdict.NOT_CHECKED, None)):
-        checks = (other, Check(code="simulated", subject="hardware", verdict=hardware, note="n"))
-        token = issue_ear(replace(RESULT, checks=checks), key=KEY, issuer="i", now=NOW, ttl=TTL)
-        appraisal = jwt.decode(token, options={"verify_signature": False})["submods"][SUBMOD]
-        assert appraisal.get("ear_trustworthiness_vector") == vector
 
 
 def test_keys_that_are_bound_are_not_in_the_token() -> None:

@@ -203,7 +203,7 @@ def test_t9_a_debug_or_migratable_enclave_is_refused(claim: str, code: str) -> N
 
 
 def test_t9_the_production_table_does_not_know_the_simulated_tee() -> None:
-    production = Verifier(production_schemes(()))
+    production = Verifier(production_schemes())
     assert SIMULATED not in production.tees
     assert _codes(_collect(RELEASE), verifier=production) == ["unsupported_tee"]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
 from cryptography import x509
@@ -33,6 +34,7 @@ MAX_CERTIFICATE_BYTES = 8192  # bytes of one DER certificate
 MAX_CHAIN = 5  # certificates between leaf and root, the leaf among them
 _MAX_PEM_BYTES = 64 * 1024
 _MIN_RSA_BITS = 2048
+_REMEMBERED = 512  # pairs of certificates, some 2 KiB each
 _PEM = b"-----BEGIN CERTIFICATE-----"
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -166,12 +168,23 @@ def _issuer(certificate: Certificate, candidates: Sequence[Certificate]) -> Cert
     for candidate in candidates:
         if candidate.x509.subject != certificate.x509.issuer:
             continue
-        try:
-            certificate.x509.verify_directly_issued_by(candidate.x509)
-        except (InvalidSignature, *_UNREADABLE):
-            continue
-        return candidate
+        if _is_issued_by(certificate.x509, candidate.x509):
+            return candidate
     return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Tell whether the key of ``issuer`` signed ``certificate``.
+
+    Remembered by the bytes of both: vendors' authorities come again with every piece of evidence, and nothing about
+    this answer changes with time (validity and revocation are looked at every time).
+    """
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, *_UNREADABLE):
+        return False
+    return True
 
 
 def _verify_form(certificate: Certificate, now: datetime, handled: Collection[ObjectIdentifier]) -> None:

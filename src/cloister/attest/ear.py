@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import jwt
@@ -23,9 +24,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from cloister.attest.devices import MAX_DEVICES
 from cloister.attest.rats import Check, TeeKind, TrustTier, Verdict
+from cloister.attest.trust_vector import trust_vector
 from cloister.crypto.sign import KeyId, VerifyKey
 from cloister.errors import Malformed, Rejected, UsageError
-from cloister.wire import Fields, Json, dump_json, parse_b64u
+from cloister.wire import Fields, Json, dump_b64u, dump_json, parse_b64u
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,7 +46,7 @@ MAX_TTL = timedelta(days=1)
 _CLOCK_SKEW_S = 5  # seconds an issuer's clock may be ahead of ours
 _TYPE = "eat+jwt"  # RFC 9782 section 4: application/eat+jwt
 _DEVELOPER = "cloister"
-_BUILD = "cloister-verifier/1"
+_BUILD = f"cloister/{version('cloister')}"
 _MAX_CHECKS = 256
 _MAX_CLAIMS = 256
 
@@ -73,6 +75,7 @@ class Ear:
     claims: Mapping[str, ClaimValue]
     checks: tuple[Check, ...]
     bound_sha256: Mapping[str, bytes]
+    nonce: bytes
     submodules: Mapping[str, EarSubmodule]
 
 
@@ -92,6 +95,8 @@ def issue_ear(result: AttestationResult, *, key: SigningKey, issuer: str, now: d
         "iss": issuer,
         "submods": submods,
     }
+    if result.nonce:  # RFC 9711 section 4.1: what the evidence answered, so that the result is as fresh as it is
+        payload["eat_nonce"] = dump_b64u(result.nonce)
     private = Ed25519PrivateKey.from_private_bytes(key.seed())
     token = jwt.api_jws.encode(
         dump_json(payload), private, algorithm="EdDSA", headers={"kid": key.key_id, "typ": _TYPE}
@@ -114,9 +119,9 @@ def _appraisal_json(item: AttestationResult | Submodule, policy_digest: str, bou
             "tee": item.tee,
         },
     }
-    vector = _trust_vector(item)
+    vector = trust_vector(item.tee, item.claims, item.checks)
     if vector:  # draft-ietf-rats-ar4si section 3.1: never an empty one
-        appraisal["ear_trustworthiness_vector"] = vector
+        appraisal["ear_trustworthiness_vector"] = dict(vector)
     return appraisal
 
 
@@ -197,6 +202,7 @@ def _take_payload(fields: Fields, key_id: KeyId) -> Ear:
         claims=own.claims,
         checks=own.checks,
         bound_sha256={name: digests.hex(name, size=32) for name in bound},
+        nonce=fields.optional("eat_nonce", lambda name: fields.b64u(name, cap=64)) or b"",
         submodules={name: _take_submodule(item, item.fields("ear_verifier_claims")) for name, item in others.items()},
     )
 
@@ -250,19 +256,3 @@ def _take_check(value: Json) -> Check:
         want=fields.optional("want", fields.text) or "",
         note=fields.optional("note", fields.text) or "",
     )
-
-
-def _trust_vector(result: AttestationResult | Submodule) -> dict[str, Json]:
-    """Return the AR4SI vector (draft-ietf-rats-ar4si section 2.3.4): what was proven, nothing beyond.
-
-    ``hardware`` is affirmed only where the scheme itself left nothing unchecked: never for a simulated TEE.
-    """
-    passed = {check.subject for check in result.checks if check.verdict is Verdict.PASSED}
-    skipped = {check.subject for check in result.checks if check.verdict is Verdict.NOT_CHECKED}
-    affirmed = {
-        "configuration": (2, bool(passed & {"host_data", "software", "pcr.23"})),  # known and approved
-        "executables": (3, bool(passed & {"measurement", "software", "pcr.23"})),  # only approved ones at boot
-        "hardware": (2, "hardware" not in skipped),  # genuine
-        "instance-identity": (2, bool(passed & {"device", "chip_id"})),  # known, not known to be compromised
-    }
-    return {name: value for name, (value, proven) in affirmed.items() if proven}

@@ -113,9 +113,10 @@ class Submodule:
 class AttestationResult:
     """Evidence verified, bound to what was expected and appraised by a policy. Made by ``verifier`` only.
 
-    ``bound`` names what the report data binds: for key release ``instance_pub`` and ``kem_pub``, for
-    a consumer the ``keyset``. Relying parties take keys from here, never from the request. ``submodules`` are
-    the devices, each appraised; ``tier`` is the lowest of all, ``checks`` say what binds them and what does not.
+    ``bound`` names what the report data binds: for key release ``instance_pub`` and ``kem_pub``, for a consumer the
+    ``keyset``. Relying parties take keys from here, never from the request. ``nonce`` is the challenge that was
+    answered. ``submodules`` are the devices, each appraised; ``tier`` is the lowest of all, ``checks`` say what binds
+    them and what does not.
     """
 
     tee: TeeKind
@@ -125,4 +126,5 @@ class AttestationResult:
     tier: TrustTier
     policy_digest: str
     verified_at: datetime
+    nonce: bytes = b""
     submodules: tuple[Submodule, ...] = ()

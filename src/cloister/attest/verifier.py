@@ -19,6 +19,7 @@ from cloister.attest.composite import composite_checks, count_devices, name_devi
 from cloister.attest.devices import parse_devices
 from cloister.attest.findings import refuse_failed
 from cloister.attest.rats import MAX_EVIDENCE_BYTES, AttestationResult, Check, Submodule, TeeKind, TrustTier, Verdict
+from cloister.attest.trust_vector import WARNS, trust_vector
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Verifier:
         # 3. What binds them together, and what does not.
         checks = (*checks, *composite_checks(submodules))
         refuse_failed(f"{evidence.tee} evidence", checks)
-        tier = _tier(claims.checks, checks, scheme.required)
+        tier = _tier(claims, checks, scheme.required, trust_vector(claims.tee, claims.claims, checks))
         return AttestationResult(
             tee=claims.tee,
             claims=dict(claims.claims),
@@ -139,6 +140,7 @@ class Verifier:
             tier=TrustTier.WARNING if any(item.tier is TrustTier.WARNING for item in submodules) else tier,
             policy_digest=policy.digest,
             verified_at=now,
+            nonce=binding.nonce,
             submodules=submodules,
         )
 
@@ -160,7 +162,7 @@ class Verifier:
             *appraise(claims, policy, scheme.required),
         )
         refuse_failed(name, checks)
-        tier = _tier(claims.checks, checks, scheme.required)
+        tier = _tier(claims, checks, scheme.required, trust_vector(claims.tee, claims.claims, checks))
         return Submodule(name=name, tee=claims.tee, claims=dict(claims.claims), checks=checks, tier=tier)
 
     def _claims(
@@ -232,8 +234,10 @@ def _software(
     )
 
 
-def _tier(scheme_checks: tuple[Check, ...], checks: tuple[Check, ...], required: frozenset[str]) -> TrustTier:
-    """Return affirming, or warning where the scheme or the policy left something important unchecked."""
-    skipped = [check for check in scheme_checks if check.verdict is Verdict.NOT_CHECKED]
+def _tier(
+    claims: VerifiedClaims, checks: tuple[Check, ...], required: frozenset[str], vector: Mapping[str, int]
+) -> TrustTier:
+    """Return affirming, or warning where something important was left unchecked or is known to be weak."""
+    skipped = [check for check in claims.checks if check.verdict is Verdict.NOT_CHECKED]
     skipped += [check for check in checks if check.verdict is Verdict.NOT_CHECKED and check.subject in required]
-    return TrustTier.WARNING if skipped else TrustTier.AFFIRMING
+    return TrustTier.WARNING if skipped or any(value >= WARNS for value in vector.values()) else TrustTier.AFFIRMING

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloister.attest.schemes import production_schemes
+from cloister.attest.schemes import Site, production_schemes
 from cloister.attest.verifier import Scheme, Verifier
 from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, pass_terminal, read_secret, write_file
@@ -123,7 +123,7 @@ def verifier_maker(root: Path | None) -> Callable[[Sequence[bytes]], Verifier]:
     """Return what builds the verifier: the production table, and the simulated TEE only where a flag named its root."""
 
     def make(authorities: Sequence[bytes]) -> Verifier:
-        schemes: tuple[Scheme, ...] = production_schemes(authorities)
+        schemes: tuple[Scheme, ...] = production_schemes(Site(tpm_authorities=tuple(authorities)))
         if root is not None:
             from cloister.testing.simulated import SimulatedScheme  # noqa: PLC0415 - in no production process
             from cloister.testing.simulated_root import load_root_key  # noqa: PLC0415 - the same

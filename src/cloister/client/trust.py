@@ -14,9 +14,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.attest.binding import ChannelBinding
+from cloister.attest.chain import parse_certificates
 from cloister.attest.rats import Check, Evidence, Nonce, TeeKind, Verdict
 from cloister.attest.rules import NotChecked
-from cloister.attest.schemes import production_schemes
+from cloister.attest.schemes import Site, production_schemes
 from cloister.attest.verifier import Verifier
 from cloister.channel.keyset import KEYSET_PATH, KEYSET_TYPE, MAX_DOCUMENT_BYTES, EvidenceDocument, Keyset
 from cloister.channel.ohttp import strongest
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
+    from cloister.attest.policy import Policy
     from cloister.attest.rats import AttestationResult
     from cloister.attest.verifier import Scheme
     from cloister.channel.keyset import KeysetModel
@@ -146,8 +148,11 @@ def verify_document(
     document = EvidenceDocument.parse(data)
     if document.nonce != nonce:
         raise Rejected.because("nonce_mismatch", "evidence", got=document.nonce.hex(), want=nonce.hex())
-    authorities = [pem.encode("ascii", "replace") for pem in trust.tpm_authorities]
-    result = Verifier((*production_schemes(authorities), *schemes)).verify(
+    authorities = tuple(pem.encode("ascii", "replace") for pem in trust.tpm_authorities)
+    for pem in authorities:
+        parse_certificates(pem)  # a trust that cannot be read is refused, whichever TEE it is about
+    site = Site(tpm_authorities=authorities)
+    result = Verifier(_schemes(site, trust.policy, tuple(schemes))).verify(
         Evidence(tee=TeeKind(document.tee), payload=document.evidence),
         ChannelBinding(nonce=nonce, keyset=document.keyset, devices=document.devices),
         trust.policy,
@@ -169,6 +174,12 @@ def verify_document(
         checks=(*result.checks, *checks),
         receipt_key=next(key for key in keyset.receipt_keys if instance_id(key.raw) == keyset.instance),
     )
+
+
+def _schemes(site: Site, policy: Policy, given: tuple[Scheme, ...]) -> tuple[Scheme, ...]:
+    """Return the schemes of the TEEs that the policy names: those the caller handed in, else the production ones."""
+    own = {scheme.tee for scheme in given}
+    return (*given, *production_schemes(site, set(policy.tees) - own))
 
 
 def _check(code: str, subject: str, *, holds: bool, got: str = "", want: str = "") -> Check:
