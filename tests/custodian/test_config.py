@@ -67,6 +67,8 @@ def test_the_file_we_write_is_the_file_we_read() -> None:
         ("[custodian]\nprofile = 'staging'\n", "profile"),
         ("[custodian]\ntls_minimum = '1.1'\n", "tls_minimum"),
         ("[custodian]\nurl = 'ftp://x'\n", "url"),
+        ("[custodian]\nendorsement_keys = ['short']\n", "endorsement_keys"),
+        ("[custodian]\nrelease_retention_days = 0\n", "outside"),
         ("[custodian]\nurl = 'https://user:secret@x'\n", "url"),
         ("custodian = 3\n", "custodian: want a section"),
         ("\x00", "config:"),

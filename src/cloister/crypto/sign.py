@@ -66,6 +66,7 @@ class Label(StrEnum):
     POLICY = _PREFIX + "policy+json"
     LOAN = _PREFIX + "loan+json"
     CHECKPOINT = _PREFIX + "checkpoint+json"
+    ENDORSEMENTS = _PREFIX + "endorsements+json"
     SIMULATED_EVIDENCE = _PREFIX + "simulated-evidence"
 
 

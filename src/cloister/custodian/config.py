@@ -40,6 +40,7 @@ NOT_SETTINGS = frozenset({"PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE", "HOME", "
 MAX_BODY_BYTES = 1 << 20  # bytes of one HTTP request body
 BUILT_AT_YEAR = 2026  # a clock before this year is wrong: nothing was built then
 _MAX_CONFIG_BYTES = 64 * 1024
+_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
@@ -96,6 +97,29 @@ class Config:
     pinned_eks: tuple[str, ...] = _setting((), "endorsement keys accepted by hand: SHA-256 of the public key, hex")
     tpm_authorities: tuple[str, ...] = _setting(
         (), "PEM files with further authorities whose TPM identities are accepted"
+    )
+
+    endorsement_bundle: str = _setting(
+        "endorsements.bundle", "signed bundle of vendors' endorsements, relative to the home; may be absent"
+    )
+    endorsement_keys: tuple[str, ...] = _setting(
+        (), "public keys (base64url) whose endorsement bundles are accepted beside the custodian's own"
+    )
+    endorsements_online: bool = _setting(
+        False,  # noqa: FBT003
+        "ask vendors' services for endorsements; `false` opens no connection to anybody",
+    )
+    endorsement_proxies: bool = _setting(False, "take a proxy from the environment when asking them")  # noqa: FBT003
+    endorsement_cache: str = _setting("endorsements", "folder for what they answered, relative to the home")
+    jwks_hosts: tuple[str, ...] = _setting(
+        (), "token services whose keys are asked for: `HOST`, or `HOST/PATH` where the keys lie elsewhere"
+    )
+    release_retention_days: int = _setting(
+        365, "days that evidence and endorsements of a key release are kept for recall", floor=1, cap=3650
+    )
+    stop_on_recall: bool = _setting(
+        False,  # noqa: FBT003
+        "a recall blocks the instances that fall, where it does not say otherwise",
     )
 
     @property
@@ -236,6 +260,8 @@ def _refuse_nonsense(config: Config) -> None:
         _fail("names: want at least one host name or address")
     if config.url and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", config.url):
         _fail("url: want https://host[:port][/path]")
+    if not all(_KEY.fullmatch(key) for key in config.endorsement_keys):
+        _fail("endorsement_keys: want public keys, base64url of 32 bytes")
     if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
         _fail("name: want 1 to 200 characters")
 

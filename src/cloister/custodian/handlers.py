@@ -185,6 +185,11 @@ def unblock(call: Call) -> Reply:
     return json_reply(call.run(lambda transaction: blocks.unblock(transaction, call.actor, kind, subject, loan)))
 
 
+def recall(call: Call) -> Reply:
+    """Judge past key releases again by what is known now; block the instances that fall, where asked."""
+    return json_reply(call.service.recall(call.actor, call.fields()))
+
+
 def list_instances(call: Call) -> Reply:
     """List enclave instances."""
     return json_reply(loan_views.instance_list(call.service.context))

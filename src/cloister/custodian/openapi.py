@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["openapi_document"]
 
 _TYPES: dict[str, Json] = {
+    "boolean": {"type": "boolean"},
     "integer": {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
     "string": {"type": "string"},
     "object": {"type": "object"},

@@ -146,6 +146,23 @@ _BLOCKS = (
     _route("DELETE", "/v1/blocks/{kind}/{subject}", MANAGE, handlers.unblock, query=(_LOAN,)),
 )  # fmt: skip
 
+_RECALL = (
+    _route(
+        "POST", "/v1/recall", MANAGE, handlers.recall, body=Body.JSON,
+        members=(
+            Member(name="policy", type="object", doc="judge by this policy, not by each loan's own", required=False),
+            Member(name="bundle", type="string", doc="judge by this signed bundle (base64url), not by the "
+                   "custodian's own endorsements", required=False),
+            Member(name="at", type="string", doc="judge as of this time (RFC 3339); now by default", required=False),
+            Member(name="stop", type="boolean", doc="block live instances that fall; `stop_on_recall` by default",
+                   required=False),
+            Member(name="after", type="integer", doc="number of the last release known; 0 for none", required=False),
+            Member(name="limit", type="integer", doc="releases in one answer, at most 100; 100 by default",
+                   required=False),
+        ),
+    ),
+)  # fmt: skip
+
 _LOOKING = (
     _route("GET", "/v1/instances", STAFF, handlers.list_instances),
     _route("GET", "/v1/audit", STAFF, handlers.audit, query=(_AFTER, _LIMIT)),
@@ -179,5 +196,5 @@ _DEVICES = (
     _route("GET", "/v1/devices", STAFF, devices_http.list_devices),
 )  # fmt: skip
 
-ROUTES = (*_PUBLIC, *_ENCLAVES, *_BORROWERS, *_MODELS, *_LOANS, *_BLOCKS, *_LOOKING, *_TOKENS, *_DEVICES)
+ROUTES = (*_PUBLIC, *_ENCLAVES, *_BORROWERS, *_MODELS, *_LOANS, *_BLOCKS, *_RECALL, *_LOOKING, *_TOKENS, *_DEVICES)
 """Every route there is."""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cloister.attest.chain import parse_certificates
+from cloister.attest.endorse.bundle import verify_bundle
 from cloister.attest.verifier import Verifier
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
 from cloister.custodian.config import Config, default_config_text, load_config
@@ -22,10 +23,11 @@ from cloister.custodian.service import CustodianService
 from cloister.custodian.service.access import issue_token
 from cloister.custodian.service.context import Context
 from cloister.custodian.service.devices import DeviceAuthority
+from cloister.custodian.service.endorsements import bundle_keys
 from cloister.custodian.service.start import first_log
 from cloister.custodian.service.start import recover as recover_store
 from cloister.custodian.store import Store
-from cloister.custodian.store.backup import back_up
+from cloister.custodian.store.backup import back_up, last_bundle
 from cloister.custodian.store.book import initialise_epoch
 from cloister.custodian.tls import authority_certificate, write_server_certificate
 from cloister.custodian.tokens import SYSTEM, Role
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from cloister.attest.endorse import Endorsements
+    from cloister.attest.endorse.bundle import VerifiedBundle
     from cloister.crypto.sign import VerifyKey
     from cloister.custodian.vaults.encrypted_file import Kdf, Unlock
     from cloister.lending.recovery import Recovery
@@ -44,11 +48,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Initialised",
     "backup_custodian",
+    "bundle_place",
     "init_custodian",
     "open_custodian",
     "open_vault",
     "read_config",
     "recover_custodian",
+    "verify_home_bundle",
 ]
 
 _FENCE_BYTES = 16
@@ -198,11 +204,13 @@ def open_custodian(
     clock: Callable[[], datetime] = utc_now,
     rng: Callable[[int], bytes] = os.urandom,
     make_store: Callable[..., Store] = Store,
+    endorsements: Endorsements | None = None,
 ) -> CustodianService:
     """Open a home and hold its lock until the service is closed.
 
     ``make_verifier`` gets the authorities (PEM) whose TPM identities count and returns the verifier; it
-    is the one place where a simulated TEE can be let in. ``make_store`` is a seam for tests. Raises
+    is the one place where a simulated TEE can be let in. ``endorsements`` take the place of those that the
+    settings name: synthetic vendors bring their own. ``make_store`` is a seam for tests. Raises
     ``Unavailable`` naming the process that holds the lock (T39), ``Rejected`` for an older database (C10)
     or a wrong key.
     """
@@ -220,7 +228,7 @@ def open_custodian(
         try:
             return CustodianService(
                 store, vault, verifier, config=config, clock=clock, rng=rng, home=home, ca_pem=ca_pem,
-                device_authority=devices, on_close=lock.close,
+                device_authority=devices, endorsements=endorsements, on_close=lock.close,
             )  # fmt: skip
         except BaseException:
             store.close()
@@ -277,3 +285,22 @@ def backup_custodian(home: Path, out: Path, *, environment: Mapping[str, str] | 
     """Copy the home's database to the new file ``out``, also while the custodian runs; return its size in bytes."""
     config = read_config(home, environment=environment or {}, now=utc_now())
     return back_up(home / config.database, out)
+
+
+def bundle_place(home: Path, *, environment: Mapping[str, str] | None = None) -> Path:
+    """Return where a home's bundle of endorsements lies, or would."""
+    return home / read_config(home, environment=environment or {}, now=utc_now()).endorsement_bundle
+
+
+def verify_home_bundle(
+    home: Path, data: bytes, *, keys: Sequence[VerifyKey], environment: Mapping[str, str] | None = None
+) -> VerifiedBundle:
+    """Return a bundle that the home's custodian will accept, also while it runs: no older than its last.
+
+    ``keys`` count beside those of the setting ``endorsement_keys``, here and not for the custodian itself, which
+    counts its own instead. Raises as ``verify_bundle``; ``Unavailable`` where the database cannot be read.
+    """
+    now = utc_now()
+    config = read_config(home, environment=environment or {}, now=now)
+    last = last_bundle(home / config.database)
+    return verify_bundle(data, (*keys, *bundle_keys(config)), now, last=last)

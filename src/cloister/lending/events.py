@@ -60,6 +60,8 @@ class EventKind(Enum):
     UNBLOCKED = "unblocked"
     DEVICE_ENROLLED = "device_enrolled"
     DEVICE_REFUSED = "device_refused"
+    ENDORSEMENTS_ACCEPTED = "endorsements_accepted"
+    RECALLED = "recalled"
 
 
 _HEX = re.compile(r"[0-9a-f]{1,128}")
@@ -70,13 +72,16 @@ _LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,200}")
 DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "block_version": int,
     "borrower": _LINE,
+    "bundle": _HEX,
     "codes": _CODES,
     "consumer": _NAME,
     "custodian": _HEX,
     "debit": int,
     "device": _NAME,
     "epoch": int,
+    "fallen": int,
     "instance": _HEX,
+    "judged": int,
     "key_version": int,
     "kind": _NAME,
     "ledger_size": int,
@@ -102,6 +107,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "terms_version": int,
     "tier": _NAME,
     "token": _NAME,
+    "undecided": int,
     "units": int,
     "used": int,
     "version": _NAME,

@@ -1,8 +1,9 @@
 """The use cases of a custodian, one file each; here they stand together behind one object.
 
 ``access`` tokens, ``models`` publish and withdraw, ``loans`` and ``asks`` allowances, ``release``
-challenge and key, ``leases`` renew, close, status, ``blocks`` stop, ``sweep`` write off, ``start`` come up
-and recover, ``devices`` TPM identities, ``logbook`` the audit log, ``context`` the transaction under all.
+challenge and key, ``endorsements`` where vendors' objects come from, ``recall`` judge releases again,
+``leases`` renew, close, status, ``blocks`` stop, ``sweep`` write off, ``start`` come up and recover,
+``devices`` TPM identities, ``logbook`` the audit log, ``context`` the transaction under all.
 
 The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
 """
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.custodian.service import leases, release, sweep
+from cloister.custodian.service import leases, recall, release, sweep
 from cloister.custodian.service.access import authenticate
 from cloister.custodian.service.context import Context, OnceKey, Transaction
+from cloister.custodian.service.endorsements import HomeBundle, home_endorsements
 from cloister.custodian.service.start import load_log, verify_start
 from cloister.custodian.tokens import SYSTEM, parse_bearer
 from cloister.lending.events import EventKind
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from cloister.attest.endorse import Endorsements
     from cloister.attest.rats import Nonce
     from cloister.attest.verifier import Verifier
     from cloister.crypto.sign import VerifyKey
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from cloister.custodian.tokens import Actor
     from cloister.custodian.vaults import Vault
     from cloister.lending.terms import InstanceId, LoanId
-    from cloister.wire import Json
+    from cloister.wire import Fields, Json
 
 __all__ = ["Context", "CustodianService", "OnceKey", "Transaction"]
 
@@ -40,7 +43,8 @@ __all__ = ["Context", "CustodianService", "OnceKey", "Transaction"]
 class CustodianService:
     """A running custodian without its HTTP face.
 
-    ``home`` holds the checkpoint; ``url`` and ``ca_pem`` go into loan files. Raises what
+    ``home`` holds the checkpoint; ``url`` and ``ca_pem`` go into loan files; ``endorsements`` take the place of
+    those that the settings name, for who brings its own. Raises what
     ``start.verify_start`` raises when the database is older than the checkpoint, and ``Unavailable``
     when the clock stands behind it.
     """
@@ -57,6 +61,7 @@ class CustodianService:
         home: Path,
         ca_pem: str = "",
         device_authority: DeviceAuthority | None = None,
+        endorsements: Endorsements | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """Check the log, then note the start in it."""
@@ -74,6 +79,8 @@ class CustodianService:
             log=log,
             checkpoint_path=checkpoint_path,
         )
+        self._bundle = HomeBundle(self.context, home / config.endorsement_bundle)
+        self.context.endorsements = endorsements or home_endorsements(self._bundle, config, home)
         self.config = config
         self.home = home
         self.ca_pem = ca_pem
@@ -110,6 +117,10 @@ class CustodianService:
     def attest(self, actor: Actor, loan: LoanId, statement: bytes) -> bytes:
         """Return a signed grant for the enclave that ``statement`` proves."""
         return release.attest(self.context, actor, loan, statement)
+
+    def recall(self, actor: Actor, body: Fields) -> Json:
+        """Return which past releases would be refused by what is known now."""
+        return recall.recall(self.context, self._bundle, actor, body)
 
     def lease(self, instance: InstanceId, statement: bytes) -> bytes:
         """Return a signed lease or a signed refusal."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from cloister.attest.endorse import Given
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
 from cloister.custodian.store.book import (
     Answer,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from cloister.attest.endorse import Endorsements
     from cloister.attest.verifier import Verifier
     from cloister.crypto.sign import VerifyKey
     from cloister.custodian.config import Config
@@ -145,7 +147,8 @@ class Context:
         log: AuditLog,
         checkpoint_path: Path,
     ) -> None:
-        """Keep the parts; nothing is read or written yet."""
+        """Keep the parts; nothing is read or written yet, and no endorsement is to be had."""
+        self.endorsements: Endorsements = Given({})
         self.store, self.vault, self.verifier, self.config = store, vault, verifier, config
         self.rng = rng
         self._clock = clock

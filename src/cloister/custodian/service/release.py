@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.binding import ReleaseBinding
 from cloister.attest.ear import issue_ear
+from cloister.attest.endorse.gather import gather
 from cloister.attest.policy import Policy
 from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
@@ -29,6 +30,7 @@ from cloister.custodian.store.instances import (
     take_nonce,
 )
 from cloister.custodian.store.models import find_model
+from cloister.custodian.store.releases import ReleaseRow, insert_release, purge_releases
 from cloister.custodian.vaults import unwrap_dek
 from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.lending.events import EventKind
@@ -38,6 +40,7 @@ from cloister.lending.terms import instance_id
 from cloister.sealed.envelope import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from cloister.attest.rats import AttestationResult
@@ -86,11 +89,13 @@ def attest(context: Context, actor: Actor, loan: LoanId, statement: bytes) -> by
             raise Rejected.because("wrong_loan", "attest request", got=request.loan, want=loan)
         # 5. The nonce, once: used up whatever comes of it.
         _take(context, request)
-        # 6. and 7. Evidence -> result, by the policy as it stands.
-        result = _verify(context, request, _policy(context, loan))
+        # 6. and 7. Endorsements, fetched in no transaction; evidence -> result, by the policy as it stands.
+        policy = _policy(context, loan)
+        endorsements = _fetch(context, request, policy)
+        result = _verify(context, request, policy, endorsements)
         details["tee"] = result.tee
-        # 8. to 10. Decide, seal, log, commit.
-        return _release(context, actor, request, digest, result)
+        # 8. to 10. Decide, seal, log, keep what it was decided by, commit.
+        return _release(context, actor, request, digest, result, endorsements=endorsements)
     except (Malformed, Rejected) as refusal:
         context.refuse(EventKind.ATTESTATION_REFUSED, actor, loan, refusal, **details)
         raise
@@ -113,7 +118,16 @@ def _policy(context: Context, loan: LoanId) -> Policy:
         return Policy.parse(loan_row(connection, loan).policy)
 
 
-def _verify(context: Context, request: AttestRequest, policy: Policy) -> AttestationResult:
+def _fetch(context: Context, request: AttestRequest, policy: Policy) -> Mapping[str, bytes]:
+    """Return what verifying needs. For a TEE that the policy does not name nobody is asked anything."""
+    if request.evidence.tee not in policy.tees:
+        return {}
+    return gather(context.verifier, context.endorsements, request.evidence, request.devices, context.now())
+
+
+def _verify(
+    context: Context, request: AttestRequest, policy: Policy, endorsements: Mapping[str, bytes]
+) -> AttestationResult:
     binding = ReleaseBinding(
         nonce=request.nonce,
         custodian=context.vault.signing_key.verify_key.raw,
@@ -122,10 +136,18 @@ def _verify(context: Context, request: AttestRequest, policy: Policy) -> Attesta
         software=request.software,
         devices=request.devices,
     )
-    return context.verifier.verify(request.evidence, binding, policy, context.now())
+    return context.verifier.verify(request.evidence, binding, policy, context.now(), endorsements)
 
 
-def _release(context: Context, actor: Actor, request: AttestRequest, digest: bytes, result: AttestationResult) -> bytes:
+def _release(
+    context: Context,
+    actor: Actor,
+    request: AttestRequest,
+    digest: bytes,
+    result: AttestationResult,
+    *,
+    endorsements: Mapping[str, bytes],
+) -> bytes:
     with context.begin() as transaction:
         write_off_dead(transaction)
         row = loan_row(transaction.connection, request.loan)
@@ -148,6 +170,7 @@ def _release(context: Context, actor: Actor, request: AttestRequest, digest: byt
             raise Rejected("; ".join(map(str, decision.reasons)), reasons=decision.reasons)
         grant = _grant(transaction, digest, decision, loan=loan, result=result)
         _register(transaction, actor, grant, decision, loan=loan, result=result)
+        _keep(transaction, request, grant, policy=row.policy, endorsements=endorsements)
         return Statement.sign(context.vault.signing_key, Grant.LABEL, grant.dump()).dump()
 
 
@@ -217,3 +240,31 @@ def _register(
             req_digest=grant.request_digest.hex(), software=hashlib.sha256(result.bound["software"]).hexdigest(),
             tee=result.tee, tier=result.tier.value,
         )  # fmt: skip
+
+
+def _keep(
+    transaction: Transaction,
+    request: AttestRequest,
+    grant: Grant,
+    *,
+    policy: bytes,
+    endorsements: Mapping[str, bytes],
+) -> None:
+    """Keep everything this release was decided by, to judge it again; forget what is past its retention."""
+    keep = timedelta(days=transaction.context.config.release_retention_days)
+    purge_releases(transaction.connection, transaction.now - keep)
+    row = ReleaseRow(
+        instance=grant.instance,
+        instance_pub=request.instance_pub.raw,
+        loan=request.loan,
+        at=transaction.now,
+        nonce=request.nonce,
+        custodian=transaction.context.vault.signing_key.verify_key.raw,
+        kem_pub=request.kem_pub,
+        evidence=request.evidence,
+        devices=request.devices,
+        software=request.software,
+        policy=policy,
+        endorsements=endorsements,
+    )
+    insert_release(transaction.connection, row)

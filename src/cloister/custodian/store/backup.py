@@ -1,4 +1,4 @@
-"""Copies of the database, whole at one moment, taken beside a running custodian.
+"""The database read beside a running custodian: copies of it, whole at one moment, and its last bundle.
 
 The copy is made through sqlite's own backup interface by a connection that cannot write, so that the one
 writer stays the only one. It holds no key that opens anything (T19). Not done here: putting a copy back;
@@ -13,12 +13,14 @@ import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from cloister.attest.endorse.bundle import Accepted
 from cloister.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["back_up", "copy_into"]
+__all__ = ["back_up", "copy_into", "last_bundle"]
 
 _BUSY_S = 5
 
@@ -28,6 +30,22 @@ def back_up(database: Path, out: Path) -> int:
 
     Raises ``UsageError`` where there is no database or ``out`` exists, ``Unavailable`` where a disk fails.
     """
+    with _beside(database) as source:
+        copy_into(source, out)
+    return out.stat().st_size
+
+
+def last_bundle(database: Path) -> Accepted | None:
+    """Return the newest bundle of endorsements that the custodian accepted. Raises as ``back_up``."""
+    with _beside(database) as source:
+        there = source.execute("SELECT 1 FROM sqlite_master WHERE name = 'endorsement_bundle'").fetchone()
+        row = source.execute("SELECT version, sha256 FROM endorsement_bundle").fetchone() if there else None
+    return None if row is None else Accepted(version=row[0], sha256=row[1])
+
+
+@contextlib.contextmanager
+def _beside(database: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database for reading, whoever has it open to write."""
     if not database.exists():
         msg = f"database {database}: no such file"
         raise UsageError(msg, hint="run cloister custodian init first")
@@ -35,11 +53,10 @@ def back_up(database: Path, out: Path) -> int:
         with contextlib.closing(
             sqlite3.connect(f"file:{quote(str(database.absolute()))}?mode=ro", uri=True, timeout=_BUSY_S)
         ) as source:
-            copy_into(source, out)
+            yield source
     except sqlite3.Error as exc:
         msg = f"database {database}: {getattr(exc, 'sqlite_errorname', 'cannot be read')}"
         raise Unavailable(msg) from exc
-    return out.stat().st_size
 
 
 def copy_into(source: sqlite3.Connection, out: Path) -> None:

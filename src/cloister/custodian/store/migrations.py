@@ -85,7 +85,26 @@ _FIRST = (
     "CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_SECOND = (
+    # what every key release was decided by, kept for recall; equal bytes are stored once
+    "CREATE TABLE artifact (sha256 BLOB PRIMARY KEY, data BLOB NOT NULL)",
+    """CREATE TABLE key_release (
+        id INTEGER PRIMARY KEY, instance TEXT NOT NULL UNIQUE REFERENCES instance (id), at INTEGER NOT NULL,
+        nonce BLOB NOT NULL, custodian BLOB NOT NULL, kem_pub BLOB NOT NULL,
+        evidence BLOB NOT NULL REFERENCES artifact (sha256), devices BLOB NOT NULL REFERENCES artifact (sha256),
+        software BLOB NOT NULL REFERENCES artifact (sha256), policy BLOB NOT NULL REFERENCES artifact (sha256))""",
+    "CREATE INDEX key_release_by_time ON key_release (at)",
+    """CREATE TABLE release_endorsement (
+        release INTEGER NOT NULL REFERENCES key_release (id), name TEXT NOT NULL,
+        sha256 BLOB NOT NULL REFERENCES artifact (sha256), PRIMARY KEY (release, name))""",
+    "CREATE INDEX release_endorsement_by_artifact ON release_endorsement (sha256)",
+    # one row: the newest bundle of endorsements that was accepted (T15)
+    """CREATE TABLE endorsement_bundle (
+        id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, sha256 BLOB NOT NULL,
+        accepted_at INTEGER NOT NULL)""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """Step n takes a database from schema version n to n + 1."""
 
 

@@ -12,19 +12,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALLOWANCE",
+    "ARTIFACT",
     "AUDIT",
     "BLOCK",
     "DEVICE",
+    "ENDORSEMENT_BUNDLE",
     "ENROLMENT",
     "EPOCH",
     "IDEMPOTENCY",
     "INSTANCE",
     "INSTANCE_METER",
+    "KEY_RELEASE",
     "LEDGER",
     "LOAN",
     "LOAN_MODEL",
     "MODEL",
     "NONCE",
+    "RELEASE_ENDORSEMENT",
     "REQUEST",
     "TABLES",
     "TOKEN",
@@ -60,10 +64,14 @@ IDEMPOTENCY = _table("idempotency", "actor key digest answer expires_at")
 AUDIT = _table("audit", "idx at entry")
 ENROLMENT = _table("enrolment", "id device pending expires_at")
 DEVICE = _table("device", "id ak_sha256 certificate enrolled_at")
+ARTIFACT = _table("artifact", "sha256 data")
+KEY_RELEASE = _table("key_release", "id instance at nonce custodian kem_pub evidence devices software policy")
+RELEASE_ENDORSEMENT = _table("release_endorsement", "release name sha256")
+ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
-    IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE,
+    IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
 )  # fmt: skip
 
 
