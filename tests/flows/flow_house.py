@@ -20,6 +20,7 @@ import httpx2
 import numpy as np
 from onnx import TensorProto, helper
 
+from cloister.attest.endorse import Given
 from cloister.attest.verifier import Verifier
 from cloister.client import AsyncClient, CustodianPin, SystemTls, Trust
 from cloister.custodian.app import create_app as custodian_app
@@ -39,11 +40,15 @@ from cloister.enclave.measure import measure_software
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
+from cloister.testing.vendors.fleet import MACHINES, Machine
 from cloister.wire import Json, dump_b64u, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from pathlib import Path
+
+    from cloister.attest.policy import Policy
+    from cloister.attest.verifier import Scheme
 
 P = ParamSpec("P")
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -179,6 +184,7 @@ class House:
     loan: str = ""
     tokens: dict[str, str] = field(default_factory=dict)
     loan_file: dict[str, Any] = field(default_factory=dict)
+    machine: Machine | None = None
     log: io.StringIO = field(default_factory=io.StringIO)
 
     async def post(self, path: str, body: Json) -> Any:
@@ -220,7 +226,7 @@ class House:
             "borrower": OPERATOR,
             "consumers": [item if isinstance(item, dict) else {"id": item} for item in consumers],
             "models": [{"digest": digest, "name": name} for name, digest in self.digests.items()],
-            "policy": simulated_policy(measure_software(self.config())).to_json(),
+            "policy": self.policy().to_json(),
             "max_ceiling": CEILING,
             "ttl_s": TTL_S,
         }
@@ -233,15 +239,31 @@ class House:
         """Return an enclave's settings for this loan."""
         return EnclaveConfig(loan=self.folder / "loan.json", models=tuple(self.packages.values()), **settings)
 
+    def policy(self) -> Policy:
+        """Return a policy for the machine that enclaves run on."""
+        return self.machine.policy if self.machine else simulated_policy(measure_software(self.config()))
+
+    def source(self, **claims: Any) -> EvidenceSource:
+        """Return where an enclave's evidence comes from; ``claims`` are the simulated chip's."""
+        if self.machine is not None:
+            found = self.machine
+            return EvidenceSource(attester=found.attester, devices=found.devices, endorsements=found.endorsements)
+        software = measure_software(self.config())
+        chip = hashlib.sha256(b"chip").digest()
+        return EvidenceSource(attester=SimulatedAttester(self.root, software, chip, **claims))
+
+    def schemes(self) -> tuple[Scheme, ...]:
+        """Return the schemes that custodian and consumers of this house trust."""
+        return self.machine.schemes if self.machine else (SimulatedScheme(self.root.public),)
+
     @asynccontextmanager
     async def enclave(self, **claims: Any) -> AsyncIterator[EnclaveInstance]:
         """Boot an enclave at the enclave's address; it has a lease and a keyset."""
         config = self.config()
         software = measure_software(config)
-        attester = SimulatedAttester(self.root, software, hashlib.sha256(b"chip").digest(), **claims)
         engine, log, loan = OnnxEngine(threads=1), EventLog(self.clock.wall, self.log), read_loan_file(config.loan)
         async with CustodianLink(loan, timeout=timedelta(seconds=5), transport=self.wires) as link:
-            source = EvidenceSource(attester=attester)
+            source = self.source(**claims)
             booted = await boot(config, loan, source=source, software=software, engine=engine, link=link, log=log)
             instance = EnclaveInstance(
                 booted, config, loan, source=source, engine=engine, link=link, clock=self.clock, log=log
@@ -258,8 +280,8 @@ class House:
     def trust(self, **changes: Any) -> Trust:
         """Return a consumer's trust: reference values of its own."""
         values: dict[str, Any] = {
-            "policy": simulated_policy(measure_software(self.config())),
-            "simulated_root": self.root.public,
+            "policy": self.policy(),
+            "simulated_root": None if self.machine else self.root.public,
             "custodian": CustodianPin(key=self.key, url=CUSTODIAN, ca_pem=self.loan_file["ca_pem"]),
             "operators": (OPERATOR,),
             "models": dict(self.digests),
@@ -273,7 +295,7 @@ class House:
             ENCLAVE,
             self.trust(**changes),
             token=self.tokens.get(name),
-            schemes=[SimulatedScheme(self.root.public)],
+            schemes=self.schemes(),
             transport=self.wires,
             clock=self.clock,
         )
@@ -284,20 +306,35 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, *, models: Mapping[str, bytes] | None = None) -> AsyncIterator[House]:
-    """Make a custodian with published models; nothing is lent yet."""
+async def open_house(
+    folder: Path, *, models: Mapping[str, bytes] | None = None, hardware: str = ""
+) -> AsyncIterator[House]:
+    """Make a custodian with published models; nothing is lent yet. ``hardware`` names a synthetic machine."""
     clock, wires, root = HouseClock(), Wires(), SimulatedRoot.generate()
+    machine = _machine(folder, hardware, models or {"digits": brightest()}, clock) if hardware else None
+    schemes = machine.schemes if machine else (SimulatedScheme(root.public),)
     unlock = Passphrase(b"correct horse")
     made = init_custodian(folder / "home", unlock, clock=clock, kdf=CHEAP)
     service = open_custodian(
-        folder / "home", unlock, make_verifier=lambda _: Verifier([SimulatedScheme(root.public)]), clock=clock
+        folder / "home",
+        unlock,
+        make_verifier=lambda _: Verifier(schemes),
+        clock=clock,
+        endorsements=Given(machine.endorsements if machine else {}),
     )
     wires.apps[8443] = httpx2.ASGITransport(app=custodian_app(service))
     headers = {"authorization": f"Bearer {made.admin_token}"}
     try:
         async with httpx2.AsyncClient(transport=wires.apps[8443], base_url=CUSTODIAN, headers=headers) as admin:
             house = House(
-                folder=folder, clock=clock, wires=wires, root=root, service=service, key=made.key, admin=admin
+                folder=folder,
+                clock=clock,
+                wires=wires,
+                root=root,
+                service=service,
+                key=made.key,
+                admin=admin,
+                machine=machine,
             )
             (folder / "loan.json").touch(mode=0o600)
             for name, model in (models or {"digits": brightest()}).items():
@@ -305,3 +342,11 @@ async def open_house(folder: Path, *, models: Mapping[str, bytes] | None = None)
             yield house
     finally:
         service.close()
+
+
+def _machine(folder: Path, hardware: str, models: Mapping[str, bytes], clock: HouseClock) -> Machine:
+    """Return a synthetic machine that measured what an enclave of this house will be."""
+    (folder / "loan.json").touch(mode=0o600)
+    sealed = tuple(folder / f"{name}-sealed" for name in models)
+    software = measure_software(EnclaveConfig(loan=folder / "loan.json", models=sealed))
+    return MACHINES[hardware](software.digest, clock)

@@ -9,6 +9,7 @@ Not done here: revocation (``ocsp``).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -36,6 +37,7 @@ __all__ = ["verify_rim_chain", "verify_rim_signature", "window"]
 _DS = "{http://www.w3.org/2000/09/xmldsig#}"
 _CANONICAL = ("http://www.w3.org/2006/12/xml-c14n11", "http://www.w3.org/TR/2001/REC-xml-c14n-20010315")
 _ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
+_REMEMBERED = 32  # manifests, below 1 MiB each
 _CHILDREN = [f"{_DS}{name}" for name in ("SignedInfo", "SignatureValue", "KeyInfo")]
 _UNREADABLE = (
     SignXMLException,
@@ -59,23 +61,29 @@ def verify_rim_signature(rim: Rim) -> Manifest:
     key = leaf.x509.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise Rejected.because("algorithm_not_allowed", "rim signer", got=type(key).__name__, want="P-384")
+    signed = _signed(rim.data, leaf.x509)
+    if signed != rim.manifest:
+        raise Rejected.because("rim_signature_invalid", "rim", got="another manifest is signed")
+    return signed
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _signed(data: bytes, leaf: x509.Certificate) -> Manifest:
+    """Return what ``leaf`` signed in ``data``. Remembered: one manifest serves every device of a version."""
     config = SignatureConfiguration(
         location="./",
         expect_references=1,
         signature_methods=frozenset({SignatureMethod.ECDSA_SHA384}),
         digest_algorithms=frozenset({DigestAlgorithm.SHA384}),
-        verification_time=leaf.x509.not_valid_before_utc,  # the window is judged with the chain
+        verification_time=leaf.not_valid_before_utc,  # the window is judged with the chain
     )
     try:
-        root = etree.fromstring(rim.data, hardened_parser())
+        root = etree.fromstring(data, hardened_parser())
         _demand_shape(root)
-        result = XMLVerifier().verify(root, x509_cert=leaf.x509, parser=hardened_parser(), expect_config=config)
-        signed = read_manifest(_root_of(result))
+        result = XMLVerifier().verify(root, x509_cert=leaf, parser=hardened_parser(), expect_config=config)
+        return read_manifest(_root_of(result))
     except (*_UNREADABLE, Malformed) as exc:
         raise Rejected.because("rim_signature_invalid", "rim") from exc
-    if signed != rim.manifest:
-        raise Rejected.because("rim_signature_invalid", "rim", got="another manifest is signed")
-    return signed
 
 
 def _root_of(result: VerifyResult | list[VerifyResult]) -> etree._Element:
