@@ -237,7 +237,7 @@ def test_ten_thousand_mutated_documents_are_refused(town: Town) -> None:
     for data in mutated(good, count=10_000, seed=7):
         try:
             verified = verify_document(
-                data, url=ENCLAVE, trust=trust, nonce=nonce, schemes=town.schemes, now=town.clock.now
+                data, url=ENCLAVE, trust=trust, nonce=nonce, schemes=town.schemes, endorsements={}, now=town.clock.now
             )
         except (Malformed, Rejected):
             continue

@@ -67,7 +67,7 @@ def tpm_bench(place: Path, swtpm: Swtpm) -> Iterator[Bench]:
     bench.service = open_custodian(
         bench.home,
         bench.unlock,
-        make_verifier=lambda pems: Verifier([TpmScheme(pems)]),
+        make_verifier=lambda site: Verifier([TpmScheme(site.tpm_authorities)]),
         environment={"CLOISTER_CUSTODIAN_EK_ROOTS": "ek.pem"},
         clock=bench.clock,
     )

@@ -247,7 +247,9 @@ class House:
         """Return where an enclave's evidence comes from; ``claims`` are the simulated chip's."""
         if self.machine is not None:
             found = self.machine
-            return EvidenceSource(attester=found.attester, devices=found.devices, endorsements=found.endorsements)
+            return EvidenceSource(
+                attester=found.attester, devices=found.devices, endorsements=lambda: found.endorsements
+            )
         software = measure_software(self.config())
         chip = hashlib.sha256(b"chip").digest()
         return EvidenceSource(attester=SimulatedAttester(self.root, software, chip, **claims))

@@ -16,6 +16,7 @@ import click
 from rich.text import Text
 
 from cloister.attest.rats import Verdict
+from cloister.cli.endorsement_folder import read_endorsements
 from cloister.cli.terminal import read_secret
 from cloister.client import Client, Trust
 from cloister.errors import UsageError
@@ -63,8 +64,13 @@ DURATION = _Duration()
 
 
 def consumer_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a consumer: the command gets ``trust``, ``token_file``, ``insecure_simulated_root``."""
+    """Add the options of a consumer: the command gets ``trust``, ``token_file`` and what may be let in."""
     for option in (
+        click.option(
+            "--endorsements",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder of vendors' endorsements of your own, in place of those the enclave sends.",
+        ),
         click.option(
             "--insecure-simulated-root", type=_file, help="Accept the simulated TEE of the trust. Protects nothing."
         ),
@@ -86,7 +92,13 @@ def consumer_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def connect(
-    terminal: Terminal, url: str, *, trust: Path, token_file: str | None, insecure_simulated_root: Path | None
+    terminal: Terminal,
+    url: str,
+    *,
+    trust: Path,
+    token_file: str | None,
+    insecure_simulated_root: Path | None,
+    endorsements: Path | None,
 ) -> Client:
     """Return a client of the enclave at ``url`` once it satisfies the trust file.
 
@@ -94,7 +106,8 @@ def connect(
     """
     decided = Trust.load(trust)
     schemes = _simulated(terminal, decided, insecure_simulated_root)
-    return Client.verify(url, decided, token=_token(token_file), schemes=schemes)
+    own = read_endorsements(endorsements)
+    return Client.verify(url, decided, token=_token(token_file), schemes=schemes, endorsements=own)
 
 
 def _token(token_file: str | None) -> str | None:

@@ -26,7 +26,7 @@ from cloister.custodian.vaults.encrypted_file import KeyFile, Passphrase
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from cloister.custodian.vaults.encrypted_file import Unlock
 
@@ -119,11 +119,11 @@ def init(
     terminal.say("start it with 'cloister custodian serve'", style="dim")
 
 
-def verifier_maker(root: Path | None) -> Callable[[Sequence[bytes]], Verifier]:
+def verifier_maker(root: Path | None) -> Callable[[Site], Verifier]:
     """Return what builds the verifier: the production table, and the simulated TEE only where a flag named its root."""
 
-    def make(authorities: Sequence[bytes]) -> Verifier:
-        schemes: tuple[Scheme, ...] = production_schemes(Site(tpm_authorities=tuple(authorities)))
+    def make(site: Site) -> Verifier:
+        schemes: tuple[Scheme, ...] = production_schemes(site)
         if root is not None:
             from cloister.testing.simulated import SimulatedScheme  # noqa: PLC0415 - in no production process
             from cloister.testing.simulated_root import load_root_key  # noqa: PLC0415 - the same

@@ -12,6 +12,7 @@ import click
 
 from cloister.attest.binding import fold
 from cloister.cli.enclave_tee import Tee, attester_for, policy_for, tee_options
+from cloister.cli.endorsement_folder import read_endorsements
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.enclave.config import EnclaveConfig, load_config
 from cloister.enclave.evidence import EvidenceSource
@@ -22,6 +23,7 @@ from cloister.wire import Json, dump_b64u, parse_b64u
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cloister.enclave.attesters import Attester
     from cloister.enclave.serve import Ready
 
 __all__ = ["enclave"]
@@ -57,10 +59,22 @@ def _config(path: Path | None, overrides: dict[str, Any]) -> EnclaveConfig:
     "--profile", type=click.Choice(["development", "production"]), help="production refuses what is insecure."
 )
 @click.option("--ready-file", type=_file, help="Write the address here once serving.")
+@click.option("--gpu", is_flag=True, help="Attest every NVIDIA GPU of this machine too.")
+@click.option(
+    "--endorsements", type=_folder, help="Folder of vendors' endorsements to hand on to consumers; read again hourly."
+)
 @tee_options
 @pass_terminal
 def serve(
-    terminal: Terminal, /, *, config_file: Path | None, ready_file: Path | None, tee: Tee, **settings: Any
+    terminal: Terminal,
+    /,
+    *,
+    config_file: Path | None,
+    ready_file: Path | None,
+    gpu: bool,
+    endorsements: Path | None,
+    tee: Tee,
+    **settings: Any,
 ) -> int:
     """Attest, receive the key, open the model into memory, and serve until ended.
 
@@ -74,7 +88,12 @@ def serve(
         raise UsageError(msg)
     if tee.is_simulated:
         terminal.warn(tee.warning())
-    attester = attester_for(tee, measure_software(config))
+    read_endorsements(endorsements)  # a folder that cannot be read is said now, not in an hour
+    source = EvidenceSource(
+        attester=attester_for(tee, measure_software(config)),
+        devices=_gpus() if gpu else (),
+        endorsements=lambda: read_endorsements(endorsements),
+    )
 
     def on_ready(ready: Ready) -> None:
         instance = ready.instance.metering.instance
@@ -83,9 +102,16 @@ def serve(
         terminal.say(f"serving on {ready.url} as instance {instance[:16]}")
 
     with terminal.progress("opening models") as report:
-        ending = server.serve(config, EvidenceSource(attester=attester), on_ready=on_ready, progress=report)
+        ending = server.serve(config, source, on_ready=on_ready, progress=report)
     terminal.result({"ending": ending.value}, lambda out: out.print(f"ended: {ending.value}"))
     return 0 if ending is server.Ending.DRAINED else 4
+
+
+def _gpus() -> tuple[Attester, ...]:
+    """Return an attester for each GPU. Raises ``Unavailable`` where there is no driver or no GPU."""
+    from cloister.enclave.attesters.nvml import gpu_attesters, load_nvml  # noqa: PLC0415 - needs the vendor's library
+
+    return gpu_attesters(load_nvml())
 
 
 @enclave.command()

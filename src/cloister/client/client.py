@@ -26,7 +26,7 @@ from cloister.client.wire import DEFAULT_TIMEOUT, AsyncWire, Wire
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
     from pathlib import Path
     from types import TracebackType
@@ -124,12 +124,19 @@ def _session(
     trust: Trust,
     *,
     schemes: Iterable[Scheme],
+    endorsements: Mapping[str, bytes],
     clock: Callable[[], datetime],
     rng: Callable[[int], bytes],
     max_response_bytes: int,
 ) -> Session:
     return Session(
-        parse_origin(url), trust, schemes=schemes, clock=clock, rng=rng, max_response_bytes=max_response_bytes
+        parse_origin(url),
+        trust,
+        schemes=schemes,
+        endorsements=endorsements,
+        clock=clock,
+        rng=rng,
+        max_response_bytes=max_response_bytes,
     )
 
 
@@ -159,6 +166,7 @@ class Client(_Asker):
         token: str | None = None,
         token_file: Path | str | None = None,
         schemes: Iterable[Scheme] = (),
+        endorsements: Mapping[str, bytes] | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         max_response_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         transport: httpx2.BaseTransport | None = None,
@@ -168,10 +176,19 @@ class Client(_Asker):
         """Return a client of the enclave at ``url`` once that satisfies ``trust``.
 
         ``schemes`` are evidence schemes besides the production ones: the simulated TEE, by whoever insists.
+        ``endorsements`` by name take the place of those that the enclave sends along (docs/reference/endorsements.md).
         ``transport``, ``clock`` and ``rng`` are seams for tests. Raises ``Malformed``, ``Rejected`` with
         every mismatch, ``Unavailable``, ``UsageError``.
         """
-        session = _session(url, trust, schemes=schemes, clock=clock, rng=rng, max_response_bytes=max_response_bytes)
+        session = _session(
+            url,
+            trust,
+            schemes=schemes,
+            endorsements=endorsements or {},
+            clock=clock,
+            rng=rng,
+            max_response_bytes=max_response_bytes,
+        )
         secret = _one_token(token, token_file)
         wire = Wire(session.url, trust, timeout=timeout, transport=transport)
         try:
@@ -244,6 +261,7 @@ class AsyncClient(_Asker):
         token: str | None = None,
         token_file: Path | str | None = None,
         schemes: Iterable[Scheme] = (),
+        endorsements: Mapping[str, bytes] | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,  # noqa: ASYNC109 - between bytes, not for the whole call
         max_response_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         transport: httpx2.AsyncBaseTransport | None = None,
@@ -251,7 +269,15 @@ class AsyncClient(_Asker):
         rng: Callable[[int], bytes] = os.urandom,
     ) -> Self:
         """Return a client as ``Client.verify`` does."""
-        session = _session(url, trust, schemes=schemes, clock=clock, rng=rng, max_response_bytes=max_response_bytes)
+        session = _session(
+            url,
+            trust,
+            schemes=schemes,
+            endorsements=endorsements or {},
+            clock=clock,
+            rng=rng,
+            max_response_bytes=max_response_bytes,
+        )
         secret = _one_token(token, token_file)
         wire = AsyncWire(session.url, trust, timeout=timeout, transport=transport)
         try:

@@ -55,6 +55,7 @@ class Session:
         trust: Trust,
         *,
         schemes: Iterable[Scheme],
+        endorsements: Mapping[str, bytes],
         clock: Callable[[], datetime],
         rng: Callable[[int], bytes],
         max_response_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
@@ -65,6 +66,7 @@ class Session:
         self.clock = clock
         self.rng = rng
         self._schemes = tuple(schemes)
+        self._endorsements = dict(endorsements)
         self._max_response_bytes = max_response_bytes
         self._enclave: VerifiedEnclave | None = None
 
@@ -76,7 +78,9 @@ class Session:
     def verify(self) -> Plan[VerifiedEnclave]:
         """Verify now, whatever was before. Raises as ``establish``; then nothing is verified."""
         self._enclave = None
-        enclave = yield from establish(self.url, self.trust, schemes=self._schemes, clock=self.clock, rng=self.rng)
+        enclave = yield from establish(
+            self.url, self.trust, schemes=self._schemes, endorsements=self._endorsements, clock=self.clock, rng=self.rng
+        )
         self._enclave = enclave
         return enclave
 

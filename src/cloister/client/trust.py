@@ -30,7 +30,7 @@ from cloister.lending.terms import InstanceId, instance_id
 from cloister.wire import dump_b64u, dump_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from cloister.attest.policy import Policy
@@ -93,12 +93,14 @@ def establish(
     trust: Trust,
     *,
     schemes: Iterable[Scheme],
+    endorsements: Mapping[str, bytes],
     clock: Callable[[], datetime],
     rng: Callable[[int], bytes],
 ) -> Plan[VerifiedEnclave]:
     """Return the enclave at ``url`` once it is proven to satisfy ``trust``.
 
-    ``schemes`` are those besides the production ones (the simulated one, by whoever insists). Raises
+    ``schemes`` are those besides the production ones (the simulated one, by whoever insists); ``endorsements`` are the
+    consumer's own, which take the place of those the enclave sends. Raises
     ``Malformed``, ``Rejected`` with every mismatch, and ``Unavailable``.
     """
     # 1. Fresh evidence: the nonce is ours.
@@ -107,7 +109,9 @@ def establish(
     answer = yield Fetch(party=Party.ENCLAVE, url=query, cap=MAX_DOCUMENT_BYTES, accept=KEYSET_TYPE)
     data = _body(answer, want=KEYSET_TYPE, what="enclave: evidence")
     # 2. Genuine, bound to the nonce and the keyset, running what the policy accepts.
-    enclave = verify_document(data, url=url, trust=trust, nonce=nonce, schemes=schemes, now=clock())
+    enclave = verify_document(
+        data, url=url, trust=trust, nonce=nonce, schemes=schemes, endorsements=endorsements, now=clock()
+    )
     # 3. The custodian's word on this instance, asked with a nonce of ours.
     if not isinstance(trust.custodian, CustodianPin):
         return enclave
@@ -139,7 +143,14 @@ def _retry_after(answer: Fetched) -> int | None:
 
 
 def verify_document(
-    data: bytes, *, url: str, trust: Trust, nonce: Nonce, schemes: Iterable[Scheme], now: datetime
+    data: bytes,
+    *,
+    url: str,
+    trust: Trust,
+    nonce: Nonce,
+    schemes: Iterable[Scheme],
+    endorsements: Mapping[str, bytes],
+    now: datetime,
 ) -> VerifiedEnclave:
     """Return the enclave that an evidence document proves, its status not yet asked for.
 
@@ -157,7 +168,7 @@ def verify_document(
         ChannelBinding(nonce=nonce, keyset=document.keyset, devices=document.devices),
         trust.policy,
         now,
-        document.collateral,
+        {**document.collateral, **endorsements},
     )
     # From here on everything comes out of what was bound.
     keyset = Keyset.parse(result.bound["keyset"])

@@ -99,6 +99,16 @@ class Config:
         (), "PEM files with further authorities whose TPM identities are accepted"
     )
 
+    arm_anchors: tuple[str, ...] = _setting(
+        (), "JSON files with device keys for Arm PSA and CCA tokens, relative to the home; none: those are refused"
+    )
+    maa_hosts: tuple[str, ...] = _setting(
+        (),
+        "Azure Attestation providers whose tokens count; asked for their keys where `endorsements_online`",
+    )
+    token_audiences: tuple[str, ...] = _setting(
+        (), "audiences that Confidential Space tokens may be to; none: those are refused"
+    )
     endorsement_bundle: str = _setting(
         "endorsements.bundle", "signed bundle of vendors' endorsements, relative to the home; may be absent"
     )

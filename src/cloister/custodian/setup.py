@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.chain import parse_certificates
 from cloister.attest.endorse.bundle import verify_bundle
+from cloister.attest.schemes.site import Site
 from cloister.attest.verifier import Verifier
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
 from cloister.custodian.config import Config, default_config_text, load_config
@@ -199,7 +200,7 @@ def open_custodian(
     home: Path,
     unlock: Unlock,
     *,
-    make_verifier: Callable[[Sequence[bytes]], Verifier],
+    make_verifier: Callable[[Site], Verifier],
     environment: Mapping[str, str] | None = None,
     clock: Callable[[], datetime] = utc_now,
     rng: Callable[[int], bytes] = os.urandom,
@@ -208,7 +209,7 @@ def open_custodian(
 ) -> CustodianService:
     """Open a home and hold its lock until the service is closed.
 
-    ``make_verifier`` gets the authorities (PEM) whose TPM identities count and returns the verifier; it
+    ``make_verifier`` gets what this site trusts beside the pinned vendors and returns the verifier; it
     is the one place where a simulated TEE can be let in. ``endorsements`` take the place of those that the
     settings name: synthetic vendors bring their own. ``make_store`` is a seam for tests. Raises
     ``Unavailable`` naming the process that holds the lock (T39), ``Rejected`` for an older database (C10)
@@ -221,8 +222,7 @@ def open_custodian(
         vault = open_vault(home, unlock)
         write_server_certificate(home / "tls", vault.tls_authority_key, names=config.names, now=now)
         ca_pem = (home / "tls" / "ca.pem").read_text(encoding="ascii")
-        authorities = [(home / "devices" / "ca.pem").read_bytes(), *read_pems(home, config.tpm_authorities)]
-        verifier = make_verifier(authorities)
+        verifier = make_verifier(_site(home, config))
         devices = _device_authority(home, config)
         store = _store(home, config, rng(_FENCE_BYTES), now, make_store=make_store)
         try:
@@ -236,6 +236,25 @@ def open_custodian(
     except BaseException:
         lock.close()
         raise
+
+
+def _site(home: Path, config: Config) -> Site:
+    """Return what the settings trust: this custodian's own device authority, and whom they name."""
+    own = (home / "devices" / "ca.pem").read_bytes()
+    return Site(
+        tpm_authorities=(own, *read_pems(home, config.tpm_authorities)),
+        arm_anchors=tuple(_read_anchors(home, name) for name in config.arm_anchors),
+        maa_hosts=config.maa_hosts,
+        audiences=config.token_audiences,
+    )
+
+
+def _read_anchors(home: Path, name: str) -> bytes:
+    try:
+        return (home / name).read_bytes()
+    except OSError as exc:
+        msg = f"setting arm_anchors: {name}: {exc.strerror}"
+        raise UsageError(msg) from exc
 
 
 def _device_authority(home: Path, config: Config) -> DeviceAuthority:

@@ -14,7 +14,7 @@ from cloister.attest.binding import ChannelBinding, ReleaseBinding, fold
 from cloister.attest.devices import dump_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cloister.attest.rats import Evidence, TeeKind
     from cloister.enclave.attesters import Attester
@@ -28,12 +28,13 @@ Binding = TypeVar("Binding", ReleaseBinding, ChannelBinding)
 class EvidenceSource:
     """Where evidence comes from: the CPU's attester, one for each device, and endorsements to hand on to consumers.
 
-    ``endorsements`` are not believed by anybody because we hand them on: whoever verifies checks their signatures.
+    ``endorsements`` returns those at hand now, for they end and are replaced. Nobody believes them because we hand them
+    on: whoever verifies checks their signatures.
     """
 
     attester: Attester
     devices: Sequence[Attester] = ()
-    endorsements: Mapping[str, bytes] = field(default_factory=dict)
+    endorsements: Callable[[], Mapping[str, bytes]] = dict
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property

@@ -143,5 +143,5 @@ class KeysetPublisher:
             evidence=evidence.payload,
             keyset=keyset,
             devices=binding.devices,
-            collateral=self._source.endorsements,
+            collateral=await asyncio.to_thread(self._source.endorsements),
         ).dump()

@@ -54,7 +54,7 @@ def home_endorsements(bundle: HomeBundle, config: Config, home: Path) -> Endorse
     online = OnlineEndorsements(
         https_client(environment_proxies=config.endorsement_proxies),
         vouch=production_vouch(),
-        sources=Sources(config.jwks_hosts),
+        sources=Sources((*config.jwks_hosts, *config.maa_hosts)),
         cache=FolderEndorsements(home / config.endorsement_cache),
     )
     return FirstOf(online, bundle)
