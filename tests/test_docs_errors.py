@@ -18,8 +18,9 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cloister"
 PAGE = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
 CODE = re.compile(r"[a-z][a-z0-9_]*")
-FIRST = {"because", "_check", "_skipped", "_refuse"}  # calls whose first argument is a code
-NAMED = {"Reason", "Check"}  # calls with a member code=
+PLACE = {"because": 0, "_check": 0, "_skipped": 0, "_refuse": 0, "skip": 0, "expect": 1, "equal": 2}
+"""Calls that take a code, and the place of the code among their arguments."""
+NAMED = {"Reason", "Check", "Bound"}  # calls with a member code=
 CLAIMS_OF_ANY_TEE = (
     "measurement",
     "host_data",
@@ -79,8 +80,8 @@ def codes_in(path: Path) -> set[str]:
     for scope in (item for item in ast.walk(tree) if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)):
         for call in (item for item in ast.walk(scope) if isinstance(item, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            if name in FIRST and call.args:
-                found |= spelled(call.args[0], tree, scope)
+            if name in PLACE and len(call.args) > PLACE[name]:
+                found |= spelled(call.args[PLACE[name]], tree, scope)
             elif name in NAMED:
                 found |= {
                     text for word in call.keywords if word.arg == "code" for text in spelled(word.value, tree, scope)
