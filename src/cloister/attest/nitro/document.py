@@ -1,6 +1,6 @@
 """The attestation document of the Nitro Secure Module.
 
-AWS Nitro Enclaves, "Nitro Enclaves Attestation Process" (aws-nitro-enclaves-nsm-api, docs/attestation_process.md),
+AWS Nitro Enclaves, "Nitro Enclaves Attestation Process" (aws-nitro-enclaves-nsm-api, attestation_process.md),
 sections 2.2 (fields), 3.1 (COSE) and 3.2.2 (sizes). Where that page forbids null and the module sends it (optional
 fields of requests that had none), the module is followed.
 

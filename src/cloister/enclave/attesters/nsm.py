@@ -1,7 +1,7 @@
 """Attestation documents of an AWS Nitro enclave, from its security module ``/dev/nsm``.
 
 Linux, include/uapi/linux/nsm.h: one ioctl carries a CBOR request and its answer. AWS, aws-nitro-enclaves-nsm-api,
-docs/attestation_process.md: ``{"Attestation": {"user_data", "nonce", "public_key"}}``.
+attestation_process.md: ``{"Attestation": {"user_data", "nonce", "public_key"}}``.
 """
 
 from __future__ import annotations
