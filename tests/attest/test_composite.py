@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloister.attest.binding import NO_DEVICES, ChannelBinding, ReleaseBinding, fold
+from cloister.attest.composite import composite_checks
 from cloister.attest.devices import MAX_DEVICES, dump_devices, parse_devices
 from cloister.attest.policy import Policy, TeePolicy
-from cloister.attest.rats import Evidence, Nonce, TeeKind, TrustTier, Verdict
+from cloister.attest.rats import Evidence, Nonce, Submodule, TeeKind, TrustTier, Verdict
 from cloister.attest.rules import AtLeast
 from cloister.attest.schemes.nvidia import NVIDIA_GPU
 from cloister.attest.schemes.snp import SNP
@@ -24,7 +25,7 @@ from cloister.testing.vendors.fleet import MACHINES, Machine
 from mutations import mutated
 
 if TYPE_CHECKING:
-    from cloister.attest.rats import AttestationResult
+    from cloister.attest.rats import AttestationResult, ClaimValue
 
 SOFTWARE = b'{"v":1}'
 RELEASE = ReleaseBinding(
@@ -80,6 +81,8 @@ def test_every_device_is_a_submodule_and_the_result_says_what_binds_them() -> No
         "nonce and keys in every device": Verdict.PASSED,
         "every device once": Verdict.PASSED,
         "devices in this machine": Verdict.NOT_CHECKED,
+        "one mode of all gpus": Verdict.PASSED,
+        "wiring of gpus": Verdict.NOT_CHECKED,
     }
     assert {item.claims["device"] for item in result.submodules} == {"412921ce551e4eeda3", "412921ce551e4eeda4"}
 
@@ -164,6 +167,31 @@ def test_a_device_with_something_unchecked_lowers_the_whole() -> None:
     rules = {**machine().policy.tees[NVIDIA_GPU].rules, "device": NotChecked("any of this fleet")}
     loose = Policy(version=1, tees={**machine().policy.tees, NVIDIA_GPU: TeePolicy(rules)})
     assert _verify(*collected(), loose).tier is TrustTier.WARNING
+
+
+def _device(tee: str, **claims: ClaimValue) -> Submodule:
+    return Submodule(name=f"{tee}0", tee=TeeKind(tee), claims=claims, checks=(), tier=TrustTier.AFFIRMING)
+
+
+def _said(*devices: Submodule) -> dict[str, Verdict]:
+    return {check.subject: check.verdict for check in composite_checks(devices)}
+
+
+def test_gpus_in_different_modes_are_refused() -> None:
+    one, other = _device("nvidia-gpu", device="a", cc_mode="spt"), _device("nvidia-gpu", device="b", cc_mode="ppcie")
+    assert _said(one, one)["one mode of all gpus"] is Verdict.PASSED
+    assert _said(one, other)["one mode of all gpus"] is Verdict.FAILED
+
+
+def test_a_device_wired_to_one_that_is_not_there_is_refused() -> None:
+    gpu = _device("nvidia-gpu", device="a", pdi="aa", switches=("cc",))
+    switch = _device("nvidia-switch", device="c", pdi="cc", gpus=("aa",))
+    assert _said(gpu, switch)["wiring of gpus and switches"] is Verdict.PASSED
+    other = _device("nvidia-switch", device="c", pdi="cc", gpus=("aa", "bb"))
+    assert _said(gpu, other)["wiring of gpus and switches"] is Verdict.FAILED
+    stranger = _device("nvidia-gpu", device="a", pdi="aa", switches=("cc", "dd"))
+    assert _said(stranger, switch)["wiring of gpus and switches"] is Verdict.FAILED
+    assert _said(gpu)["wiring of gpus"] is Verdict.NOT_CHECKED
 
 
 def test_devices_out_of_form_are_malformed() -> None:

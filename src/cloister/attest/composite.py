@@ -27,6 +27,7 @@ __all__ = ["DEVICE_CLAIM", "composite_checks", "count_devices", "name_devices"]
 DEVICE_CLAIM = "device"
 """The claim of a device that tells it from every other of its kind."""
 
+_CODE = "composite_mismatch"
 _ATTACHMENT = "the measured software asked the device; no evidence of today proves where it is attached"
 
 
@@ -52,19 +53,56 @@ def composite_checks(submodules: Sequence[Submodule]) -> tuple[Check, ...]:
     twice = [str(identity) for (_, identity), count in identities.items() if count > 1]
     names = ", ".join(item.name for item in submodules)
     return (
-        Check(code="composite_mismatch", subject="devices in the cpu's report data", verdict=Verdict.PASSED, got=names),
-        Check(code="composite_mismatch", subject="nonce and keys in every device", verdict=Verdict.PASSED, got=names),
+        Check(code=_CODE, subject="devices in the cpu's report data", verdict=Verdict.PASSED, got=names),
+        Check(code=_CODE, subject="nonce and keys in every device", verdict=Verdict.PASSED, got=names),
         Check(
-            code="composite_mismatch",
+            code=_CODE,
             subject="every device once",
             verdict=Verdict.FAILED if twice else Verdict.PASSED,
             got=", ".join(twice)[:256],
         ),
         Check(
-            code="composite_mismatch",
+            code=_CODE,
             subject="devices in this machine",
             verdict=Verdict.NOT_CHECKED,
             got=names,
             note=_ATTACHMENT,
         ),
+        *_one_mode(submodules),
+        *_wiring(submodules),
+    )
+
+
+def _one_mode(submodules: Sequence[Submodule]) -> Iterator[Check]:
+    """Yield the check that all GPUs protect in one mode: one outside of it reads what the others share with it."""
+    modes = {str(item.claims["cc_mode"]) for item in submodules if "cc_mode" in item.claims}
+    if modes:
+        verdict = Verdict.PASSED if len(modes) == 1 else Verdict.FAILED
+        got = ", ".join(sorted(modes))[:256]
+        yield Check(code=_CODE, subject="one mode of all gpus", verdict=verdict, got=got, want="one")
+
+
+def _wiring(submodules: Sequence[Submodule]) -> Iterator[Check]:
+    """Yield the check that what a device is wired to has been appraised too, by the names that both ends report."""
+    known = {item.claims["pdi"] for item in submodules if "pdi" in item.claims}
+    wired = {
+        peer
+        for item in submodules
+        for name in ("switches", "gpus")
+        if isinstance(peers := item.claims.get(name), tuple)
+        for peer in peers
+    }
+    if not wired:
+        return
+    absent = sorted(wired - known)
+    if not any("gpus" in item.claims for item in submodules):
+        got, note = ", ".join(absent)[:256], "evidence of the switches did not come along"
+        yield Check(code=_CODE, subject="wiring of gpus", verdict=Verdict.NOT_CHECKED, got=got, note=note)
+        return
+    yield Check(
+        code=_CODE,
+        subject="wiring of gpus and switches",
+        verdict=Verdict.FAILED if absent else Verdict.PASSED,
+        got=", ".join(absent)[:256],
+        want="evidence of every device that another is wired to",
     )
