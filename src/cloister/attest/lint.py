@@ -1,8 +1,9 @@
 """Does every rule of a policy bite? Proven by mutation, not by reading (``cloister policy lint``).
 
-For each rule a claim that satisfies it is made, then damaged in every way its type knows; the same ``appraise`` as
-ever judges the damaged claims. A rule under which no damage is refused does not bite. On real evidence the bytes
-themselves are damaged: what changes and is still accepted is covered by no signature and no rule.
+For each rule claims are made as evidence of this TEE could make them: those the rule names, those values damaged, and
+every one of a closed set. The same ``appraise`` as ever judges them. A rule that refuses none of them guards nothing,
+one that accepts none refuses everything. On real evidence the bytes themselves are damaged: what changes and is still
+accepted is covered by no signature and no rule.
 
 Not done here: whether the reference values are the right ones.
 """
@@ -18,19 +19,21 @@ from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import TeeKind, Verdict, VerifiedClaims
 from cloister.attest.rules import AtLeast, AtMost, Exact, NoneOf, NotChecked, OneOf
 from cloister.attest.vocabulary import describe_claim, vocabulary
-from cloister.errors import Malformed, Rejected
+from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.wire import MAX_INT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from cloister.attest.rats import ClaimValue
     from cloister.attest.rules import Rule
+    from cloister.attest.vocabulary import ClaimInfo
 
 __all__ = ["Finding", "Severity", "lint_policy", "uncovered_bytes"]
 
-_OTHER_HEX = "00" * 16 + "a5" * 16
 _OTHER_TEXT = "something else"
+_OTHER_HEX_BYTES = 32
+_SHOWN_CHARS = 64
 
 
 class Severity(Enum):
@@ -54,97 +57,90 @@ class Finding:
 def lint_policy(policy: Policy, required: Mapping[TeeKind, frozenset[str]]) -> tuple[Finding, ...]:
     """Return what is wrong with ``policy``. ``required`` are the claims each known TEE wants a rule for."""
     return tuple(
-        finding for tee, rules in sorted(policy.tees.items()) for finding in _lint_tee(tee, rules, required.get(tee))
+        Finding(severity=severity, tee=tee, claim=claim, text=text)
+        for tee, rules in sorted(policy.tees.items())
+        for severity, claim, text in _lint_tee(tee, rules.rules, required.get(tee))
     )
 
 
-def _lint_tee(tee: TeeKind, rules: TeePolicy, required: frozenset[str] | None) -> Iterator[Finding]:
+def _lint_tee(
+    tee: TeeKind, rules: Mapping[str, Rule], required: frozenset[str] | None
+) -> Iterator[tuple[Severity, str, str]]:
     if required is None:
-        yield Finding(severity=Severity.ERROR, tee=tee, claim="", text="no verifier of this build knows this tee")
+        yield Severity.ERROR, "", "no verifier of this build knows this tee"
         return
-    for claim in sorted(required - set(rules.rules)):
-        text = "required and without a rule: all evidence is refused"
-        yield Finding(severity=Severity.ERROR, tee=tee, claim=claim, text=text)
-    for claim, rule in sorted(rules.rules.items()):
-        yield from _lint_rule(tee, claim, rule)
+    for claim in sorted(required - set(rules)):
+        yield Severity.ERROR, claim, "required and without a rule: all evidence is refused"
+    for claim, rule in sorted(rules.items()):
+        for severity, text in _lint_rule(tee, claim, rule, required):
+            yield severity, claim, text
     for claim, info in sorted(vocabulary(tee).items()):
-        if info.rule in {"pin", "exact"} and "*" not in claim and claim not in rules.rules and claim not in required:
-            text = f"no rule, and most policies have one: {info.meaning}"
-            yield Finding(severity=Severity.NOTE, tee=tee, claim=claim, text=text)
+        if info.rule in {"pin", "exact"} and "*" not in claim and claim not in rules and claim not in required:
+            yield Severity.NOTE, claim, f"no rule, and most policies have one: {info.meaning}"
 
 
-def _lint_rule(tee: TeeKind, claim: str, rule: Rule) -> Iterator[Finding]:
+def _lint_rule(tee: TeeKind, claim: str, rule: Rule, required: Collection[str]) -> Iterator[tuple[Severity, str]]:
     if isinstance(rule, NotChecked):
-        yield Finding(severity=Severity.WARNING, tee=tee, claim=claim, text=f"does not bite: not checked, {rule.why}")
+        yield Severity.WARNING, f"does not bite: not checked, {rule.why}"
         return
-    known = vocabulary(tee)
-    if known and not describe_claim(tee, claim).meaning and not claim.startswith("devices."):
-        text = "evidence of this tee makes no such claim: all of it is refused"
-        yield Finding(severity=Severity.ERROR, tee=tee, claim=claim, text=text)
+    named = _named(rule)
+    info = describe_claim(tee, claim, named[0])
+    if vocabulary(tee) and not info.meaning:
+        yield Severity.ERROR, "evidence of this tee makes no such claim: all of it is refused"
         return
-    honest = _witness(tee, claim, rule)
-    if honest is None or _refused(tee, claim, rule, honest):
-        yield Finding(
-            severity=Severity.ERROR, tee=tee, claim=claim, text="nothing satisfies it: all evidence is refused"
-        )
-    elif not any(_refused(tee, claim, rule, value) for value in _damaged(tee, claim, rule, honest)):
-        yield Finding(severity=Severity.ERROR, tee=tee, claim=claim, text="does not bite: no damaged claim is refused")
+    refusals = {_refused(tee, claim, rule, value) for value in _possible(info, named)}
+    if False not in refusals:
+        yield Severity.ERROR, f"nothing satisfies it: all evidence is refused (want {info.form})"
+    elif True not in refusals and len(info.values) != 1:  # a claim of one value is made or not: the rule demands it
+        # Of a security version that must have a rule and is zero everywhere, 0 is the honest bound.
+        bound = claim in required and rule == AtLeast(0)
+        yield Severity.WARNING if bound else Severity.ERROR, "does not bite: no claim is refused"
+    elif isinstance(rule, (OneOf, NoneOf)):
+        severity = Severity.ERROR if isinstance(rule, NoneOf) else Severity.WARNING
+        for value in rule.values:
+            if not info.may_be(value):
+                yield severity, f"{str(value)[:_SHOWN_CHARS]} does not bite: no evidence says it (want {info.form})"
 
 
-def _witness(tee: TeeKind, claim: str, rule: Exact | OneOf | NoneOf | AtLeast | AtMost) -> ClaimValue | None:
-    """Return a claim that satisfies ``rule`` and that evidence of this TEE may make; None where there is none."""
-    info = describe_claim(tee, claim)
-    possible: tuple[ClaimValue, ...]
+def _named(rule: Exact | OneOf | NoneOf | AtLeast | AtMost) -> tuple[str | int | bool, ...]:
     match rule:
-        case Exact(value):
-            possible = (value,)
-        case OneOf(values):
-            possible = values
-        case NoneOf():
-            possible = tuple(item for item in _values(info.values, info.type) if not _refused(tee, claim, rule, item))
-        case AtLeast(value) | AtMost(value):
-            possible = (value,)
+        case OneOf(values) | NoneOf(values):
+            return values
+        case Exact(value) | AtLeast(value) | AtMost(value):
+            return (value,)
         case _:
             assert_never(rule)
-    if info.values:
-        possible = tuple(item for item in possible if item in info.values)
-    return next((item for item in possible if _is_of(item, info.type) or not info.meaning), None)
 
 
-def _values(closed: tuple[str, ...], kind: str) -> tuple[ClaimValue, ...]:
-    return closed or ((0, 1, MAX_INT) if kind == "integer" else (_OTHER_TEXT, _OTHER_HEX))
-
-
-def _is_of(value: ClaimValue, kind: str) -> bool:
-    """Tell whether a claim of this type could have the value."""
-    if kind == "hex":
-        return isinstance(value, str) and len(value) % 2 == 0 and set(value) <= set("0123456789abcdef")
-    if kind == "boolean":
-        return isinstance(value, bool)
-    if kind == "integer":
-        return type(value) is int
-    return isinstance(value, (str, tuple))
-
-
-def _damaged(tee: TeeKind, claim: str, rule: Rule, honest: ClaimValue) -> Iterator[ClaimValue]:
-    """Yield values that the claim of other evidence could have."""
-    info = describe_claim(tee, claim)
-    listed = rule.values if isinstance(rule, NoneOf) else ()
-    yield from listed
-    if isinstance(honest, bool):
-        yield not honest
-    elif isinstance(honest, int):
-        yield from (value for value in (honest - 1, honest + 1, 0, MAX_INT) if 0 <= value <= MAX_INT)
-    elif info.values:
-        yield from info.values
-    elif isinstance(honest, str) and _is_of(honest, "hex") and honest:
-        yield f"{int(honest[:2], 16) ^ 0x80:02x}{honest[2:]}"
-        yield f"{honest[:-2]}{int(honest[-2:], 16) ^ 1:02x}"
-        yield "00" * (len(honest) // 2)
-    else:
-        yield _OTHER_TEXT
+def _possible(info: ClaimInfo, named: tuple[str | int | bool, ...]) -> Iterator[ClaimValue]:
+    """Yield claims that evidence may make: those a rule names, those next to them, and any other."""
+    members = info.values or tuple(dict.fromkeys(item for item in _near(info, named) if info.may_be(item)))
     if info.type == "words":
-        yield from ((value,) for value in (*listed, *info.values, _OTHER_TEXT) if isinstance(value, str))
+        yield ()
+        yield from ((str(item),) for item in members)
+    else:
+        yield from members
+
+
+def _near(info: ClaimInfo, named: tuple[str | int | bool, ...]) -> Iterator[str | int | bool]:
+    yield from named
+    match info.type:
+        case "boolean":
+            yield from (True, False)
+        case "integer":
+            yield from (0, MAX_INT)
+            yield from (item + 1 for item in named if type(item) is int)
+        case _:
+            yield _OTHER_TEXT
+            yield from (byte * size for size in info.bytes or (_OTHER_HEX_BYTES,) for byte in ("00", "a5"))
+            yield from (flipped for item in named if isinstance(item, str) for flipped in _flipped(item))
+
+
+def _flipped(value: str) -> Iterator[str]:
+    """Yield ``value`` with its first and its last digit changed, where it is hexadecimal."""
+    if value and set(value) <= set("0123456789abcdef"):
+        yield f"{int(value[0], 16) ^ 8:x}{value[1:]}"
+        yield f"{value[:-1]}{int(value[-1], 16) ^ 1:x}"
 
 
 def _refused(tee: TeeKind, claim: str, rule: Rule, value: ClaimValue) -> bool:
@@ -159,8 +155,8 @@ def uncovered_bytes(
 ) -> tuple[int, int, tuple[tuple[int, int], ...]]:
     """Damage evidence byte by byte; return (offsets tried, offsets accepted, ranges accepted), ends exclusive.
 
-    ``accepts`` judges a damaged copy and may raise ``Malformed`` or ``Rejected``. At most ``most`` offsets are tried,
-    evenly spread.
+    ``accepts`` judges a damaged copy; ``Malformed``, ``Rejected`` and ``Unavailable`` are no yes. At most ``most``
+    offsets are tried, evenly spread; a range reaches to the next offset that was tried.
     """
     step = max(1, -(-len(data) // most))
     accepted: list[int] = []
@@ -170,17 +166,18 @@ def uncovered_bytes(
         try:
             if accepts(damaged):
                 accepted.append(offset)
-        except (Malformed, Rejected):
+        except (Malformed, Rejected, Unavailable):  # a damaged name may want another endorsement
             pass
         progress(done + 1, len(offsets))
-    return len(offsets), len(accepted), _ranges(accepted, step)
+    return len(offsets), len(accepted), _ranges(accepted, step, len(data))
 
 
-def _ranges(offsets: list[int], step: int) -> tuple[tuple[int, int], ...]:
+def _ranges(offsets: list[int], step: int, size: int) -> tuple[tuple[int, int], ...]:
     ranges: list[tuple[int, int]] = []
     for offset in offsets:
+        end = min(offset + step, size)
         if ranges and ranges[-1][1] >= offset:
-            ranges[-1] = (ranges[-1][0], offset + step)
+            ranges[-1] = (ranges[-1][0], end)
         else:
-            ranges.append((offset, offset + step))
+            ranges.append((offset, end))
     return tuple(ranges)

@@ -27,6 +27,8 @@ __all__ = ["CLAIM_NAME", "MAX_POLICY_BYTES", "Policy", "TeePolicy", "verify_succ
 MAX_POLICY_BYTES = 256 * 1024  # bytes of one policy document
 MAX_TEES = 16  # TEEs one policy may name
 MAX_RULES = 128  # rules for one TEE
+_MAX_SHOWN_CHARS = 120  # characters of what a toml parser says: what is wrong and in which line
+_MAX_LINE_DOTS = 1024  # dots in one line of toml: a key of many parts costs memory by their square
 
 CLAIM_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(?:\.[a-z0-9_]{1,15})?")
 """Names of claims: ``measurement``, ``pcr.23``."""
@@ -101,11 +103,18 @@ class Policy:
         if len(data) > MAX_POLICY_BYTES:
             msg = f"policy: {len(data)} bytes, want at most {MAX_POLICY_BYTES}"
             raise Malformed(msg)
+        if max(line.count(b".") for line in data.split(b"\n")) > _MAX_LINE_DOTS:
+            msg = f"policy: a line with more than {_MAX_LINE_DOTS} dots"
+            raise Malformed(msg)
         try:
             document = tomllib.loads(data.decode("utf-8"))
-            text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-        except (ValueError, TypeError, RecursionError) as exc:  # a date is a TypeError of json's
-            msg = "policy: not toml of strings, integers, booleans, arrays and tables"
+        except (ValueError, RecursionError) as exc:
+            msg = f"policy: not toml: {ascii(str(exc))[1:-1][:_MAX_SHOWN_CHARS]}"
+            raise Malformed(msg) from exc
+        try:
+            text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        except (TypeError, RecursionError) as exc:  # a date is a TypeError of json's
+            msg = "policy: toml of other things than strings, integers, booleans, arrays and tables"
             raise Malformed(msg) from exc
         return cls.parse(text.encode("utf-8"))
 

@@ -22,37 +22,51 @@ __all__ = ["propose"]
 def propose(verified: VerifiedClaims, required: frozenset[str], *, version: int) -> Policy:
     """Return a policy that accepts claims like ``verified``: a rule for all that matters, the vocabulary says how.
 
-    Raises ``UsageError`` where a required claim is not made: such evidence is no example.
+    Evidence that is not as it should be (debug, too old) gives a policy that refuses it. Raises ``UsageError`` where a
+    required claim is not made, or no claim is one to have a rule for: such evidence is no example.
     """
     missing = sorted(required - set(verified.claims))
     if missing:
         msg = f"policy: this evidence makes no claim {missing[0]}, and a rule for it is required"
         raise UsageError(msg)
-    rules = {name: _rule(verified.tee, name, value) for name, value in sorted(verified.claims.items())}
-    kept = {name: rule for name, rule in rules.items() if rule is not None}
-    kept |= {name: NotChecked("proposed without an opinion: decide") for name in sorted(required) if name not in kept}
-    return Policy(version=version, tees={verified.tee: TeePolicy(kept)})
+    rules: dict[str, Rule] = {}
+    for name, value in sorted(verified.claims.items()):
+        rule = _rule(verified.tee, name, value, must=name in required)
+        if rule is not None:
+            rules[name] = rule
+        elif name in required:
+            rules[name] = NotChecked("proposed without an opinion: decide")
+    if not rules:
+        msg = f"policy: evidence of {verified.tee} makes no claim that a policy has a rule for"
+        raise UsageError(msg)
+    return Policy(version=version, tees={verified.tee: TeePolicy(rules)})
 
 
-def _pinned(value: ClaimValue) -> Rule | None:
-    if isinstance(value, bool):
-        return Exact(value)
-    values = value if isinstance(value, tuple) else (value,)
-    return OneOf(values) if values and "" not in values else None  # no advisory applies: nothing to list
-
-
-def _rule(tee: TeeKind, name: str, value: ClaimValue) -> Rule | None:
+def _rule(tee: TeeKind, name: str, value: ClaimValue, *, must: bool) -> Rule | None:  # noqa: PLR0911 - one line for each use
     info = describe_claim(tee, name, value)
     match info.rule:
         case "pin":
             return _pinned(value)
         case "exact" if info.want is not None:
             return Exact(info.want)
+        case "keep" if info.want is not None and type(value) is type(info.want) and value == info.want:
+            return Exact(info.want)
         case "minimum" if type(value) is int:
-            return AtLeast(info.want if type(info.want) is int else value)
+            least = info.want if type(info.want) is int else value
+            return AtLeast(least) if least or must else None  # nothing is below zero: no rule
         case "maximum" if type(value) is int:
             return AtMost(info.want if type(info.want) is int else value)
         case "skip":
             return NotChecked(info.why)
         case _:
             return None
+
+
+def _pinned(value: ClaimValue) -> Rule | None:
+    """Return the rule that wants what was seen; None where it is no reference value: empty, too long, below zero."""
+    if isinstance(value, bool):
+        return Exact(value)
+    try:
+        return OneOf(value if isinstance(value, tuple) else (value,))
+    except UsageError:
+        return None

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.policy import CLAIM_NAME, Policy, TeePolicy
 from cloister.attest.rats import TeeKind
-from cloister.attest.rules import MAX_VALUE_CHARS, OneOf
+from cloister.attest.rules import MAX_VALUES, Exact, NotChecked, OneOf, satisfies
 from cloister.crypto.sign import Label, Statement
-from cloister.errors import Rejected
-from cloister.wire import MAX_INT, Fields, Json, dump_json, dump_time
+from cloister.errors import Malformed, Rejected, UsageError
+from cloister.wire import Fields, Json, dump_json, dump_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +31,6 @@ __all__ = ["MAX_REFERENCE_BYTES", "ReferenceValues", "into_policy", "sign_refere
 MAX_REFERENCE_BYTES = 256 * 1024  # bytes of one set
 _MAX_TEES = 16
 _MAX_CLAIMS = 128
-_MAX_VALUES = 256
 _MAX_INPUTS = 32
 _TEE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _INPUT = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
@@ -64,9 +63,9 @@ class ReferenceValues:
         )
 
     @classmethod
-    def parse(cls, data: bytes) -> ReferenceValues:
+    def parse(cls, data: bytes, *, canonical: bool = False) -> ReferenceValues:
         """Parse a set as people or tools write it. Raises ``Malformed``, also for a claim without a value (T18)."""
-        fields = Fields.parse(data, what="reference values", cap=MAX_REFERENCE_BYTES)
+        fields = Fields.parse(data, what="reference values", cap=MAX_REFERENCE_BYTES, canonical=canonical)
         fields.literal("v", 1)
         tees = fields.members("tees", cap=_MAX_TEES)
         inputs = fields.members("inputs", cap=_MAX_INPUTS)
@@ -89,28 +88,30 @@ def _take_claims(fields: Fields, tee: str) -> dict[str, tuple[str | int, ...]]:
     inner = Fields(claims, what=f"reference values: {tee}")
     if not claims or not all(map(CLAIM_NAME.fullmatch, claims)):
         inner.fail("claims", "want at least one; names in form")
-    return {name: tuple(_take_value(inner, item) for item in _filled(inner, name)) for name in claims}
+    return {name: _take_values(inner, name) for name in claims}
 
 
-def _filled(fields: Fields, name: str) -> list[Json]:
-    values = fields.items(name, cap=_MAX_VALUES)
-    if not values:
-        fields.fail(name, "want at least one value")
-    return values
-
-
-def _take_value(fields: Fields, value: Json) -> str | int:
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        fields.fail("claims", "want strings and integers")
-    bounded = 0 < len(value) <= MAX_VALUE_CHARS if isinstance(value, str) else 0 <= value <= MAX_INT
-    if not bounded:
-        fields.fail("claims", "value out of range")
-    return value
+def _take_values(fields: Fields, name: str) -> tuple[str | int, ...]:
+    """Take what a rule can be made of: the same values as in ``one_of``, none of them a boolean."""
+    values = fields.items(name, cap=MAX_VALUES)
+    found = tuple(item for item in values if isinstance(item, (str, int)) and not isinstance(item, bool))
+    if len(found) != len(values):
+        fields.fail(name, "want strings and integers")
+    try:
+        OneOf(found)
+    except UsageError as exc:  # the values refuse themselves; here their author is the other party
+        fields.fail(name, exc.message)
+    return found
 
 
 def sign_reference(values: ReferenceValues, key: SigningKey) -> bytes:
-    """Return the set as a statement signed by ``key``."""
-    return Statement.sign(key, Label.REFERENCE_VALUES, values.dump()).dump()
+    """Return the set as a statement signed by ``key``. Raises ``UsageError`` for one that no reader would take."""
+    data = values.dump()
+    try:
+        ReferenceValues.parse(data)
+    except Malformed as exc:
+        raise UsageError(exc.message) from exc
+    return Statement.sign(key, Label.REFERENCE_VALUES, data).dump()
 
 
 def verify_reference(statement: bytes, keys: Iterable[VerifyKey], *, newer_than: int = 0) -> ReferenceValues:
@@ -119,7 +120,7 @@ def verify_reference(statement: bytes, keys: Iterable[VerifyKey], *, newer_than:
     Raises ``Malformed``, ``Rejected`` (``unknown_key``, ``signature_invalid``, ``reference_version_old``).
     """
     payload = Statement.parse(statement, label=Label.REFERENCE_VALUES).verify(list(keys))
-    values = ReferenceValues.parse(payload)
+    values = ReferenceValues.parse(payload, canonical=True)
     if values.version <= newer_than:
         want = f"more than {newer_than}"
         raise Rejected.because("reference_version_old", "reference values", got=str(values.version), want=want)
@@ -129,11 +130,27 @@ def verify_reference(statement: bytes, keys: Iterable[VerifyKey], *, newer_than:
 def into_policy(values: ReferenceValues, policy: Policy, *, version: int) -> Policy:
     """Return ``policy`` with a rule ``one_of`` for every claim that the set has values for, in TEEs it names already.
 
-    A TEE that the policy does not name stays refused: reference values open no door.
+    They take the place of the values that the policy lists. What it refuses by another rule stays refused: by a
+    deny-list, a bound, or true and false; such values are left out. A TEE that the policy does not name stays refused
+    too: reference values open no door. Raises ``UsageError`` where no value of a claim is left.
     """
-    tees = {tee: TeePolicy({**rules.rules, **_rules(values.tees.get(tee, {}))}) for tee, rules in policy.tees.items()}
+    tees = {
+        tee: TeePolicy({**rules.rules, **_rules(tee, values.tees.get(tee, {}), rules.rules)})
+        for tee, rules in policy.tees.items()
+    }
     return Policy(version=version, tees=tees)
 
 
-def _rules(claims: Mapping[str, tuple[str | int, ...]]) -> dict[str, Rule]:
-    return {name: OneOf(tuple(dict.fromkeys(values))) for name, values in claims.items()}
+def _rules(tee: TeeKind, claims: Mapping[str, tuple[str | int, ...]], old: Mapping[str, Rule]) -> dict[str, Rule]:
+    return {name: OneOf(_left(tee, name, values, old.get(name))) for name, values in claims.items()}
+
+
+def _left(tee: TeeKind, name: str, values: tuple[str | int, ...], old: Rule | None) -> tuple[str | int, ...]:
+    """Return the values that ``old`` does not refuse, where it is a rule that reference values cannot replace."""
+    if old is None or isinstance(old, (NotChecked, OneOf)) or (isinstance(old, Exact) and type(old.value) is not bool):
+        return values
+    left = tuple(item for item in values if satisfies(item, old))
+    if not left:
+        msg = f"reference values: {tee} {name}: the policy's own rule refuses every value"
+        raise UsageError(msg, hint="change that rule first, if the values are right")
+    return left

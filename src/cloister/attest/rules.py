@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cloister.attest.rats import ClaimValue
 
 __all__ = [
+    "MAX_VALUES",
     "MAX_VALUE_CHARS",
     "AtLeast",
     "AtMost",
