@@ -1,8 +1,9 @@
 """Trust anchors of Arm's tokens: the attestation key of a device, given by who made or enrolled it.
 
 Arm runs no authority for these keys; there is no chain. An anchor is a key and the ids it is for (RFC 9783 sections
-4.2.1, 4.2.2 and 7.2, draft-ffm-rats-cca-token-03 section 7.2). Keys come as PEM, as JWK (RFC 7517), or as the bytes of
-a shared secret; several anchors as the JSON array that CCA tooling uses.
+4.2.1, 4.2.2 and 7.2, draft-ffm-rats-cca-token-03 section 7.2). Keys come as PEM or DER, as JWK (RFC 7517), as a point
+on a curve, or as the bytes of a shared secret: of what is a public key nobody makes a secret, for everybody knows it.
+Several anchors come as the JSON array that CCA tooling uses.
 
 Not done here: who may add an anchor (the custodian).
 """
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
 from cloister.attest.cose import CURVES, point_key
 from cloister.errors import Malformed, UsageError
@@ -45,6 +46,7 @@ _RAND = 1  # first byte of a UEID of type RAND (RFC 9711 section 4.2.1.1)
 _MAX_KEY_BYTES = 8192
 _SECRET_SIZES = range(16, 129)  # bytes of a shared secret
 _PEM = b"-----BEGIN PUBLIC KEY-----"
+_WHOLE_POINT = b"\x04"  # uncompressed (SEC 1 section 2.3.3)
 _JWK_CURVES = {"P-256": 1, "P-384": 2, "P-521": 3}
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 
@@ -89,19 +91,39 @@ def find_anchor(anchors: Iterable[Anchor], instance_id: bytes, implementation_id
 
 
 def parse_key(data: bytes) -> CoseKey:
-    """Parse a key: PEM, JWK, or else the bytes of a shared secret. Raises ``Malformed``."""
+    """Parse a key: PEM, DER, JWK, a point, or else the bytes of a shared secret. Raises ``Malformed``."""
     if len(data) > _MAX_KEY_BYTES:
         msg = f"attestation key: {len(data)} bytes, want at most {_MAX_KEY_BYTES}"
         raise Malformed(msg)
-    start = data.lstrip()
-    if start.startswith(_PEM):
-        return _parse_pem(data)
-    if start.startswith(b"{"):
+    if _PEM in data:
+        return _parse_pem(data[data.find(_PEM) :])
+    if data.lstrip().startswith(b"{"):
         return _take_jwk(parse_json(data, what="attestation key"))
+    known = _known(data)
+    if known is not None:
+        return known
     if len(data) not in _SECRET_SIZES:
-        msg = "attestation key: neither pem, nor jwk, nor a secret of 16 to 128 bytes"
+        msg = "attestation key: neither pem, der, jwk, a point, nor a secret of 16 to 128 bytes"
         raise Malformed(msg)
     return data
+
+
+def _known(data: bytes) -> ec.EllipticCurvePublicKey | None:
+    """Return the public key that the bytes are, else None: SubjectPublicKeyInfo, or a point with its 04 or without.
+
+    Raises ``Malformed`` for a public key of another kind.
+    """
+    point = data if len(data) % 2 else _WHOLE_POINT + data
+    for curve in CURVES.values() if point.startswith(_WHOLE_POINT) else ():
+        try:
+            return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
+        except ValueError:
+            continue
+    try:
+        key = load_der_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return _on_a_curve(key)
 
 
 def parse_anchors(data: bytes) -> tuple[Anchor, ...]:
@@ -162,6 +184,10 @@ def _parse_pem(data: bytes) -> ec.EllipticCurvePublicKey:
     except (ValueError, UnsupportedAlgorithm) as exc:
         msg = "attestation key: not pem, or of a kind we do not read"
         raise Malformed(msg) from exc
+    return _on_a_curve(key)
+
+
+def _on_a_curve(key: object) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey):
         msg = "attestation key: not on an elliptic curve"
         raise Malformed(msg)

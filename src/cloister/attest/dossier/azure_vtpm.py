@@ -13,7 +13,7 @@ from cloister.attest.amd.authority import pinned_trust
 from cloister.attest.azure.evidence import AzureEvidence
 from cloister.attest.azure.hcl import HardwareKind, HclReport, RuntimeClaims
 from cloister.attest.dossier import Case, snp, tdx
-from cloister.attest.dossier.expectations import carried, demand_files, refuse_member, rule_of
+from cloister.attest.dossier.expectations import bare, carried, demand_files, refuse_member, rule_of
 from cloister.attest.dossier.tpm import NONCES, is_pcr, pcr_rules
 from cloister.attest.parts import dump_parts
 from cloister.attest.rats import Evidence
@@ -91,7 +91,8 @@ def _read(
 
 def _filled(value: Json) -> Json:
     """Return hex with zeros at the end up to the size of NV index 0x01400002."""
-    return value.lower().ljust(2 * _USER_DATA_BYTES, "0") if isinstance(value, str) else value
+    text = bare(value)
+    return text.lower().ljust(2 * _USER_DATA_BYTES, "0") if isinstance(text, str) else text
 
 
 def _open_hardware(document: AzureEvidence, hcl: HclReport, expectations: Mapping[str, Json]) -> Case:

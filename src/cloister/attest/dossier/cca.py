@@ -63,7 +63,7 @@ def open_case(files: Mapping[str, bytes], expectations: Mapping[str, Json]) -> C
     bound: list[Bound] = []
     for name, value in expectations.items():
         if name in _CLAIMED:
-            rules[_CLAIMED[name]] = rule_of(name, value)
+            rules[_CLAIMED[name]] = rule_of(name, _numbered(value) if name == "lifecycle" else value)
         else:
             bound += _bound(token.realm_claims, name, value)
 
@@ -74,6 +74,14 @@ def open_case(files: Mapping[str, bytes], expectations: Mapping[str, Json]) -> C
         return CcaScheme(anchors, hash_sizes=_SAMPLES).verify(evidence, {}, now)
 
     return Case(claims=_claims(token), verify=verify, rules=rules, bound=tuple(bound))
+
+
+def _numbered(value: Json) -> Json:
+    """Return a lifecycle as the number it is: the index shows it in hexadecimal."""
+    try:
+        return int(value, 16) if isinstance(value, str) and value.startswith("0x") else value
+    except ValueError:
+        refuse_member("lifecycle", "want a number")
 
 
 def _anchors(data: bytes) -> tuple[Anchor, ...]:
@@ -88,7 +96,7 @@ def _bound(claims: Mapping[int | str, Cbor], name: str, value: Json) -> list[Bou
         return [carried("nonce_mismatch", name, value, _bytes(claims.get(in_realm.CHALLENGE)))]
     if name in _MEASURED:
         return [carried("measurement_mismatch", name, value, _bytes(claims.get(_MEASURED[name])))]
-    if name != "rems" or not isinstance(value, list) or len(value) > in_realm.EXTENSIBLE_MEASUREMENTS:
+    if name not in {"rem", "rems"} or not isinstance(value, list) or len(value) > in_realm.EXTENSIBLE_MEASUREMENTS:
         refuse_member(name)
     found = claims.get(in_realm.MEASUREMENTS)
     have = [*(map(_bytes, found) if isinstance(found, list) else ()), *([None] * len(value))]

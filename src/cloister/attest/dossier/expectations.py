@@ -6,6 +6,7 @@ A value is hex, a number, a word, or a list of those: any of them will do. Not d
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NoReturn
 
 from cloister.attest.dossier import Bound
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from cloister.wire import Json
 
-__all__ = ["carried", "demand_files", "refuse_member", "rule_of"]
+__all__ = ["bare", "carried", "demand_files", "refuse_member", "rule_of", "usual"]
+
+_PREFIXED = re.compile(r"0[xX]([0-9a-fA-F]+)")
+_BOUND = re.compile(r"minimum_(?P<least>\w+)|(?P<name>\w+)_(?P<kind>min|max)")
 
 
 def demand_files(files: Mapping[str, bytes], required: Collection[str], optional: Collection[str] = ()) -> None:
@@ -32,6 +36,22 @@ def demand_files(files: Mapping[str, bytes], required: Collection[str], optional
             raise Unavailable(msg)
 
 
+def usual(name: str) -> str:
+    """Return a member's name with bounds where they stand here: ``isvsvn_min`` is ``min_isvsvn``."""
+    found = _BOUND.fullmatch(name)
+    if found is None:
+        return name
+    return f"min_{found['least']}" if found["least"] else f"{found['kind']}_{found['name']}"
+
+
+def bare(value: Json) -> Json:
+    """Return hex without ``0x`` in front, in lower case, and a list of it alike; anything else as it is."""
+    if isinstance(value, list):
+        return [bare(item) for item in value]
+    found = _PREFIXED.fullmatch(value) if isinstance(value, str) else None
+    return value if found is None else found[1].lower()
+
+
 def carried(code: str, name: str, value: Json, got: bytes | None) -> Bound:
     """Return what has to be carried: one of the byte strings in ``value``; an absent field carries none of them."""
     options = [_bytes(name, item) for item in (value if isinstance(value, list) else [value])]
@@ -44,6 +64,7 @@ def carried(code: str, name: str, value: Json, got: bytes | None) -> Bound:
 
 def rule_of(name: str, value: Json) -> Rule:
     """Return the rule for a scalar or a list; ``min_`` and ``max_`` in front of the name make it a bound."""
+    value = bare(value)
     try:
         if isinstance(value, int) and not isinstance(value, bool) and name.startswith(("min_", "max_")):
             return AtLeast(value) if name.startswith("min_") else AtMost(value)
@@ -61,6 +82,7 @@ def refuse_member(name: str, why: str = "nobody understands it") -> NoReturn:
 
 
 def _bytes(name: str, value: Json) -> bytes:
+    value = bare(value)
     try:
         return bytes.fromhex(value) if isinstance(value, str) else refuse_member(name, "want hex")
     except ValueError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cloister.attest.dossier.expectations import carried, refuse_member, rule_of
+from cloister.attest.dossier.expectations import bare, carried, refuse_member, rule_of, usual
 from cloister.attest.intel.assess import assess, collateral_differences
 from cloister.attest.intel.collateral import Collateral
 from cloister.attest.intel.scheme import IntelVerifier
@@ -63,6 +63,7 @@ _OTHER_WORDS = {
     "mr_td": "mrtd",
     "isv_prod_id": "isvprodid",
     "isv_svn": "isvsvn",
+    "sept_ve_disable": "td_attributes.sept_ve_disable",
     "tcb_age_days": "tcb.platform_age",
     "tcb_date": "tcb.platform_date",
     "tcb_eval_number": "tcb.eval_number",
@@ -77,6 +78,7 @@ _CARRIED = {
     "nonce": "nonce_mismatch",
     "report_data": "report_data_mismatch",
     "reportdata": "report_data_mismatch",
+    "user_data": "report_data_mismatch",
 }
 _HEX = ("attributes", "cpusvn", "fmspc", "misc", "mr", "ppid", "qe_mr", "rtmr", "seam", "td_", "xfam")
 """How claims begin that are bytes."""
@@ -176,25 +178,31 @@ def read_wishes(expectations: Mapping[str, Json], opened: IntelFiles, rules: Map
                 refuse_member(name)
             wishes.without_collateral = NotChecked(value)
         elif name in _CARRIED:
-            got = body.report_data
-            shorter = isinstance(value, str) and len(value) < 2 * _REPORT_DATA_BYTES
-            want = value.ljust(2 * _REPORT_DATA_BYTES, "0") if shorter and isinstance(value, str) else value
-            wishes.bound.append(carried(_CARRIED[name], name, want, got))
+            wishes.bound.append(carried(_CARRIED[name], name, _filled(value), body.report_data))
         else:
-            wishes.rules |= dict(_rules_of(name, value, known))
+            wishes.rules |= dict(_rules_of(usual(name), bare(value), known))
     if "mrservicetd" in wishes.rules:  # a service TD by name in place of none at all
         wishes.rules.pop("service_td", None)
     return wishes
 
 
+def _filled(value: Json) -> Json:
+    """Return hex with zeros at the end up to the size of report data: what a guest does with a shorter nonce."""
+    text = bare(value)
+    return text.ljust(2 * _REPORT_DATA_BYTES, "0") if isinstance(text, str) else text
+
+
 def _rules_of(name: str, value: Json, known: set[str]) -> list[tuple[str, Rule]]:
+    if name == "require_sept_ve_disable" and isinstance(value, bool):
+        rule = Exact(value=True) if value else NotChecked("not required by the policy")
+        return [(_claim(name, "sept_ve_disable", known), rule)]
     for affix in ("allow_", "allowed_"):
         if name.startswith(affix):
             return [_permission(name, name.removeprefix(affix), value, known)]
     for affix in ("_allowed", "_denied"):
         if name.endswith(affix):
             return [_listed(name, name.removesuffix(affix), value, known, denied=affix == "_denied")]
-    if name == "rtmrs":
+    if name in {"rtmr", "rtmrs"}:
         return _rtmrs(name, value)
     if name.startswith(("min_", "max_")):
         return _bounds(name, value, known)
@@ -242,9 +250,10 @@ def _listed(member: str, name: str, value: Json, known: set[str], *, denied: boo
 def _rtmrs(member: str, value: Json) -> list[tuple[str, Rule]]:
     if isinstance(value, list):
         value = {str(index): item for index, item in enumerate(value)}
-    if not isinstance(value, dict) or not set(value) <= {"0", "1", "2", "3"}:
+    by_index = {name.removeprefix("rtmr"): item for name, item in value.items()} if isinstance(value, dict) else {}
+    if not by_index or not set(by_index) <= {"0", "1", "2", "3"}:
         refuse_member(member, "want values of rtmr 0 to 3")
-    return [(f"rtmr{index}", _lower("rtmr", item)) for index, item in value.items()]
+    return [(f"rtmr{index}", _lower("rtmr", item)) for index, item in by_index.items()]
 
 
 def _bounds(member: str, value: Json, known: set[str]) -> list[tuple[str, Rule]]:

@@ -12,7 +12,7 @@ from cloister.attest.nitro.document import NitroDocument, parse_message
 from cloister.attest.parts import dump_parts
 from cloister.attest.rats import Evidence
 from cloister.attest.roots import vendor_certificate
-from cloister.attest.rules import Exact, Rule
+from cloister.attest.rules import Exact, NotChecked, Rule
 from cloister.attest.schemes.nitro import NITRO, NitroScheme
 from cloister.errors import Rejected
 
@@ -35,6 +35,7 @@ _CARRIED = {
 }
 """Policy members about one field of the document: the code of a mismatch, and the field."""
 _CLAIMED = {"debug": "debug", "max_age": "age", "module": "module_id", "module_id": "module_id"}
+_ALLOWING = ("allow_debug", "debug_allowed")
 
 
 def open_case(files: Mapping[str, bytes], expectations: Mapping[str, Json]) -> Case:
@@ -52,6 +53,8 @@ def open_case(files: Mapping[str, bytes], expectations: Mapping[str, Json]) -> C
     for name, value in expectations.items():
         if name in _CLAIMED:
             rules[_CLAIMED[name]] = rule_of(name, value)
+        elif name in _ALLOWING and isinstance(value, bool):
+            rules |= {"debug": NotChecked("allowed by the policy")} if value else {}
         else:
             bound += _bound(document, name, value)
 
@@ -72,7 +75,11 @@ def _bound(document: NitroDocument, name: str, value: Json) -> list[Bound]:
     if name in _CARRIED:
         code, field = _CARRIED[name]
         got = {"nonce": document.nonce, "public_key": document.public_key, "user_data": document.user_data}[field]
+        if value is None:  # nothing is wanted there
+            return [Bound(code=code, subject=name, got=got or b"", want=b"")]
         return [carried(code, name, value, got)]
+    if name == "pcrs" and isinstance(value, list):
+        value = {str(index): item for index, item in enumerate(value)}
     wanted = value if name == "pcrs" and isinstance(value, dict) else {name: value}
     found = [(_PCR.fullmatch(key), item) for key, item in wanted.items()]
     return [

@@ -1,7 +1,8 @@
 """NVIDIA reports judged from files (docs/spec/evidence-nvidia.md section 6).
 
-Either ``evidence``, the JSON list that NVIDIA's tools write, one element for each device, every one of which is judged;
-or ``report_bin`` and ``chain`` of one device, with its manifests where they are there. Answers about revocation are
+Either ``evidence``, the JSON list that NVIDIA's tools write, one element for each device, every one of which is judged,
+or the request to NVIDIA's service that has such a list inside; or ``report_bin`` and ``chain`` of one device.
+Manifests are those of every device, where they are there. Answers about revocation are
 judged where they are there (``ocsp``) and not demanded: no collection of files has had any.
 """
 
@@ -89,29 +90,33 @@ def open_devices(files: Mapping[str, bytes], expectations: Mapping[str, Json], s
 
 
 def _devices(files: Mapping[str, bytes]) -> list[_Device]:
-    if "evidence" in files:
-        demand_files(files, ("evidence",))
-        return _listed(files["evidence"])
-    demand_files(files, ("report_bin", "chain"), _ALONG)
     along = {role: files[role] for role in _ALONG if role in files}
+    if "evidence" in files:
+        demand_files(files, ("evidence",), _ALONG)
+        return _listed(files["evidence"], along)
+    demand_files(files, ("report_bin", "chain"), _ALONG)
     return [_device(files["report_bin"], files["chain"], {}, along)]
 
 
-def _listed(data: bytes) -> list[_Device]:
+def _listed(data: bytes, along: Mapping[str, bytes]) -> list[_Device]:
     document = parse_json(data, what="nvidia evidence")
+    above: dict[str, Json] = {}
+    if isinstance(document, dict) and "evidence_list" in document:
+        above = {name: document[name] for name in ("arch", "nonce") if name in document}
+        document = document["evidence_list"]
     elements = document if isinstance(document, list) else [document]
     if not 0 < len(elements) <= _MAX_DEVICES:
         msg = f"nvidia evidence: {len(elements)} devices, want 1 to {_MAX_DEVICES}"
         raise Malformed(msg)
-    return [_element(item) for item in elements]
+    return [_element({**above, **item} if isinstance(item, dict) else item, along) for item in elements]
 
 
-def _element(value: Json) -> _Device:
+def _element(value: Json, along: Mapping[str, bytes]) -> _Device:
     """Take one element; members we do not know are not signed by anybody and are passed over."""
     fields = Fields(value, what="nvidia evidence")
     report, chain = (_base64(fields.text(name, cap=64 * 1024)) for name in ("evidence", "certificate"))
     names = ("arch", "nonce", "driver_version", "vbios_version")
-    return _device(report, chain, {name: fields.text(name, cap=256) for name in names if name in fields}, {})
+    return _device(report, chain, {name: fields.text(name, cap=256) for name in names if name in fields}, along)
 
 
 def _base64(text: str) -> bytes:

@@ -21,7 +21,7 @@ from cloister.attest.amd.report import REPORT_DATA_BYTES, SigningKey
 from cloister.attest.amd.tcb import Tcb
 from cloister.attest.amd.vek import Vek
 from cloister.attest.dossier import Bound, Case
-from cloister.attest.dossier.expectations import carried, demand_files, refuse_member, rule_of
+from cloister.attest.dossier.expectations import bare, carried, demand_files, refuse_member, rule_of, usual
 from cloister.attest.endorse.names import amd_crl
 from cloister.attest.parts import dump_parts
 from cloister.attest.rats import Evidence
@@ -63,7 +63,11 @@ _CLAIM_OF = {
     "committed_build": "committed_firmware",
     "current_build": "current_firmware",
     "build": "current_firmware",
+    "chip_ids": "chip_id",
+    "guest_policy": "guest_policy",
+    "measurements": "measurement",
     "migratable": "migratable",
+    "migration": "migratable",
     "platform_info": "platform_info",
     "policy": "guest_policy",
 }
@@ -76,6 +80,8 @@ _TCBS = {
     "launch_tcb": "launch_tcb",
 }
 _BIT_GROUPS = {"policy_bits": POLICY_BITS, "platform_bits": PLATFORM_BITS}
+_PARTS = {"boot_loader": "bl", "bootloader": "bl", "microcode": "ucode"}
+"""Other names for parts of a TCB."""
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})")
 _DENIED = "_denied"
 _ALLOWED = "_allowed"
@@ -114,19 +120,29 @@ def _read(report: Report, expectations: Mapping[str, Json]) -> tuple[dict[str, R
     for name, value in expectations.items():
         if name in _CARRIED:
             bound.append(carried(_CARRIED[name], name, _filled(name, value), report.report_data))
-        elif name == "allow_debug":
+        elif name in {"allow_debug", "debug_allowed"}:
             if value is True:
-                del rules["debug"]
+                rules.pop("debug", None)
         elif name != "require_crl":
-            rules |= _rules(name, value)
+            rules |= _permission(name, value) if isinstance(value, bool) else _rules(usual(name), bare(value))
     return rules, tuple(bound)
+
+
+def _permission(name: str, value: bool) -> dict[str, Rule]:  # noqa: FBT001 - the member's own value
+    """Return what true or false asks for: of a bit by name, of one that may be set or has to be."""
+    for affix, demanded in (("allow_", False), ("require_", True)):
+        if name.startswith(affix) and name.removeprefix(affix) in _CLAIM_OF:
+            claim = _CLAIM_OF[name.removeprefix(affix)]
+            return {claim: Exact(value=demanded)} if value is demanded else {}
+    return _rules(name, value)
 
 
 def _filled(name: str, value: Json) -> Json:
     """Return hex with zeros at the end up to the size of the field: what a guest does with a shorter nonce."""
     if isinstance(value, list):
         return [_filled(name, item) for item in value]
-    return value.ljust(2 * REPORT_DATA_BYTES, "0") if isinstance(value, str) else refuse_member(name, "want hex")
+    text = bare(value)
+    return text.ljust(2 * REPORT_DATA_BYTES, "0") if isinstance(text, str) else refuse_member(name, "want hex")
 
 
 def _rules(name: str, value: Json) -> dict[str, Rule]:
@@ -134,7 +150,8 @@ def _rules(name: str, value: Json) -> dict[str, Rule]:
     bound = name[:4] if name.startswith(("min_", "max_")) else ""
     base = name[len(bound) :].removesuffix(_ALLOWED).removesuffix(_DENIED)
     if base in _TCBS and isinstance(value, dict):
-        return {f"{_TCBS[base]}.{part}": rule_of(f"{bound}{part}", level) for part, level in value.items()}
+        levels = {_PARTS.get(part, part): level for part, level in value.items()}
+        return {f"{_TCBS[base]}.{part}": rule_of(f"{bound}{part}", level) for part, level in levels.items()}
     if base in _BIT_GROUPS and isinstance(value, dict):
         claims = {bit.name: bit.claim for bit in _BIT_GROUPS[base]}
         return {claims.get(bit) or refuse_member(f"{name}.{bit}"): rule_of(bit, want) for bit, want in value.items()}

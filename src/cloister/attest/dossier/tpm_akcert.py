@@ -15,7 +15,7 @@ from cloister.attest.dossier.expectations import demand_files, refuse_member
 from cloister.attest.findings import Findings
 from cloister.attest.gce.akcert import verify_gce_ak_certificate
 from cloister.attest.rats import TeeKind, VerifiedClaims
-from cloister.attest.roots import pinned, vendor_certificate
+from cloister.attest.roots import vendor_certificate
 from cloister.errors import Rejected
 
 if TYPE_CHECKING:
@@ -53,16 +53,20 @@ def akcert_case(
     tee: str, leaf: Certificate, between: Sequence[Certificate], roots: Sequence[Certificate], **claims: Json
 ) -> Case:
     """Return the case of one certificate; ``claims`` are said beside its subject."""
+    issuer, verify_leaf = _issuer_of(leaf, between)
 
     def verify(now: datetime) -> VerifiedClaims:
         findings = Findings(f"{tee} evidence")
-        # 1. A root that came along is one of the vendors' own.
-        known = {item.certificate.der for item in pinned().values()}
+        # 1. Roots that came along are the clouds' own, and the one of this certificate's cloud is among them.
+        known = {vendor_certificate(name).der for name in (_AZURE, _GOOGLE)}
         for root in roots:
             findings.expect(root.der in known, "untrusted_root", root.shown)
+        if roots:
+            among = issuer.der in {root.der for root in roots}
+            findings.expect(among, "untrusted_root", "root", got=roots[0].shown, want=issuer.shown)
         # 2. Purpose and chain, to the root of the cloud whose form it has.
         try:
-            _verifier_for(leaf, between)(now)
+            verify_leaf(now)
             findings.expect(True, "chain_invalid", leaf.shown)  # noqa: FBT003 - the step above did not raise
         except Rejected as exc:
             findings.refused(exc)
@@ -75,9 +79,10 @@ def akcert_case(
     return Case(claims={**claims, "subject": leaf.x509.subject.rfc4514_string()}, verify=verify, rules={})
 
 
-def _verifier_for(leaf: Certificate, between: Sequence[Certificate]) -> Callable[[datetime], object]:
+def _issuer_of(leaf: Certificate, between: Sequence[Certificate]) -> tuple[Certificate, Callable[[datetime], object]]:
+    """Return the root of the cloud that the names in the chain speak of, and how its certificates are verified."""
     azure, google = vendor_certificate(_AZURE), vendor_certificate(_GOOGLE)
     names = {item.x509.issuer for item in (leaf, *between)}
     if google.x509.subject in names:
-        return lambda now: verify_gce_ak_certificate(leaf, between, [google], now)
-    return lambda now: verify_azure_ak_certificate(leaf, between, [azure], now)
+        return google, lambda now: verify_gce_ak_certificate(leaf, between, [google], now)
+    return azure, lambda now: verify_azure_ak_certificate(leaf, between, [azure], now)

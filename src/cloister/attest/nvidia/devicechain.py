@@ -50,7 +50,7 @@ class Arch(Enum):
 _LS10 = re.compile(r"LS_?10")
 _CHIPS = (
     (re.compile(r"GH\d{3}"), Arch.HOPPER),
-    (re.compile(r"GB\d{2}[0-9A-F]"), Arch.BLACKWELL),
+    (re.compile(r"GB\d{2}[0-9A-Z]"), Arch.BLACKWELL),
     (_LS10, Arch.LS10),
 )
 
