@@ -95,6 +95,15 @@ def test_the_three_roles_of_the_tutorial(tmp_path: Path) -> None:
     assert "audit_broken" in said
 
 
+def test_the_page_on_evidence(tmp_path: Path) -> None:
+    said = play(commands("attestation.md"), tmp_path)
+    assert "untrusted_root" in said
+    assert "report_data_mismatch" in said
+    assert said.count("tdx evidence accepted: ") == 2
+    assert "bytes of the evidence damaged, one at a time" in said
+    assert said.endswith("wrote values.json: not signed yet\n")
+
+
 @pytest.mark.tpm
 @pytest.mark.timeout(260)
 @pytest.mark.skipif(not is_installed(), reason="swtpm and swtpm_setup are not installed")

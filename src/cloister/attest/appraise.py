@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from cloister.attest.rats import ClaimValue, VerifiedClaims
     from cloister.attest.rules import Rule
 
-__all__ = ["appraise", "mismatch_code", "not_allowed"]
+__all__ = ["NO_RULE", "appraise", "mismatch_code", "not_allowed"]
+
+NO_RULE = "the policy has no rule for it"
+"""Why a claim was not compared that nobody asked about."""
 
 _CODES: Mapping[str, str] = {
     "advisory_ids": "tcb_status_not_allowed",
@@ -97,7 +100,7 @@ def _compare(name: str, got: ClaimValue | None, rule: Rule | None, required: fro
         return Check(code="claim_missing", subject=name, verdict=Verdict.FAILED, want=wanted(rule))
     code = mismatch_code(name)
     if rule is None or isinstance(rule, NotChecked):
-        note = "the policy has no rule for it" if rule is None else rule.why
+        note = NO_RULE if rule is None else rule.why
         return Check(code=code, subject=name, verdict=Verdict.NOT_CHECKED, got=show(got), note=note)
     verdict = Verdict.PASSED if satisfies(got, rule) else Verdict.FAILED
     return Check(code=code, subject=name, verdict=verdict, got=show(got), want=wanted(rule))

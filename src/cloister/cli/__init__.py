@@ -16,6 +16,7 @@ from cloister.cli.terminal import Group, run
 __all__ = ["app", "main"]
 
 _NOUNS = {
+    "attest": "Collect, verify and explain evidence.",
     "audit": "Prove and read the audit log.",
     "completion": "Print a shell completion script.",
     "custodian": "Run the model owner's server.",
@@ -24,6 +25,8 @@ _NOUNS = {
     "infer": "Ask a lent model, unseen.",
     "loan": "Lend, top up, block and watch.",
     "model": "Seal and publish models.",
+    "policy": "Make, explain and lint appraisal policies.",
+    "reference": "Compute and sign reference values.",
     "trust": "Decide whom a consumer trusts.",
     "verify": "Verify an enclave before asking it.",
 }

@@ -8,6 +8,7 @@ from cloister.cli.attest_bundle import bundle
 from cloister.cli.attest_collect import collect, detect
 from cloister.cli.attest_inspect import inspect
 from cloister.cli.attest_recall import recall
+from cloister.cli.attest_sample import sample
 from cloister.cli.attest_vectors import vectors
 from cloister.cli.attest_verify import verify
 from cloister.cli.terminal import Group
@@ -20,5 +21,5 @@ def attest() -> None:
     """Collect, verify, inspect and recall attestation evidence."""
 
 
-for command in (bundle, collect, detect, inspect, recall, vectors, verify):
+for command in (bundle, collect, detect, inspect, recall, sample, vectors, verify):
     attest.add_command(command)

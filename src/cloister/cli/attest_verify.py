@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.attest.dossier import Judgement, judge
+from cloister.attest.appraise import NO_RULE
+from cloister.attest.dossier import judge, refused
 from cloister.attest.policy import MAX_POLICY_BYTES, Policy
 from cloister.attest.rats import Verdict
 from cloister.cli.consumer import check_json, draw_checks
 from cloister.cli.evidence_files import read_evidence
+from cloister.cli.evidence_options import AT, EvidenceOptions, at_option, evidence_options
 from cloister.cli.terminal import EXIT_REJECTED, Terminal, Verb, pass_terminal
-from cloister.errors import UsageError
+from cloister.errors import Rejected, UsageError
 from cloister.wire import Fields, Json, dump_time, parse_json
 
 if TYPE_CHECKING:
@@ -22,105 +24,85 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cloister.attest.dossier.table import Dossier
+    from cloister.attest.dossier import Judgement
 
-__all__ = ["AT", "take_roles", "verify"]
+__all__ = ["AT", "read_policy", "verify"]
 
-_file = click.Path(path_type=Path, dir_okay=False)
-
-
-class _Moment(click.ParamType[datetime]):
-    """A point in time: ``2026-06-01``, ``2026-06-01T12:00:00Z``, or with an offset."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return an aware time; one without an offset is in UTC."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r}: want a time such as 2026-06-01T12:00:00Z", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-AT = _Moment()
+_MAX_MEMBERS = 256
 
 
 @click.command(cls=Verb)
-@click.option("--tee", required=True, help="Kind of evidence: sgx, tdx, snp, nitro, nvidia, tpm, ...")
-@click.option("--evidence", type=_file, required=True, help="The evidence itself: quote, report, document or token.")
+@evidence_options()
+@at_option
 @click.option(
-    "--role", "roles", multiple=True, metavar="ROLE=FILE", help="What belongs to it: collateral=F, leaf=F, crl=F, ..."
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Appraise by this policy (JSON or TOML), not by the default.",
 )
-@click.option("--at", "moment", type=AT, help="Judge as of this time; now, where it is not given.")
-@click.option("--policy", "policy_file", type=_file, help="Appraisal policy (JSON or TOML) in place of the default.")
-@click.option("--nonce", help="Challenge or report data that the evidence has to carry, hex.")
+@click.option("--nonce", help="Nonce or report data that the evidence has to carry, hex.")
 @pass_terminal
 def verify(
     terminal: Terminal,
     /,
     *,
-    tee: str,
-    evidence: Path,
-    roles: tuple[str, ...],
     moment: datetime | None,
     policy_file: Path | None,
     nonce: str | None,
+    **given: Any,
 ) -> int:
-    """Verify evidence against pinned vendor roots and show every check, got and want.
+    """Verify evidence and show every check: what was there, and what had to be.
 
-    Exit code 0: accepted. 3: malformed. 4: rejected, with all reasons. 5: could not be decided.
+    Chain, signatures and times are proven up to roots that come with this program. Then claims are appraised: by
+    --policy, or by default only that debugging is off.
+
+    Exit code 0: accepted. 3: malformed. 4: rejected, with all reasons. 5: could not be decided, for something is
+    missing.
     """
-    from cloister.attest.dossier.table import dossier_for  # noqa: PLC0415 - imports every verifier
+    from cloister.attest.schemes import required_claims  # noqa: PLC0415 - imports every verifier
+    from cloister.cli.evidence_case import opener  # noqa: PLC0415 - the same
 
-    kind = dossier_for(tee)
-    files = kind.files(read_evidence(evidence), take_roles(roles))
-    policy, expectations = _policy(policy_file)
-    if nonce is not None:
-        expectations = {**expectations, kind.freshness: _nonce(kind, nonce)}
-    now = moment or datetime.now(UTC)
-    judgement = judge(kind.open(files, expectations), now, policy)
-    terminal.result(_json(tee, judgement, now), lambda out: _draw(terminal, tee, judgement, out))
+    options, now = EvidenceOptions(**given), moment or datetime.now(UTC)
+    data = read_evidence(options.evidence)
+    policy, expectations = _expected(policy_file)
+    carried = None if nonce is None else _hex(nonce)
+    opened = opener(terminal, options, data, now)
+    try:
+        case = opened.open(data, now, expectations, carried)
+        judgement = judge(case, now, policy, required=required_claims())
+    except Rejected as exc:  # of a format or an algorithm that nobody verifies: a judgement too
+        judgement = refused(exc)
+    terminal.result(_json(options.tee, judgement, now), lambda out: _draw(terminal, options.tee, judgement, out))
     return EXIT_REJECTED if judgement.reasons else 0
 
 
-def take_roles(roles: tuple[str, ...]) -> dict[str, bytes]:
-    """Return the files of ``--role ROLE=FILE`` options by role."""
-    return {name: read_evidence(path) for name, path in map(_role, roles)}
+def read_policy(path: Path) -> Policy:
+    """Return a policy file: TOML by its name, else JSON. Raises ``UsageError``, ``Malformed``."""
+    data = read_evidence(path, what="policy", cap=MAX_POLICY_BYTES)
+    return Policy.parse_toml(data) if path.suffix == ".toml" else Policy.parse(data)
 
 
-def _role(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not name or not equals or not path:
-        msg = f"--role {text}: want ROLE=FILE"
-        raise UsageError(msg)
-    return name, Path(path)
+def _expected(path: Path | None) -> tuple[Policy | None, Mapping[str, Json]]:
+    """Return a policy, or what the flat object of an evidence index expects (docs/spec/evidence-index.md)."""
+    if path is None:
+        return None, {}
+    if path.suffix != ".toml":
+        value = parse_json(read_evidence(path, what="policy", cap=MAX_POLICY_BYTES), what="policy")
+        if isinstance(value, dict) and "tees" not in value:
+            return None, Fields({"policy": value}, what="policy").members("policy", cap=_MAX_MEMBERS)
+    return read_policy(path), {}
 
 
-def _nonce(kind: Dossier, text: str) -> str:
-    """Return the value that the evidence has to carry, in the field's full width where it has one."""
+def _hex(text: str) -> bytes:
     try:
         value = bytes.fromhex(text)
     except ValueError as exc:
         msg = "--nonce: want an even number of hex digits"
         raise UsageError(msg) from exc
-    return value.ljust(kind.freshness_bytes, b"\x00").hex()
-
-
-def _policy(path: Path | None) -> tuple[Policy | None, Mapping[str, Json]]:
-    """Return a policy, or what the flat object of an evidence index expects."""
-    if path is None:
-        return None, {}
-    data = read_evidence(path, what="policy")
-    if path.suffix == ".toml":
-        return Policy.parse_toml(data), {}
-    value = parse_json(data, what="policy", cap=MAX_POLICY_BYTES)
-    if isinstance(value, dict) and "tees" in value:
-        return Policy.parse(data), {}
-    members = Fields({"policy": value}, what="policy").members("policy", cap=64)
-    return None, members
+    if not value:
+        msg = "--nonce: empty"
+        raise UsageError(msg)
+    return value
 
 
 def _json(tee: str, judgement: Judgement, now: datetime) -> Json:
@@ -138,11 +120,17 @@ def _json(tee: str, judgement: Judgement, now: datetime) -> Json:
 
 
 def _draw(terminal: Terminal, tee: str, judgement: Judgement, out: Console) -> None:
-    draw_checks(terminal, judgement.checks, out)
+    idle = [check for check in judgement.checks if check.note == NO_RULE]
+    made = [check for check in judgement.checks if check.note != NO_RULE]
+    draw_checks(terminal, made, out)
+    if idle:
+        rows = [("·", check.subject, check.got) for check in idle]
+        out.print(terminal.table(("", "proven, and compared with nothing", "value"), rows))
     if judgement.reasons:
-        out.print(f"{tee} evidence rejected: {len(judgement.reasons)} of {len(judgement.checks)} checks failed")
+        out.print(f"{tee} evidence rejected: {len(judgement.reasons)} of {len(made)} checks failed")
         for reason in judgement.reasons:
             out.print(f"  - {reason}")
         return
-    skipped = sum(check.verdict is Verdict.NOT_CHECKED for check in judgement.checks)
-    out.print(f"{tee} evidence accepted: {len(judgement.checks) - skipped} checks passed, {skipped} not checked")
+    skipped = sum(check.verdict is Verdict.NOT_CHECKED for check in made)
+    counted = f"{len(made) - skipped} checks passed, {skipped} not made, {len(idle)} claims without a rule"
+    out.print(f"{tee} evidence accepted: {counted}")

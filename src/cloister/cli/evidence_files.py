@@ -1,7 +1,9 @@
-"""Evidence and what belongs to it as files: read bounded, by role."""
+"""Evidence and what belongs to it as files: read bounded, plain files only."""
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING
 
 from cloister.errors import UsageError
@@ -15,16 +17,24 @@ MAX_FILE_BYTES = 4 << 20  # bytes of one file: a manifest of a driver is the lon
 
 
 def read_evidence(path: Path, *, what: str = "evidence", cap: int = MAX_FILE_BYTES) -> bytes:
-    """Return the bytes of a regular file. Raises ``UsageError`` for one that cannot be read or is too long."""
+    """Return the bytes of a plain file, and wait for nobody: a pipe or a device is none.
+
+    Raises ``UsageError`` for one that cannot be read or is too long.
+    """
     try:
-        if not path.is_file():
-            msg = f"{what} {path}: no such file"
-            raise UsageError(msg)
-        with path.open("rb") as file:
-            data = file.read(cap + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            data = file.read(cap + 1) if plain else b""
     except OSError as exc:
         msg = f"{what} {path}: {exc.strerror}"
         raise UsageError(msg) from exc
+    except ValueError as exc:  # a name with a zero byte
+        msg = f"{what}: not the name of a file"
+        raise UsageError(msg) from exc
+    if not plain:
+        msg = f"{what} {path}: not a plain file"
+        raise UsageError(msg)
     if len(data) > cap:
         msg = f"{what} {path}: more than {cap} bytes"
         raise UsageError(msg)

@@ -3,84 +3,66 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloister.attest.appraise import mismatch_code
 from cloister.attest.lint import Severity, lint_policy, uncovered_bytes
-from cloister.attest.policy import Policy
 from cloister.attest.propose import propose
 from cloister.attest.rules import wanted
 from cloister.attest.vocabulary import describe_claim
-from cloister.cli.attest_verify import AT, take_roles
+from cloister.cli.attest_verify import read_policy
 from cloister.cli.evidence_files import read_evidence
-from cloister.cli.terminal import EXIT_REJECTED, Group, Terminal, pass_terminal, write_file
+from cloister.cli.evidence_options import EvidenceOptions, at_option, evidence_options
+from cloister.cli.terminal import EXIT_REJECTED, Group, Terminal, demand_writable, pass_terminal, write_file
 from cloister.errors import Rejected, UsageError
 from cloister.wire import Json, dump_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cloister.attest.dossier import Case
     from cloister.attest.lint import Finding
+    from cloister.attest.policy import Policy
 
 __all__ = ["policy"]
 
 _file = click.Path(path_type=Path, dir_okay=False)
-_MOST_OFFSETS = 2048  # damaged copies of one piece of evidence
+_MOST_BYTES = 2048  # damaged copies of one piece of evidence
+_MAX_BYTES = 1 << 20
 
 
 @click.group(cls=Group)
 def policy() -> None:
-    """Make, explain and lint appraisal policies."""
-
-
-def _read(path: Path) -> Policy:
-    data = read_evidence(path, what="policy")
-    return Policy.parse_toml(data) if path.suffix == ".toml" else Policy.parse(data)
-
-
-def _case(tee: str, evidence: Path, roles: tuple[str, ...]) -> Case:
-    from cloister.attest.dossier.table import dossier_for  # noqa: PLC0415 - imports every verifier
-
-    kind = dossier_for(tee)
-    return kind.open(kind.files(read_evidence(evidence), take_roles(roles)), {})
+    """Make, explain and lint appraisal policies: what evidence has to say to be accepted."""
 
 
 @policy.command()
-@click.option("--tee", required=True, help="Kind of the evidence: sgx, tdx, snp, nitro, nvidia, tpm, ...")
-@click.option("--evidence", type=_file, required=True, help="Evidence of an attester that is as it should be.")
-@click.option(
-    "--role", "roles", multiple=True, metavar="ROLE=FILE", help="What belongs to it: collateral=F, leaf=F, ..."
-)
-@click.option("--at", "moment", type=AT, help="Verify it as of this time; now, where it is not given.")
+@evidence_options()
+@at_option
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Version of the policy.")
-@click.option("--out", type=_file, help="Write the policy here (JSON).")
+@click.option("--out", type=_file, help="Write the policy here (JSON) [default: stdout].")
 @click.option("--force", is_flag=True, help="Replace the file.")
 @pass_terminal
 def new(
-    terminal: Terminal,
-    /,
-    *,
-    tee: str,
-    evidence: Path,
-    roles: tuple[str, ...],
-    moment: datetime | None,
-    version: int,
-    out: Path | None,
-    force: bool,
+    terminal: Terminal, /, *, moment: datetime | None, version: int, out: Path | None, force: bool, **given: Any
 ) -> None:
     """Propose a policy that accepts this evidence: measurements pinned, versions as minimum, debug refused.
 
-    The evidence is verified first; what nobody vouches for is no reference value. Read the result before you use it.
+    The evidence is verified first; what nobody vouches for is no reference value. Read the result before you use it:
+    it says what this machine is, not what a good one should be.
     """
-    verified = _case(tee, evidence, roles).verify(moment or datetime.now(UTC))
     from cloister.attest.schemes import required_claims  # noqa: PLC0415 - imports every verifier
+    from cloister.cli.evidence_case import opener  # noqa: PLC0415 - the same
 
+    demand_writable([out], force=force)
+    options, now = EvidenceOptions(**given), moment or datetime.now(UTC)
+    data = read_evidence(options.evidence)
+    verified = opener(terminal, options, data, now).open(data, now, {}, None).verify(now)
     made = propose(verified, required_claims().get(verified.tee, frozenset()), version=version)
     if out is not None:
         write_file(out, json.dumps(made.to_json(), indent=2, sort_keys=True).encode() + b"\n", force=force)
@@ -100,7 +82,7 @@ def _draw_new(terminal: Terminal, made: Policy, out: Path | None, console: Conso
 @pass_terminal
 def explain(terminal: Terminal, /, *, file: Path) -> None:
     """Say in plain words what FILE accepts, and what a refusal would be called."""
-    found = _read(file)
+    found = read_policy(file)
     rows: list[Json] = [
         {
             "claim": name,
@@ -133,10 +115,15 @@ def _draw_rules(terminal: Terminal, found: Policy, out: Console) -> None:
 
 @policy.command()
 @click.argument("file", type=_file)
-@click.option("--tee", help="With --evidence: its kind.")
-@click.option("--evidence", type=_file, help="Evidence that FILE accepts: its bytes are damaged one by one.")
-@click.option("--role", "roles", multiple=True, metavar="ROLE=FILE", help="What belongs to the evidence.")
-@click.option("--at", "moment", type=AT, help="Judge the evidence as of this time; now, where it is not given.")
+@evidence_options(required=False)
+@at_option
+@click.option(
+    "--most",
+    type=click.IntRange(1, _MAX_BYTES),
+    default=_MOST_BYTES,
+    show_default=True,
+    help="How many bytes of the evidence to damage, evenly spread.",
+)
 @pass_terminal
 def lint(
     terminal: Terminal,
@@ -145,52 +132,62 @@ def lint(
     file: Path,
     tee: str | None,
     evidence: Path | None,
-    roles: tuple[str, ...],
     moment: datetime | None,
+    most: int,
+    **given: Any,
 ) -> int:
     """Prove by mutation that every rule of FILE bites, and name the ones that do not.
+
+    With --tee and --evidence, which FILE has to accept, bytes of the evidence are damaged one by one too: what is then
+    still accepted is covered by no signature and no rule.
 
     Exit code 0: all bite, or say why they do not. 4: a rule guards nothing or refuses everything.
     """
     from cloister.attest.schemes import required_claims  # noqa: PLC0415 - imports every verifier
 
-    found = _read(file)
+    found = read_policy(file)
     findings = lint_policy(found, required_claims())
     document: dict[str, Json] = {"findings": [_finding_json(item) for item in findings]}
-    ranges: tuple[tuple[int, int], ...] = ()
-    tried = 0
-    if evidence is not None:
-        if tee is None:
-            msg = "lint: --evidence without --tee"
-            raise UsageError(msg)
-        now = moment or datetime.now(UTC)
-        tried, ranges = _damage(
-            terminal, found, tee=tee, data=read_evidence(evidence), files=take_roles(roles), now=now
-        )
-        document["evidence"] = {"accepted": [list(item) for item in ranges], "tried": tried}
-    terminal.result(document, lambda out: _draw_findings(terminal, findings, tried, ranges, out))
+    damage: _Damage | None = None
+    if tee is not None and evidence is not None:
+        options = EvidenceOptions(tee=tee, evidence=evidence, **given)
+        damage = _damage(terminal, found, options, moment or datetime.now(UTC), most)
+        accepted: list[Json] = [list(item) for item in damage.accepted]
+        document["evidence"] = {"accepted": accepted, "bytes": damage.size, "tried": damage.tried}
+    elif tee is not None or evidence is not None or any(given.values()):
+        msg = "lint: evidence wants both --tee and --evidence"
+        raise UsageError(msg)
+    terminal.result(document, lambda out: _draw_findings(terminal, findings, damage, out))
     return EXIT_REJECTED if any(item.severity is Severity.ERROR for item in findings) else 0
 
 
-def _damage(
-    terminal: Terminal, found: Policy, *, tee: str, data: bytes, files: dict[str, bytes], now: datetime
-) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """Damage evidence that the policy accepts, byte by byte; return (offsets tried, ranges still accepted)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Damage:
+    """Evidence of ``size`` bytes, of which ``tried`` were damaged; ``accepted`` are ranges that made no difference."""
+
+    size: int
+    tried: int
+    accepted: tuple[tuple[int, int], ...]
+
+
+def _damage(terminal: Terminal, found: Policy, options: EvidenceOptions, now: datetime, most: int) -> _Damage:
+    """Damage evidence that the policy accepts, byte by byte."""
     from cloister.attest.dossier import judge  # noqa: PLC0415 - with every verifier
-    from cloister.attest.dossier.table import dossier_for  # noqa: PLC0415
+    from cloister.cli.evidence_case import opener  # noqa: PLC0415 - the same
 
-    kind = dossier_for(tee)
-
-    def accepts(candidate: bytes) -> bool:
-        return not judge(kind.open(kind.files(candidate, files), {}), now, found).reasons
-
-    honest = judge(kind.open(kind.files(data, files), {}), now, found)
+    data = read_evidence(options.evidence)
+    opened = opener(terminal, options, data, now)
+    honest = judge(opened.open(data, now, {}, None), now, found)
     if honest.reasons:
         msg = f"lint: the policy refuses this evidence as it is: {honest.reasons[0]}"
         raise Rejected(msg, reasons=honest.reasons, hint="give evidence that the policy accepts")
-    with terminal.progress("damaging evidence") as report:
-        tried, _, ranges = uncovered_bytes(data, accepts, most=_MOST_OFFSETS, progress=report)
-    return tried, ranges
+
+    def accepts(candidate: bytes) -> bool:
+        return not judge(opened.open(candidate, now, {}, None), now, found).reasons
+
+    with terminal.progress("damaging evidence", unit="bytes tried") as report:
+        tried, _, accepted = uncovered_bytes(data, accepts, most=most, progress=report)
+    return _Damage(size=len(data), tried=tried, accepted=accepted)
 
 
 def _finding_json(item: Finding) -> Json:
@@ -200,15 +197,15 @@ def _finding_json(item: Finding) -> Json:
 def _draw_findings(
     terminal: Terminal,
     findings: tuple[Finding, ...],
-    tried: int,
-    ranges: tuple[tuple[int, int], ...],
+    damage: _Damage | None,
     out: Console,
 ) -> None:
     rows = [(item.severity.value, item.tee, item.claim, item.text) for item in findings]
     out.print(terminal.table(("", "tee", "claim", "finding"), rows) if rows else "every rule bites")
-    if tried:
-        where = ", ".join(f"{start}..{end - 1}" for start, end in ranges) or "none"
-        out.print(f"evidence: {tried} bytes damaged one by one; still accepted where nothing covers them: {where}")
+    if damage is not None:
+        where = ", ".join(f"{start}..{end - 1}" for start, end in damage.accepted) or "none"
+        out.print(f"{damage.tried} of {damage.size} bytes of the evidence damaged, one at a time")
+        out.print(f"covered by nothing, and still accepted: {where}")
 
 
 @policy.command()
@@ -224,6 +221,6 @@ def schema(terminal: Terminal, /) -> None:
 @pass_terminal
 def digest(terminal: Terminal, /, *, file: Path) -> None:
     """Print the digest of a policy: the same for JSON and TOML, whatever the spelling."""
-    found = _read(file)
+    found = read_policy(file)
     document: dict[str, Json] = {"bytes": len(dump_json(found.to_json())), "digest": found.digest}
     terminal.result(document, lambda out: out.print(found.digest))

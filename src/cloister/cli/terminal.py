@@ -28,7 +28,9 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -90,6 +92,10 @@ class _PlainConsole(Console):
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
+    def on_broken_pipe(self) -> None:
+        """Let it through: a reader that went away is no error, and no exit by rich's own code."""
+        raise BrokenPipeError
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield what is to be shown; a character that steers is shown as one that cannot be."""
         for text, style, control in super().render(renderable, options):
@@ -116,15 +122,20 @@ class Terminal:
         self.err: Console = _PlainConsole(stderr=True)
 
     def result(self, value: Json, show: Callable[[Console], None] | None = None) -> None:
-        """Print the result: ``value`` as JSON, or what ``show`` draws."""
-        if self.as_json:
-            click.echo(_json_text(value, indent=2))
-        elif show is not None:
-            show(self.out)
+        """Print the result: ``value`` as JSON, or what ``show`` draws. The exit code stands if nobody reads it."""
+        with _perhaps_unread():
+            if self.as_json:
+                click.echo(_json_text(value, indent=2))
+            elif show is not None:
+                show(self.out)
 
     def line(self, value: Json) -> None:
-        """Print one of many results: one JSON document a line."""
-        click.echo(_json_text(value))
+        """Print one of many results: one JSON document a line. Ends the command where nobody reads any more."""
+        try:
+            click.echo(_json_text(value))
+        except BrokenPipeError as exc:
+            _forget_stdout()
+            raise click.exceptions.Exit(0) from exc
 
     def say(self, text: str, *, style: str = "") -> None:
         """Tell the person something that is not the result."""
@@ -138,7 +149,8 @@ class Terminal:
     def error(self, error: CloisterError) -> None:
         """Print an error: what was wrong, every reason, and what to do next."""
         if self.as_json:
-            click.echo(_json_text({"error": error_json(error)}, indent=2))
+            with _perhaps_unread():
+                click.echo(_json_text({"error": error_json(error)}, indent=2))
             return
         self.err.print(Text.assemble(("error:", "bold red"), " ", error.message))
         if isinstance(error, Rejected) and len(error.reasons) > 1:
@@ -157,13 +169,14 @@ class Terminal:
         click.confirm(question, abort=True, err=True)
 
     @contextlib.contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Show progress of long work on a terminal; yields ``report(done_bytes, total_bytes)``."""
+    def progress(self, what: str, *, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
+        """Show progress of long work on a terminal; yields ``report(done, total)``, in bytes or another ``unit``."""
+        sizes: tuple[ProgressColumn, ...] = (DownloadColumn(binary_units=True), TransferSpeedColumn())
+        counts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), TextColumn(unit, markup=False))
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            *(sizes if unit == "bytes" else counts),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal) as bar:
@@ -254,6 +267,7 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a poor encoding is no reason to fail
     terminal = Terminal(as_json="--json" in arguments)
+    outcome: object = 0
     try:
         outcome = command.main(args=arguments, prog_name="cloister", standalone_mode=False, obj=terminal)
         sys.stdout.flush()
@@ -268,10 +282,22 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     except click.ClickException as exc:
         return _usage(exc, terminal)
     except BrokenPipeError:
-        # The reader went away. Point stdout elsewhere, or Python complains once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        outcome = 0
+        _forget_stdout()  # the exit code stands where the command had come to its end
     return outcome if isinstance(outcome, int) else 0
+
+
+@contextlib.contextmanager
+def _perhaps_unread() -> Iterator[None]:
+    """Go on where the reader went away: the exit code tells the rest."""
+    try:
+        yield
+    except BrokenPipeError:
+        _forget_stdout()
+
+
+def _forget_stdout() -> None:
+    """Point stdout elsewhere once its reader went away, or Python complains once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: click.ClickException, terminal: Terminal) -> int:

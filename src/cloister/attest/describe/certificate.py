@@ -17,6 +17,7 @@ __all__ = ["CertificateDescriber", "CrlDescriber"]
 
 _SEQUENCE = b"\x30\x82"  # DER of everything here is a sequence of 256 bytes and more
 _SHOWN_REVOKED = 32
+_PEM = b"-----BEGIN CERTIFICATE-----"
 
 
 class CertificateDescriber:
@@ -26,13 +27,11 @@ class CertificateDescriber:
 
     def recognises(self, data: bytes) -> bool:
         """Tell by the PEM mark, or by a DER sequence that holds a sequence and an explicit version."""
-        return b"-----BEGIN CERTIFICATE-----" in data[:4096] or (
-            data[:2] == _SEQUENCE and data[4:6] == _SEQUENCE and data[8:9] == b"\xa0"
-        )
+        return _PEM in data[:4096] or (data[:2] == _SEQUENCE and data[4:6] == _SEQUENCE and data[8:9] == b"\xa0")
 
     def describe(self, data: bytes) -> Description:
         """Explain each certificate, in the order they come."""
-        found = parse_certificates(data)
+        found = parse_certificates(data[max(0, data.find(_PEM)) :])  # people write notes in front of PEM
         fields = [field for index, item in enumerate(found) for field in _certificate(item, index, len(found))]
         title = "Certificate" if len(found) == 1 else f"Chain of {len(found)} certificates"
         return Description(kind=self.kind, title=title, fields=tuple(fields))

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.attest.chain import Certificate
 from cloister.attest.describe import Description, Field
 from cloister.attest.describe.amd import SnpCertificateDescriber, SnpReportDescriber
 from cloister.attest.describe.arm import CcaDescriber, PsaDescriber
 from cloister.attest.describe.azure import AzureEvidenceDescriber, HclReportDescriber
 from cloister.attest.describe.certificate import CertificateDescriber, CrlDescriber
+from cloister.attest.describe.companions import (
+    ArmAnchorsDescriber,
+    CertificateTableDescriber,
+    KeysDescriber,
+    PcrsDescriber,
+)
 from cloister.attest.describe.intel import (
     CcelDescriber,
     IntelCollateralDescriber,
@@ -27,9 +34,13 @@ from cloister.attest.describe.tpm import (
     TpmSignatureDescriber,
 )
 from cloister.attest.parts import is_parts, parse_parts
+from cloister.attest.tpm.evidence import TPM, TpmEvidence, is_tpm_evidence
+from cloister.attest.tpm.measured import dump_pcrs
 from cloister.errors import Malformed, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cloister.attest.describe import Describer
 
 __all__ = ["DESCRIBERS", "PARTS_KIND", "explain"]
@@ -38,6 +49,7 @@ DESCRIBERS: tuple[Describer, ...] = (
     SgxQuoteDescriber(),
     TdxQuoteDescriber(),
     SnpReportDescriber(),
+    CertificateTableDescriber(),
     NvidiaReportDescriber(),
     HclReportDescriber(),
     TpmQuoteDescriber(),
@@ -57,10 +69,14 @@ DESCRIBERS: tuple[Describer, ...] = (
     TpmSignatureDescriber(),
     CertificateDescriber(),
     CrlDescriber(),
+    PcrsDescriber(),
+    ArmAnchorsDescriber(),
+    KeysDescriber(),
 )
 """In the order of asking: the surest marks first."""
 
 PARTS_KIND = "parts"
+_SOFTWARE = "software"
 _MAX_PART_BYTES = 1 << 20  # bytes of one part
 _ROLES = (
     "report", "quote", "document", "token", "ccel", "certs", "leaf", "intermediate", "root", "crl", "chain", "ocsp",
@@ -76,7 +92,10 @@ def explain(data: bytes, *, kind: str | None = None) -> Description:
     kind that nobody knows.
     """
     if kind is None and is_parts(data):
-        return _explain_parts(data)
+        parts = parse_parts(data, what="evidence", caps=dict.fromkeys(_ROLES, _MAX_PART_BYTES))
+        return _explain_parts(PARTS_KIND, parts)
+    if kind is None and is_tpm_evidence(data):
+        return _explain_parts(TPM, _parts_of_tpm(TpmEvidence.parse(data)))
     if kind is not None:
         found = next((item for item in DESCRIBERS if item.kind == kind), None)
         if found is None:
@@ -90,11 +109,26 @@ def explain(data: bytes, *, kind: str | None = None) -> Description:
     raise Malformed(msg, hint="name it with --kind")
 
 
-def _explain_parts(data: bytes) -> Description:
+def _parts_of_tpm(evidence: TpmEvidence) -> dict[str, bytes]:
+    parts = {
+        "ak_public_tpmt": evidence.ak_public,
+        "chain": b"".join(Certificate.parse(item).pem for item in evidence.certificates),
+        "eventlog": evidence.event_log,
+        "pcrs": dump_pcrs(evidence.pcrs),
+        "quote": evidence.attest,
+        "signature_tpmt": evidence.signature,
+        "software": evidence.software,
+    }
+    return {role: data for role, data in parts.items() if data}
+
+
+def _explain_parts(kind: str, parts: Mapping[str, bytes]) -> Description:
     """Explain each part as if it were a file of its own; one that nobody knows is named with its size."""
-    parts = parse_parts(data, what="evidence", caps=dict.fromkeys(_ROLES, _MAX_PART_BYTES))
     fields: list[Field] = []
     for role, part in parts.items():
+        if role == _SOFTWARE:
+            fields.append(Field(name=role, value=part.hex(), meaning="SHA-256 of the software manifest in PCR 23"))
+            continue
         try:
             found = explain(part)
         except Malformed:
@@ -102,4 +136,4 @@ def _explain_parts(data: bytes) -> Description:
             continue
         fields.append(Field(name=role, value=f"{len(part)} bytes", meaning=found.title))
         fields += [Field(name=f"{role}: {item.name}", value=item.value, meaning=item.meaning) for item in found.fields]
-    return Description(kind=PARTS_KIND, title=f"Evidence of {len(parts)} parts", fields=tuple(fields))
+    return Description(kind=kind, title=f"Evidence, parts: {len(parts)}", fields=tuple(fields))

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cloister.attest.appraise import appraise
+from cloister.attest.appraise import NO_RULE, appraise, mismatch_code
 from cloister.attest.policy import Policy, TeePolicy
-from cloister.attest.rats import Check, Verdict
+from cloister.attest.rats import Check, TeeKind, Verdict
+from cloister.attest.rules import show
 from cloister.errors import Reason, Rejected
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from cloister.attest.rules import Rule
     from cloister.wire import Json
 
-__all__ = ["Bound", "Case", "Judgement", "OpenCase", "judge"]
+__all__ = ["Bound", "Case", "Judgement", "OpenCase", "judge", "refused"]
+
+NO_DEMANDS: Mapping[TeeKind, frozenset[str]] = MappingProxyType({})
+"""Nothing that a policy must have a rule for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +50,16 @@ class Case:
 
     ``claims`` are what the evidence says in the words of the evidence index, true or not. ``verify`` proves
     them at a time (a scheme's contract: ``Malformed``, ``Rejected``). ``rules`` are the default policy with what
-    the index asks for in addition; ``bound`` what it has to carry. ``refused_claims`` is said of evidence that was
-    refused, where that is less than ``claims``.
+    the index asks for in addition; ``bound`` what it has to carry; ``report_data`` what the verified report data has to
+    be, where only ``verify`` finds it. ``refused_claims`` is said of evidence that was refused, where that is less than
+    ``claims``.
     """
 
     claims: Mapping[str, Json]
     verify: Callable[[datetime], VerifiedClaims]
     rules: Mapping[str, Rule]
     bound: tuple[Bound, ...] = ()
+    report_data: bytes | None = None
     refused_claims: Mapping[str, Json] | None = None
 
 
@@ -71,26 +78,51 @@ if TYPE_CHECKING:
     formats) and ``Unavailable`` (a file that is needed is not there, a policy member nobody understands)."""
 
 
-def judge(case: Case, now: datetime, policy: Policy | None = None) -> Judgement:
+def judge(
+    case: Case, now: datetime, policy: Policy | None = None, *, required: Mapping[TeeKind, frozenset[str]] = NO_DEMANDS
+) -> Judgement:
     """Verify and appraise ``case`` at ``now``: by its own rules, or by ``policy`` where one is given.
 
-    Raises ``Malformed`` alone: a refusal is a judgement.
+    ``required`` are claims that ``policy`` must have a rule for, by TEE, as in a release; those that this evidence does
+    not make (a bare quote names no device) are not asked for. Raises ``Malformed`` alone: a refusal is a judgement.
     """
     try:
         verified = case.verify(now)
     except Rejected as exc:
-        return Judgement(claims=_said(case, exc.reasons), checks=_failed(exc.reasons), reasons=exc.reasons)
-    # A claim the evidence does not make fails here as anywhere (claim_missing).
-    chosen = policy or Policy(version=1, tees={verified.tee: TeePolicy(case.rules)}) if case.rules or policy else None
+        return refused(exc, _said(case, exc.reasons))
     checks = [*verified.checks, *(_carried(bound) for bound in case.bound)]
-    if chosen is not None:
-        checks += appraise(verified, chosen, frozenset())
+    if case.report_data is not None:
+        got, want = verified.report_data, case.report_data
+        checks.append(_carried(Bound(code="report_data_mismatch", subject="report data", got=got, want=want)))
+    # A claim the evidence does not make fails here as anywhere (claim_missing).
+    if policy is not None:
+        checks += appraise(verified, policy, required.get(verified.tee, frozenset()) & verified.claims.keys())
+    elif case.rules:
+        checks += appraise(verified, Policy(version=1, tees={verified.tee: TeePolicy(case.rules)}), frozenset())
+    else:
+        checks += _compared_with_nothing(verified)
     reasons = tuple(
         Reason(code=check.code, subject=check.subject, got=check.got, want=check.want)
         for check in checks
         if check.verdict is Verdict.FAILED
     )
     return Judgement(claims=_said(case, reasons), checks=tuple(checks), reasons=reasons)
+
+
+def _compared_with_nothing(verified: VerifiedClaims) -> list[Check]:
+    return [
+        Check(code=mismatch_code(name), subject=name, verdict=Verdict.NOT_CHECKED, got=show(value), note=NO_RULE)
+        for name, value in sorted(verified.claims.items())
+    ]
+
+
+def refused(refusal: Rejected, claims: Mapping[str, Json] | None = None) -> Judgement:
+    """Return a refusal as a judgement: each reason a failed check. ``claims`` are what was said, nothing by default."""
+    checks = tuple(
+        Check(code=reason.code, subject=reason.subject, verdict=Verdict.FAILED, got=reason.got, want=reason.want)
+        for reason in refusal.reasons
+    )
+    return Judgement(claims={} if claims is None else claims, checks=checks, reasons=refusal.reasons)
 
 
 def _said(case: Case, reasons: tuple[Reason, ...]) -> Mapping[str, Json]:
@@ -102,11 +134,4 @@ def _carried(bound: Bound) -> Check:
     verdict = Verdict.PASSED if same else Verdict.FAILED
     return Check(
         code=bound.code, subject=bound.subject, verdict=verdict, got=bound.got.hex()[:256], want=bound.want.hex()[:256]
-    )
-
-
-def _failed(reasons: tuple[Reason, ...]) -> tuple[Check, ...]:
-    return tuple(
-        Check(code=reason.code, subject=reason.subject, verdict=Verdict.FAILED, got=reason.got, want=reason.want)
-        for reason in reasons
     )

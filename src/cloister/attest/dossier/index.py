@@ -8,6 +8,7 @@ Not done here: reading files (the caller), the judging itself (``judge``).
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,17 +16,19 @@ from typing import TYPE_CHECKING
 from cloister.attest.dossier import judge
 from cloister.attest.dossier.table import dossier_for
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
-from cloister.wire import Fields, Json
+from cloister.wire import STEERING, Fields, Json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Entry", "Outcome", "judge_entry", "parse_index"]
+__all__ = ["UNDECIDED", "Entry", "Outcome", "judge_entry", "parse_index", "undecided"]
 
 MAX_INDEX_BYTES = 4 << 20  # bytes of one index
 MAX_ENTRIES = 4096
 _MAX_FILES = 32
-_MAX_MEMBERS = 64
+_MAX_MEMBERS = 256  # of a policy
+_MAX_CLAIMS = 1024
+_MAX_ID_CHARS = 200
 OK = "ok"
 UNDECIDED = "undecided"
 _IN_THE_INDEX = {"untrusted_root": "chain_invalid"}
@@ -55,7 +58,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One entry. ``expected`` are the verdicts that are right, none where the entry does not say."""
+    """One entry. ``expected`` are the verdicts that are right, none where the entry does not say.
+
+    ``fault`` says why an entry cannot be judged: it is out of form, or its id is another's too.
+    """
 
     id: str
     tee: str
@@ -64,42 +70,94 @@ class Entry:
     policy: Mapping[str, Json]
     expected: tuple[str, ...]
     claims: Mapping[str, Json] | None
+    fault: str = ""
 
     def agrees(self, outcome: Outcome) -> bool:
-        """Tell whether an outcome is as the entry expects it, as far as it says."""
-        return (not self.expected or outcome.verdict in self.expected) and not self.differing(outcome)
+        """Tell whether an outcome is as the entry expects it, as far as it says. Nothing is as a broken one expects."""
+        return (
+            not self.fault and (not self.expected or outcome.verdict in self.expected) and not self.differing(outcome)
+        )
 
     def differing(self, outcome: Outcome) -> tuple[str, ...]:
         """Return the names of expected claims that the outcome has otherwise or not at all."""
         wanted = self.claims or {}
-        return tuple(name for name, value in wanted.items() if outcome.claims.get(name, _NOTHING) != value)
+        return tuple(
+            name
+            for name, value in wanted.items()
+            if name not in outcome.claims or _spelled(outcome.claims[name]) != _spelled(value)
+        )
 
 
-_NOTHING = object()
+def _spelled(value: Json) -> str:
+    """Return a value as it is compared: 1 is neither true nor 1.0."""
+    return json.dumps(value, sort_keys=True)
 
 
 def parse_index(data: bytes) -> tuple[Entry, ...]:
-    """Parse an index. Raises ``Malformed``; members that nobody needs for judging are passed over."""
+    """Parse an index. Raises ``Malformed``; members that nobody needs for judging are passed over.
+
+    An entry that is out of form does not spoil the others: it is there with its ``fault``.
+    """
     fields = Fields.parse(data, what="evidence index", cap=MAX_INDEX_BYTES)
     fields.literal("format", 1)
-    return tuple(_take_entry(item) for item in fields.items("entries", cap=MAX_ENTRIES))
+    found: dict[str, Entry] = {}
+    for number, item in enumerate(fields.items("entries", cap=MAX_ENTRIES), start=1):
+        entry = _entry(item, number)
+        if entry.id in found:
+            entry = _broken(f"{entry.id}#{number}", f"entry {number} has the id of another: {entry.id}")
+        found[entry.id] = entry
+    return tuple(found.values())
+
+
+def _entry(value: Json, number: int) -> Entry:
+    try:
+        return _take_entry(value)
+    except Malformed as exc:
+        name = value.get("id") if isinstance(value, dict) else None
+        plain = isinstance(name, str) and 0 < len(name) <= _MAX_ID_CHARS and not STEERING.search(name)
+        return _broken(str(name) if plain else f"#{number}", exc.message)
+
+
+def _broken(name: str, fault: str) -> Entry:
+    return Entry(id=name, tee="", files={}, verify_time=None, policy={}, expected=(), claims=None, fault=fault)
 
 
 def _take_entry(value: Json) -> Entry:
     fields = Fields(value, what="evidence index: entry")
     files = fields.members("files", cap=_MAX_FILES)
     inner = Fields(files, what="evidence index: files")
-    right = fields.optional("all_reasons", lambda name: fields.texts(name, cap=32, item_cap=64)) or ()
-    expect = fields.optional("expect", lambda name: fields.text(name, cap=64))
     return Entry(
-        id=fields.text("id", cap=200, floor=1),
+        id=fields.text("id", cap=_MAX_ID_CHARS, floor=1),
         tee=fields.text("tee", cap=32, floor=1),
         files={role: inner.text(role, cap=400, floor=1) for role in files},
-        verify_time=_take_time(fields, fields.take("verify_time")),
-        policy=fields.members("policy", cap=_MAX_MEMBERS) if "policy" in fields else {},
-        expected=(*right, *((expect,) if expect is not None and expect not in right else ())),
-        claims=fields.optional("claims", lambda name: fields.members(name, cap=_MAX_MEMBERS)),
+        verify_time=_take_time(fields, _member(fields, "verify_time")),
+        policy=_members(fields, "policy", _MAX_MEMBERS) or {},
+        expected=_take_expected(fields),
+        claims=_members(fields, "claims", _MAX_CLAIMS),
     )
+
+
+def _take_expected(fields: Fields) -> tuple[str, ...]:
+    """Return every verdict that is right; none where the entry does not say."""
+    right = _member(fields, "all_reasons")
+    expect = _member(fields, "expect")
+    listed = Fields({"all_reasons": right or []}, what="evidence index: entry").texts(
+        "all_reasons", cap=32, item_cap=64
+    )
+    if expect is None:
+        return listed
+    said = Fields({"expect": expect}, what="evidence index: entry").text("expect", cap=64)
+    return listed if said in listed else (*listed, said)
+
+
+def _member(fields: Fields, name: str) -> Json:
+    """Return a member; null is the same as none."""
+    return fields.take(name) if name in fields else None
+
+
+def _members(fields: Fields, name: str, cap: int) -> dict[str, Json] | None:
+    value = _member(fields, name)
+    return None if value is None else Fields({name: value}, what="evidence index: entry").members(name, cap=cap)
 
 
 def _take_time(fields: Fields, value: Json) -> datetime | None:
@@ -116,8 +174,14 @@ def _take_time(fields: Fields, value: Json) -> datetime | None:
 
 def judge_entry(entry: Entry, files: Mapping[str, bytes], now: datetime) -> Outcome:
     """Return how ``entry`` is judged; ``now`` stands in where any time is as good as another. Raises nothing."""
+    if entry.fault:
+        return undecided(entry, entry.fault)
     try:
-        case = dossier_for(entry.tee).open(files, entry.policy)
+        dossier = dossier_for(entry.tee)
+    except Rejected as exc:  # nobody here knows the kind: that says nothing about the evidence
+        return undecided(entry, exc.message)
+    try:
+        case = dossier.open(files, entry.policy)
         judgement = judge(case, entry.verify_time or now)
     except Malformed as exc:
         return Outcome(id=entry.id, verdict="malformed", reasons=("malformed",), claims={}, detail=exc.message)
@@ -125,9 +189,14 @@ def judge_entry(entry: Entry, files: Mapping[str, bytes], now: datetime) -> Outc
         codes = _codes(tuple(reason.code for reason in exc.reasons))
         return Outcome(id=entry.id, verdict=codes[0], reasons=codes, claims={}, detail=exc.message)
     except (Unavailable, UsageError) as exc:
-        return Outcome(id=entry.id, verdict=UNDECIDED, reasons=(UNDECIDED,), claims={}, detail=exc.message)
+        return undecided(entry, exc.message)
     codes = _codes(tuple(reason.code for reason in judgement.reasons))
     return Outcome(id=entry.id, verdict=codes[0] if codes else OK, reasons=codes, claims=judgement.claims)
+
+
+def undecided(entry: Entry, why: str) -> Outcome:
+    """Return the outcome of an entry that could not be judged. It is never ok."""
+    return Outcome(id=entry.id, verdict=UNDECIDED, reasons=(UNDECIDED,), claims={}, detail=why)
 
 
 def _codes(codes: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from cloister.wire import Reader, lp
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TPM", "TpmEvidence"]
+__all__ = ["TPM", "TpmEvidence", "is_tpm_evidence"]
 
 TPM = "tpm"
 MAX_CERTIFICATES = 5
@@ -86,6 +86,11 @@ class TpmEvidence:
             software=software,
             event_log=event_log,
         )
+
+
+def is_tpm_evidence(data: bytes) -> bool:
+    """Tell by the first bytes whether ``data`` is meant to be this; nothing about whether it parses."""
+    return data.startswith(_MAGIC)
 
 
 def _take_pcrs(reader: Reader) -> dict[int, bytes]:
