@@ -55,11 +55,16 @@ Take: TypeAlias = "Callable[[Json, str], ClaimValue]"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Our ``claim``, how its value is read, and where it is: names from the top down."""
+    """Our ``claim``, how its value is read, and where it is: names from the top down.
+
+    ``may_be_empty`` says that an empty set is a claim: no advisory applies. Of credentials it is none, for an empty set
+    satisfies every list, and nothing signed is not signed by those.
+    """
 
     claim: str
     take: Take
     path: tuple[str, ...]
+    may_be_empty: bool = False
 
 
 def flatten(claims: Mapping[str, Json], rows: Iterable[Row]) -> dict[str, ClaimValue]:
@@ -67,8 +72,11 @@ def flatten(claims: Mapping[str, Json], rows: Iterable[Row]) -> dict[str, ClaimV
     found: dict[str, ClaimValue] = {}
     for row in rows:
         value = place(claims, *row.path)
-        if value is not None:
-            found[row.claim] = row.take(value, f"token: {'.'.join(row.path)}")
+        if value is None:
+            continue
+        taken = row.take(value, f"token: {'.'.join(row.path)}")
+        if taken != () or row.may_be_empty:
+            found[row.claim] = taken
     return found
 
 

@@ -37,7 +37,7 @@ TDX_ROWS = (
 )
 
 TCB_ROWS = (
-    Row("advisory_ids", words, ("attester_advisory_ids",)),
+    Row("advisory_ids", words, ("attester_advisory_ids",), may_be_empty=True),
     Row("tcb_date", text, ("attester_tcb_date",)),
     Row("tcb_status", text, ("attester_tcb_status",)),
 )
