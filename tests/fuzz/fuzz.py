@@ -16,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-MAX_FILES = 48  # files of one target's corpus
-MAX_FILE_BYTES = 16 * 1024  # bytes of one file that is kept
+MAX_FILES = 24  # files of one target's corpus
+MAX_FILE_BYTES = 4 * 1024  # bytes of one file that is kept
 _HERE = Path(__file__).parent
 _SRC = _HERE.parents[1] / "src"
 

@@ -56,16 +56,16 @@ def _evidence() -> list[bytes]:
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], object], Callable[[], list[bytes]]]] = {
-    "snp evidence": (SnpEvidence.parse, _evidence),
-    "snp report": (Report.parse, _reports),
-    "snp report described": (SnpReportDescriber().describe, _reports),
-    "snp certificate": (_vek, _leaves),
-    "snp certificate described": (SnpCertificateDescriber().describe, _leaves),
-    "snp certificates as pem": (_vek, lambda: [chip.leaf().pem for chip in _chips()]),
-    "snp certificate table": (parse_table, lambda: [chip.table() for chip in _chips()]),
-    "snp revocation list": (RevocationList.parse, lambda: [_chips()[0].vendor.crl(1, 2)]),
-    "snp id block": (IdBlock.parse, lambda: [synthetic_identity().block.dump()]),
-    "snp id authentication": (IdAuth.parse, lambda: [synthetic_identity().auth]),
-    "snp launch": (_launch, lambda: [synthetic_firmware()]),
+    "snp-evidence": (SnpEvidence.parse, _evidence),
+    "snp-report": (Report.parse, _reports),
+    "snp-report-described": (SnpReportDescriber().describe, _reports),
+    "snp-certificate": (_vek, _leaves),
+    "snp-certificate-described": (SnpCertificateDescriber().describe, _leaves),
+    "snp-certificates-as-pem": (_vek, lambda: [chip.leaf().pem for chip in _chips()]),
+    "snp-certificate-table": (parse_table, lambda: [chip.table() for chip in _chips()]),
+    "snp-revocation-list": (RevocationList.parse, lambda: [_chips()[0].vendor.crl(1, 2)]),
+    "snp-id-block": (IdBlock.parse, lambda: [synthetic_identity().block.dump()]),
+    "snp-id-authentication": (IdAuth.parse, lambda: [synthetic_identity().auth]),
+    "snp-launch": (_launch, lambda: [synthetic_firmware()]),
 }
 """Name to parser and seeds. A parser raises ``Malformed`` and nothing else."""

@@ -80,24 +80,24 @@ def _image() -> list[bytes]:
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], object], Callable[[], list[bytes]]]] = {
-    "azure hcl report": (_hcl, _each("hcl_report")),
-    "azure hcl report described": (HclReportDescriber().describe, _each("hcl_report")),
-    "azure runtime claims": (
+    "azure-hcl-report": (_hcl, _each("hcl_report")),
+    "azure-hcl-report-described": (HclReportDescriber().describe, _each("hcl_report")),
+    "azure-runtime-claims": (
         RuntimeClaims.parse,
         lambda: [HclReport.parse(p["hcl_report"]).claims for p in _parts()[:2]],
     ),
-    "azure evidence": (AzureEvidence.parse, _documents),
-    "azure evidence described": (AzureEvidenceDescriber().describe, _documents),
-    "azure nv certificate": (parse_nv_certificate, _certificates),
-    "vtpm certificate described": (AkCertificateDescriber().describe, _certificates),
-    "gce instance": (GceInstance.parse, lambda: [Instance().dump(), Instance(properties=None).dump()]),
-    "tpm pcrs": (parse_pcrs, _each("pcrs")),
-    "tpm key": (parse_key, _each("ak_public_tpmt")),
-    "tpm key described": (TpmKeyDescriber().describe, _each("ak_public_tpmt")),
-    "tpm signature": (parse_any_signature, _each("signature_tpmt")),
-    "tpm signature described": (TpmSignatureDescriber().describe, _each("signature_tpmt")),
-    "tpm quote described": (TpmQuoteDescriber().describe, _each("quote")),
-    "tpm event log described": (EventLogDescriber().describe, _each("eventlog")),
-    "unified kernel image": (uki_sections, _image),
+    "azure-evidence": (AzureEvidence.parse, _documents),
+    "azure-evidence-described": (AzureEvidenceDescriber().describe, _documents),
+    "azure-nv-certificate": (parse_nv_certificate, _certificates),
+    "vtpm-certificate-described": (AkCertificateDescriber().describe, _certificates),
+    "gce-instance": (GceInstance.parse, lambda: [Instance().dump(), Instance(properties=None).dump()]),
+    "tpm-pcrs": (parse_pcrs, _each("pcrs")),
+    "tpm-key": (parse_key, _each("ak_public_tpmt")),
+    "tpm-key-described": (TpmKeyDescriber().describe, _each("ak_public_tpmt")),
+    "tpm-signature": (parse_any_signature, _each("signature_tpmt")),
+    "tpm-signature-described": (TpmSignatureDescriber().describe, _each("signature_tpmt")),
+    "tpm-quote-described": (TpmQuoteDescriber().describe, _each("quote")),
+    "tpm-event-log-described": (EventLogDescriber().describe, _each("eventlog")),
+    "unified-kernel-image": (uki_sections, _image),
 }
 """Name to parser and seeds. A parser raises ``Malformed`` and nothing else."""

@@ -26,6 +26,6 @@ def _tables() -> list[bytes]:
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], object], Callable[[], list[bytes]]]] = {
-    "guest nsm answer": (parse_answer, _answers),
-    "guest snp certificates": (trimmed_table, _tables),
+    "guest-nsm-answer": (parse_answer, _answers),
+    "guest-snp-certificates": (trimmed_table, _tables),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -71,9 +72,9 @@ def targets() -> dict[str, Target]:
     found = dict(HOUSE)
     for path in sorted(FOLDER.glob("seeds_*.py")):
         offered: dict[str, Target] = importlib.import_module(path.stem).TARGETS
-        twice = set(found) & set(offered)
-        if twice:
-            msg = f"two fuzzing targets {sorted(twice)}"
+        wrong = {name for name in offered if name in found or not re.fullmatch(r"[a-z0-9-]+", name)}
+        if wrong:
+            msg = f"fuzzing targets twice or out of form: {sorted(wrong)}"
             raise ValueError(msg)
         found |= offered
     return found
