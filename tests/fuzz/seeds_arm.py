@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from cloister.attest.arm.anchors import parse_anchors, parse_key
 from cloister.attest.arm.cca import CcaToken as ParsedCca
 from cloister.attest.arm.psa import PsaClaims, parse_claims_set, parse_message
@@ -14,7 +16,7 @@ from cloister.attest.describe.arm import CcaDescriber, PsaDescriber
 from cloister.attest.parts import dump_parts
 from cloister.attest.rats import Evidence
 from cloister.attest.schemes.cca import CCA
-from cloister.attest.schemes.psa import PSA
+from cloister.attest.schemes.psa import PSA, PsaScheme
 from cloister.testing.vendors.arm import CLASSIC, RMM_2, SILICON, CcaPlatform, CcaToken, PsaDevice, PsaToken
 from cloister.wire import dump_b64u
 
@@ -47,11 +49,16 @@ def _anchors() -> list[bytes]:
 
 def _realm_keys() -> list[bytes]:
     found = [ParsedCca.parse(token).realm_claims[44237] for token in _cca_tokens()]
-    return [item for item in found if isinstance(item, bytes)]
+    return [item for item in found if isinstance(item, bytes) and item[:1] != b"\x04"]  # a bare point is no COSE_Key
+
+
+def _keys() -> list[bytes]:
+    pem = _PLATFORM.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return [bytes(32), pem]
 
 
 def _verify_psa(data: bytes) -> object:
-    return _DEVICES[0].scheme().verify(Evidence(tee=PSA, payload=data), {}, _NOW)
+    return PsaScheme([device.anchor for device in _DEVICES]).verify(Evidence(tee=PSA, payload=data), {}, _NOW)
 
 
 def _verify_cca(data: bytes) -> object:
@@ -60,7 +67,7 @@ def _verify_cca(data: bytes) -> object:
 
 TARGETS: dict[str, tuple[Callable[[bytes], object], Callable[[], list[bytes]]]] = {
     "arm-anchors": (parse_anchors, _anchors),
-    "arm-key": (parse_key, lambda: [bytes(32), b"{}"]),
+    "arm-key": (parse_key, _keys),
     "cca-collection": (ParsedCca.parse, _cca_tokens),
     "cca-description": (CcaDescriber().describe, _cca_tokens),
     "cca-evidence": (_verify_cca, lambda: [dump_parts({"token": item}) for item in _cca_tokens()]),
