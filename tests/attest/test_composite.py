@@ -118,6 +118,15 @@ def test_t16_one_device_twice_is_not_two() -> None:
     assert _codes(*_reattested(RELEASE, (first, first))) == ["composite_mismatch"]
 
 
+@pytest.mark.parametrize("binding", [RELEASE, CHANNEL], ids=["release", "channel"])
+def test_t16_a_genuine_gpu_in_the_place_of_the_cpu_is_refused(binding: ReleaseBinding | ChannelBinding) -> None:
+    """The owner of a GPU needs no TEE to have it sign a nonce: keys would go to whatever code asked."""
+    alone = machine().devices[0].collect(fold(binding.report_data(), field_bytes=32))
+    assert _codes(alone, binding) == ["composite_mismatch"]
+    devices = Policy(version=1, tees={NVIDIA_GPU: machine().policy.tees[NVIDIA_GPU]})
+    assert _verify(alone, binding, devices).tee == NVIDIA_GPU  # a policy that is about devices by themselves
+
+
 def test_devices_left_out_are_missed_where_the_policy_counts_them() -> None:
     first, _ = parse_devices(collected()[1].devices)
     assert _codes(*_reattested(RELEASE, (first,))) == ["devices_mismatch"]

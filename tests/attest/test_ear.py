@@ -136,7 +136,7 @@ def test_a_token_for_ever_is_not_issued(ttl: timedelta) -> None:
 
 def test_a_token_too_large_for_a_grant_is_not_issued() -> None:
     with pytest.raises(UsageError, match="characters"):
-        issue_ear(replace(RESULT, claims={"x": "y" * 250_000}), key=KEY, issuer="i", now=NOW, ttl=TTL)
+        issue_ear(replace(RESULT, claims={"x": "y" * MAX_TOKEN_CHARS}), key=KEY, issuer="i", now=NOW, ttl=TTL)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vendor_kit
+from cloister.attest.composite import DEVICE_KINDS
 from cloister.attest.lint import Finding, Severity, lint_policy, uncovered_bytes
 from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import TeeKind
@@ -36,7 +37,7 @@ def findings(
 
 def said(rule: Rule, claim: str, tee: TeeKind = SNP, required: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
     """Return severity and text of what is found about one rule."""
-    found = findings({claim: rule}, tee, required)
+    found = [item for item in findings({claim: rule}, tee, required) if item.claim]
     assert {(item.tee, item.claim) for item in found} <= {(tee, claim)}
     return [(item.severity.value, item.text) for item in found]
 
@@ -297,6 +298,15 @@ def test_every_byte_is_really_changed_and_only_that_one() -> None:
 
     assert uncovered_bytes(honest, accepts, most=256, progress=nothing) == (256, 0, ())
     assert changed == set(range(256))
+
+
+@pytest.mark.parametrize("tee", sorted(DEVICE_KINDS))
+def test_a_policy_of_devices_and_no_cpu_is_pointed_at(tee: TeeKind) -> None:
+    rules = TeePolicy({"device": OneOf(("412921ce551e4eeda3",))})
+    alone = lint_policy(Policy(version=1, tees={tee: rules}), REQUIRED)
+    assert any(item.text.startswith("devices and no cpu") for item in alone)
+    beside = lint_policy(Policy(version=1, tees={tee: rules, SNP: rules}), REQUIRED)
+    assert not any(item.text.startswith("devices and no cpu") for item in beside)
 
 
 def test_a_defect_of_ours_is_not_taken_for_a_refusal() -> None:

@@ -15,13 +15,14 @@ import pytest
 
 import cloister
 from cloister.testing.swtpm import is_installed
+from cloister.testing.vendors.public import WARNING
 
 if TYPE_CHECKING:
     from demo_run import DemoRun
 
 LIMIT_S = 120
-CLAIMS = 26
-SCENES = 13
+CLAIMS = 31
+SCENES = 14
 MUST_CLAIM = (
     "no 16 bytes of the model are in what the borrower was given",
     "the enclave refused with allowance_exhausted",
@@ -30,6 +31,11 @@ MUST_CLAIM = (
     "after the kill every unit is still in the ledger",
     "the custodian refused the key and said why",
     "the consumer refused it all the same",
+    "synthetic AMD SEV-SNP, 2 NVIDIA GPUs: a key for honest evidence, none with debug on, another image, a hidden GPU",
+    "synthetic Intel TDX: a key for honest evidence, none with debug on, another image, stale collateral",
+    "synthetic Intel SGX: a key for honest evidence, none with debug on, another image, stale collateral",
+    "synthetic AWS Nitro: a key for honest evidence, none with debug on, another image, an old document",
+    "the log has these 4 releases and 12 refusals, each with its reasons",
     "none of them is there: ciphertext only",
 )
 
@@ -69,6 +75,15 @@ def test_kept_parties_leave_their_transcripts_and_the_wire(demo_run: DemoRun) ->
     assert "Try, in other terminals" in demo_run.story
 
 
+@pytest.mark.timeout(240)
+def test_whoever_looks_at_synthetic_vendors_is_told_that_they_protect_nothing(demo_run: DemoRun) -> None:
+    log = (demo_run.root / "custodian" / "custodian.log").read_text()
+    for seen in (demo_run.story, log, (demo_run.root / "synthetic-vendors.pub.json").read_text()):
+        assert WARNING in " ".join(seen.split())
+    for shown in ("AMD SEV-SNP", "Intel TDX", "Intel SGX", "AWS Nitro"):
+        assert f"borrower  synthetic {shown}" in demo_run.story
+
+
 @pytest.mark.tpm
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not is_installed(), reason="swtpm and swtpm-tools are not installed")
@@ -85,7 +100,7 @@ def test_the_demo_proves_every_claim_with_a_tpm(tmp_path: Path) -> None:
 def broken_install(folder: Path, file: str, before: str, after: str) -> Path:
     """Install Cloister with one changed line beside this one's packages; return its python."""
     package = folder / "broken" / "cloister"
-    shutil.copytree(Path(cloister.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(cloister.__file__).parent, package, ignore=shutil.ignore_patterns("*.pyc.*"))  # being written
     text = (package / file).read_text()
     assert text.count(before) == 1, f"{file}: the line to break is not there any more"
     (package / file).write_text(text.replace(before, after))
@@ -123,6 +138,61 @@ def test_the_demo_fails_with(tmp_path: Path, broken: str) -> None:
     assert said in done.stdout + done.stderr
     assert "claims proven" not in done.stdout
     assert "Traceback" not in done.stderr
+
+
+OTHER_HARDWARE = """
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper
+from rich.console import Console
+
+from cloister.cli.demo import hardware, lend, story
+from cloister.cli.demo.digits import Digits
+from cloister.cli.demo.stage import Stage
+from cloister.cli.demo.world import World
+
+shape = ["batch", 64]
+graph = helper.make_graph(
+    [helper.make_node("Identity", ["image"], ["label"])], "untrained",
+    [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+    [helper.make_tensor_value_info("label", TensorProto.FLOAT, shape)],
+)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
+story.train = lambda: Digits(onnx=model, accuracy=0, scans=np.zeros((0, 64)), labels=np.zeros(0))
+with ExitStack() as stack:
+    world = stack.enter_context(World(Path("world").absolute()))
+    cast = story._cast(Stage(Console(), pause=False), world, stack, "simulated")
+    for scene in (lend.open_house, lend.seal_and_publish, hardware.release_elsewhere):
+        scene(cast)
+"""
+"""The scene of other hardware with what has to be there before it, and a model that nobody had to train."""
+
+HARDWARE_BREAKS = {
+    "a verifier that does not see an enclave in debug mode": (
+        "attest/intel/enclave.py", "return bool(self.attributes[0] & _DEBUG)", "return False", "synthetic Intel SGX:",
+    ),
+    "a custodian that does not log refusals": (
+        "custodian/service/release.py",
+        "        context.refuse(EventKind.ATTESTATION_REFUSED, actor, loan, refusal, **details)\n",
+        "",
+        "the log has these 4 releases and 12 refusals",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("broken", HARDWARE_BREAKS)
+def test_the_scene_of_other_hardware_fails_with(tmp_path: Path, broken: str) -> None:
+    file, before, after, said = HARDWARE_BREAKS[broken]
+    python = broken_install(tmp_path, file, before, after)
+    done = subprocess.run(  # noqa: S603 - our own parties
+        [str(python), "-c", OTHER_HARDWARE], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert done.returncode != 0
+    assert f"DemoFailed: demo: {said}" in done.stderr
+    assert "did not hold" in done.stderr
 
 
 @pytest.mark.drill

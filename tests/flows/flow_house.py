@@ -21,6 +21,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from cloister.attest.endorse import Given
+from cloister.attest.endorse.names import vendor_signed
 from cloister.attest.verifier import Verifier
 from cloister.client import AsyncClient, CustodianPin, SystemTls, Trust
 from cloister.custodian.app import create_app as custodian_app
@@ -298,9 +299,15 @@ class House:
             self.trust(**changes),
             token=self.tokens.get(name),
             schemes=self.schemes(),
+            endorsements=self.token_keys(),
             transport=self.wires,
             clock=self.clock,
         )
+
+    def token_keys(self) -> Mapping[str, bytes]:
+        """Return the keys of token services, which a consumer has itself: nobody signs them for an enclave."""
+        known = self.machine.endorsements if self.machine else {}
+        return {name: data for name, data in known.items() if name not in vendor_signed(known)}
 
     async def meter(self, name: str = "loan") -> Mapping[str, int]:
         """Return where the units of a meter are."""

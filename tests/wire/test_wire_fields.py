@@ -161,6 +161,14 @@ def test_an_unknown_member_is_refused_at_the_end() -> None:
         fields.end()
 
 
+@pytest.mark.parametrize("name", ["\x1b[2J\u202e\n", "x" * 100_000], ids=["steers a terminal", "endless"])
+def test_t84_the_name_of_an_unknown_member_is_told_short_and_as_escapes(name: str) -> None:
+    with pytest.raises(Malformed) as refused:
+        Fields({name: 1}, what="thing").end()
+    assert refused.value.message.isprintable()
+    assert len(refused.value.message) < 100
+
+
 def test_the_value_given_is_not_changed_by_taking() -> None:
     value = {"m": 1}
     Fields(value, what="thing").take("m")

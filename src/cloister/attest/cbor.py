@@ -199,7 +199,7 @@ class CborMap:
 
     def fail(self, key: int | str, detail: str) -> NoReturn:
         """Raise ``Malformed`` about member ``key``."""
-        msg = f"{self._what}: {key}: {detail}"
+        msg = f"{self._what}: {ascii(str(key))[1:-1][:64]}: {detail}"  # a key may be a stranger's (T84)
         raise Malformed(msg)
 
     def take(self, key: int | str) -> Cbor:

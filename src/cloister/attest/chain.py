@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -28,17 +28,19 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
-__all__ = ["MAX_CERTIFICATE_BYTES", "Certificate", "parse_certificates", "verify_chain"]
+__all__ = ["MAX_CERTIFICATE_BYTES", "UNREADABLE", "Certificate", "parse_certificates", "shown_name", "verify_chain"]
 
 MAX_CERTIFICATE_BYTES = 8192  # bytes of one DER certificate
 MAX_CHAIN = 5  # certificates between leaf and root, the leaf among them
 _MAX_PEM_BYTES = 64 * 1024
 _MIN_RSA_BITS = 2048
+_MAX_SHOWN_CHARS = 120
+_MAX_SERIAL_BITS = 160  # RFC 5280 section 4.1.2.2: 20 bytes
 _REMEMBERED = 512  # pairs of certificates, some 2 KiB each
 _PEM = b"-----BEGIN CERTIFICATE-----"
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-_UNREADABLE = (
+UNREADABLE: Final = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -46,7 +48,10 @@ _UNREADABLE = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
     UserWarning,  # the library's own about odd certificates, where warnings are errors
+    KeyError,  # a TLS feature without a name
 )
+"""What the library raises about certificates, lists and answers that are not as it wants them."""
+
 _HANDLED = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 
 
@@ -79,11 +84,11 @@ class Certificate:
             certificate.signature_hash_algorithm  # noqa: B018 - read for its errors
             certificate.not_valid_before_utc  # noqa: B018
             certificate.not_valid_after_utc  # noqa: B018
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             msg = "certificate: not der, or of a kind we do not read"
             raise Malformed(msg) from exc
-        if serial < 0 or (serial == 0 and not zero_serial):  # RFC 5280 section 4.1.2.2
-            msg = "certificate: serial number is not positive"
+        if serial < 0 or (serial == 0 and not zero_serial) or serial.bit_length() > _MAX_SERIAL_BITS:
+            msg = "certificate: serial number is not positive, or longer than 20 bytes"
             raise Malformed(msg)
         # The signature is a bit string at the end; the library does not look at its count of unused bits, so
         # that one certificate would have two spellings.
@@ -111,8 +116,14 @@ class Certificate:
 
     @property
     def shown(self) -> str:
-        """The subject, short enough for a message."""
-        return self.x509.subject.rfc4514_string()[:120]
+        """The subject, for a message."""
+        return shown_name(self.x509.subject)
+
+
+def shown_name(name: x509.Name) -> str:
+    """Return a name for a message: short, and as escapes where it would steer a terminal or a log line (T84)."""
+    text = name.rfc4514_string()
+    return (text if text.isprintable() else ascii(text)[1:-1])[:_MAX_SHOWN_CHARS]
 
 
 def parse_certificates(data: bytes) -> tuple[Certificate, ...]:
@@ -124,7 +135,7 @@ def parse_certificates(data: bytes) -> tuple[Certificate, ...]:
         raise Malformed(msg)
     try:
         found = x509.load_pem_x509_certificates(data)
-    except _UNREADABLE as exc:
+    except UNREADABLE as exc:
         msg = "certificates: not pem"
         raise Malformed(msg) from exc
     return tuple(Certificate.parse(item.public_bytes(serialization.Encoding.DER)) for item in found)
@@ -144,7 +155,7 @@ def verify_chain(
     leaf that the caller looks at. Raises ``Rejected``: ``untrusted_root``, ``chain_invalid``,
     ``cert_not_yet_valid``, ``cert_expired``, ``algorithm_not_allowed``.
     """
-    # 1. Own form of the leaf; an authority's certificate is no device's.
+    # 1. Own form of the leaf; what it may do is the caller's to say.
     _verify_form(leaf, now, {*_HANDLED, ExtensionOID.EXTENDED_KEY_USAGE, *looked_at})
     path = [leaf]
     while True:
@@ -152,7 +163,7 @@ def verify_chain(
         root = _issuer(path[-1], roots)
         issuer = _issuer(path[-1], [item for item in between if item not in path]) if root is None else root
         if issuer is None:
-            raise Rejected.because("untrusted_root", path[-1].shown, got=path[-1].x509.issuer.rfc4514_string()[:120])
+            raise Rejected.because("untrusted_root", path[-1].shown, got=shown_name(path[-1].x509.issuer))
         # 3. The issuer may issue: to this depth, now, with a key we accept.
         _verify_form(issuer, now, {*_HANDLED, ExtensionOID.EXTENDED_KEY_USAGE})
         _verify_authority(issuer, below=len(path) - 1)
@@ -182,7 +193,7 @@ def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
     """
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, *_UNREADABLE):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 

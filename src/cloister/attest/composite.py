@@ -13,22 +13,36 @@ Not done here: verifying a device (``verifier``).
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from cloister.attest.rats import Check, Verdict
+from cloister.attest.rats import Check, TeeKind, Verdict
+from cloister.errors import Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from cloister.attest.rats import Evidence, Submodule
 
-__all__ = ["DEVICE_CLAIM", "composite_checks", "count_devices", "name_devices"]
+__all__ = ["DEVICE_CLAIM", "DEVICE_KINDS", "composite_checks", "count_devices", "demand_cpu", "name_devices"]
 
 DEVICE_CLAIM = "device"
 """The claim of a device that tells it from every other of its kind."""
 
+DEVICE_KINDS: Final = frozenset(map(TeeKind, ("nras", "nvidia-gpu", "nvidia-switch")))
+"""Evidence of these kinds is of devices alone: it says nothing of the code that asked them."""
+
 _CODE = "composite_mismatch"
 _ATTACHMENT = "the measured software asked the device; no evidence of today proves where it is attached"
+
+
+def demand_cpu(tee: TeeKind, accepted: Collection[TeeKind]) -> None:
+    """Refuse a device in the place of the CPU (``composite_mismatch``): whoever owns one would need no TEE at all.
+
+    Only a policy that accepts nothing but devices is about a device by itself.
+    """
+    cpus = sorted(set(accepted) - DEVICE_KINDS)
+    if tee in DEVICE_KINDS.intersection(accepted) and cpus:
+        raise Rejected.because(_CODE, "evidence of the cpu", got=tee, want=" or ".join(cpus))
 
 
 def count_devices(devices: Sequence[Evidence]) -> Mapping[str, int]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
+from cloister.attest.chain import UNREADABLE, shown_name
 from cloister.errors import Malformed, Rejected
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ __all__ = ["MAX_CRL_BYTES", "RevocationList", "verify_crl", "verify_not_revoked"
 
 MAX_CRL_BYTES = 1 << 20  # bytes of one list
 _PEM = b"-----BEGIN X509 CRL-----"
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, UserWarning)
 _HANDLED = frozenset({ExtensionOID.AUTHORITY_KEY_IDENTIFIER, ExtensionOID.CRL_NUMBER})
 
 
@@ -52,7 +52,7 @@ class RevocationList:
             found.last_update_utc  # noqa: B018
             found.next_update_utc  # noqa: B018
             revoked = frozenset(_serials(found))
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             msg = "crl: not der or pem, or of a kind we do not read"
             raise Malformed(msg) from exc
         return cls(found, revoked)
@@ -76,14 +76,16 @@ def _serials(crl: x509.CertificateRevocationList) -> Iterable[int]:
 def verify_crl(crl: RevocationList, issuer: Certificate, now: datetime) -> None:
     """Prove that ``issuer``, already trusted, signed this list and that it is in its window at ``now``.
 
-    Raises ``Rejected``: ``revocation_unknown`` (of another issuer, without an end, of an unknown kind),
-    ``collateral_signature_invalid``, ``collateral_not_yet_valid``, ``collateral_expired``.
+    Raises ``Rejected``: ``revocation_unknown`` (of another issuer, of one that signs no lists, without an end, of an
+    unknown kind), ``collateral_signature_invalid``, ``collateral_not_yet_valid``, ``collateral_expired``.
     """
     subject = f"crl of {issuer.shown}"
     inner = crl.x509
     if inner.issuer != issuer.x509.subject:
-        got = inner.issuer.rfc4514_string()[:120]
-        raise Rejected.because("revocation_unknown", subject, got=got, want=issuer.shown)
+        raise Rejected.because("revocation_unknown", subject, got=shown_name(inner.issuer), want=issuer.shown)
+    usage = [item.value for item in issuer.x509.extensions if isinstance(item.value, x509.KeyUsage)]
+    if not usage or not usage[0].crl_sign:  # RFC 5280 section 6.3.3 (f)
+        raise Rejected.because("revocation_unknown", subject, got="key usage", want="cRLSign")
     critical = [item.oid.dotted_string for item in inner.extensions if item.critical and item.oid not in _HANDLED]
     if critical:  # RFC 5280 section 5.2: a delta or partial list says so here
         raise Rejected.because("revocation_unknown", subject, got=f"critical extension {critical[0]}")
@@ -111,7 +113,7 @@ def _is_signed(crl: x509.CertificateRevocationList, issuer: Certificate) -> bool
             return True
         if isinstance(key, ec.EllipticCurvePublicKey):
             return crl.is_signature_valid(key)
-    except (InvalidSignature, *_UNREADABLE):
+    except (InvalidSignature, *UNREADABLE):
         pass
     return False
 

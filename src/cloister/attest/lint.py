@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 
 from cloister.attest.appraise import appraise
+from cloister.attest.composite import DEVICE_KINDS
 from cloister.attest.policy import Policy, TeePolicy
 from cloister.attest.rats import TeeKind, Verdict, VerifiedClaims
 from cloister.attest.rules import AtLeast, AtMost, Exact, NoneOf, NotChecked, OneOf
@@ -56,11 +57,17 @@ class Finding:
 
 def lint_policy(policy: Policy, required: Mapping[TeeKind, frozenset[str]]) -> tuple[Finding, ...]:
     """Return what is wrong with ``policy``. ``required`` are the claims each known TEE wants a rule for."""
-    return tuple(
+    found = tuple(
         Finding(severity=severity, tee=tee, claim=claim, text=text)
         for tee, rules in sorted(policy.tees.items())
         for severity, claim, text in _lint_tee(tee, rules.rules, required.get(tee))
     )
+    return found if set(policy.tees) - DEVICE_KINDS else (_no_cpu(min(policy.tees)), *found)
+
+
+def _no_cpu(tee: TeeKind) -> Finding:
+    text = "devices and no cpu: whoever owns such a device satisfies the policy, whatever code asks it"
+    return Finding(severity=Severity.WARNING, tee=tee, claim="", text=text)
 
 
 def _lint_tee(

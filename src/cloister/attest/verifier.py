@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cloister.attest.appraise import appraise, not_allowed
 from cloister.attest.binding import NO_DEVICES, ChannelBinding, ReleaseBinding, fold
-from cloister.attest.composite import composite_checks, count_devices, name_devices
+from cloister.attest.composite import composite_checks, count_devices, demand_cpu, name_devices
 from cloister.attest.devices import parse_devices
 from cloister.attest.findings import refuse_failed
 from cloister.attest.rats import MAX_EVIDENCE_BYTES, AttestationResult, Check, Submodule, TeeKind, TrustTier, Verdict
@@ -113,6 +113,7 @@ class Verifier:
             raise UsageError(msg)
         given = {} if endorsements is None else endorsements
         # 1. The CPU's evidence: its report data binds the nonce, the keys and the devices' exact bytes.
+        demand_cpu(evidence.tee, policy.tees)
         scheme, claims = self._claims(evidence, policy, given, now)
         devices = parse_devices(binding.devices)
         claims = replace(claims, claims={**claims.claims, **count_devices(devices)})

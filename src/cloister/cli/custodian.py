@@ -10,25 +10,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloister.attest.schemes import Site, production_schemes
+from cloister.attest.endorse import Given
+from cloister.attest.schemes import KINDS, Site, production_schemes
 from cloister.attest.verifier import Scheme, Verifier
 from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, pass_terminal, read_secret, write_file
+from cloister.custodian.config import read_config
 from cloister.custodian.setup import (
     backup_custodian,
     init_custodian,
     open_custodian,
     open_vault,
-    read_config,
     recover_custodian,
 )
 from cloister.custodian.vaults.encrypted_file import KeyFile, Passphrase
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from cloister.custodian.vaults.encrypted_file import Unlock
+    from cloister.testing.vendors.public import PublicVendors
 
 __all__ = ["custodian", "unlock_options", "unlock_with"]
 
@@ -119,24 +121,47 @@ def init(
     terminal.say("start it with 'cloister custodian serve'", style="dim")
 
 
-def verifier_maker(root: Path | None) -> Callable[[Site], Verifier]:
-    """Return what builds the verifier: the production table, and the simulated TEE only where a flag named its root."""
+def verifier_maker(root: Path | None, vendors: PublicVendors | None) -> Callable[[Site], Verifier]:
+    """Return what builds the verifier: the production table, and only where a flag named them what is insecure.
+
+    The simulated TEE comes beside the table, under ``root``; synthetic ``vendors`` take the place of the real ones.
+    """
 
     def make(site: Site) -> Verifier:
-        schemes: tuple[Scheme, ...] = production_schemes(site)
+        insecure: tuple[Scheme, ...] = () if vendors is None else vendors.schemes()
         if root is not None:
             from cloister.testing.simulated import SimulatedScheme  # noqa: PLC0415 - in no production process
             from cloister.testing.simulated_root import load_root_key  # noqa: PLC0415 - the same
 
-            schemes = (*schemes, SimulatedScheme(load_root_key(root)))
-        return Verifier(schemes)
+            insecure = (*insecure, SimulatedScheme(load_root_key(root)))
+        kinds = KINDS - {scheme.tee for scheme in insecure}
+        return Verifier((*production_schemes(site, kinds), *insecure))
 
     return make
+
+
+def _synthetic_vendors(terminal: Terminal, path: Path) -> PublicVendors:
+    from cloister.testing.vendors.public import WARNING, PublicVendors  # noqa: PLC0415 - in no production process
+
+    terminal.warn(WARNING)
+    return PublicVendors.load(path)
+
+
+def _refuse_in_production(place: Path, flags: Mapping[str, Path | None]) -> None:
+    named = [flag for flag, path in flags.items() if path is not None]
+    if named and read_config(place, environment=os.environ, now=datetime.now(UTC)).is_production:
+        msg = f"{named[0]}: refused by profile production"
+        raise UsageError(msg)
 
 
 @custodian.command()
 @click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
 @click.option("--insecure-simulated-root", type=_file, help="Accept simulated TEEs under this root. Protects nothing.")
+@click.option(
+    "--insecure-synthetic-vendors",
+    type=_file,
+    help="Believe these made-up vendors, not the real ones. Protects nothing.",
+)
 @unlock_options
 @pass_terminal
 def serve(
@@ -145,6 +170,7 @@ def serve(
     *,
     home: Path | None,
     insecure_simulated_root: Path | None,
+    insecure_synthetic_vendors: Path | None,
     key_file: Path | None,
     passphrase_file: str | None,
 ) -> None:
@@ -152,17 +178,22 @@ def serve(
     from cloister.custodian.serve import serve_custodian  # noqa: PLC0415 - brings the web server along
 
     place = custodian_home(home)
+    flags = {
+        "--insecure-simulated-root": insecure_simulated_root,
+        "--insecure-synthetic-vendors": insecure_synthetic_vendors,
+    }
+    _refuse_in_production(place, flags)
     if insecure_simulated_root is not None:
-        config = read_config(place, environment=os.environ, now=datetime.now(UTC))
-        if config.is_production:
-            msg = "--insecure-simulated-root: refused by profile production"
-            raise UsageError(msg)
         from cloister.testing.simulated import WARNING  # noqa: PLC0415 - only where it is asked for
 
         terminal.warn(WARNING)
-    unlock = unlock_with(key_file, passphrase_file)
+    vendors = _synthetic_vendors(terminal, insecure_synthetic_vendors) if insecure_synthetic_vendors else None
     service = open_custodian(
-        place, unlock, make_verifier=verifier_maker(insecure_simulated_root), environment=os.environ
+        place,
+        unlock_with(key_file, passphrase_file),
+        make_verifier=verifier_maker(insecure_simulated_root, vendors),
+        environment=os.environ,
+        endorsements=None if vendors is None else Given(vendors.endorsements),
     )
     terminal.say(f"custodian {service.config.name} on {service.url}")
     serve_custodian(service, home=place)

@@ -1,14 +1,21 @@
-"""The consumer's SDK: trust, verification, encrypted transports, inference with proven receipts."""
+"""The consumer's SDK: trust, verification, encrypted transports, inference with proven receipts.
+
+A name is loaded when it is first used: who only reads a trust file carries no transports and no arrays.
+"""
 
 from __future__ import annotations
 
-from cloister.client.client import AsyncClient, Client
-from cloister.client.exchange import TruncatedResponse
-from cloister.client.inference import Inference
-from cloister.client.model_info import ModelInfo
-from cloister.client.receipts import VerifiedReceipt
-from cloister.client.trust import VerifiedEnclave
-from cloister.client.trust_file import CustodianPin, SystemTls, Trust
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloister.client.client import AsyncClient, Client
+    from cloister.client.exchange import TruncatedResponse
+    from cloister.client.inference import Inference
+    from cloister.client.model_info import ModelInfo
+    from cloister.client.receipts import VerifiedReceipt
+    from cloister.client.trust import VerifiedEnclave
+    from cloister.client.trust_file import CustodianPin, SystemTls, Trust
 
 __all__ = [
     "AsyncClient",
@@ -22,3 +29,31 @@ __all__ = [
     "VerifiedEnclave",
     "VerifiedReceipt",
 ]
+
+_FILES = {
+    "AsyncClient": "client",
+    "Client": "client",
+    "CustodianPin": "trust_file",
+    "Inference": "inference",
+    "ModelInfo": "model_info",
+    "SystemTls": "trust_file",
+    "TruncatedResponse": "exchange",
+    "Trust": "trust_file",
+    "VerifiedEnclave": "trust",
+    "VerifiedReceipt": "receipts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name from the file that has it (PEP 562)."""
+    if name not in _FILES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"cloister.client.{_FILES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted({*globals(), *__all__})

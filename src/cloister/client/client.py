@@ -176,7 +176,8 @@ class Client(_Asker):
         """Return a client of the enclave at ``url`` once that satisfies ``trust``.
 
         ``schemes`` are evidence schemes besides the production ones: the simulated TEE, by whoever insists.
-        ``endorsements`` by name take the place of those that the enclave sends along (docs/reference/endorsements.md).
+        ``endorsements`` by name take the place of those that the enclave sends along (docs/reference/endorsements.md);
+        keys of token services come from here alone.
         ``transport``, ``clock`` and ``rng`` are seams for tests. Raises ``Malformed``, ``Rejected`` with
         every mismatch, ``Unavailable``, ``UsageError``.
         """

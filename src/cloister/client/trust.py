@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.binding import ChannelBinding
 from cloister.attest.chain import parse_certificates
+from cloister.attest.endorse.names import vendor_signed
 from cloister.attest.rats import Check, Evidence, Nonce, TeeKind, Verdict
 from cloister.attest.rules import NotChecked
 from cloister.attest.schemes import Site, production_schemes
@@ -100,8 +101,8 @@ def establish(
     """Return the enclave at ``url`` once it is proven to satisfy ``trust``.
 
     ``schemes`` are those besides the production ones (the simulated one, by whoever insists); ``endorsements`` are the
-    consumer's own, which take the place of those the enclave sends. Raises
-    ``Malformed``, ``Rejected`` with every mismatch, and ``Unavailable``.
+    consumer's own, which take the place of those the enclave sends; keys of token services come from the consumer
+    alone. Raises ``Malformed``, ``Rejected`` with every mismatch, and ``Unavailable``.
     """
     # 1. Fresh evidence: the nonce is ours.
     nonce = Nonce(rng(NONCE_BYTES))
@@ -168,7 +169,7 @@ def verify_document(
         ChannelBinding(nonce=nonce, keyset=document.keyset, devices=document.devices),
         trust.policy,
         now,
-        {**document.collateral, **endorsements},
+        {**vendor_signed(document.collateral), **endorsements},
     )
     # From here on everything comes out of what was bound.
     keyset = Keyset.parse(result.bound["keyset"])

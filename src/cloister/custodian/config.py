@@ -20,6 +20,7 @@ from cloister.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from pathlib import Path
 
 __all__ = [
     "BUILT_AT_YEAR",
@@ -30,6 +31,7 @@ __all__ = [
     "Profile",
     "default_config_text",
     "load_config",
+    "read_config",
     "setting_names",
 ]
 
@@ -153,6 +155,17 @@ class Config:
 def setting_names() -> tuple[str, ...]:
     """Return the names of all settings, in order."""
     return tuple(item.name for item in fields(Config))
+
+
+def read_config(home: Path, *, environment: Mapping[str, str], now: datetime) -> Config:
+    """Return the settings of a home. Raises ``UsageError``."""
+    path = home / "config.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"{path}: cannot be read"
+        raise UsageError(msg, hint="run cloister custodian init first") from exc
+    return load_config(text, environment=environment, now=now)
 
 
 def load_config(text: str, *, environment: Mapping[str, str], now: datetime) -> Config:

@@ -18,7 +18,7 @@ from cloister.attest.endorse.bundle import verify_bundle
 from cloister.attest.schemes.site import Site
 from cloister.attest.verifier import Verifier
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
-from cloister.custodian.config import Config, default_config_text, load_config
+from cloister.custodian.config import Config, default_config_text, load_config, read_config
 from cloister.custodian.lock import HomeLock
 from cloister.custodian.service import CustodianService
 from cloister.custodian.service.access import issue_token
@@ -53,7 +53,6 @@ __all__ = [
     "init_custodian",
     "open_custodian",
     "open_vault",
-    "read_config",
     "recover_custodian",
     "verify_home_bundle",
 ]
@@ -178,17 +177,6 @@ def _make_database(path: Path) -> None:
     except OSError as exc:
         msg = f"database {path}: {exc.strerror}"
         raise UsageError(msg, hint="a new custodian makes its own database") from exc
-
-
-def read_config(home: Path, *, environment: Mapping[str, str], now: datetime) -> Config:
-    """Return the settings of a home. Raises ``UsageError``."""
-    path = home / "config.toml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"{path}: cannot be read"
-        raise UsageError(msg, hint="run cloister custodian init first") from exc
-    return load_config(text, environment=environment, now=now)
 
 
 def open_vault(home: Path, unlock: Unlock) -> EncryptedFileVault:

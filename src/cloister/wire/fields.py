@@ -50,7 +50,7 @@ class Fields:
 
     def fail(self, name: str, detail: str) -> NoReturn:
         """Raise ``Malformed`` about member ``name``."""
-        msg = f"{self._what}: {name}: {detail}"
+        msg = f"{self._what}: {ascii(name)[1:-1][:64]}: {detail}"  # a name may be a stranger's (T84)
         raise Malformed(msg)
 
     def take(self, name: str) -> Json:

@@ -71,6 +71,8 @@ def test_a_public_key_of_another_kind_is_no_secret_either() -> None:
         parse_key(public.public_bytes(*FORMS["der"]))
 
 
-@pytest.mark.parametrize("data", [b"\x04" + bytes(64), b"\x02" + bytes(32), b"\x30" * 64, bytes(range(32))])
+@pytest.mark.parametrize(
+    "data", [b"\x04" + bytes(64), b"\x02" + b"\xff" * 32, b"\x30" * 63 + b"\x80", bytes(range(32))]
+)
 def test_other_bytes_are_a_secret(data: bytes) -> None:
     assert parse_key(data) == data

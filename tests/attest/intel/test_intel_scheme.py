@@ -398,7 +398,7 @@ def test_leaving_collateral_out_is_said_and_shows_in_the_tier() -> None:
     scheme = VENDOR.sgx_scheme(without_collateral=NotChecked("none was ever published"))
     evidence = attester.collect(BINDING.report_data())
     assert scheme.needs(evidence) == ()
-    assert scheme.required == {"debug", "mrenclave"}
+    assert scheme.required == {"debug", "mrenclave", "qe_mrsigner"}
     verified = scheme.verify(evidence, {}, NOW)
     assert "tcb_status" not in verified.claims
     assert [check.note for check in verified.checks if check.verdict is Verdict.NOT_CHECKED] == [

@@ -86,7 +86,8 @@ def test_data_is_proven_only_where_its_digest_is_over_it() -> None:
     ],
 )
 def test_secure_boot_is_what_firmware_measured_and_nothing_else(events: tuple[bytes, ...], want: bool | None) -> None:  # noqa: FBT001
-    assert secure_boot(EventLog.parse(header() + b"".join(events))) is want
+    let_go = event(7, SEPARATOR, bytes(4))
+    assert secure_boot(EventLog.parse(header() + b"".join(events) + let_go)) is want
 
 
 def test_a_variable_out_of_form_is_malformed() -> None:

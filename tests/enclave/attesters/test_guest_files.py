@@ -118,7 +118,7 @@ def test_a_confidential_space_token_is_asked_for_over_the_launchers_socket(tmp_p
         assert json.loads(body) == {
             "audience": "https://custodian.example",
             "nonces": [NONCE.hex()],
-            "token_type": "OIDC",
+            "token_type": "PKI",
         }
         assert 10 <= len(NONCE.hex()) <= 74  # what the service takes as a nonce
 

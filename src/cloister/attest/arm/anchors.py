@@ -1,9 +1,9 @@
 """Trust anchors of Arm's tokens: the attestation key of a device, given by who made or enrolled it.
 
 Arm runs no authority for these keys; there is no chain. An anchor is a key and the ids it is for (RFC 9783 sections
-4.2.1, 4.2.2 and 7.2, draft-ffm-rats-cca-token-03 section 7.2). Keys come as PEM or DER, as JWK (RFC 7517), as a point
-on a curve, or as the bytes of a shared secret: of what is a public key nobody makes a secret, for everybody knows it.
-Several anchors come as the JSON array that CCA tooling uses.
+4.2.1, 4.2.2 and 7.2, draft-ffm-rats-cca-token-03 section 7.2). Keys come as PEM or DER, as JWK (RFC 7517), as COSE_Key,
+as a point on a curve, or as the bytes of a shared secret: of what is a public key nobody makes a secret, for everybody
+knows it, nor of a text, which may be one in letters. Several anchors come as the JSON array that CCA tooling uses.
 
 Not done here: who may add an anchor (the custodian).
 """
@@ -18,7 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
-from cloister.attest.cose import CURVES, point_key
+from cloister.attest.cose import CURVES, parse_cose_key, point_key
 from cloister.errors import Malformed, UsageError
 from cloister.wire import Fields, parse_json
 
@@ -47,6 +47,7 @@ _MAX_KEY_BYTES = 8192
 _SECRET_SIZES = range(16, 129)  # bytes of a shared secret
 _PEM = b"-----BEGIN PUBLIC KEY-----"
 _WHOLE_POINT = b"\x04"  # uncompressed (SEC 1 section 2.3.3)
+_POINTS = (b"\x02", b"\x03", _WHOLE_POINT)
 _JWK_CURVES = {"P-256": 1, "P-384": 2, "P-521": 3}
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 
@@ -91,7 +92,7 @@ def find_anchor(anchors: Iterable[Anchor], instance_id: bytes, implementation_id
 
 
 def parse_key(data: bytes) -> CoseKey:
-    """Parse a key: PEM, DER, JWK, a point, or else the bytes of a shared secret. Raises ``Malformed``."""
+    """Parse a key: PEM, DER, JWK, COSE_Key, a point, or else the bytes of a shared secret. Raises ``Malformed``."""
     if len(data) > _MAX_KEY_BYTES:
         msg = f"attestation key: {len(data)} bytes, want at most {_MAX_KEY_BYTES}"
         raise Malformed(msg)
@@ -102,23 +103,31 @@ def parse_key(data: bytes) -> CoseKey:
     known = _known(data)
     if known is not None:
         return known
-    if len(data) not in _SECRET_SIZES:
-        msg = "attestation key: neither pem, der, jwk, a point, nor a secret of 16 to 128 bytes"
+    if len(data) not in _SECRET_SIZES or _is_text(data):
+        msg = "attestation key: neither pem, der, jwk, cose, a point, nor a secret of 16 to 128 bytes that are no text"
         raise Malformed(msg)
     return data
 
 
+def _is_text(data: bytes) -> bool:
+    return data.isascii() and "".join(data.decode("ascii").split()).isprintable()
+
+
 def _known(data: bytes) -> ec.EllipticCurvePublicKey | None:
-    """Return the public key that the bytes are, else None: SubjectPublicKeyInfo, or a point with its 04 or without.
+    """Return the public key that the bytes are, else None: SubjectPublicKeyInfo, COSE_Key, a point (its 04 may lack).
 
     Raises ``Malformed`` for a public key of another kind.
     """
     point = data if len(data) % 2 else _WHOLE_POINT + data
-    for curve in CURVES.values() if point.startswith(_WHOLE_POINT) else ():
+    for curve in CURVES.values() if point.startswith(_POINTS) else ():
         try:
             return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
         except ValueError:
             continue
+    try:
+        return parse_cose_key(data, what="attestation key")
+    except Malformed:
+        pass
     try:
         key = load_der_public_key(data)
     except (ValueError, UnsupportedAlgorithm):

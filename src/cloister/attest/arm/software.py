@@ -25,7 +25,7 @@ HASH_SIZES = (32, 48, 64)
 MAX_COMPONENTS = 32
 _MAX_TEXT_CHARS = 128
 _TYPE, _MEASUREMENT, _VERSION, _SIGNER, _DESCRIPTION, _LIVE, _COUNTERSIGNERS = 1, 2, 4, 5, 6, 7, 8
-_SHORT_NAME = re.compile(r"[a-z0-9_]{1,15}")
+_SHORT_NAME = re.compile(r"(?!n[0-9]+$)[a-z0-9_]{1,15}")  # n0, n1, ... are the names of places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +67,8 @@ def parse_components(values: Sequence[Cbor], *, what: str) -> tuple[Component, .
 def component_claims(components: Sequence[Component]) -> dict[str, ClaimValue]:
     """Return ``software``, the set of all measurements, and ``measurement``, ``signer``, ``version`` of each by name.
 
-    A component's name is its type in lower case, or ``n0``, ``n1`` by its place where that is no name, too long or
-    not its alone. Without components there is no claim: a set of none would satisfy any list.
+    A component's name is its type in lower case, or ``n0``, ``n1`` by its place where that is no name, too long, not
+    its alone or a place's. Without components there is no claim: a set of none would satisfy any list.
     """
     if not components:
         return {}

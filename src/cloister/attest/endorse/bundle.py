@@ -6,7 +6,8 @@
 object with digest, size, source and window; objects follow in its order, so that the same content has the same bytes.
 
 Whoever signs a bundle says that it is of today, and can keep a newer revocation list back until the bundle expires; it
-cannot make anybody trust anything: what is inside is signed by vendors, and every scheme proves that again.
+cannot make anybody trust anything: what is inside is signed by vendors, and every scheme proves that again. But for
+keys of token services: nobody signs those, so whoever signs the bundle says whom to believe.
 
 Not done here: remembering the last version that was accepted (the custodian does), reading files.
 """

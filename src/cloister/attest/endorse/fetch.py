@@ -48,7 +48,7 @@ _READ_S = 10.0  # seconds without a byte
 _DEADLINE_S = 30.0  # seconds of one fetch, all its names and tries together
 _TRIES = 4  # of one query
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 8.0
-_REFUSAL_S = 30.0  # seconds in which a name that was not to be had is not asked for again
+_REFUSAL_S = 30.0  # seconds in which a name that was not to be had, or a host that was silent, is not asked again
 _MAX_HELD = 1024  # objects in memory
 _NONCE_BYTES = 32  # RFC 9654 section 2.1
 _MAX_RETRY_AFTER_DIGITS = 5
@@ -61,11 +61,11 @@ class _NoAnswerError(Exception):
 
 
 class _BusyError(Exception):
-    """A host could not be reached, or has no time now."""
+    """A host could not be reached (``silent``), or has no time now."""
 
-    def __init__(self, why: str, *, retry_after_s: float = 0.0) -> None:
+    def __init__(self, why: str, *, retry_after_s: float = 0.0, silent: bool = False) -> None:
         super().__init__(why)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.silent = retry_after_s, silent
 
 
 class FolderEndorsements:
@@ -185,11 +185,12 @@ class OnlineEndorsements:
             known = self._known(name, now, certificates)
             if known is not None:
                 return known
-            self._demand_retry(name.text)
+            self._demand_retry(name.text, name)
             try:
                 return self._download(name, now, certificates, deadline)
             except Unavailable as exc:
-                self._refuse(name, exc.message)
+                if name.kind is not Kind.NVIDIA_OCSP:  # who made up a certificate speaks for none with its number
+                    self._refuse(name.text, exc.message)
                 raise
 
     @contextlib.contextmanager
@@ -242,18 +243,15 @@ class OnlineEndorsements:
             if len(self._held) > _MAX_HELD:
                 self._held.popitem(last=False)
 
-    def _demand_retry(self, name: str) -> None:
-        """Refuse to ask again for what was not to be had a moment ago: a vendor's limit is everybody's."""
-        known = self._refused.get(name)
+    def _demand_retry(self, asked: str, name: Name) -> None:
+        """Refuse to ask again for a name, or a host, that gave nothing a moment ago: its limit is everybody's."""
+        known = self._refused.get(asked)
         if known is not None and time.monotonic() < known[0]:
-            raise missing(name, known[1])
+            raise missing(name.text, known[1])
 
-    def _refuse(self, name: Name, why: str) -> None:
-        """Remember it, but for OCSP: who sends a made-up certificate must not speak for the one with its number."""
-        if name.kind is Kind.NVIDIA_OCSP:
-            return
+    def _refuse(self, asked: str, why: str) -> None:
         with self._turn:
-            self._refused[name.text] = (time.monotonic() + _REFUSAL_S, why)
+            self._refused[asked] = (time.monotonic() + _REFUSAL_S, why)
             if len(self._refused) > _MAX_HELD:
                 self._refused.popitem(last=False)
 
@@ -301,6 +299,7 @@ class OnlineEndorsements:
         """Send one query, again where the host is busy. Raises ``Unavailable``."""
         if query.host not in self._sources.hosts:
             raise missing(name.text, f"{query.host} is not a host to ask")
+        self._demand_retry(query.host, name)  # many names of a silent host take no longer than one
         left, wait = _TRIES, _FIRST_WAIT_S
         while True:
             left -= 1
@@ -309,6 +308,8 @@ class OnlineEndorsements:
             except _BusyError as exc:
                 pause = min(max(wait, exc.retry_after_s), _LONGEST_WAIT_S)
                 if not left or time.monotonic() + pause > deadline:
+                    if exc.silent:
+                        self._refuse(query.host, f"{query.host}: {exc}")
                     raise missing(name.text, f"{query.host}: {exc}") from exc
                 self._sleep(pause)
                 wait *= 2
@@ -323,7 +324,7 @@ class OnlineEndorsements:
                 _demand_ok(response)
                 return Answer(body=_bounded_body(response, query.cap, deadline), headers=_chains(response))
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, ssl.SSLError) as exc:
-            raise _BusyError(type(exc).__name__.lower()) from exc
+            raise _BusyError(type(exc).__name__.lower(), silent=True) from exc
 
 
 def _demand_ok(response: httpx2.Response) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "nvidia_ocsp",
     "nvidia_rim",
     "parse_name",
+    "vendor_signed",
 ]
 
 MAX_NAME_CHARS = 300
@@ -127,3 +128,11 @@ def nvidia_ocsp(serial: int) -> str:
 def jwks(host: str) -> str:
     """Return the name of the keys with which a token service signs."""
     return f"tokens/jwks/{host}"
+
+
+def vendor_signed(objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the objects that anybody may hand over, for a vendor signed them: all but keys of token services.
+
+    Those are signed by nobody. Whoever hands them over says whom to believe, and that is not for an attester to say.
+    """
+    return {name: data for name, data in objects.items() if not name.startswith(jwks(""))}

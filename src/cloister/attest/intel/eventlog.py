@@ -51,7 +51,7 @@ class CcelLog:
             reader.fail(f"{len(data)} bytes, want at most {MAX_CCEL_BYTES}")
         _take_header(reader)
         events: list[Event] = []
-        while reader.left and not _is_padding(data[reader.position :][: len(_ZEROS)]):
+        while reader.left and not _is_padding(data[reader.position : reader.position + len(_ZEROS)]):
             if len(events) == _MAX_EVENTS:
                 reader.fail(f"more than {_MAX_EVENTS} events")
             events.append(_take_event(reader))

@@ -46,7 +46,10 @@ class IntelVerifier:
     """Verifies quotes to pinned roots; remembers parsed chains and collateral, never a verdict."""
 
     def __init__(self, roots: Sequence[Certificate], *, without_collateral: NotChecked | None = None) -> None:
-        """Pin ``roots``; there is no default. ``without_collateral`` leaves out revocation and TCB, and says why."""
+        """Pin ``roots``; there is no default.
+
+        ``without_collateral`` leaves out revocation, TCB and which Quoting Enclave is Intel's, and says why.
+        """
         if not roots:
             msg = "intel verifier: no root to trust"
             raise UsageError(msg)
@@ -56,9 +59,12 @@ class IntelVerifier:
         self._read_collateral = lru_cache(maxsize=_REMEMBERED)(Collateral.parse)
 
     @property
-    def collateral_checked(self) -> bool:
-        """Whether revocation and TCB are checked."""
-        return self._without_collateral is None
+    def required(self) -> frozenset[str]:
+        """The TCB's status; where no collateral says which Quoting Enclave is Intel's, who signed it.
+
+        A host may run a quoting enclave of its own, for which its platform vouches as for any other.
+        """
+        return frozenset({"tcb_status"} if self._without_collateral is None else {"qe_mrsigner"})
 
     def read(self, quote: bytes, *, tdx: bool) -> Platform:
         """Parse a quote and its certificates. Raises ``Malformed``; ``Rejected`` (``unsupported_format``)."""

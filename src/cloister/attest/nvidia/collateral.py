@@ -104,7 +104,7 @@ class Collateral:
 
     def _verify_one(self, certificate: Certificate, issuer: Certificate, relaxed: NotChecked | None) -> None:
         subject = f"revocation of {certificate.shown}"
-        answers = self._answers(certificate)
+        answers = self._answers(certificate, relaxed)
         if relaxed is not None and not answers:
             self.findings.skip("revocation_unknown", subject, relaxed.why)
             return
@@ -115,11 +115,15 @@ class Collateral:
         else:
             self.findings.expect(True, "revoked", subject, got=status)  # noqa: FBT003 - passed
 
-    def _answers(self, certificate: Certificate) -> tuple[Answer, ...]:
-        """Return the answers that name the certificate's number, those sent along first."""
+    def _answers(self, certificate: Certificate, relaxed: NotChecked | None) -> tuple[Answer, ...]:
+        """Return the answers that name the certificate's number: those fetched.
+
+        Where none is demanded and none was fetched, those that the machine's owner sent along.
+        """
         fetched = self.endorsements.get(ocsp_name(certificate), b"")
+        along = self.parts.answers if relaxed is not None and not fetched else ()
         serial = certificate.x509.serial_number
-        return tuple(item for item in (*self.parts.answers, *parse_answers(fetched)) if serial in item.serials)
+        return tuple(item for item in (*parse_answers(fetched), *along) if serial in item.serials)
 
     def verify_rims(self) -> tuple[str, ...]:
         """Judge the manifests; return the parts that there are."""

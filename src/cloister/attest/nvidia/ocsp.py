@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from cloister.attest.chain import Certificate, verify_chain
+from cloister.attest.chain import UNREADABLE, Certificate, verify_chain
 from cloister.errors import Malformed, Rejected
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ MAX_ANSWER_BYTES = 16 * 1024  # bytes of one answer, its responder's certificate
 MAX_ANSWERS = 32
 _MAX_SINGLE = 16  # certificates one answer may be about
 _MAX_CERTIFICATES = 4
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, UserWarning)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _ID_HASHES = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 """Hashes of an identifier; SHA-1 is every responder's default, and nothing rests on it but which answer this is."""
@@ -86,7 +85,7 @@ class Answer:
             raise Malformed(msg)
         try:
             answer = cls._read(ocsp.load_der_ocsp_response(data))
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             msg = "ocsp answer: not der, or of a kind we do not read"
             raise Malformed(msg) from exc
         # The library does not look at the count of unused bits before the signature: one answer, two spellings.

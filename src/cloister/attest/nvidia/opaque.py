@@ -111,7 +111,7 @@ def parse_opaque(data: bytes) -> Opaque:
 
 def _known(opaque: Opaque) -> Opaque:
     if opaque.major > _MAX_MAJOR:
-        got, want = f"version {opaque.major}"[:64], f"at most {_MAX_MAJOR}"
+        got, want = f"version {opaque.major:#x}"[:64], f"at most {_MAX_MAJOR}"  # of any size: decimal is bounded
         raise Rejected.because("unsupported_format", "nvidia opaque data", got=got, want=want)
     return opaque
 

@@ -86,9 +86,11 @@ class NvidiaScheme:
         return _REQUIRED[self._tee]
 
     def needs(self, evidence: Evidence) -> tuple[str, ...]:
-        """Return the manifests and answers that were not sent along. Raises ``Malformed``, ``Rejected``.
+        """Return the manifests that were not sent along, and always the answers about revocation.
 
-        The signers of manifests are known once these are there: then ``rim_needs`` names the answers about them.
+        An answer that came along stands in nobody's place: the machine's owner would choose which, for as long as its
+        window is open. The signers of manifests are known once these are there: then ``rim_needs`` names the answers
+        about them. Raises ``Malformed``, ``Rejected``.
         """
         parts = NvidiaEvidence.parse(evidence.payload)
         absent = [part for part in rim_parts(parts) if part not in parts.rims and self._relaxed.rim(part) is None]
@@ -99,9 +101,7 @@ class NvidiaScheme:
             asked += below_root(parts.chain.certificates[1:])
         if self._relaxed.rim_revocation is None:
             asked += [item for rim in parts.rims.values() for item in below_root(rim.certificates)]
-        answered = {serial for answer in parts.answers for serial in answer.serials}
-        names += [ocsp_name(item) for item in asked if item.x509.serial_number not in answered]
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys((*names, *map(ocsp_name, asked))))
 
     def verify(self, evidence: Evidence, endorsements: Mapping[str, bytes], now: datetime) -> VerifiedClaims:
         """Prove that a chip below a pinned root signed the report, and that manifests explain what it measured.
@@ -120,6 +120,7 @@ class NvidiaScheme:
             findings=findings,
         )
         # 2. The pinned root vouches for the key; nobody revoked what is between; the chip is of this kind.
+        path: tuple[Certificate, ...] = ()
         with collected(findings):
             path = verify_device_chain(parts.chain, self._device_roots, now)
             findings.expect(True, "chain_invalid", "device certificates", got=path[-1].shown)  # noqa: FBT003 - passed
@@ -139,7 +140,7 @@ class NvidiaScheme:
         rims = collateral.verify_rims()
         checks = findings.settle()
         # 6. Only what is proven becomes a claim.
-        claims = _claims(parts, certified) | {f"rim.{part.removesuffix('_rim')}": "match" for part in rims}
+        claims = _claims(parts, path, certified) | {f"rim.{part.removesuffix('_rim')}": "match" for part in rims}
         return VerifiedClaims(tee=self._tee, claims=claims, report_data=parts.report.request.nonce, checks=checks)
 
 
@@ -148,9 +149,10 @@ def rim_needs(rim: bytes) -> tuple[str, ...]:
     return tuple(ocsp_name(item) for item in below_root(Rim.parse(rim).certificates))
 
 
-def _claims(parts: NvidiaEvidence, certified: bytes | None) -> dict[str, ClaimValue]:
+def _claims(parts: NvidiaEvidence, path: Sequence[Certificate], certified: bytes | None) -> dict[str, ClaimValue]:
     report, chain = parts.report, parts.chain
-    device = f"{chain.certificates[1].x509.serial_number:x}"
+    # The ROM key's number by the path that was proven: in the chain as sent anything may stand in its place.
+    device = f"{path[1].x509.serial_number:x}"
     claims: dict[str, ClaimValue] = {
         "arch": chain.arch.value,
         "chip": chain.chip,

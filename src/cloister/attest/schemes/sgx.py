@@ -46,8 +46,8 @@ class SgxScheme:
 
     @property
     def required(self) -> frozenset[str]:
-        """What runs, that nobody looks into it, and on which TCB where that is checked."""
-        return frozenset({"debug", "mrenclave"} | ({"tcb_status"} if self._intel.collateral_checked else set()))
+        """What runs, that nobody looks into it, and on which TCB; whose Quoting Enclave where that is not checked."""
+        return self._intel.required | {"debug", "mrenclave"}
 
     def needs(self, evidence: Evidence) -> tuple[str, ...]:
         """Return the name of the platform's collateral. Raises as ``verify`` does for what does not parse."""

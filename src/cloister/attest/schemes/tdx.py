@@ -57,8 +57,8 @@ class TdxScheme:
 
     @property
     def required(self) -> frozenset[str]:
-        """What runs, that nobody looks into it or moves it, and on which TCB where that is checked."""
-        return frozenset(_MEASURED | _ATTRIBUTES | ({"tcb_status"} if self._intel.collateral_checked else set()))
+        """What runs, that nobody looks into it or moves it, on which TCB; whose Quoting Enclave where unchecked."""
+        return self._intel.required | _MEASURED | _ATTRIBUTES
 
     def needs(self, evidence: Evidence) -> tuple[str, ...]:
         """Return the name of the platform's collateral. Raises as ``verify`` does for what does not parse."""

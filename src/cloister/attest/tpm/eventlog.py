@@ -36,6 +36,7 @@ _HEADER_DIGEST = bytes(20)
 _SECURE_BOOT_PCR = 7
 _GLOBAL_VARIABLE = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")  # EFI_GLOBAL_VARIABLE, UEFI 2.10 section 3.3
 _SECURE_BOOT = "SecureBoot".encode("utf-16-le")
+_SEPARATORS = (bytes(4), b"\xff" * 4, (1).to_bytes(4, "little"))  # section 10.4.1: normal, either, or an error
 
 
 class EventType:
@@ -199,22 +200,25 @@ def verify_replay(log: EventLog, pcrs: Mapping[int, bytes]) -> frozenset[int]:
 
 
 def secure_boot(log: EventLog, *, bank: Alg = Alg.SHA256) -> bool | None:
-    """Return whether the firmware measured Secure Boot as on; None where it measured nothing about it.
+    """Return whether the firmware measured Secure Boot as on; None where it measured nothing about it, or never let go.
 
     For a log that ``verify_replay`` has explained PCR 7 with, in ``bank``. Looks only at what the firmware measured
-    before it let go (the separator), and only at data its digest proves (section 3.3.4.8).
+    before it let go (the separator), and only at data its digest proves (section 3.3.4.8). No digest covers what kind
+    an event is said to be, so the separator is known by what it measures: whoever runs the system may measure more
+    behind it, and name every event anew.
     """
     found: list[bool] = []
+    separators = {digest(bank, data) for data in _SEPARATORS}
     for event in log.events:
         if event.pcr != _SECURE_BOOT_PCR:
             continue
-        if event.kind == EventType.SEPARATOR:
-            break
+        if event.digests[bank] in separators:
+            return all(found) if found else None
         if event.kind == EventType.VARIABLE_DRIVER_CONFIG and event.proves_data(bank):
             name, value = _variable(event.data)
             if name == (_GLOBAL_VARIABLE, _SECURE_BOOT):
                 found.append(value == b"\x01")
-    return all(found) if found else None
+    return None
 
 
 def _variable(data: bytes) -> tuple[tuple[bytes, bytes], bytes]:

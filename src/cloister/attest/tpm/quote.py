@@ -129,7 +129,7 @@ def verify_pcrs(
     """Prove that ``pcrs`` are the PCRs under the quote: these, all of them, no other; return their bank.
 
     ``hash_alg`` is the hash of the signature, ``banks`` those we accept. Raises ``Malformed`` for values of a wrong
-    size, ``Rejected`` (``algorithm_not_allowed`` for another bank or several, ``pcr_mismatch``).
+    size, ``Rejected`` (``algorithm_not_allowed`` for another bank, several, or SHA-1; ``pcr_mismatch``).
     """
     chosen = [selection for selection in quote.selections if selection.pcrs]
     if len(chosen) != 1 or chosen[0].bank not in banks:
@@ -137,6 +137,8 @@ def verify_pcrs(
         want = " or ".join(bank.name for bank in banks)
         raise Rejected.because("algorithm_not_allowed", "pcr banks", got=got, want=want)
     (selection,) = chosen
+    if hash_alg == Alg.SHA1:
+        raise Rejected.because("algorithm_not_allowed", "hash of the quote", got=hash_alg.name, want="SHA-2")
     size = DIGEST_BYTES[selection.bank]
     if any(len(value) != size for value in pcrs.values()):
         msg = f"pcr values: want {size} bytes each"

@@ -23,7 +23,8 @@ def demo(terminal: Terminal, /, *, pause: bool, keep: bool, folder: Path | None,
     """Watch the whole story on real input, as separate processes over TLS, in under a minute.
 
     Ends with exit code 0 only if every step did what it says. Uses a software TPM where swtpm is installed,
-    a simulated TEE otherwise. Needs the extra: pip install 'cloister[demo]'.
+    a simulated TEE otherwise, then synthetic AMD, NVIDIA, Intel and AWS hardware: these protect nothing.
+    Needs the extra: pip install 'cloister[demo]'.
     """
     try:
         from cloister.cli.demo.story import play  # noqa: PLC0415 - an extra, and slow to import

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from cloister.cli.demo.stage import DemoFailed
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     from cloister.cli.demo.digits import Digits
+    from cloister.cli.demo.hardware import Hardware
     from cloister.cli.demo.stage import Stage
     from cloister.cli.demo.tap import Tap
     from cloister.cli.demo.world import Running, World
@@ -41,10 +43,12 @@ class Cast:
 
     world: World
     stage: Stage
-    digits: Digits
+    trained: Future[Digits]
+    hardware: Future[Hardware]
     swtpm: Swtpm | None
     custodian_port: int
     enclave_port: int
+    vendors: Path | None = None
     custodian: Running | None = None
     enclave: Running | None = None
     tap: Tap | None = None
@@ -54,6 +58,11 @@ class Cast:
     images: tuple[Path, ...] = ()
     truths: tuple[int, ...] = ()
     answers: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def digits(self) -> Digits:
+        """The model and what it was not trained on."""
+        return self.trained.result()
 
     @property
     def url(self) -> str:

@@ -28,6 +28,8 @@ def start_custodian(cast: Cast) -> None:
     words = ["custodian", "serve"]
     if cast.swtpm is None:
         words += ["--insecure-simulated-root", str(cast.world.root / "simulated-root.pub.json")]
+    if cast.vendors is not None:
+        words += ["--insecure-synthetic-vendors", str(cast.vendors)]
     cast.custodian = cast.world.start(cast.world.custodian, "custodian", *words)
     cast.world.until_port(cast.custodian, cast.custodian_port)
 

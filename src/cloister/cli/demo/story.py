@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cloister.cli.demo import attack, lend, stop
+from cloister.cli.demo import attack, hardware, lend, stop
 from cloister.cli.demo.cast import Cast
 from cloister.cli.demo.digits import train
 from cloister.cli.demo.stage import Stage
@@ -50,6 +51,7 @@ def play(console: Console, *, pause: bool, keep: Path | None, tee: str) -> Cast:
         stop.unblock(cast)
         stop.lose_custodian(cast)
         attack.tamper(cast)
+        hardware.release_elsewhere(cast)
         attack.prove_log(cast)
         attack.search_borrower(cast)
         _curtain(cast)
@@ -68,8 +70,15 @@ def _cast(stage: Stage, world: World, stack: ExitStack, tee: str) -> Cast:
     else:
         stage.loud(WARNING)
     swtpm = stack.enter_context(start_swtpm(world.root / "tpm")) if with_tpm else None
+    beside = stack.enter_context(ThreadPoolExecutor(1))  # what takes seconds, while the first scenes play
     return Cast(
-        world=world, stage=stage, digits=train(), swtpm=swtpm, custodian_port=free_port(), enclave_port=free_port()
+        world=world,
+        stage=stage,
+        trained=beside.submit(train),
+        hardware=beside.submit(hardware.make_hardware, world.borrower),
+        swtpm=swtpm,
+        custodian_port=free_port(),
+        enclave_port=free_port(),
     )
 
 

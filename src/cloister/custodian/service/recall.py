@@ -91,7 +91,7 @@ def recall(context: Context, home: HomeBundle, actor: Actor, body: Fields) -> Js
     """Judge a page of releases: ``{"policy"?, "bundle"?, "at"?, "stop"?, "after"?, "limit"?}``; block those that fall.
 
     Nothing is fetched or verified inside a transaction. Raises ``Malformed``, ``Rejected`` (a bundle that is refused),
-    ``UsageError`` (to stop by what is not known yet).
+    ``UsageError`` (to stop by another time than now).
     """
     now = context.now()
     question = _take_question(context, home, body, now)
@@ -99,8 +99,8 @@ def recall(context: Context, home: HomeBundle, actor: Actor, body: Fields) -> Js
     after = body.optional("after", body.integer) or 0
     limit = body.integer("limit", floor=1, cap=MAX_JUDGED) if "limit" in body else MAX_JUDGED
     body.end()
-    if stop and question.at > now:
-        msg = "recall: instances are stopped by what is known, not by what will be"
+    if stop and question.at != now:
+        msg = "recall: instances are stopped by how things stand now, not by what was or will be"
         raise UsageError(msg, hint="leave out stop, or at")
     with context.reading() as connection:
         numbers = releases_after(connection, after, limit=limit)
@@ -140,8 +140,10 @@ def _verdict(
     context: Context, row: ReleaseRow, policy: Policy, question: _Question, now: datetime
 ) -> tuple[Verdict, tuple[Reason, ...]]:
     try:
-        source = FirstOf(question.endorsements, _lasting(row))
-        given = gather(context.verifier, source, row.evidence, row.devices, now)
+        given: Mapping[str, bytes] = {}
+        if row.evidence.tee in policy.tees:  # else it falls by its name, whoever answers or does not
+            source = FirstOf(question.endorsements, _lasting(row))
+            given = gather(context.verifier, source, row.evidence, row.devices, now)
         # 1. As of the recall.
         reasons = _reasons(context, row, policy, given, question.at)
         if not reasons:

@@ -25,7 +25,7 @@ TEESERVER = "run/container_launcher/teeserver.sock"
 MAX_TOKEN_BYTES = 64 * 1024  # bytes of one token; 3 KiB are usual
 _MAX_AUDIENCE_CHARS = 512
 _REPORT_DATA_BYTES = 32
-_KIND = "OIDC"  # signed with a key that Google publishes; "PKI" tokens carry their chain
+_KIND = "PKI"  # carries its chain to the root that verifiers pin; "OIDC" tokens want a key set
 _TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")  # RFC 7515 section 7.1
 
 

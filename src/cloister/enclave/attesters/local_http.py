@@ -76,11 +76,11 @@ class _Request(NamedTuple):
 
 
 def _exchange(connection: http.client.HTTPConnection, where: str, asked: _Request, cap: int) -> tuple[int, bytes]:
-    """Return status and body of one exchange, the body cut behind ``cap`` + 1 bytes."""
+    """Return status and body of one exchange, a body beyond ``cap`` bytes not to its end."""
     try:
         connection.request(asked.method, asked.path, body=asked.body or None, headers=dict(asked.headers))
         response = connection.getresponse()
-        return response.status, response.read(cap + 1)
+        return response.status, _bounded(response, cap)
     except OSError as exc:
         msg = f"{where}: no answer: {(exc.strerror or 'timeout').lower()}"
         raise Unavailable(msg, retry_after_s=1) from exc
@@ -89,6 +89,16 @@ def _exchange(connection: http.client.HTTPConnection, where: str, asked: _Reques
         raise Malformed(msg) from exc
     finally:
         connection.close()
+
+
+def _bounded(response: http.client.HTTPResponse, cap: int) -> bytes:
+    """Return the body, cut soon behind ``cap``. ``read`` would take a chunk of negative size for all there is."""
+    data = b""
+    while len(data) <= cap and (part := response.read1(cap + 1 - len(data))):
+        data += part
+    if response.length and len(data) <= cap:
+        raise http.client.IncompleteRead(data, response.length)
+    return data
 
 
 def _good(status: int, data: bytes, what: str, cap: int) -> bytes:

@@ -30,7 +30,7 @@ from cloister.attest.schemes.nitro import NITRO, NitroScheme
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Chain", "Document", "NitroAttester", "NitroVendor", "Tier"]
+__all__ = ["Chain", "Document", "NitroAttester", "NitroVendor", "Tier", "sample_pcrs"]
 
 PCR_BYTES = 48
 _SIGNATURE_HALF = 48  # bytes of r and of s on P-384

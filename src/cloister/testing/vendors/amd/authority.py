@@ -56,6 +56,7 @@ class Issue:
     not_after: datetime = NOT_AFTER
     authority: bool | None = None
     cert_sign: bool = True
+    crl_sign: bool = False
     salt_bytes: int | None = _SALT_BYTES
     digest: type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = hashes.SHA384
     extensions: Mapping[str, bytes] | None = None
@@ -74,15 +75,15 @@ def _subject(common_name: str) -> x509.Name:
     )
 
 
-def _key_usage(*, cert_sign: bool) -> x509.KeyUsage:
+def _key_usage(issue: Issue) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=not cert_sign,
+        digital_signature=not issue.cert_sign,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
-        key_cert_sign=cert_sign,
-        crl_sign=False,
+        key_cert_sign=issue.cert_sign,
+        crl_sign=issue.crl_sign,
         encipher_only=False,
         decipher_only=False,
     )
@@ -98,12 +99,17 @@ class SyntheticAmd:
     """One line of processors and its authorities."""
 
     def __init__(
-        self, product: Product = Product.MILAN, *, ask: Issue | None = None, asvk: Issue | None = None
+        self,
+        product: Product = Product.MILAN,
+        *,
+        ark: Issue | None = None,
+        ask: Issue | None = None,
+        asvk: Issue | None = None,
     ) -> None:
-        """Make the authorities; ``ask`` and ``asvk`` say how they are issued where not as AMD does."""
+        """Make the authorities; ``ark``, ``ask`` and ``asvk`` say how they are issued where not as AMD does."""
         self.product = product
         self._keys = tuple(_key((_LINES.index(product) + place) % len(_LINES)) for place in (_ARK, _ASK, _ASVK))
-        self._ask, self._asvk = ask or Issue(), asvk or Issue()
+        self._ark, self._ask, self._asvk = ark or Issue(crl_sign=True), ask or Issue(), asvk or Issue()
 
     @classmethod
     def generate(cls, product: Product = Product.MILAN) -> Self:
@@ -123,7 +129,7 @@ class SyntheticAmd:
     @cached_property
     def ark(self) -> Certificate:
         """The root certificate."""
-        issue = Issue(common_name=self.root_name, serial=0x10000, authority=True)
+        issue = replace(self._ark, common_name=self.root_name, serial=0x10000, authority=True)
         return self.issue(self.ark_key.public_key(), issue, SigningKey.NONE)
 
     @cached_property
@@ -164,7 +170,7 @@ class SyntheticAmd:
         )
         if issue.authority is not None:
             builder = builder.add_extension(x509.BasicConstraints(ca=issue.authority, path_length=None), critical=True)
-            builder = builder.add_extension(_key_usage(cert_sign=issue.cert_sign), critical=True)
+            builder = builder.add_extension(_key_usage(issue), critical=True)
         for oid, value in (issue.extensions or {}).items():
             unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
             builder = builder.add_extension(unknown, critical=False)
