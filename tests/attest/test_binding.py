@@ -14,7 +14,12 @@ from cloister.attest.rats import Nonce
 from cloister.errors import UsageError
 
 RELEASE = ReleaseBinding(
-    nonce=Nonce(b"\x11" * 32), custodian=b"\x12" * 32, instance_pub=b"\x13" * 32, kem_pub=b"\x14" * 48, software=b"{}", devices=b"gpu"
+    nonce=Nonce(b"\x11" * 32),
+    custodian=b"\x12" * 32,
+    instance_pub=b"\x13" * 32,
+    kem_pub=b"\x14" * 48,
+    software=b"{}",
+    devices=b"gpu",
 )
 CHANNEL = ChannelBinding(nonce=Nonce(b"\x21" * 32), keyset=b"{}", devices=b"")
 

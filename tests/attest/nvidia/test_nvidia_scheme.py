@@ -225,7 +225,7 @@ def test_a_manifest_whose_signer_ended_is_refused() -> None:
     assert codes(evidence(**RIMS | {"driver_rim": rim})) == ["rim_cert_expired"]
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", ANSWERS, ids=range(len(ANSWERS)))
 def test_every_certificate_below_a_root_needs_an_answer(name: str) -> None:
     fewer = {other: data for other, data in ANSWERS.items() if other != name}
     found = codes(evidence(**RIMS), fewer)
