@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_JUDGED", "recall"]
 
-MAX_JUDGED = 100  # releases of one page
+MAX_JUDGED = 20  # releases of one page: a chassis of GPUs each stays within a client's patience
 _MAX_REASONS = 16  # reasons shown of one release
 _MAX_REASON_CHARS = 160  # characters of a block's reason
 _AGE = frozenset({"age_mismatch", "cert_expired", "collateral_expired", "rim_cert_expired", "token_expired"})
