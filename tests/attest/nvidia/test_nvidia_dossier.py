@@ -160,7 +160,7 @@ def test_a_manifest_alone_is_judged_under_the_pinned_root() -> None:
     for files, policy, code in (
         ({"rim": rim, "root": other}, {}, "untrusted_root"),
         ({"rim": rim}, {"version": "1"}, "collateral_mismatch"),
-        ({"rim": rim.replace(b"r1", b"r2")}, {}, "rim_signature_invalid"),
+        ({"rim": rim.replace(b'revision="r1"', b'revision="r2"')}, {}, "rim_signature_invalid"),
         ({"rim": NvidiaVendor.generate().driver_rim(HOPPER)}, {}, "untrusted_root"),
     ):
         assert [reason.code for reason in judge(nvidia_rim.open_rim(files, policy, root), NOW).reasons] == [code]
