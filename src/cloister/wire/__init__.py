@@ -8,7 +8,16 @@ Not done here: what a value means.
 from __future__ import annotations
 
 from cloister.wire.fields import STEERING, Fields
-from cloister.wire.json import MAX_DEPTH, MAX_INT, MAX_JSON_BYTES, Json, dump_json, parse_json
+from cloister.wire.json import (
+    MAX_DEPTH,
+    MAX_INT,
+    MAX_JSON_BYTES,
+    Json,
+    dump_json,
+    no_double_keys,
+    parse_json,
+    refuse_constant,
+)
 from cloister.wire.reader import Reader, dump_varint, lp
 from cloister.wire.text import dump_b64u, dump_time, parse_b64u, parse_time
 
@@ -25,7 +34,9 @@ __all__ = [
     "dump_time",
     "dump_varint",
     "lp",
+    "no_double_keys",
     "parse_b64u",
     "parse_json",
     "parse_time",
+    "refuse_constant",
 ]

@@ -16,7 +16,16 @@ from cloister.errors import Malformed, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["MAX_DEPTH", "MAX_INT", "MAX_JSON_BYTES", "Json", "dump_json", "parse_json"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_INT",
+    "MAX_JSON_BYTES",
+    "Json",
+    "dump_json",
+    "no_double_keys",
+    "parse_json",
+    "refuse_constant",
+]
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -53,7 +62,8 @@ def _demand_exact(value: Json) -> None:
             _demand_exact(item)
 
 
-def _no_double_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+def no_double_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Return the members of one object, for ``json.loads``. Raises ``ValueError`` for a double key."""
     members = dict(pairs)
     if len(members) != len(pairs):
         msg = "double key"
@@ -61,7 +71,8 @@ def _no_double_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     return members
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and the infinities, for ``json.loads``. Raises ``ValueError``."""
     msg = f"{name} is not JSON"
     raise ValueError(msg)
 
@@ -145,8 +156,8 @@ def parse_json(data: bytes, *, what: str, cap: int = MAX_JSON_BYTES, canonical: 
             raise Malformed(msg)
         value: Json = json.loads(
             text,
-            object_pairs_hook=_no_double_keys,
-            parse_constant=_refuse_constant,
+            object_pairs_hook=no_double_keys,
+            parse_constant=refuse_constant,
             parse_int=_bounded_int,
             parse_float=_finite_float,
         )

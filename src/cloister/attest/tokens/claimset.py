@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from cloister.errors import Malformed
+from cloister.wire import no_double_keys, refuse_constant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +42,8 @@ def parse_value(data: bytes, *, what: str) -> Json:
     try:
         value: Json = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_no_double_keys,
-            parse_constant=_refuse_constant,
+            object_pairs_hook=no_double_keys,
+            parse_constant=refuse_constant,
             parse_int=_bounded_int,
             parse_float=_finite_float,
         )
@@ -51,19 +52,6 @@ def parse_value(data: bytes, *, what: str) -> Json:
         msg = f"{what}: not strict json"
         raise Malformed(msg) from exc
     return value
-
-
-def _no_double_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        msg = "double key"
-        raise ValueError(msg)
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not json"
-    raise ValueError(msg)
 
 
 def _bounded_int(digits: str) -> int:

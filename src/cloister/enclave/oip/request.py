@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from cloister.enclave.engines.tensor import MAX_RANK
 from cloister.errors import Malformed
-from cloister.wire import Fields, Json
+from cloister.wire import Fields, Json, no_double_keys, refuse_constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import NoReturn
 
 __all__ = [
     "HEADER_LENGTH",
@@ -107,26 +106,13 @@ def _parse_json(data: bytes, cap: int) -> Json:
         raise Malformed(msg)
     try:
         text = data.decode("utf-8")
-        value: Json = json.loads(text, object_pairs_hook=_no_double_keys, parse_constant=_refuse_constant)
+        value: Json = json.loads(text, object_pairs_hook=no_double_keys, parse_constant=refuse_constant)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate has no utf-8 form
     except (ValueError, RecursionError) as exc:
         msg = "infer request: not strict json"
         raise Malformed(msg) from exc
     return value
-
-
-def _no_double_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        msg = "double key"
-        raise ValueError(msg)
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise ValueError(msg)
 
 
 class _BinaryData:
