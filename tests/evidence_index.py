@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from cloister.attest.dossier import judge
+from cloister.errors import Malformed
 
-__all__ = ["FOLDER", "at", "entries", "expected", "files_of", "index"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["FOLDER", "at", "demand_verdict_of_the_index", "entries", "expected", "files_of", "index"]
 
 FOLDER = Path(os.environ.get("CLOISTER_EVIDENCE") or Path(__file__).parents[2] / "shared" / "evidence")
 ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+IN_THE_INDEX = {"untrusted_root": "chain_invalid"}  # ours, and the one word the index has for it
 
 
 @cache
@@ -50,3 +54,16 @@ def at(entry: Mapping[str, Any]) -> datetime:
 def expected(entry: Mapping[str, Any]) -> set[str]:
     """Return the verdicts that are right: ``ok``, or any of its reasons."""
     return set(entry["all_reasons"]) or {"ok"}
+
+
+def demand_verdict_of_the_index(open_case: Callable[..., Any], entry: Mapping[str, Any]) -> None:
+    """Demand that the entry is judged as the index says: no reason but its own, and exactly its claims."""
+    try:
+        judgement = judge(open_case(files_of(entry), entry["policy"]), at(entry))
+    except Malformed:
+        assert expected(entry) == {"malformed"}
+        assert entry["claims"] == {}
+        return
+    codes = {IN_THE_INDEX.get(reason.code, reason.code) for reason in judgement.reasons} or {"ok"}
+    assert codes <= expected(entry), judgement.reasons
+    assert judgement.claims == entry["claims"]

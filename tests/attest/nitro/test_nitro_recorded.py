@@ -1,4 +1,4 @@
-"""Recorded evidence: every verdict and every claim, where it is present."""
+"""Recorded Nitro evidence: every verdict and every claim, where it is present."""
 
 from __future__ import annotations
 
@@ -6,25 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloister.attest.dossier import judge
 from cloister.attest.dossier.nitro import open_case
-from cloister.errors import Malformed
-from evidence_index import at, entries, expected, files_of
+from evidence_index import demand_verdict_of_the_index, entries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-IN_THE_INDEX = {"untrusted_root": "chain_invalid"}
-
 
 @pytest.mark.parametrize("entry", entries("nitro"))
 def test_recorded_nitro_evidence_is_judged_as_the_index_says(entry: Mapping[str, Any]) -> None:
-    try:
-        judgement = judge(open_case(files_of(entry), entry["policy"]), at(entry))
-    except Malformed:
-        assert expected(entry) == {"malformed"}
-        assert entry["claims"] == {}
-        return
-    codes = {IN_THE_INDEX.get(reason.code, reason.code) for reason in judgement.reasons} or {"ok"}
-    assert codes <= expected(entry), judgement.reasons
-    assert judgement.claims == entry["claims"]
+    demand_verdict_of_the_index(open_case, entry)
