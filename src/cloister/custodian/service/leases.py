@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
-from cloister.custodian.service.sweep import write_off_dead
 from cloister.custodian.store.instances import find_instance, save_instance
 from cloister.errors import Rejected
 from cloister.lending.ending import decide_close, verify_close
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from cloister.attest.rats import Nonce
     from cloister.crypto.sign import VerifyKey
-    from cloister.custodian.service.context import Context
+    from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.store.instances import InstanceRow
     from cloister.lending.messages import LeaseRequest
 
@@ -69,8 +68,8 @@ def lease(context: Context, instance: InstanceId, statement: bytes) -> bytes:
 
 def _decide(context: Context, instance: InstanceId, request: LeaseRequest, digest: bytes) -> bytes:
     """Decide and write in one transaction; the reply's bytes are stored before they are sent (C7, C12)."""
-    with context.begin() as transaction:
-        write_off_dead(transaction)
+
+    def work(transaction: Transaction) -> bytes:
         row = _row(transaction.connection, instance)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
         decision = decide_lease(
@@ -90,11 +89,14 @@ def _decide(context: Context, instance: InstanceId, request: LeaseRequest, diges
         transaction.record_all(decision.events)
         return reply
 
+    return context.transact(work)
+
 
 def close(context: Context, instance: InstanceId, statement: bytes) -> None:
     """Note that an instance has ended; saying so twice changes nothing."""
     message = verify_close(statement, _key(context, instance))
-    with context.begin() as transaction:
+
+    def work(transaction: Transaction) -> None:
         row = _row(transaction.connection, instance)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
         decision = decide_close(message, instance=row.state, loan=loan, now=transaction.now)
@@ -103,6 +105,8 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
         transaction.post(decision.postings)
         save_instance(transaction.connection, decision.instance)
         transaction.record_all(decision.events)
+
+    context.transact(work)
 
 
 def status(context: Context, instance: InstanceId, nonce: Nonce) -> bytes:
