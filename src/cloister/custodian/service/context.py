@@ -204,6 +204,11 @@ class Context:
         return self._log.tree.size
 
     @property
+    def tree(self) -> MerkleTree:
+        """The tree over the committed log as it stands now; what is added later is not in it."""
+        return self._log.tree.copy()
+
+    @property
     def epoch(self) -> int:
         """The epoch this process speaks for."""
         return self._log.epoch

@@ -33,6 +33,7 @@ __all__ = [
     "raise_epoch",
     "read_epoch",
     "set_latest",
+    "size_before",
     "take_enrolment",
 ]
 
@@ -87,6 +88,13 @@ def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence
     """Return up to ``limit`` audit entries with index ``after`` or more, in order."""
     query = select(AUDIT.c.entry).where(AUDIT.c.idx >= after).order_by(AUDIT.c.idx).limit(limit)
     return list(connection.execute(query).scalars())
+
+
+def size_before(connection: Connection, at: datetime) -> int | None:
+    """Return how many audit entries there were before ``at``, None where all are older."""
+    query = select(func.min(AUDIT.c.idx)).where(AUDIT.c.at >= stamp(at))
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else int(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,15 @@ _SECOND = (
         accepted_at INTEGER NOT NULL)""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+_WITNESSES = (
+    # what witnesses said of the log (docs/spec/transparency-log.md): evidence for others, no part of the log
+    """CREATE TABLE cosignature (
+        witness TEXT NOT NULL, size INTEGER NOT NULL, at INTEGER NOT NULL, line TEXT NOT NULL,
+        PRIMARY KEY (witness, size))""",
+    "CREATE INDEX audit_by_time ON audit (at)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _WITNESSES)
 """Step n takes a database from schema version n to n + 1."""
 
 

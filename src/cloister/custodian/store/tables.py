@@ -15,6 +15,7 @@ __all__ = [
     "ARTIFACT",
     "AUDIT",
     "BLOCK",
+    "COSIGNATURE",
     "DEVICE",
     "ENDORSEMENT_BUNDLE",
     "ENROLMENT",
@@ -68,10 +69,12 @@ ARTIFACT = _table("artifact", "sha256 data")
 KEY_RELEASE = _table("key_release", "id instance at nonce custodian kem_pub evidence devices software policy")
 RELEASE_ENDORSEMENT = _table("release_endorsement", "release name sha256")
 ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at")
+COSIGNATURE = _table("cosignature", "witness size at line")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
+    COSIGNATURE,
 )  # fmt: skip
 
 
