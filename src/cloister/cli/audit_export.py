@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.cli.log_folder import CHECKPOINT, VKEY, write_entries, write_tiles
+from cloister.cli.log_folder import (
+    CHECKPOINT,
+    VKEY,
+    drop_outgrown,
+    read_checkpoint_note,
+    write_entries,
+    write_tiles,
+)
 from cloister.cli.log_options import custodian_key
 from cloister.cli.remote import from_options, remote_options
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.errors import Rejected, UsageError
+from cloister.lending.tlog.advance import Advance
 from cloister.lending.tlog.checkpoint import log_key, verify_log_checkpoint
+from cloister.lending.tlog.witness import WitnessState, verify_advance
 from cloister.wire import Json, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloister.cli.remote import Remote
+    from cloister.lending.tlog.checkpoint import VerifiedCheckpoint
+    from cloister.lending.tlog.note import NoteKey
 
 __all__ = ["export", "log_entries"]
 
@@ -67,21 +79,43 @@ def _write_lines(remote: Remote, out: Path, *, force: bool) -> dict[str, Json]:
 
 
 def _write_folder(terminal: Terminal, remote: Remote, folder: Path, key: str | None) -> dict[str, Json]:
-    """Bring a folder up to the newest checkpoint. Raises ``Rejected`` (``audit_changed``)."""
+    """Bring a folder up to the newest checkpoint. Raises ``Rejected``: as ``verify_advance``, ``audit_changed``."""
     log = log_key(custodian_key(key or str(remote.get("/v1/custodian")["key"])))
     # The newest, not the one that is offered to witnesses: an export is of all there is.
     newest = int(remote.get("/v1/audit", limit=1)["size"])
-    verified = verify_log_checkpoint(remote.raw("/log/checkpoint", size=newest), log)
+    before, verified = _newest(remote, folder, log, newest)
     with terminal.progress("export", unit="entries") as report:
-        tree, fetched = write_entries(folder, newest, lambda tile: remote.raw(f"/log/{tile.path()}"), report)
+        tree, fresh = write_entries(folder, newest, lambda tile: remote.raw(f"/log/{tile.path()}"), report)
     if tree.root() != verified.root:
+        for path in fresh:
+            path.unlink()
         got, want = tree.root().hex(), verified.root.hex()
-        hint = f"if {folder} was whole before, the custodian shows another log: keep the folder, export to a new one"
+        hint = f"what was fetched is gone again; if it stays, {folder} was changed: export to a new folder"
         raise Rejected.because("audit_changed", f"log of {newest}", got=got, want=want, hint=hint)
     write_tiles(folder, tree)
     write_file(folder / VKEY, f"{log.dump()}\n".encode(), force=True)
     write_file(folder / CHECKPOINT, verified.note.dump(), force=True)
-    return {"fetched": fetched, "folder": str(folder), "log": log.dump(), "root": verified.root.hex(), "size": newest}
+    drop_outgrown(folder, newest)
+    return {
+        "fetched": newest - before,
+        "folder": str(folder),
+        "log": log.dump(),
+        "root": verified.root.hex(),
+        "size": newest,
+    }
+
+
+def _newest(remote: Remote, folder: Path, log: NoteKey, newest: int) -> tuple[int, VerifiedCheckpoint]:
+    """Return how many entries the folder had, and the newest checkpoint, proven to extend the folder's."""
+    state = WitnessState(name="export", log=log)
+    if (folder / CHECKPOINT).exists():
+        note = read_checkpoint_note(folder)
+        last = verify_log_checkpoint(note, log)
+        state = replace(state, size=last.size, root=last.root, checkpoint=note)
+    if state.size > newest:
+        raise Rejected.because("log_shrunk", "log", got=f"{newest} entries", want=f"at least {state.size}")
+    data = remote.raw("/log/consistency", old=state.size, size=newest)
+    return state.size, verify_advance(state, Advance.parse(data))
 
 
 def log_entries(remote: Remote, *, after: int, limit: int | None) -> Iterator[bytes]:

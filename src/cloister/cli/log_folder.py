@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["CHECKPOINT", "VKEY", "entries_in", "read_checkpoint_note", "read_log", "write_entries", "write_tiles"]
+__all__ = [
+    "CHECKPOINT",
+    "VKEY",
+    "drop_outgrown",
+    "entries_in",
+    "read_checkpoint_note",
+    "read_log",
+    "write_entries",
+    "write_tiles",
+]
 
 CHECKPOINT, VKEY = "checkpoint", "log.vkey"
 _MAX_BUNDLE_BYTES = TILE_WIDTH * (MAX_ENTRY_BYTES + 2)
@@ -35,12 +44,13 @@ def _bundles(size: int) -> Iterator[Tile]:
 
 def write_entries(
     folder: Path, size: int, fetch: Callable[[Tile], bytes], report: Callable[[int, int], None]
-) -> tuple[MerkleTree, int]:
-    """Write every bundle that is not there yet; return the tree over all entries, and how many were fetched.
+) -> tuple[MerkleTree, list[Path]]:
+    """Write every bundle that is not there yet; return the tree over all entries, and which files are new.
 
     Raises ``Malformed`` for a bundle that is none, here or there; ``Unavailable`` where nothing can be written.
     """
-    tree, fetched = MerkleTree(), 0
+    tree = MerkleTree()
+    fresh: list[Path] = []
     for tile in _bundles(size):
         path = folder / tile.path()
         if path.exists():
@@ -48,29 +58,30 @@ def write_entries(
         else:
             entries = _parse(fetch(tile), tile, tile.path())
             _put(path, dump_bundle(entries))
-            fetched += len(entries)
+            fresh.append(path)
         for entry in entries:
             tree.append(entry)
         report(tree.size, size)
-    return tree, fetched
+    return tree, fresh
 
 
 def write_tiles(folder: Path, tree: MerkleTree) -> None:
-    """Write every tile of hashes, and remove what was partial and is not any more."""
+    """Write every tile of hashes that is not there yet."""
     for tile in tiles_of(tree.size):
         path = folder / tile.path()
         if tile.level != ENTRIES and not path.exists():
             _put(path, tile_hashes(tree, tile))
-        if tile.width == TILE_WIDTH:
-            _drop_partial(path)
 
 
-def _drop_partial(full: Path) -> None:
-    partial = full.with_name(full.name + ".p")
-    if partial.is_dir():
+def drop_outgrown(folder: Path, size: int) -> None:
+    """Remove partial tiles and bundles of smaller logs. To be done last: the checkpoint before needs them."""
+    kept = {folder / tile.path() for tile in tiles_of(size)}
+    for partial in folder.glob("tile/**/*.p"):
         for path in partial.iterdir():
-            path.unlink()
-        partial.rmdir()
+            if path not in kept:
+                path.unlink()
+        if not any(partial.iterdir()):
+            partial.rmdir()
 
 
 def _put(path: Path, data: bytes) -> None:
