@@ -8,8 +8,10 @@ import pytest
 from custodian_kit import Bench
 
 from cloister.crypto.sign import SigningKey
+from cloister.custodian.store.book import append_entry
 from cloister.errors import Rejected
-from cloister.lending.audit import MAX_ENTRY_BYTES, AuditEntry, MerkleTree
+from cloister.lending.audit import MAX_ENTRY_BYTES, AuditEntry, MerkleTree, next_entry
+from cloister.lending.events import Event, EventKind
 from cloister.lending.merkle import verify_consistency
 from cloister.lending.tlog.advance import Advance
 from cloister.lending.tlog.checkpoint import log_key, sign_log_checkpoint, verify_log_checkpoint
@@ -265,6 +267,22 @@ def test_forgotten_cosignatures_are_the_oldest(watched: Bench, monkeypatch: pyte
         len(SignedNote.parse(public(watched, f"/log/checkpoint?size={size}").content).signatures) for size in (1, 2, 3)
     ]
     assert served == [1, 2, 2]
+
+
+def test_entries_that_another_process_wrote_are_in_the_log_at_once(bench: Bench) -> None:
+    """A reader that is sent from one process of the custodian to another must never see the log shrink."""
+    context = bench.service.context
+    size = context.size
+    event = Event(kind=EventKind.MODEL_WITHDRAWN, actor="lender", subject="model")
+    entry = next_entry(event, index=size, at=bench.clock(), previous=context.tree.leaf(size - 1))
+    with context.store.writing() as connection:
+        append_entry(connection, index=size, at=entry.at, entry=entry.dump())
+    verified = verify_log_checkpoint(public(bench, "/log/checkpoint").content, log_key(bench.init.key))
+    assert (verified.size, context.size) == (size + 1, size)
+    assert LogProof.parse(bench.get(f"/v1/audit/{size}/proof").content).extra == entry.dump()
+    context._log.tree.append_hash(entry.leaf)  # as this process does once it learns of it
+    context._log.previous = entry.leaf
+    assert context.tree.root() == verified.root
 
 
 def test_what_is_shown_was_durable_before(bench: Bench) -> None:

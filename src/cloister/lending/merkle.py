@@ -47,13 +47,14 @@ class MerkleTree:
     Appending costs two hashes on average; a root, a path or a proof costs O(log n).
     """
 
-    __slots__ = ("_levels", "_size")
+    __slots__ = ("_is_copy", "_levels", "_size")
 
     def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
         """Start with the hashes of leaves that are there already."""
-        # Level k holds the hashes of full subtrees of 2**k leaves, in order. Shared with copies: of a level only
-        # the first ``_size >> k`` hashes are ours.
+        # Level k holds the hashes of full subtrees of 2**k leaves, in order. Copies share the lists and read only
+        # the first ``_size >> k`` hashes of each; they never write there.
         self._levels: list[list[bytes]] = [[]]
+        self._is_copy = False
         self._size = 0
         for leaf in leaf_hashes:
             self.append_hash(leaf)
@@ -64,11 +65,15 @@ class MerkleTree:
         return self._size
 
     def copy(self) -> MerkleTree:
-        """Return a tree that grows on its own; copying costs next to nothing."""
+        """Return a tree that grows on its own. Copying costs next to nothing, the first leaf added to a copy O(n).
+
+        Safe beside a thread that adds leaves to this one.
+        """
         other = MerkleTree()
         # The size first: a leaf that is added meanwhile is then beyond it.
         other._size = self._size
         other._levels = self._levels
+        other._is_copy = True
         return other
 
     def append(self, data: bytes) -> bytes:
@@ -79,8 +84,9 @@ class MerkleTree:
 
     def append_hash(self, leaf: bytes) -> None:
         """Add a leaf by its hash."""
-        if len(self._levels[0]) != self._size:  # a copy has grown: part from it
+        if self._is_copy:  # part from the tree that owns the lists
             self._levels = [level[: self._size >> height] for height, level in enumerate(self._levels)]
+            self._is_copy = False
         digest, height = leaf, 0
         self._levels[0].append(leaf)
         while self._size >> height & 1:  # the subtree to the left is full: so is the one above both

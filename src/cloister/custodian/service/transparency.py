@@ -26,11 +26,25 @@ from cloister.lending.tlog.tiles import dump_bundle, tile_hashes
 if TYPE_CHECKING:
     from cloister.custodian.service.context import Context
     from cloister.custodian.tokens import Actor
+    from cloister.lending.merkle import MerkleTree
     from cloister.lending.tlog.note import SignedNote
     from cloister.lending.tlog.tiles import Tile
     from cloister.wire import Json
 
 __all__ = ["accept_cosignatures", "advance_from", "entry_bundle", "entry_proof", "hash_tile", "log_note", "log_size"]
+
+
+_BATCH = 1000  # entries read at once
+
+
+def _tree(context: Context) -> MerkleTree:
+    """Return the tree over every committed entry, also over those that another process of this custodian wrote."""
+    tree = context.tree
+    with context.reading() as connection:
+        while lines := entries_after(connection, tree.size, limit=_BATCH):
+            for line in lines:
+                tree.append(line)
+    return tree
 
 
 def _witnesses(context: Context) -> tuple[NoteKey, ...]:
@@ -43,7 +57,7 @@ def log_size(context: Context, *, size: int | None = None, quorum: int = 0) -> i
     Ours is the newest; with witnesses, the log as it stood when the last whole window began, so that all of
     them meet at the same sizes. Raises ``Rejected`` (``not_found``, ``quorum_missed``).
     """
-    newest = context.tree.size
+    newest = _tree(context).size
     if size is not None:
         if size > newest:
             raise Rejected.because("not_found", "checkpoint", got=f"size {size}", want=f"at most {newest}")
@@ -65,7 +79,7 @@ def log_size(context: Context, *, size: int | None = None, quorum: int = 0) -> i
 
 def log_note(context: Context, size: int) -> SignedNote:
     """Return the signed checkpoint of the first ``size`` entries, with every cosignature that is known for it."""
-    root = context.tree.root_at(size)
+    root = _tree(context).root_at(size)
     note = sign_log_checkpoint(context.vault.signing_key, size=size, root=root)
     if not context.config.witnesses:
         return note
@@ -79,7 +93,7 @@ def advance_from(context: Context, old: int, *, size: int | None, quorum: int) -
 
     Never one that is smaller: who is ahead of the last window gets its own size again.
     """
-    newest = context.tree.size
+    newest = _tree(context).size
     if old > newest:
         raise Rejected.because("not_found", "consistency proof", got=f"size {old}", want=f"at most {newest}")
     until = log_size(context, size=size, quorum=quorum)
@@ -87,13 +101,13 @@ def advance_from(context: Context, old: int, *, size: int | None, quorum: int) -
     if until < old:
         raise Rejected.because("not_found", "consistency proof", got=f"{old} to {until}", want="a larger log")
     # Of no entry there is nothing to prove (tlog-witness).
-    proof = context.tree.consistency(old, until)
+    proof = _tree(context).consistency(old, until)
     return Advance(old=old, proof=proof, checkpoint=log_note(context, until).dump())
 
 
 def hash_tile(context: Context, tile: Tile) -> bytes:
     """Return a tile of hashes."""
-    return tile_hashes(context.tree, tile)
+    return tile_hashes(_tree(context), tile)
 
 
 def entry_bundle(context: Context, tile: Tile) -> bytes:
@@ -118,10 +132,10 @@ def entry_proof(context: Context, actor: Actor, index: int, *, size: int | None,
         raise Rejected.because("not_found", "entry")
     until = log_size(context, size=size, quorum=quorum)
     if until <= index and size is None and not quorum:
-        until = context.tree.size
+        until = _tree(context).size
     if until <= index:
         raise Rejected.because("quorum_missed" if quorum else "not_found", f"entry {index}", got=f"log of {until}")
-    path = context.tree.inclusion(index, until)
+    path = _tree(context).inclusion(index, until)
     return LogProof(index=index, path=path, checkpoint=log_note(context, until).dump(), extra=bytes(line))
 
 
@@ -133,7 +147,7 @@ def accept_cosignatures(context: Context, body: bytes) -> Json:
     """
     witnesses = _witnesses(context)
     verified = verify_log_checkpoint(body, log_key(context.vault.signing_key.verify_key), witnesses)
-    tree = context.tree
+    tree = _tree(context)
     if verified.size > tree.size or tree.root_at(verified.size) != verified.root:
         raise Rejected.because(
             "not_consistent", f"checkpoint of {verified.size}", got=verified.root.hex(), want="of this log",
