@@ -18,7 +18,7 @@ from cloister.cli.log_options import (
 )
 from cloister.cli.remote import remote_options
 from cloister.cli.terminal import Terminal, Verb, demand_writable, pass_terminal, write_file
-from cloister.errors import UsageError
+from cloister.errors import Rejected, UsageError
 from cloister.lending.audit import MAX_ENTRY_BYTES, AuditEntry
 from cloister.lending.tlog.checkpoint import log_key
 from cloister.lending.tlog.proof import MAX_PROOF_BYTES, LogProof, verify_log_proof
@@ -89,8 +89,7 @@ def prove(
     proof = LogProof.parse(data)
     line, verified = _verified(proof, proof.extra, log_key(custodian), keys, wanted)
     if proof.index != index:
-        msg = f"audit prove: the custodian proved entry {proof.index}, not {index}"
-        raise UsageError(msg)
+        raise Rejected.because("wrong_proof", f"entry {index}", got=f"a proof of entry {proof.index}")
     write_file(out, data, force=force)
     _show(terminal, line, verified, path=out)
 

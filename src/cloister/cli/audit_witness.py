@@ -17,6 +17,7 @@ from cloister.client.trust_file import Trust
 from cloister.client.witness import LogSource, Witness
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import Rejected, UsageError
+from cloister.lending.tlog.advance import Advance
 from cloister.lending.tlog.checkpoint import LogCheckpoint, log_key
 from cloister.lending.tlog.note import MAX_NOTE_BYTES
 
@@ -70,7 +71,7 @@ def witness(
     held = Witness(folder)
     with from_token(url=held.source.url, ca_pem=held.source.ca_pem, token=None) as remote:
         before = held.state.size
-        note = held.round(lambda old: remote.raw("/log/consistency", old=old), datetime.now(UTC))
+        note = held.round(lambda old: _ask(remote, old), datetime.now(UTC))
         for path in peer:
             held.compare(
                 read_capped(path, cap=MAX_NOTE_BYTES),
@@ -90,6 +91,17 @@ def witness(
     }
     text = f"cosigned: {checkpoint.size} entries, {checkpoint.size - before} of them new\nwitness {held.key.dump()}"
     terminal.result(result, lambda out: out.print(text))
+
+
+def _ask(remote: Remote, old: int) -> bytes:
+    """Return the custodian's answer to a witness that remembers ``old`` entries."""
+    try:
+        return remote.raw("/log/consistency", old=old)
+    except Rejected as refusal:
+        if refusal.code != "not_found":
+            raise
+        # It says that it never had so many. Let it sign what it has: that is the evidence.
+        return Advance(old=old, proof=(), checkpoint=remote.raw("/log/checkpoint")).dump()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,18 +144,26 @@ class Witness:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the folder: two rounds at once could cosign two histories. Raises ``Unavailable``."""
-        with (self.folder / "lock").open("wb") as file:
+        with contextlib.ExitStack() as held:
             try:
+                file = held.enter_context((self.folder / "lock").open("wb"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exc:
+            except BlockingIOError as exc:
                 msg = f"witness {self.folder}: another round is running"
                 raise Unavailable(msg, retry_after_s=5) from exc
+            except OSError as exc:
+                msg = f"witness {self.folder}: {exc.strerror}"
+                raise Unavailable(msg) from exc
             yield
 
     def _keep_evidence(self, ours: bytes, theirs: bytes, answer: bytes) -> Path:
         """Write both checkpoints, and the whole answer where there is one; the same ones once."""
         place = self.folder / "evidence" / hashlib.sha256(ours + theirs).hexdigest()[:16]
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            msg = f"{place}: {exc.strerror}: evidence against the log could not be kept"
+            raise Unavailable(msg) from exc
         for name, data in (("remembered.note", ours), ("shown.note", theirs), ("answer.txt", answer)):
             if data:
                 _write(place / name, data)
@@ -163,7 +171,7 @@ class Witness:
 
 
 def _convicting(refusal: Rejected, where: Path) -> Rejected:
-    hint = f"nothing was cosigned; both checkpoints are in {where}: show them to others, ask the custodian why"
+    hint = f"nothing was handed in; both checkpoints are in {where}: show them to others, ask the custodian why"
     return Rejected(refusal.message, reasons=refusal.reasons, hint=hint)
 
 
