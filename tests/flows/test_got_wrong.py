@@ -234,6 +234,10 @@ PUBLIC = {
     ("GET", "/v1/instances/{instance}/status"),
     ("POST", "/v1/instances/{instance}/lease"),  # authenticated by the instance's own signature
     ("POST", "/v1/instances/{instance}/close"),
+    ("GET", "/log/checkpoint"),  # size and hashes; no entry
+    ("GET", "/log/consistency"),
+    ("GET", "/log/tile/{tile}"),
+    ("POST", "/log/cosignatures"),  # authenticated by the signature of a witness in the settings
 }
 
 

@@ -42,11 +42,11 @@ _HTTP_BAD_REQUEST, _HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN, _HTTP_TOO_MANY, _HTTP_SE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Where the custodian is, whose certificate it must show, and who we are."""
+    """Where the custodian is, whose certificate it must show, and who we are: nobody, for what is public."""
 
     url: str
     ca_pem: str | None
-    token: str = field(repr=False)
+    token: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +82,16 @@ class Remote:
         machine, which would carry the token in the clear.
         """
         self._url = parse_origin(credentials.url)
-        if self._url.startswith("http:") and not is_loopback(self._url):
+        token = credentials.token
+        if token and self._url.startswith("http:") and not is_loopback(self._url):
             msg = f"custodian {self._url}: want https: the token would travel in the clear"
             raise UsageError(msg)
-        if not credentials.token.isascii():
+        if token and not token.isascii():
             msg = "token: want printable ascii"
             raise UsageError(msg)
         self._client = httpx2.Client(
             base_url=self._url,
-            headers={"authorization": f"Bearer {credentials.token}", "accept-encoding": "identity"},
+            headers={"accept-encoding": "identity", **({"authorization": f"Bearer {token}"} if token else {})},
             verify=_authority(credentials.ca_pem),
             timeout=_TIMEOUT_S,
             trust_env=False,
@@ -106,9 +107,13 @@ class Remote:
         """GET a JSON document."""
         return self._call("GET", path, params=query)
 
-    def raw(self, path: str) -> bytes:
+    def raw(self, path: str, **query: str | int) -> bytes:
         """GET the exact bytes of a document."""
-        return self._send("GET", path).content
+        return self._send("GET", path, params=query).content
+
+    def post_text(self, path: str, body: bytes) -> Any:
+        """POST a text that proves itself, by what it is signed with."""
+        return self._call("POST", path, content=body, headers={"content-type": "text/plain"})
 
     def post(self, path: str, body: Json) -> Any:
         """POST once: a fresh Idempotency-Key makes a retry by the transport harmless."""
@@ -247,8 +252,8 @@ def from_options(*, home: Path | None, url: str | None, ca: Path | None, token_f
     return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
 
 
-def from_token(*, url: str, ca_pem: str | None, token: str) -> Remote:
-    """Return a connection for somebody who has it all, as a borrower has in its loan file."""
+def from_token(*, url: str, ca_pem: str | None, token: str | None) -> Remote:
+    """Return a connection for somebody who has it all, as a borrower has in its loan file. No token is nobody."""
     return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
 
 

@@ -52,7 +52,7 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
 )
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
-_MEDIA = {Body.JSON: JSON_TYPE, Body.STATEMENT: STATEMENT_TYPE}
+_MEDIA = {Body.JSON: JSON_TYPE, Body.STATEMENT: STATEMENT_TYPE, Body.TEXT: "text/plain"}
 
 
 class _Limits:
@@ -141,7 +141,8 @@ def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -
             _LOG.error("%s %s: %s", route.method, route.path, type(error).__name__)
             return _problem_response(500, problem_json(500, "internal", "internal error"), {})
 
-    return StarletteRoute(route.path, endpoint, methods=[route.method], name=route.handler.__name__)
+    path = route.path.removesuffix("}") + ":path}" if route.deep else route.path
+    return StarletteRoute(path, endpoint, methods=[route.method], name=route.handler.__name__)
 
 
 async def _answer(service: CustodianService, limits: _Limits, route: Route, request: Request) -> Response:

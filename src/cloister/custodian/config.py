@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cloister.errors import UsageError
+from cloister.errors import Malformed, UsageError
+from cloister.lending.tlog.note import NoteKey, SignatureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,7 @@ NOT_SETTINGS = frozenset({"PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE", "HOME", "
 MAX_BODY_BYTES = 1 << 20  # bytes of one HTTP request body
 BUILT_AT_YEAR = 2026  # a clock before this year is wrong: nothing was built then
 _MAX_CONFIG_BYTES = 64 * 1024
+_MAX_WITNESSES = 16
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
@@ -127,6 +129,14 @@ class Config:
     endorsement_cache: str = _setting("endorsements", "folder for what they answered, relative to the home")
     jwks_hosts: tuple[str, ...] = _setting(
         (), "token services whose keys are asked for: `HOST`, or `HOST/PATH` where the keys lie elsewhere"
+    )
+    witnesses: tuple[str, ...] = _setting(
+        (), "keys of witnesses whose cosignatures are kept and served (`name+hash+key`), at most 16"
+    )
+    witness_window_s: int = _setting(
+        60,
+        "seconds that one checkpoint is offered to witnesses, so that they meet at one size; 0: always the newest",
+        cap=3600,
     )
     release_retention_days: int = _setting(
         365, "days that evidence and endorsements of a key release are kept for recall", floor=1, cap=3650
@@ -296,8 +306,21 @@ def _refuse_nonsense(config: Config) -> None:
         _fail("database: want a file, or postgresql://user@host:port/name")
     if re.search(r"://[^/?#]*:[^/?#@]*@|[?&]password=", config.database):
         _fail("database: the url holds a password", hint="put it into a password file (PGPASSFILE, mode 0600)")
+    _refuse_witnesses(config.witnesses)
     if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
         _fail("name: want 1 to 200 characters")
+
+
+def _refuse_witnesses(witnesses: tuple[str, ...]) -> None:
+    """Refuse what is no cosigner's key, and two of one name or key: a quorum counts each once."""
+    try:
+        keys = [NoteKey.parse(text) for text in witnesses]
+    except Malformed as exc:
+        _fail(f"witnesses: {exc.message}", hint="'cloister audit witness' prints the key of a witness")
+    if len(keys) > _MAX_WITNESSES or not all(key.kind is SignatureKind.COSIGNATURE for key in keys):
+        _fail(f"witnesses: want at most {_MAX_WITNESSES} keys of cosigners")
+    if len({key.name for key in keys}) < len(keys) or len({key.key for key in keys}) < len(keys):
+        _fail("witnesses: two of one name, or of one key")
 
 
 def _refuse_insecure(config: Config) -> None:

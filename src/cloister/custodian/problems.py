@@ -27,6 +27,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "last_admin": 409,
     "model_withdrawn": 409,
     "policy_version_old": 409,
+    "quorum_missed": 409,
     "wrong_seq": 409,
     "payload_too_large": 413,
     "media_type_unsupported": 415,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from cloister.custodian import devices_http, handlers
+from cloister.custodian import devices_http, handlers, log_http
 from cloister.custodian.calls import ANYBODY, BORROWER, JSON_TYPE, STATEMENT_TYPE, Body, Member, Route
 from cloister.custodian.events import EVENT_STREAM, events
 from cloister.custodian.tokens import Role
@@ -40,11 +40,12 @@ def _route(
     answers: str = JSON_TYPE,
     once: bool = False,
     limited: bool = False,
+    deep: bool = False,
 ) -> Route:
     summary = (inspect.getdoc(handler) or "").partition("\n")[0]
     return Route(
         method=method, path=path, roles=roles, summary=summary, handler=handler, body=body, members=members,
-        query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM,
+        query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM, deep=deep,
     )  # fmt: skip
 
 
@@ -170,6 +171,27 @@ _LOOKING = (
     _route("GET", "/v1/events", WATCHERS, events, query=(_AFTER, _LOAN), answers=EVENT_STREAM),
 )
 
+_LOG = (
+    _route(
+        "GET", "/log/checkpoint", ANYBODY, log_http.log_checkpoint, query=(log_http.SIZE, log_http.QUORUM),
+        answers=log_http.TEXT_TYPE,
+    ),
+    _route(
+        "GET", "/log/consistency", ANYBODY, log_http.log_consistency,
+        query=(log_http.OLD, log_http.SIZE, log_http.QUORUM), answers=log_http.TEXT_TYPE,
+    ),
+    # Entries before tiles: the path of the second is any.
+    _route("GET", "/log/tile/entries/{tile}", STAFF, log_http.log_entries, answers=log_http.TILE_TYPE, deep=True),
+    _route("GET", "/log/tile/{tile}", ANYBODY, log_http.log_tile, answers=log_http.TILE_TYPE, deep=True),
+    # Signed by a witness that the settings name: the signature is the authentication.
+    _route("POST", "/log/cosignatures", ANYBODY, log_http.cosignatures, body=Body.TEXT),
+    _route("GET", "/v1/loans/{loan}/audit", WATCHERS, log_http.loan_entries, query=(_AFTER, _LIMIT)),
+    _route(
+        "GET", "/v1/audit/{index}/proof", WATCHERS, log_http.proof, query=(log_http.SIZE, log_http.QUORUM),
+        answers=log_http.TEXT_TYPE,
+    ),
+)  # fmt: skip
+
 _TOKENS = (
     _route("GET", "/v1/tokens", ADMIN, handlers.list_tokens),
     _route(
@@ -196,5 +218,17 @@ _DEVICES = (
     _route("GET", "/v1/devices", STAFF, devices_http.list_devices),
 )  # fmt: skip
 
-ROUTES = (*_PUBLIC, *_ENCLAVES, *_BORROWERS, *_MODELS, *_LOANS, *_BLOCKS, *_RECALL, *_LOOKING, *_TOKENS, *_DEVICES)
+ROUTES = (
+    *_PUBLIC,
+    *_ENCLAVES,
+    *_BORROWERS,
+    *_MODELS,
+    *_LOANS,
+    *_BLOCKS,
+    *_RECALL,
+    *_LOOKING,
+    *_LOG,
+    *_TOKENS,
+    *_DEVICES,
+)
 """Every route there is."""

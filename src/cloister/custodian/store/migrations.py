@@ -107,7 +107,7 @@ _SECOND = (
         accepted_at INTEGER NOT NULL)""",
 )
 
-_THIRD = (
+_LOG_HEAD = (
     # one row: where log and ledger stand, written with the entries (docs/spec/audit-log.md, section 5)
     """CREATE TABLE log_head (
         id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, root BLOB NOT NULL, latest INTEGER NOT NULL,
@@ -116,7 +116,15 @@ _THIRD = (
     "CREATE TABLE audit_pending (id INTEGER PRIMARY KEY, batch BLOB NOT NULL)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
+_WITNESSES = (
+    # what witnesses said of the log (docs/spec/transparency-log.md): evidence for others, no part of the log
+    """CREATE TABLE cosignature (
+        witness TEXT NOT NULL, size INTEGER NOT NULL, at INTEGER NOT NULL, line TEXT NOT NULL,
+        PRIMARY KEY (witness, size))""",
+    "CREATE INDEX audit_by_time ON audit (at)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _LOG_HEAD, _WITNESSES)
 """Step n takes a database from schema version n to n + 1."""
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "AUDIT",
     "AUDIT_PENDING",
     "BLOCK",
+    "COSIGNATURE",
     "DEVICE",
     "ENDORSEMENT_BUNDLE",
     "ENROLMENT",
@@ -72,11 +73,12 @@ RELEASE_ENDORSEMENT = _table("release_endorsement", "release name sha256")
 ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at")
 LOG_HEAD = _table("log_head", "id size root latest ledger_size escrowed")
 AUDIT_PENDING = _table("audit_pending", "id batch")
+COSIGNATURE = _table("cosignature", "witness size at line")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
-    LOG_HEAD, AUDIT_PENDING,
+    LOG_HEAD, AUDIT_PENDING, COSIGNATURE,
 )  # fmt: skip
 
 
