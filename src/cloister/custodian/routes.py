@@ -103,6 +103,9 @@ _LOANS = (
             Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),
             Member(name="rate_cap", type="integer", doc="units per second, 0 for no cap", required=False),
             Member(name="max_ceiling", type="integer", doc="units one instance may hold unserved", required=False),
+            Member(
+                name="untrusted_ceiling", type="integer", doc="the same where its clock is not trusted", required=False
+            ),
             Member(name="max_instances", type="integer", doc="instances that may live at once", required=False),
         ),
     ),

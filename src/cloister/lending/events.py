@@ -73,6 +73,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "block_version": int,
     "borrower": _LINE,
     "bundle": _HEX,
+    "clock": _NAME,
     "codes": _CODES,
     "consumer": _NAME,
     "custodian": _HEX,

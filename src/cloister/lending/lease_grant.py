@@ -326,14 +326,15 @@ def _raise(step: _Step, meter: Meter) -> int:
     terms, limit = step.loan.terms, step.instance.limits.get(meter, 0)
     if meter in _blocked_meters(step.loan):
         return 0
-    unserved = min(MAX_UNITS, step.request.used.get(meter, 0) + unserved_cap(terms))
+    cap = unserved_cap(terms, trusted=step.instance.clock_trusted)
+    unserved = min(MAX_UNITS, step.request.used.get(meter, 0) + cap)
     wanted = max(0, min(step.request.want.get(meter, 0), unserved) - limit)
     if terms.rate_cap and step.instance.limits:
         elapsed = max(timedelta(0), step.now - step.instance.committed_at)
         wanted = min(wanted, math.ceil(terms.rate_cap * elapsed.total_seconds()))
         # Each answer rounds up, so many quick ones would add up to more than the rate: in all there is a cap too.
         lived = max(timedelta(0), step.now - step.instance.attested_at)
-        in_all = unserved_cap(terms) + math.ceil(terms.rate_cap * lived.total_seconds())
+        in_all = cap + math.ceil(terms.rate_cap * lived.total_seconds())
         wanted = min(wanted, max(0, in_all - limit))
     return min(wanted, step.loan.balances.get(meter, 0))
 
