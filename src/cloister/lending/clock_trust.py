@@ -56,14 +56,14 @@ def _no(code: str, why: str) -> ClockStanding:
 
 
 def _snp(claims: Mapping[str, ClaimValue], policy: ClockPolicy) -> ClockStanding:
-    """SecureTSC: scale and offset of the TSC are in the guest's own VMSA (AMD APM volume 2, section 15.36.18)."""
+    """Judge SecureTSC: scale and offset of the TSC come with the guest's own state (AMD APM volume 2, Secure TSC)."""
     if claims.get("measurement") in policy.secure_tsc:
         return _yes("secure_tsc", "SecureTSC is in the measured processor state: the host cannot move the TSC")
     return _no("clock_of_host", "no measurement computed with SecureTSC: the host scales and offsets the TSC")
 
 
 def _tdx(claims: Mapping[str, ClaimValue], _: ClockPolicy) -> ClockStanding:
-    """The module owns TSC offset and multiplier, and refuses a processor whose TSC was written (348549, TSC)."""
+    """Judge a TD: the module sets TSC offset and multiplier (TDX Module Base Architecture, TSC virtualization)."""
     if claims.get("td_attributes.migratable") is not False:
         return _no("migratable", "migration may set the TSC anew")
     return _yes("tdx_module", "the TDX module virtualises the TSC: the host can neither scale nor move it")

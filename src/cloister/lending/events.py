@@ -55,6 +55,7 @@ class EventKind(Enum):
     INSTANCE_WRITTEN_OFF = "instance_written_off"
     FORK_DETECTED = "fork_detected"
     OVERDRAFT_DETECTED = "overdraft_detected"
+    CLOCK_ANOMALY = "clock_anomaly"
     STATUS_GIVEN = "status_given"
     BLOCKED = "blocked"
     UNBLOCKED = "unblocked"

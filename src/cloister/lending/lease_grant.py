@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.errors import Reason, Rejected, Unavailable
+from cloister.lending.cadence import judge_cadence
 from cloister.lending.clock import lifetime
 from cloister.lending.ending import decide_write_off, moved, served
 from cloister.lending.events import Event, EventKind
@@ -300,6 +301,8 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
         consumers=None if listed is None else tuple(item for item in listed if item.id not in loan.blocked_consumers),
         policy_digest=loan.policy_digest,
         block_version=loan.block_version,
+        issued_at=max(step.now, instance.committed_at),
+        unserved=None if step.instance.clock_trusted else unserved_cap(terms, trusted=False),
     )
     escrowed = tuple(moved(instance, meter, ALLOWANCE, escrow(instance.id), units) for meter, units in debits.items())
     committed_at = max(step.now, instance.committed_at)
@@ -317,8 +320,17 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
         debits=debits,
         postings=(*postings, *escrowed),
         alarms=(),
-        events=(_event(step, EventKind.LEASE_GRANTED, reply),),
+        events=(_event(step, EventKind.LEASE_GRANTED, reply), *_clock_events(step)),
     )
+
+
+def _clock_events(step: _Step) -> tuple[Event, ...]:
+    """Return the alarm where this instance's renewals do not come as T says."""
+    code = judge_cadence(step.instance, seq=step.request.seq, ttl=step.loan.terms.ttl, now=step.now)
+    if code is None:
+        return ()
+    details: dict[str, DetailValue] = {"codes": code, "loan": step.instance.loan, "seq": step.request.seq}
+    return (Event(kind=EventKind.CLOCK_ANOMALY, actor=step.instance.id, subject=step.instance.loan, details=details),)
 
 
 def _raise(step: _Step, meter: Meter) -> int:
