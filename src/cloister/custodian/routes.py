@@ -147,6 +147,14 @@ _BLOCKS = (
         ),
     ),
     _route("DELETE", "/v1/blocks/{kind}/{subject}", MANAGE, handlers.unblock, query=(_LOAN,)),
+    _route(
+        "POST", "/v1/drills", MANAGE, handlers.record_drill, body=Body.JSON, once=True,
+        members=(
+            Member(name="kind", type="string", doc="what was blocked: `model`, `loan` or `instance`"),
+            Member(name="subject", type="string", doc="digest, loan id or instance id"),
+            Member(name="results", type="array", doc="`{instance, measured_ms, promised_ms, units, promised_units}`"),
+        ),
+    ),
 )  # fmt: skip
 
 _RECALL = (

@@ -38,7 +38,7 @@ _OTHERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockSource:
-    """Where time comes from: ``kernel`` reads behind ``reads``; ``guarded`` says that the host cannot change its rate."""
+    """Where time comes from: ``kernel`` is behind ``reads``; ``guarded``: the host cannot change its rate."""
 
     name: str
     reads: str

@@ -57,6 +57,7 @@ class EventKind(Enum):
     OVERDRAFT_DETECTED = "overdraft_detected"
     CLOCK_ANOMALY = "clock_anomaly"
     STATUS_GIVEN = "status_given"
+    DRILL_RECORDED = "drill_recorded"
     BLOCKED = "blocked"
     UNBLOCKED = "unblocked"
     DEVICE_ENROLLED = "device_enrolled"
@@ -81,6 +82,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "debit": int,
     "device": _NAME,
     "epoch": int,
+    "exceeded": bool,
     "fallen": int,
     "instance": _HEX,
     "judged": int,
@@ -89,11 +91,14 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "ledger_size": int,
     "limit": int,
     "loan": _NAME,
+    "measured_ms": int,
     "meter": _NAME,
     "model": _HEX,
     "models": int,
     "name": _NAME,
     "policy_digest": _HEX,
+    "promised_ms": int,
+    "promised_units": int,
     "reason": _LINE,
     "reply_digest": _HEX,
     "req_digest": _HEX,
