@@ -7,7 +7,6 @@ its clocks lying as well, the count does.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from contextlib import ExitStack, contextmanager
@@ -121,7 +120,7 @@ def asked(house: DrillHouse, *urls: str, rate: float = 30) -> Iterator[list[Aske
         for asker in askers:
             asker.start()
             stack.callback(asker.stop)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not all(asker.answered for asker in askers):
             assert time.monotonic() < end, [str(asker.refusal) for asker in askers]
             time.sleep(0.02)
@@ -181,10 +180,10 @@ def test_t36_with_the_network_cut_and_a_small_ceiling_the_count_ends_serving_fir
         assert item.end == "allowance_exhausted"
 
 
-def preload(house: DrillHouse, said: Path) -> None:
+def preload(house: DrillHouse, said: Path, first: str) -> None:
     """Start the borrower's processes under libfaketime, which reads what to say from a file at each call."""
     assert FAKETIME is not None
-    said.write_text("+0")
+    said.write_text(first)
     house.world.variables[house.world.borrower] |= {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME_TIMESTAMP_FILE": str(said),
@@ -193,18 +192,18 @@ def preload(house: DrillHouse, said: Path) -> None:
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (scripts/system-packages)")
-@pytest.mark.parametrize("lie", ["-1h", "frozen", "+0 x0.01"])
+@pytest.mark.parametrize("lie", ["-1h", "frozen", "+0 x0.01", "slow from the start"])
 def test_t37_with_its_clocks_lying_and_the_network_cut_at_most_n_units_are_served_after_a_block(
     tmp_path: Path, lie: str
 ) -> None:
-    """Wall and monotonic clock lie together: an hour back, frozen, a hundred times too slow."""
+    """Wall and monotonic clock lie together: an hour back, frozen, a hundred times too slow; or ten times, always."""
     with (
         DrillHouse(tmp_path, ttl_s=T, max_ceiling=30, allowance=10_000) as house,
         CuttingProxy(house.custodian_port) as proxy,
     ):
         behind(house, proxy)
         said = tmp_path / "faketime"
-        preload(house, said)
+        preload(house, said, "+0 x0.1" if lie == "slow from the start" else "+0")
         house.start_enclave()
         with asked(house, house.url, rate=40) as askers:
             fresh = said.with_suffix(".new")
@@ -212,7 +211,8 @@ def test_t37_with_its_clocks_lying_and_the_network_cut_at_most_n_units_are_serve
             proxy.cut()
             since = time.monotonic()
             answer = block(house)
-            os.replace(fresh, said)  # noqa: PTH105 - whole or not at all
+            if lie != "slow from the start":  # else nothing ever steps, and only the count is left
+                fresh.replace(said)
             time.sleep(BOUND_S + 2)
         (item,) = measured(askers, since, answer)
         assert item.units_after <= item.promised_units <= 30, item
