@@ -44,13 +44,10 @@ class WatchedClock(Clock, Protocol):
 
 def read_clock(clock: Clock) -> Readings:
     """Return what every clock there is says now."""
-    watched = isinstance(clock, WatchedClock)
-    return Readings(
-        monotonic=clock.monotonic(),
-        wall=clock.wall(),
-        raw=clock.raw() if watched else None,
-        cpu=clock.cpu() if watched else None,
-    )
+    raw = cpu = None
+    if isinstance(clock, WatchedClock):
+        raw, cpu = clock.raw(), clock.cpu()
+    return Readings(monotonic=clock.monotonic(), wall=clock.wall(), raw=raw, cpu=cpu)
 
 
 class SystemClock:
