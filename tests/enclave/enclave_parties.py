@@ -357,11 +357,13 @@ class World:
         lease: bool = True,
         claims: Mapping[str, Any] | None = None,
         known: bool = True,
+        clock: Any = None,
         **settings: Any,
     ) -> AsyncIterator[EnclaveInstance]:
         """Boot an enclave; it has a lease and a keyset unless ``lease`` is False.
 
-        ``known``: the custodian's policy has just these settings as its reference value.
+        ``known``: the custodian's policy has just these settings as its reference value. ``clock`` is the
+        machine's, where it is not the one everybody reads.
         """
         config = self.config(**settings)
         if known:
@@ -375,7 +377,7 @@ class World:
             source = EvidenceSource(attester=attester)
             booted = await boot(config, loan, source=source, software=software, engine=engine, link=link, log=log)
             instance = EnclaveInstance(
-                booted, config, loan, source=source, engine=engine, link=link, clock=self.clock, log=log
+                booted, config, loan, source=source, engine=engine, link=link, clock=clock or self.clock, log=log
             )
             try:
                 if lease:

@@ -284,7 +284,7 @@ class MemoryCustodian:
         request, digest = verify_attest(statement)
         result = AttestationResult(
             tee=request.evidence.tee,
-            claims={},
+            claims={"debug": False, "migratable": False},
             checks=(),
             bound={
                 "custodian": self.key.verify_key.raw,
@@ -386,7 +386,7 @@ def attest_statement(key: SigningKey, loan: LoanId, nonce: bytes) -> tuple[bytes
         instance_pub=key.verify_key,
         kem_id=0x647A,
         kem_pub=b"k" * 32,
-        evidence=Evidence(tee=TeeKind("fake"), payload=b"evidence"),
+        evidence=Evidence(tee=TeeKind("simulated"), payload=b"evidence"),
         software=b"{}",
     ).dump()
     return Statement.sign(key, AttestRequest.LABEL, payload).dump(), hashlib.sha256(payload).digest()

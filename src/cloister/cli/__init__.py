@@ -21,6 +21,7 @@ _NOUNS = {
     "completion": "Print a shell completion script.",
     "custodian": "Run the model owner's server.",
     "demo": "Watch the whole story on real input.",
+    "drill": "Measure what is promised, for real.",
     "enclave": "Run the borrower's server inside a TEE.",
     "infer": "Ask a lent model, unseen.",
     "loan": "Lend, top up, block and watch.",

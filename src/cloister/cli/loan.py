@@ -105,6 +105,7 @@ def _write_tokens(files: dict[str, Path], tokens: dict[str, str], *, force: bool
 @click.option("--ttl", "ttl_s", type=click.IntRange(1, 3600), help="T: seconds a lease lives.")
 @click.option("--rate-cap", type=_units, help="Units per second, 0 for no cap.")
 @click.option("--max-ceiling", type=click.IntRange(min=1), help="N: units one instance may hold unserved.")
+@click.option("--untrusted-ceiling", type=click.IntRange(min=1), help="The same where its clock is not trusted.")
 @click.option("--max-instances", type=click.IntRange(min=1), help="Enclaves that may live at once.")
 @click.option("--out", type=_file, required=True, help="Loan file to write for the borrower (mode 0600).")
 @click.option("--tokens", type=_folder, help="Folder for the consumers' token files (mode 0600).")

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cloister.errors import Malformed, UsageError
+from cloister.lending.clock_trust import CLOCK_TEES
 from cloister.lending.tlog.note import NoteKey, SignatureKind
 
 if TYPE_CHECKING:
@@ -91,6 +92,13 @@ class Config:
         "N: most units an instance may hold unserved; loans that name none get at most a tenth of their allowance",
         floor=1,
         cap=1_000_000,
+    )
+    clock_tees: tuple[str, ...] = _setting(
+        ("simulated", "snp", "tdx"),
+        "TEEs whose clock counts as outside the host's control; instances of others hold fewer units",
+    )
+    secure_tsc_measurements: tuple[str, ...] = _setting(
+        (), "launch measurements (hex) of SEV-SNP guests with SecureTSC: their clock counts"
     )
     max_instances: int = _setting(4, "instances that may live at once, for loans that name none", floor=1, cap=1000)
     idempotency_ttl_s: int = _setting(86_400, "seconds an Idempotency-Key is remembered", floor=60, cap=31_536_000)
@@ -300,12 +308,13 @@ def _refuse_nonsense(config: Config) -> None:
         _fail("names: want at least one host name or address")
     if config.url and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", config.url):
         _fail("url: want https://host[:port][/path]")
+    if not CLOCK_TEES.issuperset(config.clock_tees):
+        _fail(f"clock_tees: want some of {', '.join(sorted(CLOCK_TEES))}")
+    if not all(re.fullmatch(r"[0-9a-f]{96}", item) for item in config.secure_tsc_measurements):
+        _fail("secure_tsc_measurements: want 48 bytes each, lower-case hex")
     if not all(_KEY.fullmatch(key) for key in config.endorsement_keys):
         _fail("endorsement_keys: want public keys, base64url of 32 bytes")
-    if "://" in config.database and not config.is_shared:
-        _fail("database: want a file, or postgresql://user@host:port/name")
-    if re.search(r"://[^/?#]*:[^/?#@]*@|[?&]password=", config.database):
-        _fail("database: the url holds a password", hint="put it into a password file (PGPASSFILE, mode 0600)")
+    _refuse_database(config)
     _refuse_witnesses(config.witnesses)
     if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
         _fail("name: want 1 to 200 characters")
@@ -321,6 +330,14 @@ def _refuse_witnesses(witnesses: tuple[str, ...]) -> None:
         _fail(f"witnesses: want at most {_MAX_WITNESSES} keys of cosigners")
     if len({key.name for key in keys}) < len(keys) or len({key.key for key in keys}) < len(keys):
         _fail("witnesses: two of one name, or of one key")
+
+
+def _refuse_database(config: Config) -> None:
+    """Refuse a URL of another kind, and one with a password in it, which a setting must not hold."""
+    if "://" in config.database and not config.is_shared:
+        _fail("database: want a file, or postgresql://user@host:port/name")
+    if re.search(r"://[^/?#]*:[^/?#@]*@|[?&]password=", config.database):
+        _fail("database: the url holds a password", hint="put it into a password file (PGPASSFILE, mode 0600)")
 
 
 def _refuse_insecure(config: Config) -> None:

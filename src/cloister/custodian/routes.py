@@ -104,6 +104,9 @@ _LOANS = (
             Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),
             Member(name="rate_cap", type="integer", doc="units per second, 0 for no cap", required=False),
             Member(name="max_ceiling", type="integer", doc="units one instance may hold unserved", required=False),
+            Member(
+                name="untrusted_ceiling", type="integer", doc="the same where its clock is not trusted", required=False
+            ),
             Member(name="max_instances", type="integer", doc="instances that may live at once", required=False),
         ),
     ),
@@ -145,6 +148,14 @@ _BLOCKS = (
         ),
     ),
     _route("DELETE", "/v1/blocks/{kind}/{subject}", MANAGE, handlers.unblock, query=(_LOAN,)),
+    _route(
+        "POST", "/v1/drills", MANAGE, handlers.record_drill, body=Body.JSON, once=True,
+        members=(
+            Member(name="kind", type="string", doc="what was blocked: `model`, `loan` or `instance`"),
+            Member(name="subject", type="string", doc="digest, loan id or instance id"),
+            Member(name="results", type="array", doc="`{instance, measured_ms, promised_ms, units, promised_units}`"),
+        ),
+    ),
 )  # fmt: skip
 
 _RECALL = (

@@ -6,12 +6,13 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from cloister.channel.keyset import EngineInfo, Keyset, KeysetModel
+from cloister.enclave.clock_source import find_clock_source
 from cloister.enclave.gateway import Gateway
 from cloister.enclave.inference import Inference
 from cloister.enclave.inner import InnerApi
 from cloister.enclave.logs import Event
 from cloister.enclave.metering import Metering
-from cloister.enclave.metrics import Metrics
+from cloister.enclave.metrics import CLOCK_CODES, Metrics
 from cloister.enclave.published import KeysetPublisher
 from cloister.enclave.renew import Renewal
 from cloister.errors import Unavailable
@@ -58,6 +59,13 @@ class EnclaveInstance:
         self._log = log
         self._receipt_key = booted.key.verify_key
         self._closing = b""
+        self.clock_source = find_clock_source(source.tee)
+        self._log.write(
+            Event.CLOCK_SOURCE,
+            code=self.clock_source.name,
+            step=self.clock_source.kernel,
+            state="guarded" if self.clock_source.guarded else "host",
+        )
         self.metrics = Metrics(tuple(model.name for model in booted.grant.terms.models))
         self.metering = Metering(key=booted.key, grant=booted.grant, custodian=loan.custodian_key, clock=clock, log=log)
         self._policy_digest = booted.grant.policy_digest
@@ -117,6 +125,8 @@ class EnclaveInstance:
         self.metrics.set("cloister_lease_active", int(snapshot.state is LeaseState.ACTIVE))
         self.metrics.set("cloister_lease_seconds_left", round(left, 3))
         self.metrics.set("cloister_keyset_seconds_left", round(max(0.0, self.publisher.seconds_left), 3))
+        for code in CLOCK_CODES:
+            self.metrics.set("cloister_clock_anomalies_total", self.metering.anomalies[code], code)
         for terms in self.metering.terms.models:
             self.metrics.set("cloister_units_remaining", self.metering.remaining(terms.name, None), terms.name)
 

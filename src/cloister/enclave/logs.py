@@ -33,6 +33,7 @@ class Event(StrEnum):
     LEASE_RENEWED = "lease_renewed"
     LEASE_REFUSED = "lease_refused"
     RENEWAL_FAILED = "renewal_failed"
+    CLOCK_SOURCE = "clock_source"
     CLOCK_STEP = "clock_step"
     KEYS_ROTATED = "keys_rotated"
     ROTATION_FAILED = "rotation_failed"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Ending", "Renewal"]
 
 _NONCE_BYTES = 16
-_TICK_S = 0.2  # seconds between looks at the clock: a machine that slept is noticed on waking
+_TICK_S = 0.2  # seconds between looks at the clock, and between heartbeats: what slept is noticed on waking
 _CALL_AT_MOST = 3  # one call may take T/3
 
 
@@ -72,7 +72,18 @@ class Renewal:
 
     async def until_end(self, draw: Callable[[], float] | None = None) -> Ending:
         """Renew until the instance must end. ``draw`` gives random numbers of 0 to 1, for a repeatable run."""
-        draw = draw or _jitter
+        beating = asyncio.create_task(self._beat())  # beside the loop: a call may take T/3
+        try:
+            return await self._renew(draw or _jitter)
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self._metering.beat()
+            await asyncio.sleep(_TICK_S)
+
+    async def _renew(self, draw: Callable[[], float]) -> Ending:
         jitter = draw()
         while not self._metering.must_end():
             wait = self._metering.next_renewal(jitter).total_seconds()

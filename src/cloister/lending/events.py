@@ -53,6 +53,8 @@ class EventKind(Enum):
     INSTANCE_WRITTEN_OFF = "instance_written_off"
     FORK_DETECTED = "fork_detected"
     OVERDRAFT_DETECTED = "overdraft_detected"
+    CLOCK_ANOMALY = "clock_anomaly"
+    DRILL_RECORDED = "drill_recorded"
     BLOCKED = "blocked"
     UNBLOCKED = "unblocked"
     DEVICE_ENROLLED = "device_enrolled"
@@ -70,12 +72,14 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "block_version": int,
     "borrower": _LINE,
     "bundle": _HEX,
+    "clock": _NAME,
     "codes": _CODES,
     "consumer": _NAME,
     "custodian": _HEX,
     "debit": int,
     "device": _NAME,
     "epoch": int,
+    "exceeded": bool,
     "fallen": int,
     "instance": _HEX,
     "judged": int,
@@ -84,11 +88,14 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "ledger_size": int,
     "limit": int,
     "loan": _NAME,
+    "measured_ms": int,
     "meter": _NAME,
     "model": _HEX,
     "models": int,
     "name": _NAME,
     "policy_digest": _HEX,
+    "promised_ms": int,
+    "promised_units": int,
     "reason": _LINE,
     "reply_digest": _HEX,
     "req_digest": _HEX,

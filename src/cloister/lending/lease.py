@@ -383,7 +383,8 @@ class LeaseHolder:
         if self._lease is None:
             return True
         room = self._meters.room(LOAN_METER)
-        return room <= 0 or (2 * room < unserved_cap(self._terms) and self._lease.balances.get(LOAN_METER, 0) > 0)
+        cap = self._lease.unserved or unserved_cap(self._terms)
+        return room <= 0 or (2 * room < cap and self._lease.balances.get(LOAN_METER, 0) > 0)
 
 
 def parse_answer(statement: bytes, custodian: VerifyKey) -> Lease | Refusal:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.errors import Reason, Rejected, Unavailable
+from cloister.lending.cadence import judge_cadence
 from cloister.lending.clock import lifetime
 from cloister.lending.ending import decide_write_off, moved, served
 from cloister.lending.events import Event, EventKind
@@ -300,6 +301,8 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
         consumers=None if listed is None else tuple(item for item in listed if item.id not in loan.blocked_consumers),
         policy_digest=loan.policy_digest,
         block_version=loan.block_version,
+        issued_at=max(step.now, instance.committed_at),
+        unserved=None if step.instance.clock_trusted else unserved_cap(terms, trusted=False),
     )
     escrowed = tuple(moved(instance, meter, ALLOWANCE, escrow(instance.id), units) for meter, units in debits.items())
     committed_at = max(step.now, instance.committed_at)
@@ -317,8 +320,17 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
         debits=debits,
         postings=(*postings, *escrowed),
         alarms=(),
-        events=(_event(step, EventKind.LEASE_GRANTED, reply),),
+        events=(_event(step, EventKind.LEASE_GRANTED, reply), *_clock_events(step)),
     )
+
+
+def _clock_events(step: _Step) -> tuple[Event, ...]:
+    """Return the alarm where this instance's renewals do not come as T says."""
+    code = judge_cadence(step.instance, seq=step.request.seq, ttl=step.loan.terms.ttl, now=step.now)
+    if code is None:
+        return ()
+    details: dict[str, DetailValue] = {"codes": code, "loan": step.instance.loan, "seq": step.request.seq}
+    return (Event(kind=EventKind.CLOCK_ANOMALY, actor=step.instance.id, subject=step.instance.loan, details=details),)
 
 
 def _raise(step: _Step, meter: Meter) -> int:
@@ -326,14 +338,15 @@ def _raise(step: _Step, meter: Meter) -> int:
     terms, limit = step.loan.terms, step.instance.limits.get(meter, 0)
     if meter in _blocked_meters(step.loan):
         return 0
-    unserved = min(MAX_UNITS, step.request.used.get(meter, 0) + unserved_cap(terms))
+    cap = unserved_cap(terms, trusted=step.instance.clock_trusted)
+    unserved = min(MAX_UNITS, step.request.used.get(meter, 0) + cap)
     wanted = max(0, min(step.request.want.get(meter, 0), unserved) - limit)
     if terms.rate_cap and step.instance.limits:
         elapsed = max(timedelta(0), step.now - step.instance.committed_at)
         wanted = min(wanted, math.ceil(terms.rate_cap * elapsed.total_seconds()))
         # Each answer rounds up, so many quick ones would add up to more than the rate: in all there is a cap too.
         lived = max(timedelta(0), step.now - step.instance.attested_at)
-        in_all = unserved_cap(terms) + math.ceil(terms.rate_cap * lived.total_seconds())
+        in_all = cap + math.ceil(terms.rate_cap * lived.total_seconds())
         wanted = min(wanted, max(0, in_all - limit))
     return min(wanted, step.loan.balances.get(meter, 0))
 

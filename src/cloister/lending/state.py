@@ -45,7 +45,7 @@ class InstanceState:
     ``limits`` and ``used`` are absolute and never decrease. ``req_digest`` and ``reply`` belong to
     request ``seq``. ``dead_at`` is when no lease given to it can be alive any more (C8);
     ``written_off`` says that its escrow was emptied, ``clone_proof`` that the appraised policy excludes
-    copying its memory.
+    copying its memory, ``clock_trusted`` that its attested clock is outside the host's control (``clock_trust``).
     """
 
     id: InstanceId
@@ -65,6 +65,7 @@ class InstanceState:
     reply: bytes | None = None
     written_off: bool = False
     clone_proof: bool = False
+    clock_trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

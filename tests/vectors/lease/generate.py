@@ -159,6 +159,18 @@ def cases(kind: str, good: bytes) -> list[dict[str, str]]:
     ]
 
 
+def clocked_cases() -> list[dict[str, str]]:
+    """Return leases with the two members that may be left out: alone, together, and each wrong in every way."""
+    both = replace(LEASE, issued_at=AT, unserved=100)
+    good = {"issued_at": replace(both, unserved=None), "unserved": replace(both, issued_at=None), "both": both}
+    found = [(f"with {name}", lease.dump().decode(), "valid") for name, lease in good.items()]
+    members = json.loads(both.dump())
+    for name, more in (("issued_at", ("2026-01-02T03:04:05+00:00", "yesterday", "")), ("unserved", (0, 1_000_001))):
+        bad = [*_bad(name, members[name]), *((f"of {value!r}", value) for value in more)]
+        found += [(f"{name} {kind}", _dump({**members, name: value}), "Malformed") for kind, value in bad]
+    return [{"name": f"lease: {name}", "format": "lease", "text": text, "expect": want} for name, text, want in found]
+
+
 def write(name: str, content: object) -> None:
     """Write one file of vectors."""
     path = ROOT / name
@@ -366,6 +378,7 @@ def main() -> None:
     """Write all files."""
     messages = {"lease-request": REQUEST, "lease": LEASE, "refusal": REFUSAL, "close": CLOSE}
     parsed = [case for kind, message in messages.items() for case in cases(kind, message.dump())]
+    parsed += clocked_cases()
     write("lease/messages.json", {"format": 1, "cases": parsed})
     keys = {"custodian_seed": bytes(range(32)).hex(), "instance_seed": bytes(range(32, 64)).hex()}
     known = {"epoch": 2, "block_version": 2, "req_digest": DIGEST.hex()}

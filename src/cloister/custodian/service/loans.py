@@ -169,6 +169,8 @@ def _take_terms(
     for name in members:
         if name in body:
             members[name] = body.integer(name)
+    if "untrusted_ceiling" in body:
+        members["untrusted_ceiling"] = body.integer("untrusted_ceiling")
     body.end()
     return Terms.from_json(
         {

@@ -17,7 +17,7 @@ from cloister.attest.policy import Policy
 from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
 from cloister.crypto.sign import Statement
-from cloister.custodian.service.standing import loan_row, loan_state
+from cloister.custodian.service.standing import counted_clocks, loan_row, loan_state
 from cloister.custodian.store.instances import (
     InstanceRow,
     find_instance,
@@ -166,6 +166,7 @@ def _release(
             now=max(transaction.now, result.verified_at),
             max_age=_MAX_RESULT_AGE,
             quiet_until=transaction.epoch.quiet_until,
+            clocks=counted_clocks(context.config),
         )
         if isinstance(decision, Denied):
             raise Rejected("; ".join(map(str, decision.reasons)), reasons=decision.reasons)
@@ -234,12 +235,14 @@ def _register(
             tee=result.tee,
             tier=result.tier.value,
             result=grant.result,
+            clock=decision.clock.code,
         ),
     )
     for key in grant.keys:
         transaction.record(
             EventKind.KEY_RELEASED, actor, state.id,
             loan=state.loan, model=key.model, key_version=key.key_version, policy_digest=loan.policy_digest,
+            clock=decision.clock.code,
             req_digest=grant.request_digest.hex(), software=hashlib.sha256(result.bound["software"]).hexdigest(),
             tee=result.tee, tier=result.tier.value,
         )  # fmt: skip

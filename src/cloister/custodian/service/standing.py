@@ -14,6 +14,7 @@ from cloister.custodian.store.book import read_epoch
 from cloister.custodian.store.loans import LoanRow, balances_of, find_loan
 from cloister.custodian.store.models import list_models
 from cloister.errors import Rejected
+from cloister.lending.clock_trust import ClockPolicy
 from cloister.lending.state import LoanState
 from cloister.lending.terms import LOAN_ID, ConsumerId, LoanId
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from cloister.custodian.config import Config
 
-__all__ = ["loan_row", "loan_state", "parse_loan_id"]
+__all__ = ["counted_clocks", "loan_row", "loan_state", "parse_loan_id"]
 
 
 def parse_loan_id(text: str) -> LoanId:
@@ -30,6 +31,11 @@ def parse_loan_id(text: str) -> LoanId:
     if not LOAN_ID.fullmatch(text):
         raise Rejected.because("not_found", "loan")
     return LoanId(text)
+
+
+def counted_clocks(config: Config) -> ClockPolicy:
+    """Return whose clocks this custodian counts on."""
+    return ClockPolicy(tees=frozenset(config.clock_tees), secure_tsc=frozenset(config.secure_tsc_measurements))
 
 
 def loan_row(connection: Connection, loan: LoanId) -> LoanRow:

@@ -42,13 +42,17 @@ MAX_LISTED = 1000  # instances shown at once; a loan has had any number of them
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRow:
-    """One instance: its state, the digest of its attested KEM key, its attestation result as a token."""
+    """One instance: its state, the digest of its attested KEM key, its attestation result as a token.
+
+    ``clock`` is the code of the rule by which its clock was judged.
+    """
 
     state: InstanceState
     kem_digest: bytes
     tee: str
     tier: str
     result: str
+    clock: str = "unknown"
 
 
 def _state_values(state: InstanceState) -> dict[str, object]:
@@ -80,6 +84,8 @@ def insert_instance(connection: Connection, row: InstanceRow) -> None:
             policy_digest=state.policy_digest,
             attested_at=stamp(state.attested_at),
             clone_proof=int(state.clone_proof),
+            clock_trusted=int(state.clock_trusted),
+            clock=row.clock,
             **_state_values(state),
         )
     )
@@ -140,8 +146,11 @@ def _instance(row: Row[tuple[object, ...]], meters: dict[Meter, tuple[int, int]]
         reply=row.reply,
         written_off=bool(row.written_off),
         clone_proof=bool(row.clone_proof),
+        clock_trusted=bool(row.clock_trusted),
     )
-    return InstanceRow(state=state, kem_digest=row.kem_digest, tee=row.tee, tier=row.tier, result=row.result)
+    return InstanceRow(
+        state=state, kem_digest=row.kem_digest, tee=row.tee, tier=row.tier, result=row.result, clock=row.clock
+    )
 
 
 def find_instance(connection: Connection, instance: InstanceId) -> InstanceRow | None:

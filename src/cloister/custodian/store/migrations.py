@@ -124,7 +124,13 @@ _WITNESSES = (
     "CREATE INDEX audit_by_time ON audit (at)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _LOG_HEAD, _WITNESSES)
+_CLOCKS = (
+    # whether an instance's attested clock is outside the host's control, and by which rule (T37); not known: no
+    "ALTER TABLE instance ADD COLUMN clock_trusted INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE instance ADD COLUMN clock TEXT NOT NULL DEFAULT 'unknown'",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _LOG_HEAD, _WITNESSES, _CLOCKS)
 """Step n takes a database from schema version n to n + 1."""
 
 

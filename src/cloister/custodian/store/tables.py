@@ -56,7 +56,7 @@ ALLOWANCE = _table("allowance", "loan meter balance")
 INSTANCE = _table(
     "instance",
     "id loan pub kem_digest tee tier result policy_digest epoch seq req_digest reply chain_head attested_at "
-    "committed_at dead_at status written_off clone_proof",
+    "committed_at dead_at status written_off clone_proof clock_trusted clock",
 )
 INSTANCE_METER = _table("instance_meter", "instance meter ceiling used")
 NONCE = _table("nonce", "value loan expires_at used_at")

@@ -20,14 +20,15 @@ from cloister.lending.messages.form import (
 )
 from cloister.lending.terms import (
     DIGEST,
+    MAX_CEILING,
     Consumer,
     InstanceId,
     ModelDigest,
 )
-from cloister.wire import dump_b64u, dump_json
+from cloister.wire import Json, dump_b64u, dump_json, dump_time
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from cloister.errors import Reason
 
@@ -90,6 +91,8 @@ class Lease:
 
     ``limits`` are absolute ceilings per meter. ``models`` and ``consumers`` are those not blocked now
     (None: anybody); ``balances`` is what the allowance still holds beyond all ceilings, for display.
+    ``issued_at`` is the custodian's time of the commit, against which the enclave holds its own; ``unserved`` is N
+    where this instance's is smaller than the terms say.
     """
 
     LABEL: ClassVar = Label.LEASE
@@ -105,11 +108,17 @@ class Lease:
     consumers: tuple[Consumer, ...] | None
     policy_digest: str
     block_version: int
+    issued_at: datetime | None = None
+    unserved: int | None = None
 
     def dump(self) -> bytes:
         """Return the canonical payload."""
+        more: dict[str, Json] = {} if self.issued_at is None else {"issued_at": dump_time(self.issued_at)}
+        if self.unserved is not None:
+            more["unserved"] = self.unserved
         return dump_json(
-            {
+            more
+            | {
                 "balances": units_json(self.balances),
                 "block_version": self.block_version,
                 "consumers": None if self.consumers is None else [item.to_json() for item in self.consumers],
@@ -141,6 +150,8 @@ class Lease:
             consumers=take_consumers(fields),
             policy_digest=fields.match("policy_digest", DIGEST),
             block_version=fields.integer("block_version"),
+            issued_at=fields.optional("issued_at", fields.time),
+            unserved=fields.optional("unserved", lambda name: fields.integer(name, floor=1, cap=MAX_CEILING)),
         )
         fields.end()
         return message
