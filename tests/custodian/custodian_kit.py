@@ -314,9 +314,23 @@ class Toy:
     def renew(self) -> Any:
         """Renew as the shell does; return the lease or refusal."""
         assert self.holder is not None
-        answer = self.send(self.request())
+        statement = self.request()
+        self.report()
+        answer = self.send(statement)
         assert answer.status_code == 200, answer.text
         return self.holder.receive(answer.content, self.bench.clock())
+
+    def report(self) -> None:
+        """Send the usage reports that are due, as the shell does."""
+        assert self.holder is not None
+        while (statement := self.holder.report()) is not None:
+            answer = self.send_report(statement)
+            assert answer.status_code == 200, answer.text
+            self.holder.acknowledge(answer.content)
+
+    def send_report(self, statement: bytes) -> httpx.Response:
+        """Send a usage report as bytes."""
+        return self.bench.client.post(f"/v1/instances/{self.id}/usage", content=statement, headers=STATEMENT)
 
     def serve(self, units: int = 1, *, model: str = "digits", token: bytes | None = None) -> None:
         """Serve one inference of ``units``."""
@@ -329,6 +343,7 @@ class Toy:
         """Close as an enclave does."""
         assert self.holder is not None
         statement = self.holder.close(self.bench.clock())
+        self.report()
         return self.bench.client.post(f"/v1/instances/{self.id}/close", content=statement, headers=STATEMENT)
 
 

@@ -21,7 +21,7 @@ from cloister.wire import MAX_INT, dump_b64u
 def _signed(toy: Toy, **members: object) -> bytes:
     base = LeaseRequest(
         instance=toy.id, epoch=1, seq=1, req_nonce=bytes(16), used={}, reserved={}, want={LOAN_METER: 5},
-        chain_head=bytes(32),
+        served=0, chain_head=bytes(32),
     )  # fmt: skip
     return Statement.sign(toy.key, Label.LEASE_REQUEST, replace(base, **members).dump()).dump()  # type: ignore[arg-type]
 

@@ -623,7 +623,7 @@ def test_closing_with_nothing_used_gives_nothing_back(sim: Simulator) -> None:
     enclave = sim.launch(loan, renews=False)
     holder = enclave.instance.metering._holder
     assert holder._key is not None
-    close = Close(instance=enclave.id, epoch=1, seq=2, used={}, chain_head=holder._head)
+    close = Close(instance=enclave.id, epoch=1, seq=2, used={}, served=0, chain_head=holder._usage.head)
     statement = Statement.sign(holder._key, Close.LABEL, close.dump()).dump()
     last = enclave.link.requests.log[-1]
     sent = with_length(replace(last, path=last.path.replace("/lease", "/close"), body=statement))

@@ -11,9 +11,20 @@ import pytest
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Malformed, Rejected, UsageError
 from cloister.lending.audit import AuditEntry, Checkpoint, verify_checkpoint, verify_log
-from cloister.lending.lease import LeaseHolder, _Pending
+from cloister.lending.lease import LeaseHolder
+from cloister.lending.lease_state import Pending
 from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Receipt, Refusal
-from cloister.lending.receipt import commit, fork_evidence, next_head, verify_chain, verify_commitment, verify_receipt
+from cloister.lending.receipt import (
+    commit,
+    content_of,
+    fork_evidence,
+    head_after,
+    next_head,
+    record_of,
+    verify_chain,
+    verify_commitment,
+    verify_receipt,
+)
 from cloister.lending.terms import LoanId, ModelDigest, ModelTerms, Terms, instance_id
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -81,7 +92,7 @@ def test_answer_to_a_pending_request(case: dict[str, str]) -> None:
         json.loads((VECTORS / "receipt/messages.json").read_text())["cases"][0]["text"].encode()
     ).issued_at
     holder.request(now, bytes(16))
-    holder._pending = _Pending(statement=b"", digest=bytes.fromhex(ANSWERS["req_digest"]))
+    holder._pending = Pending(statement=b"", digest=bytes.fromhex(ANSWERS["req_digest"]), served=0)
     before = holder.snapshot()
     statement = case["statement"].encode()
     if case["expect"] in ("Lease", "Refusal"):
@@ -111,8 +122,11 @@ def test_a_commitment_takes_a_whole_salt() -> None:
 
 @pytest.mark.parametrize("case", RECEIPTS["heads"])
 def test_chain_head(case: dict[str, Any]) -> None:
-    previous, request, response = (bytes.fromhex(case[name]) for name in ("previous", "request", "response"))
-    assert next_head(previous, request=request, response=response, index=case["index"]).hex() == case["head"]
+    receipt = Receipt.parse(case["receipt"].encode())
+    record = record_of(receipt)
+    assert content_of(receipt.request, receipt.response).hex() == case["content"]
+    assert record.dump().decode() == case["record"]
+    assert next_head(bytes.fromhex(case["previous"]), record).hex() == head_after(receipt).hex() == case["head"]
 
 
 @pytest.mark.parametrize("case", RECEIPTS["statements"], ids=lambda case: case["name"])
@@ -134,7 +148,7 @@ def test_receipts_of_the_vectors_are_a_chain_and_no_fork() -> None:
         verify_receipt(case["statement"].encode(), key) for case in RECEIPTS["statements"] if case["expect"] == "valid"
     )
     head = verify_chain([first, second])
-    assert head == next_head(second.previous, request=second.request, response=second.response, index=2)
+    assert head == head_after(second)
     assert fork_evidence(first, second) is None
     for broken in ([second], [first, first], [second, first]):
         with pytest.raises(Rejected, match="chain_broken"):

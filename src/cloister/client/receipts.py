@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import VerifyKey
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
-from cloister.lending.receipt import SALT_BYTES, fork_evidence, next_head, verify_commitment, verify_receipt
+from cloister.lending.receipt import SALT_BYTES, fork_evidence, head_after, verify_commitment, verify_receipt
 from cloister.wire import Fields, dump_b64u, dump_json, parse_b64u
 
 if TYPE_CHECKING:
@@ -172,8 +172,7 @@ class ReceiptChain:
     def _demand_link(self, first: Receipt | None, second: Receipt | None) -> None:
         if first is None or second is None:
             return
-        head = next_head(first.previous, request=first.request, response=first.response, index=first.index)
-        if head != second.previous:
+        if head_after(first) != second.previous:
             raise Rejected.because("chain_broken", f"receipt {second.index}", hint=_FORK_HINT)
 
 

@@ -34,12 +34,14 @@ from cloister.lending.terms import (
     model_meter,
     unserved_cap,
 )
+from cloister.lending.usage_report import contradicts
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.lending.events import DetailValue
+    from cloister.lending.usage_report import Reported
 
 __all__ = [
     "LeaseDecision",
@@ -49,6 +51,8 @@ __all__ = [
     "verify_epoch",
     "verify_request",
 ]
+
+_USAGE_RETRY = timedelta(seconds=1)  # the enclave reports at once, and asks again
 
 _STANDING = {
     InstanceStatus.BLOCKED: "blocked",
@@ -105,6 +109,7 @@ def decide_lease(
     *,
     instance: InstanceState,
     loan: LoanState,
+    reported: Reported,
     epoch: int,
     now: datetime,
     quiet_until: datetime | None = None,
@@ -112,8 +117,9 @@ def decide_lease(
     """Decide a verified request, at ``now`` and under the custodian's ``epoch``.
 
     Steps: 1. it is this instance's; 2. the same again is replayed, the same number with other bytes is
-    a fork (C3); 3. the counters fit (C5); 4. nothing forbids a lease (C4, C8); 5. no quiet time after a
-    recovery (C11); 6. ceilings rise by what the balances have (C6). Raises ``Rejected``
+    a fork (C3); 3. the counters fit (C5), and the usage reports (C13); 4. nothing forbids a lease (C4, C8);
+    5. no quiet time after a recovery (C11); 6. everything served is reported (C13); 7. ceilings rise by what
+    the balances have (C6). Raises ``Rejected``
     (``wrong_instance``, ``wrong_seq``); then nothing is written.
     """
     if request.instance != instance.id or instance.loan != loan.terms.loan:
@@ -126,12 +132,18 @@ def decide_lease(
     misfit = _misfit(step)
     if misfit is not None:
         return _alarm(step, misfit, f"counters of seq {request.seq}")
+    if not instance.written_off and contradicts(request, reported, loan.terms):
+        return _alarm(step, AlarmKind.FORK, f"usage at seq {request.seq}")
     reasons, status = _stops(step, epoch)
     if reasons:
         return _stop(step, reasons, status)
     if quiet_until is not None and now < quiet_until:
         reason = Reason(code="recovering", subject="custodian")
         return _settle(step, _refusal(step, (reason,), retry_after=quiet_until - now))
+    if request.served > reported.index:
+        want = f"records up to {request.served}"
+        reason = Reason(code="usage_missing", subject="usage", got=str(reported.index), want=want)
+        return _settle(step, _refusal(step, (reason,), retry_after=_USAGE_RETRY))
     return _lease(step, epoch)
 
 

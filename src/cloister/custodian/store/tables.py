@@ -19,6 +19,7 @@ __all__ = [
     "ENDORSEMENT_BUNDLE",
     "ENROLMENT",
     "EPOCH",
+    "FORK_EVIDENCE",
     "IDEMPOTENCY",
     "INSTANCE",
     "INSTANCE_METER",
@@ -32,6 +33,9 @@ __all__ = [
     "REQUEST",
     "TABLES",
     "TOKEN",
+    "USAGE_REPORT",
+    "USAGE_SUM",
+    "USAGE_TOTAL",
     "moment",
     "stamp",
 ]
@@ -68,10 +72,15 @@ ARTIFACT = _table("artifact", "sha256 data")
 KEY_RELEASE = _table("key_release", "id instance at nonce custodian kem_pub evidence devices software policy")
 RELEASE_ENDORSEMENT = _table("release_endorsement", "release name sha256")
 ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at")
+USAGE_REPORT = _table("usage_report", "instance first last earliest latest head received_at statement")
+USAGE_TOTAL = _table("usage_total", "instance model consumer units")
+USAGE_SUM = _table("usage_sum", "instance first minute model consumer inferences units cut_units")
+FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
+    USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE,
 )  # fmt: skip
 
 
