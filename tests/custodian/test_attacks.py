@@ -93,7 +93,7 @@ def test_an_eager_instance_does_not_round_its_way_past_the_rate_cap(bench: Bench
     toy = lent.boot()
     used = 0
     for seq in range(1, 201):
-        answer = toy.send(_request(toy, seq=seq, used={LOAN_METER: used}))
+        answer = toy.send(_request(toy, seq=seq, **toy.itemise(used)))
         assert answer.status_code == 200, answer.text
         lease = Lease.parse(Statement.parse(answer.content, label=Label.LEASE).verify([bench.init.key]))
         used = lease.limits[LOAN_METER]
