@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-__all__ = ["ADMIN_TOKEN_NAME", "Remote", "custodian_home", "from_options", "from_token", "remote_options", "segment"]
+__all__ = [
+    "ADMIN_TOKEN_NAME",
+    "Remote",
+    "as_anybody",
+    "custodian_home",
+    "from_options",
+    "from_token",
+    "remote_options",
+    "segment",
+]
 
 ADMIN_TOKEN_NAME = "admin.token"  # noqa: S105 - the name of a file, not a token
 HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
@@ -46,7 +55,8 @@ class Credentials:
 
     url: str
     ca_pem: str | None
-    token: str = field(repr=False)
+    token: str | None = field(repr=False)
+    """None for the few routes that anybody may call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +95,15 @@ class Remote:
         if self._url.startswith("http:") and not is_loopback(self._url):
             msg = f"custodian {self._url}: want https: the token would travel in the clear"
             raise UsageError(msg)
-        if not credentials.token.isascii():
+        if credentials.token is not None and not credentials.token.isascii():
             msg = "token: want printable ascii"
             raise UsageError(msg)
+        headers = {"accept-encoding": "identity"}
+        if credentials.token is not None:
+            headers["authorization"] = f"Bearer {credentials.token}"
         self._client = httpx2.Client(
             base_url=self._url,
-            headers={"authorization": f"Bearer {credentials.token}", "accept-encoding": "identity"},
+            headers=headers,
             verify=_authority(credentials.ca_pem),
             timeout=_TIMEOUT_S,
             trust_env=False,
@@ -106,9 +119,9 @@ class Remote:
         """GET a JSON document."""
         return self._call("GET", path, params=query)
 
-    def raw(self, path: str) -> bytes:
+    def raw(self, path: str, **query: str | int) -> bytes:
         """GET the exact bytes of a document."""
-        return self._send("GET", path).content
+        return self._send("GET", path, params=query).content
 
     def post(self, path: str, body: Json) -> Any:
         """POST once: a fresh Idempotency-Key makes a retry by the transport harmless."""
@@ -245,6 +258,11 @@ def from_options(*, home: Path | None, url: str | None, ca: Path | None, token_f
     authority = ca or place / "tls" / "ca.pem"
     ca_pem = _read_text(authority) if ca or authority.exists() else None
     return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
+
+
+def as_anybody(*, url: str, ca: Path | None) -> Remote:
+    """Return a connection without a token, for what anybody may send."""
+    return Remote(Credentials(url=url, ca_pem=None if ca is None else _read_text(ca), token=None))
 
 
 def from_token(*, url: str, ca_pem: str | None, token: str) -> Remote:

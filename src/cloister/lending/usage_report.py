@@ -24,10 +24,10 @@ from cloister.lending.state import Alarm, AlarmKind, InstanceState, InstanceStat
 from cloister.lending.terms import LOAN_METER, ConsumerId, ModelDigest, consumer_meter, model_meter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from cloister.crypto.sign import SigningKey, VerifyKey
-    from cloister.lending.messages import Close, LeaseRequest, Units
+    from cloister.lending.messages import Close, LeaseRequest, Units, UsageRecord
     from cloister.lending.terms import Meter, Terms
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "sign_ack",
     "totals_of",
     "units_by_meter",
+    "units_of",
     "verify_report",
 ]
 
@@ -110,6 +111,11 @@ def units_by_meter(totals: Totals, terms: Terms) -> dict[Meter, int]:
         if consumer is not None:
             units[consumer_meter(consumer)] += count
     return {meter: count for meter, count in units.items() if count}
+
+
+def units_of(records: Iterable[UsageRecord]) -> int:
+    """Return the units of records together."""
+    return sum(record.units for record in records)
 
 
 def decide_report(
@@ -208,6 +214,6 @@ def _event(report: UsageReport, statement: bytes, kind: EventKind) -> Event:
             "last": report.last,
             "loan": report.loan,
             "req_digest": hashlib.sha256(statement).hexdigest(),
-            "units": sum(record.units for record in report.records),
+            "units": units_of(report.records),
         },
     )
