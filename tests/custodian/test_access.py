@@ -89,6 +89,8 @@ def test_the_public_routes_are_these_and_no_other() -> None:
         "GET /v1/instances/{instance}/status",
         "POST /v1/instances/{instance}/lease",
         "POST /v1/instances/{instance}/close",
+        "POST /v1/instances/{instance}/usage",
+        "POST /v1/forks",
     }
 
 

@@ -477,7 +477,8 @@ def test_what_is_past_its_retention_is_forgotten_and_not_before(place: Path) -> 
 def test_an_older_database_gets_the_new_tables_and_lends_on(site: Site) -> None:
     site.close()
     database = sqlite3.connect(site.home / "custodian.db")
-    for table in ("release_endorsement", "key_release", "artifact", "endorsement_bundle"):
+    newer = ("usage_sum", "usage_total", "usage_report", "fork_evidence")
+    for table in (*newer, "release_endorsement", "key_release", "artifact", "endorsement_bundle"):
         database.execute(f"DROP TABLE {table}")
     database.execute("UPDATE schema_version SET version = 1")
     database.commit()

@@ -234,6 +234,8 @@ PUBLIC = {
     ("GET", "/v1/instances/{instance}/status"),
     ("POST", "/v1/instances/{instance}/lease"),  # authenticated by the instance's own signature
     ("POST", "/v1/instances/{instance}/close"),
+    ("POST", "/v1/instances/{instance}/usage"),
+    ("POST", "/v1/forks"),  # proven by two signatures of the instance
 }
 
 

@@ -60,6 +60,7 @@ _CODES = frozenset(
         "unauthorized",
         "unavailable",
         "unknown_model",
+        "usage_unreported",
     }
 )
 
