@@ -74,7 +74,7 @@ def state(bench: Bench, toy: Toy) -> str:
 
 @pytest.fixture
 def toy(bench: Bench) -> Toy:
-    """An enclave with a lease."""
+    """Return an enclave with a lease."""
     found = bench.lend(allowance=1000, max_ceiling=100).boot()
     found.renew()
     return found
@@ -270,7 +270,9 @@ def test_usage_is_for_staff_and_for_the_borrower_of_that_loan_alone(bench: Bench
         assert bench.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("query", [{"from": "2026-07-01T12:00:01Z"}, {"from": "yesterday"}, {"to": "1970-01-01T00:00:00Z"}])
+@pytest.mark.parametrize(
+    "query", [{"from": "2026-07-01T12:00:01Z"}, {"from": "yesterday"}, {"to": "1970-01-01T00:00:00Z"}]
+)
 def test_a_period_is_of_whole_minutes_and_goes_forward(bench: Bench, toy: Toy, query: dict[str, str]) -> None:
     answer = bench.client.get(f"/v1/loans/{toy.lent.id}/usage", params=query, headers=toy.lent.token)
     assert answer.status_code == 400

@@ -341,9 +341,7 @@ class FakeCustodian:
         instance = self.instances[InstanceId(request.path_params["id"])]
         message = verify_close(body, instance.key)
         reported = self.reported(instance.id, message.served)
-        decision = decide_close(
-            message, instance=instance, loan=self.state(), reported=reported, now=self.clock.wall()
-        )
+        decision = decide_close(message, instance=instance, loan=self.state(), reported=reported, now=self.clock.wall())
         assert decision is not None
         self.instances[instance.id] = decision.instance
         self.alarms += decision.alarms

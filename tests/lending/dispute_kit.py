@@ -60,9 +60,7 @@ def receipts(count: int = 4, key: SigningKey = INSTANCE, salt: bytes = b"") -> l
 
 
 def report(records: Sequence[UsageRecord], previous: bytes = GENESIS, key: SigningKey = INSTANCE) -> UsageReport:
-    return UsageReport(
-        instance=instance_id(key.verify_key.raw), loan=LOAN, previous=previous, records=tuple(records)
-    )
+    return UsageReport(instance=instance_id(key.verify_key.raw), loan=LOAN, previous=previous, records=tuple(records))
 
 
 def head_behind(records: Sequence[UsageRecord]) -> bytes:

@@ -1,4 +1,4 @@
-"""The invariants I1 to I8 of 30-metering, and I9 of docs/spec/usage.md, over a ``World``, checked against what really happened.
+"""The invariants I1 to I9 of docs/spec/lease.md over a ``World``, checked against what really happened.
 
 The truth is what left towards consumers and what the lender did, in real time, never what a party
 says of itself. Conditions of the adversary table: a copied enclave memory relaxes I1 by what that copy
@@ -194,7 +194,6 @@ class Invariants:
             if fork_evidence(first, receipt) is not None and receipt.instance not in self.world.forked:
                 raise Violation("I8", f"two receipts {receipt.index} of one honest instance")
         self._receipts_seen = len(self.world.receipts)
-
 
     def _verify_usage(self) -> None:
         """Hold every record that the custodian has against the receipts that were given (I9)."""

@@ -339,7 +339,9 @@ def test_t42_an_instance_of_one_loan_gets_nothing_from_another() -> None:
     instance, _ = state_of(world, enclave)
     loan = world.custodian.db.loans[other]
     with pytest.raises(Rejected) as caught:
-        decide_lease(a_request(enclave), bytes(32), instance=instance, loan=loan, reported=Reported(), epoch=1, now=world.now)
+        decide_lease(
+            a_request(enclave), bytes(32), instance=instance, loan=loan, reported=Reported(), epoch=1, now=world.now
+        )
     assert caught.value.code == "wrong_instance"
     close = Close(instance=enclave.id, epoch=1, seq=9, used={}, served=0, chain_head=bytes(32))
     with pytest.raises(Rejected, match="wrong_instance"):
@@ -510,7 +512,9 @@ def test_t50_a_close_with_counters_that_do_not_fit_is_an_alarm_and_gives_nothing
         ({}, AlarmKind.FORK, InstanceStatus.FORKED),
         ({LOAN_METER: 99}, AlarmKind.OVERDRAWN, InstanceStatus.OVERDRAWN),
     ):
-        decision = decide_close(a_close(enclave, used=used), instance=instance, loan=loan, reported=Reported(), now=world.now)
+        decision = decide_close(
+            a_close(enclave, used=used), instance=instance, loan=loan, reported=Reported(), now=world.now
+        )
         assert decision is not None
         assert ([alarm.kind for alarm in decision.alarms], decision.instance.status) == ([kind], status)
         assert (decision.credits, decision.postings) == ({}, ())
@@ -531,7 +535,9 @@ def test_bad_77_a_close_with_an_old_number_is_refused() -> None:
     world, enclave = started()
     instance, loan = state_of(world, enclave)
     with pytest.raises(Rejected, match="wrong_seq"):
-        decide_close(a_close(enclave, seq=instance.seq), instance=instance, loan=loan, reported=Reported(), now=world.now)
+        decide_close(
+            a_close(enclave, seq=instance.seq), instance=instance, loan=loan, reported=Reported(), now=world.now
+        )
 
 
 def test_c4_an_instance_whose_policy_changed_or_whose_evidence_is_old_is_stopped_with_all_reasons() -> None:
@@ -539,7 +545,9 @@ def test_c4_an_instance_whose_policy_changed_or_whose_evidence_is_old_is_stopped
     instance, loan = state_of(world, enclave)
     changed = replace(loan, policy_digest="d" * 64, evidence_age=timedelta(0), blocked=True)
     request = a_request(enclave)
-    decision = decide_lease(request, bytes(32), instance=instance, loan=changed, reported=Reported(), epoch=2, now=instance.dead_at)
+    decision = decide_lease(
+        request, bytes(32), instance=instance, loan=changed, reported=Reported(), epoch=2, now=instance.dead_at
+    )
     assert isinstance(decision, LeaseDecision)
     assert isinstance(decision.reply, Refusal)
     assert decision.reply.stop
@@ -560,7 +568,9 @@ def test_c4_an_instance_that_is_not_active_is_stopped_for_good(status: InstanceS
     instance, loan = state_of(world, enclave)
     for written_off in (False, True):
         state = replace(instance, status=status, written_off=written_off)
-        decision = decide_lease(a_request(enclave), bytes(32), instance=state, loan=loan, reported=Reported(), epoch=1, now=world.now)
+        decision = decide_lease(
+            a_request(enclave), bytes(32), instance=state, loan=loan, reported=Reported(), epoch=1, now=world.now
+        )
         assert isinstance(decision, LeaseDecision)
         assert isinstance(decision.reply, Refusal)
         assert decision.reply.stop

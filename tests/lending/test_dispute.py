@@ -10,7 +10,6 @@ import pytest
 from dispute_kit import (
     CUSTODIAN,
     KEPT,
-    LOAN,
     OTHER,
     RECORDS,
     START,
@@ -64,7 +63,9 @@ def test_a_custodian_that_leaves_a_record_out_of_its_sums_is_convicted_by_the_en
 
 
 def test_a_custodian_that_charges_one_consumer_for_another_is_convicted() -> None:
-    swapped = replace(TRUE, lines=tuple(replace(line, consumer=ConsumerId("bob")) for line in TRUE.lines[:1]) + TRUE.lines[1:])
+    swapped = replace(
+        TRUE, lines=tuple(replace(line, consumer=ConsumerId("bob")) for line in TRUE.lines[:1]) + TRUE.lines[1:]
+    )
     outcome = settle(swapped, [report(RECORDS)], [])
     assert codes(outcome) == {("sum_wrong", Guilt.CUSTODIAN)}
 
@@ -93,9 +94,7 @@ def test_a_custodian_that_leaves_out_an_inference_beyond_what_it_granted_is_conv
 
 
 def test_a_custodian_that_moves_a_record_out_of_its_period_is_convicted_by_the_receipt() -> None:
-    short = with_span(
-        replace(TRUE, lines=stated(RECORDS[:3]).lines), upto=3, head=head_behind(RECORDS[:3]), units=6
-    )
+    short = with_span(replace(TRUE, lines=stated(RECORDS[:3]).lines), upto=3, head=head_behind(RECORDS[:3]), units=6)
     outcome = settle(short, [report(RECORDS)], claims(KEPT))
     assert ("range_wrong", Guilt.CUSTODIAN) in codes(outcome)
 
@@ -140,7 +139,10 @@ def test_a_consumer_that_shows_one_receipt_twice_counts_it_once() -> None:
     assert (outcome.settled, outcome.matched) == (True, 4)
 
 
-@pytest.mark.parametrize("status", [None, a_status(OTHER, OTHER), a_status(CUSTODIAN), a_status(CUSTODIAN, OTHER, LoanId("loan-" + "b" * 16))])
+@pytest.mark.parametrize(
+    "status",
+    [None, a_status(OTHER, OTHER), a_status(CUSTODIAN), a_status(CUSTODIAN, OTHER, LoanId("loan-" + "b" * 16))],
+)
 def test_a_consumer_that_makes_up_an_instance_convicts_nobody(status: bytes | None) -> None:
     """A key of its own signs anything; the custodian's word on it is missing, another's, or on another loan."""
     outcome = settle(TRUE, [report(RECORDS)], claims(receipts(key=OTHER), status))

@@ -63,7 +63,12 @@ def verify(terminal: Terminal, /, *, files: tuple[Path, ...]) -> int:
             shown.append({"file": str(path), "error": error_json(exc)})
     faults, links = _among(kept)
     failed = bool(faults) or any("error" in item for item in shown)
-    result: Json = {"faults": [*faults], "links": links, "receipts": [*shown], "verdict": "fails" if failed else "holds"}
+    result: Json = {
+        "faults": [*faults],
+        "links": links,
+        "receipts": [*shown],
+        "verdict": "fails" if failed else "holds",
+    }
     terminal.result(result, lambda out: _draw(shown, faults, links, out))
     return EXIT_REJECTED if failed else 0
 

@@ -120,9 +120,7 @@ def verify(terminal: Terminal, /, *, statement_file: Path, key: str | None, repo
 @click.option("--receipts", type=_folder, required=True, help="Folder of receipts that consumers kept.")
 @click.option("--key", help=_KEY_HELP)
 @pass_terminal
-def settle_files(
-    terminal: Terminal, /, *, statement_file: Path, reports: Path, receipts: Path, key: str | None
-) -> int:
+def settle_files(terminal: Terminal, /, *, statement_file: Path, reports: Path, receipts: Path, key: str | None) -> int:
     """Settle a dispute offline, from files alone: who is convicted by what, and what is not shown.
 
     Exit code 0: statement, reports and receipts agree. 4: somebody is convicted, or something is missing.

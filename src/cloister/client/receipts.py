@@ -108,7 +108,9 @@ class VerifiedReceipt:
 def _status(fields: Fields) -> bytes | None:
     """Return the status statement as it was kept; its signature is for whoever relies on it."""
     value = fields.take("status")
-    return None if value is None else Fields({"status": value}, what="receipt file").b64u("status", cap=_MAX_STATUS_BYTES)
+    return (
+        None if value is None else Fields({"status": value}, what="receipt file").b64u("status", cap=_MAX_STATUS_BYTES)
+    )
 
 
 def receipt_of(trailers: FieldLines) -> tuple[bytes, bytes, bytes]:

@@ -123,7 +123,9 @@ def establish(
     answer = yield Fetch(party=Party.CUSTODIAN, url=query, cap=MAX_STATUS_BYTES)
     data = _body(answer, want=None, what="custodian: status")
     status = verify_status(data, enclave=enclave, trust=trust, nonce=ask, now=clock())
-    return replace(enclave, status=status, status_statement=data, checks=(*enclave.checks, *_status_checks(status, trust)))
+    return replace(
+        enclave, status=status, status_statement=data, checks=(*enclave.checks, *_status_checks(status, trust))
+    )
 
 
 def _body(answer: Fetched, *, want: str | None, what: str) -> bytes:

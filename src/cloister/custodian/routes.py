@@ -223,5 +223,17 @@ _USAGE = (
     ),
 )  # fmt: skip
 
-ROUTES = (*_PUBLIC, *_ENCLAVES, *_BORROWERS, *_MODELS, *_LOANS, *_BLOCKS, *_RECALL, *_LOOKING, *_TOKENS, *_DEVICES, *_USAGE)
+ROUTES = (
+    *_PUBLIC,
+    *_ENCLAVES,
+    *_BORROWERS,
+    *_MODELS,
+    *_LOANS,
+    *_BLOCKS,
+    *_RECALL,
+    *_LOOKING,
+    *_TOKENS,
+    *_DEVICES,
+    *_USAGE,
+)
 """Every route there is."""

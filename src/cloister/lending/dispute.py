@@ -1,4 +1,4 @@
-"""Settle from files alone who used what: a custodian's statement, enclaves' reports, consumers' receipts (docs/spec/usage.md).
+"""Settle from files alone who used what: statement, reports and receipts (docs/spec/usage.md section 5).
 
 Pure: bytes whose signatures were proven go in, findings come out. Every finding names who is convicted by it, or
 nobody. What is not shown convicts nobody and settles nothing, so neither side wins by leaving a file out; what is
@@ -19,13 +19,13 @@ from cloister.errors import CloisterError
 from cloister.lending.forks import find_contradiction
 from cloister.lending.messages import Receipt, Status, UsageRecord, UsageReport, UsageSpan, UsageStatement
 from cloister.lending.receipt import next_head, record_of
-from cloister.lending.terms import ConsumerId, InstanceId, ModelDigest
 from cloister.lending.usage_report import units_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from cloister.crypto.sign import VerifyKey
+    from cloister.lending.terms import ConsumerId, InstanceId, ModelDigest
 
 __all__ = ["Claim", "Finding", "Guilt", "Outcome", "settle", "verify_statement"]
 
@@ -185,8 +185,8 @@ def _line_findings(statement: UsageStatement, histories: Iterable[_History]) -> 
                 findings.append(_finding("range_wrong", Guilt.CUSTODIAN, detail, history.span, record.index))
     said = {(line.model, line.consumer): line for line in statement.lines}
     for pair in {**said, **counts}:
-        line, count = said.get(pair), counts.get(pair, Counter())
-        figures = (0, 0, 0) if line is None else (line.inferences, line.units, line.cut_units)
+        stated, count = said.get(pair), counts.get(pair, Counter())
+        figures = (0, 0, 0) if stated is None else (stated.inferences, stated.units, stated.cut_units)
         if figures != (count["inferences"], count["units"], count["cut_units"]):
             detail = f"model {pair[0][:12]}, consumer {pair[1] or 'unnamed'}: not the sum of the signed records"
             findings.append(Finding(code="sum_wrong", guilt=Guilt.CUSTODIAN, detail=detail))
@@ -214,9 +214,14 @@ def _judge(claim: Claim, statement: UsageStatement, histories: Mapping[InstanceI
     history = histories.get(receipt.instance)
     if history is None:
         return _left_out_instance(claim, statement)
-    span = history.span
-    if receipt.index > span.reported:
-        return _unreported(claim, span)
+    if receipt.index > history.span.reported:
+        return _unreported(claim, history.span)
+    return _against_record(claim, history)
+
+
+def _against_record(claim: Claim, history: _History) -> Finding | None:
+    """Hold a receipt against the record of its index, None where the statement sums that very record."""
+    receipt, span = claim.receipt, history.span
     shown = history.records.get(receipt.index)
     if shown is None:
         return _about(claim, "record_missing", Guilt.NOBODY_YET, "its usage report is not among those shown")
@@ -231,7 +236,9 @@ def _unreported(claim: Claim, span: UsageSpan) -> Finding:
     """Say what becomes of a receipt whose record the custodian does not claim to have."""
     if span.ended:
         return _about(claim, "not_itemised", Guilt.NOBODY, "within the units that were written off without a record")
-    return _about(claim, "not_reported", Guilt.NOBODY_YET, "not reported when the statement was made: ask for a new one")
+    return _about(
+        claim, "not_reported", Guilt.NOBODY_YET, "not reported when the statement was made: ask for a new one"
+    )
 
 
 def _beyond(
@@ -250,7 +257,9 @@ def _beyond(
     for instance, count in units.items():
         span = histories[instance].span
         if span.itemised + count > span.granted:
-            detail = f"{span.itemised} itemised and {count} by receipt are more than the {span.granted} it says it granted"
+            detail = (
+                f"{span.itemised} itemised and {count} by receipt are more than the {span.granted} it says it granted"
+            )
             findings.append(_finding("left_out", Guilt.CUSTODIAN, detail, span))
     return findings
 

@@ -137,14 +137,22 @@ def decide_lease(
     reasons, status = _stops(step, epoch)
     if reasons:
         return _stop(step, reasons, status)
-    if quiet_until is not None and now < quiet_until:
-        reason = Reason(code="recovering", subject="custodian")
-        return _settle(step, _refusal(step, (reason,), retry_after=quiet_until - now))
-    if request.served > reported.index:
-        want = f"records up to {request.served}"
-        reason = Reason(code="usage_missing", subject="usage", got=str(reported.index), want=want)
-        return _settle(step, _refusal(step, (reason,), retry_after=_USAGE_RETRY))
+    wait = _not_now(step, reported, quiet_until)
+    if wait is not None:
+        return _settle(step, wait)
     return _lease(step, epoch)
+
+
+def _not_now(step: _Step, reported: Reported, quiet_until: datetime | None) -> Refusal | None:
+    """Return the refusal of an instance that may ask again: after a recovery (C11), or with its reports (C13)."""
+    if quiet_until is not None and step.now < quiet_until:
+        reason = Reason(code="recovering", subject="custodian")
+        return _refusal(step, (reason,), retry_after=quiet_until - step.now)
+    if step.request.served > reported.index:
+        want = f"records up to {step.request.served}"
+        reason = Reason(code="usage_missing", subject="usage", got=str(reported.index), want=want)
+        return _refusal(step, (reason,), retry_after=_USAGE_RETRY)
+    return None
 
 
 def sign_decision(decision: LeaseDecision, key: SigningKey) -> tuple[bytes, InstanceState]:

@@ -66,7 +66,7 @@ def verify_commitment(commitment: bytes, salt: bytes, data: bytes, *, what: str)
 
 
 def content_of(request: bytes, response: bytes) -> bytes:
-    """Return what a usage record says of two commitments: the same for the same receipt, and nothing to anybody else."""
+    """Return what a usage record says of two commitments: it fits this receipt, and tells nobody else anything."""
     return hashlib.sha256(_CONTENT_LABEL + lp(request, response)).digest()
 
 

@@ -1,4 +1,4 @@
-"""The custodian's side of usage: take reports in order, hold lease requests and closes against them (docs/spec/usage.md).
+"""The custodian's side of usage: take reports in order, hold requests and closes against them (docs/spec/usage.md).
 
 One pure decision per report, as ``lease_grant`` decides over requests. What two signed words of one instance
 contradict is fork evidence, exactly as in C3 and C5; what an honest instance can bring about by lost, late or
@@ -52,8 +52,8 @@ Totals: TypeAlias = "Mapping[tuple[ModelDigest, ConsumerId | None], int]"
 class Reported:
     """What the custodian holds of one instance's usage.
 
-    ``index`` is that of the last record, ``head`` the chain head after it, ``totals`` all its units.
-    ``latest`` is the minute of the last record. ``asked`` is the head after the record that a message calls its last, None where no report ends there.
+    ``index`` is that of the last record, ``head`` the chain head after it, ``latest`` its minute, ``totals`` all
+    units. ``asked`` is the head after the record that a message calls its last, None where no report ends there.
     """
 
     index: int = 0

@@ -1,4 +1,4 @@
-"""Write the vectors of docs/spec/usage.md: ``python tests/vectors/usage/generate.py``, with ``src`` and ``tests`` on the path."""
+"""Write the vectors of docs/spec/usage.md. Run it with ``src`` and ``tests`` on the path."""
 
 from __future__ import annotations
 
@@ -46,21 +46,35 @@ def _lease_vectors() -> Any:
 
 def rows(text: str) -> list[dict[str, str]]:
     """Return a report whose rows are wrong in one way each."""
-    good = '[29715121,0,0,1,'
+    good = "[29715121,0,0,1,"
     found = []
     for name, bad in {
-        "a row of four": '[29715121,0,0,1',
-        "a row of six": '[29715121,0,0,1,null,',
-        "a model that is not listed": '[29715121,1,0,1,',
-        "a consumer that is not listed": '[29715121,0,1,1,',
-        "negative units": '[29715121,0,0,-1,',
+        "a row of four": "[29715121,0,0,1",
+        "a row of six": "[29715121,0,0,1,null,",
+        "a model that is not listed": "[29715121,1,0,1,",
+        "a consumer that is not listed": "[29715121,0,1,1,",
+        "negative units": "[29715121,0,0,-1,",
         "units as text": '[29715121,0,0,"1",',
-        "a minute that runs back": '[29715200,0,0,1,',
-        "a minute beyond the year 9999": '[9999999999,0,0,1,',
+        "a minute that runs back": "[29715200,0,0,1,",
+        "a minute beyond the year 9999": "[9999999999,0,0,1,",
     }.items():
-        found.append({"name": f"usage-report: {name}", "format": "usage-report", "text": text.replace(good, bad, 1), "expect": "Malformed"})
+        found.append(
+            {
+                "name": f"usage-report: {name}",
+                "format": "usage-report",
+                "text": text.replace(good, bad, 1),
+                "expect": "Malformed",
+            }
+        )
     unused = text.replace('"consumers":["ann"]', '"consumers":["ann","bob"]')
-    found.append({"name": "usage-report: a consumer listed for nothing", "format": "usage-report", "text": unused, "expect": "Malformed"})
+    found.append(
+        {
+            "name": "usage-report: a consumer listed for nothing",
+            "format": "usage-report",
+            "text": unused,
+            "expect": "Malformed",
+        }
+    )
     return found
 
 
@@ -76,7 +90,11 @@ def disputes() -> list[dict[str, Any]]:
         "the custodian leaves a record out of its sums": (short, halves, []),
         "the custodian names another head": (with_span(TRUE, head=bytes(32)), halves, []),
         "the custodian shows half of its reports": (TRUE, halves[:1], claims(KEPT)),
-        "the custodian states less than it granted": (stated(RECORDS[:3], granted=6), [report(RECORDS[:3])], claims(KEPT)),
+        "the custodian states less than it granted": (
+            stated(RECORDS[:3], granted=6),
+            [report(RECORDS[:3])],
+            claims(KEPT),
+        ),
         "written off without a record": (stated(RECORDS[:3]), [report(RECORDS[:3])], claims(KEPT)),
         "alive and not reported yet": (stated(RECORDS[:3], ended=False), [report(RECORDS[:3])], claims(KEPT)),
         "a whole instance left out, with its status": (empty, [], claims(KEPT, a_status(CUSTODIAN))),
@@ -128,7 +146,11 @@ def main() -> None:
     }
     parsed = [case for kind, message in messages.items() for case in lease.cases(kind, message.dump())]
     lease.write("usage/messages.json", {"format": 1, "cases": [*parsed, *rows(text)]})
-    seeds = {"custodian_seed": CUSTODIAN.seed().hex(), "instance_seed": INSTANCE.seed().hex(), "other_seed": OTHER.seed().hex()}
+    seeds = {
+        "custodian_seed": CUSTODIAN.seed().hex(),
+        "instance_seed": INSTANCE.seed().hex(),
+        "other_seed": OTHER.seed().hex(),
+    }
     lease.write("usage/disputes.json", {"format": 1, **seeds, "cases": disputes()})
 
 

@@ -80,8 +80,6 @@ def _stop(transaction: Transaction, fork: Fork, first: bytes, second: bytes) -> 
         if state.status is InstanceStatus.ACTIVE:
             state = replace(state, status=InstanceStatus.FORKED)
             save_instance(transaction.connection, state)
-        transaction.record(
-            EventKind.FORK_DETECTED, fork.instance, state.loan, index=fork.index, loan=str(state.loan)
-        )
+        transaction.record(EventKind.FORK_DETECTED, fork.instance, state.loan, index=fork.index, loan=str(state.loan))
     return {"fork": True, "index": fork.index if known is None else known, "instance": fork.instance,
             "state": state.status.value}  # fmt: skip

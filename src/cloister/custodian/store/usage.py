@@ -122,9 +122,7 @@ def report_before(connection: Connection, instance: InstanceId, minute: int) -> 
     row = connection.execute(query.order_by(USAGE_REPORT.c.first.desc()).limit(1)).one_or_none()
     if row is None:
         return None
-    return StoredReport(
-        first=row.first, last=row.last, latest=row.latest, head=row.head, statement=row.statement
-    )
+    return StoredReport(first=row.first, last=row.last, latest=row.latest, head=row.head, statement=row.statement)
 
 
 def reports_after(connection: Connection, instance: InstanceId, after: int, *, limit: int) -> Sequence[bytes]:
@@ -178,9 +176,7 @@ def _add_total(connection: Connection, instance: InstanceId, model: str, consume
     key = and_(USAGE_TOTAL.c.instance == instance, USAGE_TOTAL.c.model == model, USAGE_TOTAL.c.consumer == consumer)
     found = connection.execute(update(USAGE_TOTAL).where(key).values(units=USAGE_TOTAL.c.units + units))
     if found.rowcount == 0:
-        connection.execute(
-            insert(USAGE_TOTAL).values(instance=instance, model=model, consumer=consumer, units=units)
-        )
+        connection.execute(insert(USAGE_TOTAL).values(instance=instance, model=model, consumer=consumer, units=units))
 
 
 def sums_between(connection: Connection, loan: LoanId, start: int, end: int) -> Sequence[SumRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cloister.crypto.sign import Label
 from cloister.lending.messages.form import DIGEST_BYTES, open_payload, take_instance
@@ -27,7 +27,12 @@ __all__ = [
     "MAX_RECORDS",
     "MAX_REPORT_BYTES",
     "MINUTE",
-    "UsageAck", "UsageRecord", "UsageReport", "minute_number", "minute_of"]
+    "UsageAck",
+    "UsageRecord",
+    "UsageReport",
+    "minute_number",
+    "minute_of",
+]
 
 MAX_RECORDS = 1000  # records in one report
 MAX_REPORT_BYTES = 512 * 1024  # bytes of one report's payload
