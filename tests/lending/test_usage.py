@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from custodian_fake import EPOCH_START
 from world import TOKENS, Enclave, World, terms
 
 from cloister.crypto.sign import Label, Statement
@@ -15,12 +16,13 @@ from cloister.errors import Malformed, Rejected
 from cloister.lending import usage_chain
 from cloister.lending.answer import parse_answer
 from cloister.lending.lease_grant import verify_request
-from cloister.lending.messages import Refusal, UsageAck, UsageReport
+from cloister.lending.messages import Refusal, UsageAck, UsageRecord, UsageReport
 from cloister.lending.messages.usage import MAX_RECORDS, MAX_REPORT_BYTES, minute_of
 from cloister.lending.receipt import content_of, record_of
 from cloister.lending.state import InstanceStatus
-from cloister.lending.terms import LOAN_METER
+from cloister.lending.terms import LOAN_METER, ConsumerId, ModelDigest
 from cloister.lending.usage_report import head_of, units_by_meter, units_of, verify_report
+from cloister.wire import dump_b64u, dump_json, dump_time
 
 
 def started(units: int = 9, cap: int = 2) -> tuple[World, Enclave]:
@@ -72,6 +74,22 @@ def test_the_custodian_follows_the_chain_from_the_records_and_the_consumer_from_
     (report,) = reports(world, enclave)
     assert head_of(report) == enclave.holder.snapshot().chain_head
     assert report.records[0].content == content_of(world.receipts[0].request, world.receipts[0].response)
+
+
+def test_a_record_is_canonical_json_though_it_is_written_by_hand() -> None:
+    for consumer, content in ((None, None), (ConsumerId("a.b-c_9"), bytes(range(32)))):
+        record = UsageRecord(
+            index=2**53 - 1, model=ModelDigest("ab" * 32), consumer=consumer, units=0, at=EPOCH_START, content=content
+        )
+        members = {
+            "at": dump_time(record.at),
+            "consumer": record.consumer,
+            "content": None if content is None else dump_b64u(content),
+            "index": record.index,
+            "model": record.model,
+            "units": record.units,
+        }
+        assert record.dump() == dump_json(members)
 
 
 def test_a_record_says_no_more_of_time_than_the_minute_and_never_runs_back() -> None:

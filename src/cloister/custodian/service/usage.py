@@ -93,8 +93,8 @@ def _take(context: Context, message: UsageReport, statement: bytes) -> ReportDec
             reported=find_reported(connection, message.instance),
             stored=find_report(connection, message.instance, message.first),
         )
-        if decision.fresh:
-            insert_report(connection, message, statement, now=transaction.now)
+        if decision.fresh and decision.ack is not None:
+            insert_report(connection, message, statement, head=decision.ack.head, now=transaction.now)
         if decision.instance != state:
             save_instance(connection, decision.instance)
         transaction.record_all(decision.events)

@@ -24,7 +24,7 @@ from cloister.custodian.store.tables import (
 from cloister.lending.ledger import ALLOWANCE, escrow
 from cloister.lending.receipt import GENESIS
 from cloister.lending.terms import LOAN_METER, ConsumerId, InstanceId, LoanId, ModelDigest
-from cloister.lending.usage_report import Reported, head_of, totals_of
+from cloister.lending.usage_report import Reported, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,8 +131,8 @@ def reports_after(connection: Connection, instance: InstanceId, after: int, *, l
     return list(connection.execute(query.order_by(USAGE_REPORT.c.first).limit(limit)).scalars())
 
 
-def insert_report(connection: Connection, report: UsageReport, statement: bytes, *, now: datetime) -> None:
-    """Store a report with its sums."""
+def insert_report(connection: Connection, report: UsageReport, statement: bytes, *, head: bytes, now: datetime) -> None:
+    """Store a report with its sums; ``head`` is the chain head after it."""
     minutes = [record.minute for record in report.records]
     connection.execute(
         insert(USAGE_REPORT).values(
@@ -141,7 +141,7 @@ def insert_report(connection: Connection, report: UsageReport, statement: bytes,
             last=report.last,
             earliest=minutes[0],
             latest=minutes[-1],
-            head=head_of(report),
+            head=head,
             received_at=stamp(now),
             statement=statement,
         )

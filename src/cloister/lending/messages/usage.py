@@ -74,17 +74,16 @@ class UsageRecord:
         return minute_number(self.at)
 
     def dump(self) -> bytes:
-        """Return the canonical bytes that the chain runs over."""
-        return dump_json(
-            {
-                "at": dump_time(self.at),
-                "consumer": self.consumer,
-                "content": None if self.content is None else dump_b64u(self.content),
-                "index": self.index,
-                "model": self.model,
-                "units": self.units,
-            }
-        )
+        """Return the canonical bytes that the chain runs over.
+
+        Written out and not by ``dump_json``: it stands on the request path. Nothing in a record needs an escape.
+        """
+        consumer = "null" if self.consumer is None else f'"{self.consumer}"'
+        content = "null" if self.content is None else f'"{dump_b64u(self.content)}"'
+        return (
+            f'{{"at":"{dump_time(self.at)}","consumer":{consumer},"content":{content},'
+            f'"index":{self.index},"model":"{self.model}","units":{self.units}}}'
+        ).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
