@@ -23,7 +23,7 @@ from cloister.lending.ledger import (
     granted,
     verify_postings,
 )
-from cloister.lending.receipt import fork_evidence, record_of
+from cloister.lending.receipt import GENESIS, fork_evidence, record_of
 from cloister.lending.state import InstanceStatus
 from cloister.lending.terms import unserved_cap
 from cloister.lending.usage_report import units_by_meter, verify_report
@@ -198,8 +198,9 @@ class Invariants:
     def _verify_usage(self) -> None:
         """Hold every record that the custodian has against the receipts that were given (I9)."""
         world, db = self.world, self.world.custodian.db
-        if db.reports == self._before.reports:
+        if db is self._before:
             return
+        self._verify_granted()
         for name, reports in db.reports.items():
             known = self._before.reports.get(name, ())
             if reports == known or name in world.forked:
@@ -210,6 +211,17 @@ class Invariants:
                 raise Violation("I9", f"instance {name[:8]}: more itemised than granted")
             for stored in reports[len(known) :]:
                 self._verify_report(name, stored.statement)
+
+    def _verify_granted(self) -> None:
+        """Hold every new lease against the reports: no report, no lease."""
+        old, db = self._before.instances, self.world.custodian.db
+        for name, item in db.instances.items():
+            known = old.get(name)
+            if name in self.world.forked or item.reply is None or (known is not None and item.reply == known.reply):
+                continue
+            heads = {GENESIS} | {report.head for report in db.reports.get(name, ())}
+            if b"cloister.lease+json" in _kind(item.reply) and item.chain_head not in heads:
+                raise Violation("I9", f"instance {name[:8]}: a lease for what was not reported")
 
     def _verify_report(self, name: InstanceId, statement: bytes) -> None:
         report = verify_report(statement, self.world.custodian.db.instances[name].key)
