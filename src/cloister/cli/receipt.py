@@ -12,8 +12,7 @@ from cloister.cli.receipt_files import kept_content, receipt_in
 from cloister.cli.remote import as_anybody
 from cloister.cli.terminal import EXIT_REJECTED, Group, Terminal, error_json, pass_terminal
 from cloister.errors import CloisterError, Rejected, UsageError
-from cloister.lending.forks import find_contradiction
-from cloister.lending.receipt import head_after
+from cloister.lending.receipt import fork_evidence, head_after
 from cloister.wire import Json, dump_b64u, dump_time
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def fork(
         msg = "receipt fork: one receipt alone proves no fork"
         raise UsageError(msg, hint="pass two, or --submit to hold it against the custodian's record")
     one = kept[0].receipt
-    if len(kept) > 1 and find_contradiction(one, kept[1].receipt) is None:
+    if len(kept) > 1 and fork_evidence(one, kept[1].receipt) is None:
         raise Rejected.because("no_fork", f"receipt {one.index}", want="two different receipts of one index")
     result: dict[str, Json] = {"fork": len(kept) > 1, "index": one.index, "instance": one.instance, "submitted": submit}
     if submit:
@@ -140,7 +139,7 @@ def _among(kept: dict[Path, VerifiedReceipt]) -> tuple[list[Json], int]:
         if before.instance != after.instance:
             continue
         code = None
-        if find_contradiction(before, after) is not None:
+        if fork_evidence(before, after) is not None:
             code = "receipt_fork"
         elif after.index == before.index + 1:
             code = None if head_after(before) == after.previous else "chain_broken"

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.crypto.sign import Statement
 from cloister.errors import CloisterError
-from cloister.lending.forks import find_contradiction
 from cloister.lending.messages import Receipt, Status, UsageRecord, UsageReport, UsageSpan, UsageStatement
-from cloister.lending.receipt import next_head, record_of
+from cloister.lending.receipt import fork_evidence, next_head, record_of
 from cloister.lending.usage_report import units_of
 
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ def _distinct(claims: Sequence[Claim]) -> tuple[list[Claim], list[Finding]]:
     findings = []
     for claim in claims:
         known = seen.setdefault((claim.receipt.instance, claim.receipt.index), claim)
-        fork = find_contradiction(known.receipt, claim.receipt)
+        fork = fork_evidence(known.receipt, claim.receipt)
         if fork is not None:
             detail = f"contradicts {known.name}: the instance's memory was copied"
             findings.append(_about(claim, "receipt_fork", Guilt.INSTANCE, detail))
@@ -225,7 +224,7 @@ def _against_record(claim: Claim, history: _History) -> Finding | None:
     shown = history.records.get(receipt.index)
     if shown is None:
         return _about(claim, "record_missing", Guilt.NOBODY_YET, "its usage report is not among those shown")
-    if find_contradiction(receipt, shown) is not None:
+    if fork_evidence(receipt, shown) is not None:
         return _about(claim, "record_fork", Guilt.INSTANCE, "contradicts the signed record: the memory was copied")
     if not span.after < receipt.index <= span.upto:
         return _about(claim, "range_wrong", Guilt.CUSTODIAN, "the statement leaves out a record of its own period")

@@ -124,19 +124,26 @@ def verify_chain(receipts: Iterable[Receipt]) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkEvidence:
-    """Two receipts that one honest instance cannot both have signed: its memory was copied."""
+    """Two words on one index that one honest instance cannot both have signed: its memory was copied."""
 
     instance: InstanceId
     index: int
     first: Receipt
-    second: Receipt
+    second: Receipt | UsageRecord
 
 
-def fork_evidence(first: Receipt, second: Receipt) -> ForkEvidence | None:
-    """Return the proof of a fork, or None where the two receipts prove nothing (invariant I8).
+def fork_evidence(first: Receipt, second: Receipt | UsageRecord) -> ForkEvidence | None:
+    """Return the proof of a fork, or None where the two prove nothing (invariant I8).
 
-    Both must have been verified before: an unsigned receipt proves nothing.
+    The second is a receipt, or a usage record that the same instance reported. Both must have been verified
+    before: an unsigned word proves nothing.
     """
-    if first.instance != second.instance or first.index != second.index or first == second:
+    if first.index != second.index:
+        return None
+    if isinstance(second, Receipt):
+        differ = first.instance == second.instance and first != second
+    else:
+        differ = record_of(first) != second
+    if not differ:
         return None
     return ForkEvidence(instance=first.instance, index=first.index, first=first, second=second)

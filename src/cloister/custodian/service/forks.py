@@ -9,8 +9,7 @@ from cloister.custodian.store.instances import find_instance, save_instance
 from cloister.custodian.store.usage import find_fork, insert_fork, report_with
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
-from cloister.lending.forks import Fork, find_contradiction
-from cloister.lending.receipt import verify_receipt
+from cloister.lending.receipt import ForkEvidence, fork_evidence, verify_receipt
 from cloister.lending.state import InstanceStatus
 from cloister.lending.usage_report import verify_report
 from cloister.wire import Fields, Json, parse_b64u
@@ -51,24 +50,24 @@ def submit(context: Context, instance: InstanceId, body: Fields) -> Json:
 
 def _found(
     transaction: Transaction, receipts: list[Receipt], statements: list[bytes], key: VerifyKey
-) -> tuple[Fork, bytes]:
+) -> tuple[ForkEvidence, bytes]:
     """Return the fork that is proven, and the second of the two statements that prove it."""
     first = receipts[0]
     if len(receipts) == _MOST:
         other, against = receipts[1], statements[1]
-        fork = find_contradiction(first, other)
+        fork = fork_evidence(first, other)
     else:
         stored = report_with(transaction.connection, first.instance, first.index)
         if stored is None:
             raise Rejected.because("no_fork", f"receipt {first.index}", got="no record of this index is reported")
         report, against = verify_report(stored, key), stored
-        fork = find_contradiction(first, report.records[first.index - report.first])
+        fork = fork_evidence(first, report.records[first.index - report.first])
     if fork is None:
         raise Rejected.because("no_fork", f"receipt {first.index}", want="two different words on one index")
     return fork, against
 
 
-def _stop(transaction: Transaction, fork: Fork, first: bytes, second: bytes) -> Json:
+def _stop(transaction: Transaction, fork: ForkEvidence, first: bytes, second: bytes) -> Json:
     """Note a proven fork and stop the instance, once."""
     known = find_fork(transaction.connection, fork.instance)
     row = find_instance(transaction.connection, fork.instance)

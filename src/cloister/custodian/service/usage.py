@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row
 from cloister.custodian.service.sweep import write_off_dead
-from cloister.custodian.store.instances import find_instance, list_instances, save_instance
+from cloister.custodian.store.instances import find_instance, instances_between, save_instance
 from cloister.custodian.store.usage import (
     find_report,
     find_reported,
@@ -126,10 +126,10 @@ def statement(context: Context, loan: LoanId, *, start: datetime, end: datetime)
         connection = transaction.connection
         loan_row(connection, loan)
         rows = sums_between(connection, loan, minute_number(start), minute_number(end))
-        lines, spans = _lines(rows), _spans(connection, loan, rows, start, end)
-        if len(lines) > MAX_LINES or len(spans) > MAX_SPANS:
-            hint = "ask for a shorter period"
-            raise Rejected.because("statement_too_large", "usage statement", got=f"{len(spans)} instances", hint=hint)
+        lines = _lines(rows)
+        if len(lines) > MAX_LINES or len({row.instance for row in rows}) > MAX_SPANS:
+            raise _too_large()
+        spans = _spans(connection, loan, rows, start, end)
         message = UsageStatement(
             custodian=context.vault.signing_key.verify_key,
             loan=loan,
@@ -169,11 +169,12 @@ def _spans(
         units[row.instance] += row.units
     itemised, back = itemised_units(connection, loan), refunds(connection, loan)
     spans = []
-    for item in list_instances(connection, loan=loan):
-        state = item.state
-        lived = state.attested_at < end and state.dead_at >= start and bool(state.limits)
-        if state.id not in units and not lived:
-            continue
+    found = instances_between(connection, loan, start, end, also=units, cap=MAX_SPANS + 1)
+    if len(found) > MAX_SPANS:
+        raise _too_large()
+    for state in (item.state for item in found):
+        if state.id not in units and not state.limits:
+            continue  # it never had a lease
         after, previous = _position(connection, state.id, start)
         upto, head = _position(connection, state.id, end)
         reported, all_units = itemised.get(state.id, (0, 0))
@@ -192,6 +193,11 @@ def _spans(
             )
         )
     return tuple(sorted(spans, key=lambda span: span.instance))
+
+
+def _too_large() -> Rejected:
+    want = f"at most {MAX_SPANS} instances and {MAX_LINES} pairs of model and consumer"
+    return Rejected.because("statement_too_large", "usage statement", want=want, hint="ask for a shorter period")
 
 
 def _position(connection: Connection, instance: InstanceId, moment: datetime) -> tuple[int, bytes]:
@@ -214,4 +220,4 @@ def _position(connection: Connection, instance: InstanceId, moment: datetime) ->
 
 def whole_minutes(moment: datetime) -> bool:
     """Tell whether a time is on a minute: nothing finer is known of a record."""
-    return (moment - FOREVER[0]) % MINUTE == MINUTE * 0
+    return not (moment - FOREVER[0]) % MINUTE
