@@ -360,3 +360,17 @@ def test_reports_may_follow_a_close_and_a_write_off() -> None:
     assert world.custodian.db.instances[enclave.id].status is InstanceStatus.CLOSED
     world.report(enclave)
     assert [report.last for report in reports(world, enclave)] == [1]
+
+
+def test_a_sealed_model_lent_under_two_names_is_no_false_alarm() -> None:
+    """A record names the sealed model, a meter its name: where two names share one, the meter is left out."""
+    plain = terms(cap=6)
+    twice = replace(plain, models=(plain.models[1], replace(plain.models[1], name="again", metered=False)))
+    world = World((twice, 9))
+    enclave = world.launch()
+    assert enclave is not None
+    assert world.renew(enclave)
+    for model in ("metered", "again"):
+        assert world.serve(enclave, 1, model) == 1
+    assert world.renew(enclave)
+    assert enclave.holder.snapshot().unreported == 0

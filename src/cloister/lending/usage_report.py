@@ -101,8 +101,15 @@ def totals_of(report: UsageReport) -> Totals:
 
 
 def units_by_meter(totals: Totals, terms: Terms) -> dict[Meter, int]:
-    """Return what the totals come to on each meter of the loan: a record falls under the meters it names."""
-    metered = {model.digest: model_meter(model.name) for model in terms.models if model.metered}
+    """Return what the totals come to on each meter of the loan: a record falls under the meters it names.
+
+    A record names the sealed model, a meter the name it is lent under: where two names share one sealed model,
+    the records cannot tell them apart, and their meters are left out.
+    """
+    names = Counter(model.digest for model in terms.models)
+    metered = {
+        model.digest: model_meter(model.name) for model in terms.models if model.metered and names[model.digest] == 1
+    }
     units: Counter[Meter] = Counter()
     for (model, consumer), count in totals.items():
         units[LOAN_METER] += count
