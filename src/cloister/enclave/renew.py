@@ -30,7 +30,7 @@ __all__ = ["Ending", "Renewal"]
 _NONCE_BYTES = 16
 _TICK_S = 0.2  # seconds between looks at the clock: a machine that slept is noticed on waking
 _CALL_AT_MOST = 3  # one call may take T/3
-_REPORT_AT_MOST = 6  # one usage report T/6: a lease must still be had behind it
+_REPORT_AT_MOST = 4  # one usage report T/4: a lease must still be had behind it
 
 
 class Ending(Enum):

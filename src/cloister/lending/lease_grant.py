@@ -52,8 +52,6 @@ __all__ = [
     "verify_request",
 ]
 
-_USAGE_RETRY = timedelta(seconds=1)  # the enclave reports at once, and asks again
-
 _STANDING = {
     InstanceStatus.BLOCKED: "blocked",
     InstanceStatus.FORKED: "fork_detected",
@@ -151,7 +149,7 @@ def _not_now(step: _Step, reported: Reported, quiet_until: datetime | None) -> R
     if step.request.served > reported.index:
         want = f"records up to {step.request.served}"
         reason = Reason(code="usage_missing", subject="usage", got=str(reported.index), want=want)
-        return _refusal(step, (reason,), retry_after=_USAGE_RETRY)
+        return _refusal(step, (reason,))  # at its own pace: it reports first, then asks again
     return None
 
 
