@@ -26,8 +26,11 @@ from cloister.lending.messages import (
     ReleasedKey,
     Status,
     UsageAck,
+    UsageLine,
     UsageRecord,
     UsageReport,
+    UsageSpan,
+    UsageStatement,
 )
 from cloister.lending.messages.usage import minute_of
 from cloister.lending.terms import (
@@ -47,7 +50,20 @@ from mutations import mutated
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-Message: TypeAlias = AttestRequest | Challenge | Close | Grant | Lease | LeaseRequest | Receipt | Refusal | Status
+Message: TypeAlias = (
+    AttestRequest
+    | Challenge
+    | Close
+    | Grant
+    | Lease
+    | LeaseRequest
+    | Receipt
+    | Refusal
+    | Status
+    | UsageAck
+    | UsageReport
+    | UsageStatement
+)
 Path: TypeAlias = "tuple[str | int, ...]"
 
 KEY = SigningKey(bytes(range(32)))
@@ -155,12 +171,37 @@ SAMPLES: tuple[Message, ...] = (
         ),
     ),
     UsageAck(instance=INSTANCE, last=4, head=b"\x10" * 32),
+    UsageStatement(
+        custodian=KEY.verify_key,
+        loan=LOAN,
+        start=minute_of(NOW),
+        end=minute_of(NOW) + timedelta(hours=1),
+        lines=(
+            UsageLine(model=MODEL, consumer=CONSUMER.id, inferences=2, units=5, cut_units=0),
+            UsageLine(model=MODEL, consumer=None, inferences=0, units=1, cut_units=1),
+        ),
+        spans=(
+            UsageSpan(
+                key=KEY.verify_key,
+                after=3,
+                upto=6,
+                previous=b"\x11" * 32,
+                head=b"\x12" * 32,
+                units=6,
+                reported=7,
+                itemised=20,
+                granted=100,
+                ended=True,
+            ),
+        ),
+        issued_at=NOW,
+    ),
 )
 
 every_message = pytest.mark.parametrize("message", SAMPLES, ids=lambda message: type(message).__name__)
 
 _DATA_MEMBERS = {"used", "reserved", "want", "limits", "balances"}  # their member names are data
-_MAY_BE_NULL = {"consumers"}
+_MAY_BE_NULL = {"consumer", "consumers"}
 _NULL_CELLS = {2, 4}  # consumer and content of a usage record
 
 
