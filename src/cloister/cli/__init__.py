@@ -27,8 +27,10 @@ _NOUNS = {
     "loan": "Lend, top up, block and watch.",
     "model": "Seal and publish models.",
     "policy": "Make, explain and lint appraisal policies.",
+    "receipt": "Prove what a consumer was answered.",
     "reference": "Compute and sign reference values.",
     "trust": "Decide whom a consumer trusts.",
+    "usage": "State, prove and settle who used what.",
     "verify": "Verify an enclave before asking it.",
 }
 

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-__all__ = ["ADMIN_TOKEN_NAME", "Remote", "custodian_home", "from_options", "from_token", "remote_options", "segment"]
+__all__ = [
+    "ADMIN_TOKEN_NAME",
+    "Remote",
+    "as_anybody",
+    "custodian_home",
+    "from_options",
+    "from_token",
+    "remote_options",
+    "segment",
+]
 
 ADMIN_TOKEN_NAME = "admin.token"  # noqa: S105 - the name of a file, not a token
 HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
@@ -47,6 +56,7 @@ class Credentials:
     url: str
     ca_pem: str | None
     token: str | None = field(repr=False)
+    """None for the few routes that anybody may call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +99,12 @@ class Remote:
         if token and not token.isascii():
             msg = "token: want printable ascii"
             raise UsageError(msg)
+        headers = {"accept-encoding": "identity"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
         self._client = httpx2.Client(
             base_url=self._url,
-            headers={"accept-encoding": "identity", **({"authorization": f"Bearer {token}"} if token else {})},
+            headers=headers,
             verify=_authority(credentials.ca_pem),
             timeout=_TIMEOUT_S,
             trust_env=False,
@@ -250,6 +263,11 @@ def from_options(*, home: Path | None, url: str | None, ca: Path | None, token_f
     authority = ca or place / "tls" / "ca.pem"
     ca_pem = _read_text(authority) if ca or authority.exists() else None
     return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
+
+
+def as_anybody(*, url: str, ca: Path | None) -> Remote:
+    """Return a connection without a token, for what anybody may send."""
+    return Remote(Credentials(url=url, ca_pem=None if ca is None else _read_text(ca), token=None))
 
 
 def from_token(*, url: str, ca_pem: str | None, token: str | None) -> Remote:

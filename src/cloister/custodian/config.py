@@ -82,6 +82,7 @@ class Config:
     nonce_ttl_s: int = _setting(60, "seconds a challenge is good for", floor=1, cap=600)
     nonces_per_loan: int = _setting(64, "open challenges one loan may hold", floor=1, cap=10_000)
     challenges_per_minute: int = _setting(60, "challenges per minute and loan", floor=1, cap=100_000)
+    forks_per_minute: int = _setting(10, "submissions of fork evidence per minute and address", floor=1, cap=100_000)
     failures_per_minute: int = _setting(60, "failed logins per minute and address", floor=1, cap=100_000)
     evidence_max_age_s: int = _setting(
         86_400, "seconds after which an instance must attest anew", floor=60, cap=31_536_000

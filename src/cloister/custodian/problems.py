@@ -26,6 +26,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "consumers_open": 409,
     "last_admin": 409,
     "model_withdrawn": 409,
+    "no_fork": 422,
     "policy_version_old": 409,
     "quorum_missed": 409,
     "wrong_seq": 409,
@@ -36,7 +37,9 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "loan_wanted": 422,
     "name_invalid": 422,
     "too_many_units": 422,
+    "statement_too_large": 422,
     "unsupported_tee": 422,
+    "usage_gap": 409,
     "too_many_requests": 429,
 }
 """The status of a rejection by its first code; every other rejection is 403."""

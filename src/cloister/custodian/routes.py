@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from cloister.custodian import devices_http, handlers, log_http
+from cloister.custodian import devices_http, handlers, log_http, usage_http
 from cloister.custodian.calls import ANYBODY, BORROWER, JSON_TYPE, STATEMENT_TYPE, Body, Member, Route
 from cloister.custodian.events import EVENT_STREAM, events
 from cloister.custodian.tokens import Role
@@ -229,6 +229,33 @@ _DEVICES = (
     _route("GET", "/v1/devices", STAFF, devices_http.list_devices),
 )  # fmt: skip
 
+_USAGE = (
+    # Signed by the instance key inside, as leases and closes are.
+    _route(
+        "POST", "/v1/instances/{instance}/usage", ANYBODY, usage_http.report, body=Body.STATEMENT,
+        answers=STATEMENT_TYPE,
+    ),
+    _route(
+        "GET", "/v1/instances/{instance}/usage", WATCHERS, usage_http.reports,
+        query=(Member(name="after", type="integer", doc="index of the last record known; 0 for none", required=False),),
+    ),
+    _route(
+        "GET", "/v1/loans/{loan}/usage", WATCHERS, usage_http.statement, answers=STATEMENT_TYPE, limited=True,
+        query=(
+            Member(name="from", type="string", doc="first minute (RFC 3339); all by default", required=False),
+            Member(name="to", type="string", doc="the minute behind the last one; all by default", required=False),
+        ),
+    ),
+    _route(
+        "POST", "/v1/forks", ANYBODY, usage_http.submit_fork, body=Body.JSON, limited=True,
+        members=(
+            Member(name="instance", type="string", doc="id of the instance that signed"),
+            Member(name="receipts", type="array", doc="two receipts of one index (base64url), or one that the "
+                   "reported record contradicts"),
+        ),
+    ),
+)  # fmt: skip
+
 ROUTES = (
     *_PUBLIC,
     *_ENCLAVES,
@@ -241,5 +268,6 @@ ROUTES = (
     *_LOG,
     *_TOKENS,
     *_DEVICES,
+    *_USAGE,
 )
 """Every route there is."""

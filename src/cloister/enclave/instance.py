@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.channel.keyset import EngineInfo, Keyset, KeysetModel
@@ -15,7 +16,7 @@ from cloister.enclave.metering import Metering
 from cloister.enclave.metrics import CLOCK_CODES, Metrics
 from cloister.enclave.published import KeysetPublisher
 from cloister.enclave.renew import Renewal
-from cloister.errors import Unavailable
+from cloister.errors import CloisterError, Unavailable
 from cloister.lending.lease import LeaseState
 
 if TYPE_CHECKING:
@@ -146,11 +147,16 @@ class EnclaveInstance:
         self._log.write(Event.WIPED, instance=self.metering.instance)
 
     async def send_close(self) -> None:
-        """Tell the custodian the last count.
+        """Send the last usage reports, then the last count.
 
-        Raises ``Unavailable`` or ``Rejected``; then the rest of N is written off, and nothing else is lost.
+        Raises ``Unavailable`` or ``Rejected``; then the rest of N is written off, and nothing else is lost. Without
+        the reports the close still goes out: what they would have said is then charged and not itemised.
         """
         if self._closing:
+            try:
+                await self.renewal.report(within=timedelta(seconds=self._config.limits.custodian_timeout_s))
+            except CloisterError as exc:
+                self._log.write(Event.REPORT_FAILED, error=type(exc).__name__)
             await self._link.close(self.metering.instance, self._closing)
             self._log.write(Event.CLOSED, instance=self.metering.instance)
 

@@ -41,6 +41,7 @@ class Event(StrEnum):
     ENDING = "ending"
     WIPED = "wiped"
     CLOSED = "closed"
+    REPORT_FAILED = "report_failed"
     CLOSE_FAILED = "close_failed"
     INTERNAL_ERROR = "internal_error"
     SERVER_NOTICE = "server_notice"

@@ -126,6 +126,16 @@ class Metering:
         except Rejected as exc:
             self._void(exc.code, now)
 
+    def report(self) -> bytes | None:
+        """Return the usage report that is due before the pending request or the close, None where none is."""
+        with self._lock:
+            return self._holder.report()
+
+    def acknowledge(self, statement: bytes) -> None:
+        """Take the custodian's acknowledgement of it. Raises as ``LeaseHolder.acknowledge``."""
+        with self._lock:
+            self._holder.acknowledge(statement)
+
     def close(self) -> bytes:
         """Stop for good and return the signed last count."""
         with self._lock:

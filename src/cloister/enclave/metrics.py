@@ -62,6 +62,7 @@ _CODES = frozenset(
         "unauthorized",
         "unavailable",
         "unknown_model",
+        "usage_unreported",
     }
 )
 

@@ -43,6 +43,7 @@ _STATUSES: Mapping[str, int] = {
     "unauthorized": 401,
     "unavailable": 503,
     "unknown_model": 404,
+    "usage_unreported": 503,
 }
 """Code of the first reason to status; whatever is not here is a fault of ours."""
 

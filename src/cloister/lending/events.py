@@ -49,6 +49,9 @@ class EventKind(Enum):
     KEY_RELEASED = "key_released"
     LEASE_GRANTED = "lease_granted"
     LEASE_REFUSED = "lease_refused"
+    USAGE_REPORTED = "usage_reported"
+    USAGE_REFUSED = "usage_refused"
+    USAGE_STATED = "usage_stated"
     INSTANCE_CLOSED = "instance_closed"
     INSTANCE_WRITTEN_OFF = "instance_written_off"
     FORK_DETECTED = "fork_detected"
@@ -81,11 +84,14 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "epoch": int,
     "exceeded": bool,
     "fallen": int,
+    "first": int,
+    "index": int,
     "instance": _HEX,
     "judged": int,
     "key_version": int,
     "kind": _NAME,
     "ledger_size": int,
+    "last": int,
     "limit": int,
     "loan": _NAME,
     "measured_ms": int,

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.errors import Rejected, UsageError
+from cloister.lending.answer import parse_answer
 from cloister.lending.lease_clock import LeaseClock
-from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Reservation
-from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Receipt, Refusal
+from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Pending, Reservation
+from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Refusal
 from cloister.lending.meters import Meters
-from cloister.lending.receipt import GENESIS, next_head
 from cloister.lending.terms import (
     LOAN_METER,
     MAX_UNITS,
@@ -33,6 +32,7 @@ from cloister.lending.terms import (
     model_meter,
     unserved_cap,
 )
+from cloister.lending.usage_chain import MAX_UNREPORTED, UsageChain
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -40,14 +40,6 @@ if TYPE_CHECKING:
     from cloister.crypto.sign import VerifyKey
 
 __all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_answer"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
-    """The one unanswered request (E2)."""
-
-    statement: bytes
-    digest: bytes
 
 
 class LeaseHolder:
@@ -70,13 +62,12 @@ class LeaseHolder:
         self._clock = LeaseClock()
         self._meters = Meters()
         self._lease: Lease | None = None
-        self._pending: _Pending | None = None
+        self._pending: Pending | None = None
         self._final: LeaseState | None = None
         self._closing = b""
         self._seq = 0
-        self._index = 0
         self._reservations = 0
-        self._head = GENESIS
+        self._usage = UsageChain(instance=self.instance, loan=grant.terms.loan)
         self._open: dict[int, Reservation] = {}
 
     @property
@@ -114,8 +105,9 @@ class LeaseHolder:
             reserved=self._meters.reserved,
             balances=dict(self._lease.balances) if self._lease else {},
             deadline=self._clock.deadline,
-            served=self._index,
-            chain_head=self._head,
+            served=self._usage.index,
+            unreported=self._usage.unreported,
+            chain_head=self._usage.head,
             block_version=self._block_version,
         )
 
@@ -152,7 +144,8 @@ class LeaseHolder:
             self._seq += 1
             payload = self._lease_request(nonce).dump()
             statement = Statement.sign(key, LeaseRequest.LABEL, payload).dump()
-            self._pending = _Pending(statement=statement, digest=hashlib.sha256(payload).digest())
+            digest = hashlib.sha256(payload).digest()
+            self._pending = Pending(statement=statement, digest=digest, served=self._usage.index)
         return self._pending.statement
 
     def receive(self, statement: bytes, now: datetime) -> Lease | Refusal:
@@ -182,17 +175,20 @@ class LeaseHolder:
 
         The caller erases keys and model before it sends this. Again: the same bytes.
         """
-        self._clock.observe(now)
+        moment = self._clock.observe(now)
         if self._key is not None:
             for reservation in tuple(self._open.values()):
                 self._release(reservation, used=reservation.units)
+                self._usage.unreceipted(reservation, units=reservation.units, now=moment)
+            self._usage.seal(self._key, upto=self._pending.served if self._pending else 0)
             self._seq += 1
             message = Close(
                 instance=self.instance,
                 epoch=self._epoch,
                 seq=self._seq,
                 used=self._meters.used,
-                chain_head=self._head,
+                served=self._usage.index,
+                chain_head=self._usage.head,
             )
             self._closing = Statement.sign(self._key, Close.LABEL, message.dump()).dump()
             self._final, self._key, self._pending = LeaseState.CLOSED, None, None
@@ -202,12 +198,13 @@ class LeaseHolder:
         """Set ``units``, the worst case, aside for one inference (E4), or raise ``Rejected``.
 
         Codes: ``unauthorized``, ``unknown_model``, ``blocked``, ``lease_expired``, ``clock_step``,
-        ``allowance_exhausted``. ``token`` is the consumer's bearer token.
+        ``allowance_exhausted``, ``usage_unreported``. ``token`` is the consumer's bearer token.
         """
         self._clock.observe(now)
         consumer = self.consumer(token)
         model = self._model(model_name)
         self._demand_live(model, consumer)
+        self._usage.demand_room(len(self._open))
         meters = self._meters_of(model, consumer)
         self._meters.reserve(meters, units)
         self._reservations += 1
@@ -248,30 +245,39 @@ class LeaseHolder:
         """Replace the reservation by what was produced and return the signed receipt (E6).
 
         Charges first. Without a live lease it then raises as ``permit`` does: the last chunk must not
-        leave, and an answer without it is void to its consumer.
+        leave, and an answer without it is void to its consumer; its usage record says so.
         """
         if self._final is LeaseState.CLOSED:
             self._refuse("lease_expired")
         self._demand_open(reservation)
         self._release(reservation, used=units)
         moment = self._clock.observe(now)
-        self._demand_live(reservation.model, reservation.consumer)
-        key = self._signing_key()
-        self._index += 1
-        receipt = Receipt(
-            instance=self.instance,
-            index=self._index,
-            loan=self._terms.loan,
-            model=reservation.model.digest,
+        try:
+            self._demand_live(reservation.model, reservation.consumer)
+            key = self._signing_key()
+        except Rejected:
+            self._usage.unreceipted(reservation, units=units, now=moment)
+            raise
+        return self._usage.receipt(
+            key,
+            reservation,
             units=units,
             request=request_commitment,
             response=response_commitment,
-            previous=self._head,
             policy_digest=self._policy_digest,
-            issued_at=moment,
+            now=moment,
         )
-        self._head = next_head(self._head, request=request_commitment, response=response_commitment, index=self._index)
-        return Statement.sign(key, Receipt.LABEL, receipt.dump()).dump()
+
+    def report(self) -> bytes | None:
+        """Return the usage report to send before the pending request or the close, None where none is due.
+
+        The same bytes until they are acknowledged. Call ``request`` first: what it says is served is reported.
+        """
+        return self._usage.report(self._key, upto=self._pending.served if self._pending else 0)
+
+    def acknowledge(self, statement: bytes) -> None:
+        """Take the custodian's acknowledgement of that report. Raises as ``UsageChain.acknowledge``."""
+        self._usage.acknowledge(statement, self._custodian)
 
     def refund(self, reservation: Reservation) -> None:
         """Give a reservation back whole: the engine failed and no chunk has left.
@@ -294,7 +300,8 @@ class LeaseHolder:
             used=self._meters.used,
             reserved=self._meters.reserved,
             want={meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in known},
-            chain_head=self._head,
+            served=self._usage.index,
+            chain_head=self._usage.head,
         )
 
     def _metered(self) -> tuple[Meter, ...]:
@@ -380,18 +387,8 @@ class LeaseHolder:
         return self._lease.ttl if self._lease else self._terms.ttl
 
     def _runs_low(self) -> bool:
-        if self._lease is None:
+        if self._lease is None or 2 * self._usage.unreported > MAX_UNREPORTED:
             return True
         room = self._meters.room(LOAN_METER)
         cap = self._lease.unserved or unserved_cap(self._terms)
         return room <= 0 or (2 * room < cap and self._lease.balances.get(LOAN_METER, 0) > 0)
-
-
-def parse_answer(statement: bytes, custodian: VerifyKey) -> Lease | Refusal:
-    """Return the custodian's answer once its signature is proven. Raises ``Malformed`` and ``Rejected``."""
-    try:
-        signed = Statement.parse(statement, label=Lease.LABEL)
-    except Rejected:
-        refusal = Statement.parse(statement, label=Refusal.LABEL)
-        return Refusal.parse(refusal.verify([custodian]))
-    return Lease.parse(signed.verify([custodian]))

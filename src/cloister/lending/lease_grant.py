@@ -35,12 +35,14 @@ from cloister.lending.terms import (
     model_meter,
     unserved_cap,
 )
+from cloister.lending.usage_report import contradicts
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.lending.events import DetailValue
+    from cloister.lending.usage_report import Reported
 
 __all__ = [
     "LeaseDecision",
@@ -106,6 +108,7 @@ def decide_lease(
     *,
     instance: InstanceState,
     loan: LoanState,
+    reported: Reported,
     epoch: int,
     now: datetime,
     quiet_until: datetime | None = None,
@@ -113,8 +116,9 @@ def decide_lease(
     """Decide a verified request, at ``now`` and under the custodian's ``epoch``.
 
     Steps: 1. it is this instance's; 2. the same again is replayed, the same number with other bytes is
-    a fork (C3); 3. the counters fit (C5); 4. nothing forbids a lease (C4, C8); 5. no quiet time after a
-    recovery (C11); 6. ceilings rise by what the balances have (C6). Raises ``Rejected``
+    a fork (C3); 3. the counters fit (C5), and the usage reports (C13); 4. nothing forbids a lease (C4, C8);
+    5. no quiet time after a recovery (C11); 6. everything served is reported (C13); 7. ceilings rise by what
+    the balances have (C6). Raises ``Rejected``
     (``wrong_instance``, ``wrong_seq``); then nothing is written.
     """
     if request.instance != instance.id or instance.loan != loan.terms.loan:
@@ -127,13 +131,27 @@ def decide_lease(
     misfit = _misfit(step)
     if misfit is not None:
         return _alarm(step, misfit, f"counters of seq {request.seq}")
+    if not instance.written_off and contradicts(request, reported, loan.terms):
+        return _alarm(step, AlarmKind.FORK, f"usage at seq {request.seq}")
     reasons, status = _stops(step, epoch)
     if reasons:
         return _stop(step, reasons, status)
-    if quiet_until is not None and now < quiet_until:
-        reason = Reason(code="recovering", subject="custodian")
-        return _settle(step, _refusal(step, (reason,), retry_after=quiet_until - now))
+    wait = _not_now(step, reported, quiet_until)
+    if wait is not None:
+        return _settle(step, wait)
     return _lease(step, epoch)
+
+
+def _not_now(step: _Step, reported: Reported, quiet_until: datetime | None) -> Refusal | None:
+    """Return the refusal of an instance that may ask again: after a recovery (C11), or with its reports (C13)."""
+    if quiet_until is not None and step.now < quiet_until:
+        reason = Reason(code="recovering", subject="custodian")
+        return _refusal(step, (reason,), retry_after=quiet_until - step.now)
+    if step.request.served > reported.index:
+        want = f"records up to {step.request.served}"
+        reason = Reason(code="usage_missing", subject="usage", got=str(reported.index), want=want)
+        return _refusal(step, (reason,))  # at its own pace: it reports first, then asks again
+    return None
 
 
 def sign_decision(decision: LeaseDecision, key: SigningKey) -> tuple[bytes, InstanceState]:

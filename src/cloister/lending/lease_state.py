@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cloister.lending.messages import Units
     from cloister.lending.terms import Consumer, InstanceId, Meter, ModelTerms
 
-__all__ = ["LeaseSnapshot", "LeaseState", "Reservation"]
+__all__ = ["LeaseSnapshot", "LeaseState", "Pending", "Reservation"]
 
 
 class LeaseState(Enum):
@@ -37,6 +37,15 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """The one unanswered request (E2), and the index of the last usage record it speaks of."""
+
+    statement: bytes
+    digest: bytes
+    served: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseSnapshot:
     """What there is to show: nothing here is secret."""
 
@@ -50,5 +59,6 @@ class LeaseSnapshot:
     balances: Units
     deadline: datetime | None
     served: int
+    unreported: int
     chain_head: bytes
     block_version: int

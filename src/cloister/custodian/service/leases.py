@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.store.instances import find_instance, save_instance
+from cloister.custodian.store.usage import find_reported
 from cloister.errors import Rejected
 from cloister.lending.ending import decide_close, verify_close
 from cloister.lending.events import EventKind
@@ -77,6 +78,7 @@ def _decide(context: Context, instance: InstanceId, request: LeaseRequest, diges
             digest,
             instance=row.state,
             loan=loan,
+            reported=find_reported(transaction.connection, instance, asked=request.served),
             epoch=transaction.epoch.epoch,
             now=transaction.now,
             quiet_until=transaction.epoch.quiet_until,
@@ -99,7 +101,8 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
     def work(transaction: Transaction) -> None:
         row = _row(transaction.connection, instance)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
-        decision = decide_close(message, instance=row.state, loan=loan, now=transaction.now)
+        reported = find_reported(transaction.connection, instance, asked=message.served)
+        decision = decide_close(message, instance=row.state, loan=loan, reported=reported, now=transaction.now)
         if decision is None:
             return
         transaction.post(decision.postings)

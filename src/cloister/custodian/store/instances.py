@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from cloister.crypto.sign import VerifyKey
 from cloister.custodian.store.tables import INSTANCE, INSTANCE_METER, NONCE, moment, stamp
@@ -13,7 +13,7 @@ from cloister.lending.state import InstanceState, InstanceStatus
 from cloister.lending.terms import InstanceId, LoanId, Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime, timedelta
 
     from sqlalchemy import Connection, Row, Select
@@ -28,6 +28,7 @@ __all__ = [
     "find_instance",
     "insert_instance",
     "insert_nonce",
+    "instances_between",
     "list_instances",
     "open_nonces",
     "purge_nonces",
@@ -169,6 +170,15 @@ def standing_instances(connection: Connection, *, loan: LoanId | None = None) ->
     """Return every instance of a loan, or of all, that is not written off: all that may serve or hold units."""
     query = select(INSTANCE).where(INSTANCE.c.written_off == 0).order_by(INSTANCE.c.attested_at.desc(), INSTANCE.c.id)
     return _read(connection, query if loan is None else query.where(INSTANCE.c.loan == loan))
+
+
+def instances_between(
+    connection: Connection, loan: LoanId, start: datetime, end: datetime, *, also: Iterable[InstanceId], cap: int
+) -> Sequence[InstanceRow]:
+    """Return up to ``cap`` instances of a loan that could have served in ``[start, end)``, and those in ``also``."""
+    lived = and_(INSTANCE.c.attested_at < stamp(end), INSTANCE.c.dead_at >= stamp(start))
+    query = select(INSTANCE).where(INSTANCE.c.loan == loan, or_(lived, INSTANCE.c.id.in_(list(also))))
+    return _read(connection, query.order_by(INSTANCE.c.id).limit(cap))
 
 
 def dead_instances(connection: Connection, now: datetime, *, cap: int) -> Sequence[InstanceRow]:

@@ -130,7 +130,29 @@ _CLOCKS = (
     "ALTER TABLE instance ADD COLUMN clock TEXT NOT NULL DEFAULT 'unknown'",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _LOG_HEAD, _WITNESSES, _CLOCKS)
+_USAGE = (
+    # the enclaves' usage reports as they were signed; minutes are numbered from 1970
+    """CREATE TABLE usage_report (
+        instance TEXT NOT NULL REFERENCES instance (id), first INTEGER NOT NULL CHECK (first >= 1),
+        last INTEGER NOT NULL, earliest INTEGER NOT NULL, latest INTEGER NOT NULL, head BLOB NOT NULL,
+        received_at INTEGER NOT NULL, statement BLOB NOT NULL,
+        PRIMARY KEY (instance, first), UNIQUE (instance, last), CHECK (last >= first), CHECK (latest >= earliest))""",
+    # their sums: consumer is empty where a record names none
+    """CREATE TABLE usage_total (
+        instance TEXT NOT NULL REFERENCES instance (id), model TEXT NOT NULL, consumer TEXT NOT NULL,
+        units INTEGER NOT NULL CHECK (units >= 0), PRIMARY KEY (instance, model, consumer))""",
+    """CREATE TABLE usage_sum (
+        instance TEXT NOT NULL, first INTEGER NOT NULL, minute INTEGER NOT NULL, model TEXT NOT NULL,
+        consumer TEXT NOT NULL, inferences INTEGER NOT NULL, units INTEGER NOT NULL, cut_units INTEGER NOT NULL,
+        PRIMARY KEY (instance, minute, model, consumer, first),
+        FOREIGN KEY (instance, first) REFERENCES usage_report (instance, first))""",
+    # the first proof that an instance forked: two statements of its key that contradict each other
+    """CREATE TABLE fork_evidence (
+        instance TEXT PRIMARY KEY REFERENCES instance (id), idx INTEGER NOT NULL, first BLOB NOT NULL,
+        second BLOB NOT NULL, at INTEGER NOT NULL)""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _LOG_HEAD, _WITNESSES, _CLOCKS, _USAGE)
 """Step n takes a database from schema version n to n + 1."""
 
 

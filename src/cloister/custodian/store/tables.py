@@ -21,6 +21,7 @@ __all__ = [
     "ENDORSEMENT_BUNDLE",
     "ENROLMENT",
     "EPOCH",
+    "FORK_EVIDENCE",
     "IDEMPOTENCY",
     "INSTANCE",
     "INSTANCE_METER",
@@ -35,6 +36,9 @@ __all__ = [
     "REQUEST",
     "TABLES",
     "TOKEN",
+    "USAGE_REPORT",
+    "USAGE_SUM",
+    "USAGE_TOTAL",
     "moment",
     "stamp",
 ]
@@ -74,11 +78,16 @@ ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at
 LOG_HEAD = _table("log_head", "id size root latest ledger_size escrowed")
 AUDIT_PENDING = _table("audit_pending", "id batch")
 COSIGNATURE = _table("cosignature", "witness size at line")
+USAGE_REPORT = _table("usage_report", "instance first last earliest latest head received_at statement")
+USAGE_TOTAL = _table("usage_total", "instance model consumer units")
+USAGE_SUM = _table("usage_sum", "instance first minute model consumer inferences units cut_units")
+FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
     LOG_HEAD, AUDIT_PENDING, COSIGNATURE,
+    USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE,
 )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class LeaseRequest:
     """E to K: settle what was used and ask for higher ceilings. Signed by the instance key.
 
     ``used``, ``reserved`` and ``want`` are absolute per meter; ``want`` are the ceilings asked for.
+    ``served`` is the index of the last usage record, ``chain_head`` the head after it.
     """
 
     LABEL: ClassVar = Label.LEASE_REQUEST
@@ -49,6 +50,7 @@ class LeaseRequest:
     used: Units
     reserved: Units
     want: Units
+    served: int
     chain_head: bytes
 
     def dump(self) -> bytes:
@@ -61,6 +63,7 @@ class LeaseRequest:
                 "req_nonce": dump_b64u(self.req_nonce),
                 "reserved": units_json(self.reserved),
                 "seq": self.seq,
+                "served": self.served,
                 "used": units_json(self.used),
                 "v": 1,
                 "want": units_json(self.want),
@@ -79,6 +82,7 @@ class LeaseRequest:
             used=take_units(fields, "used"),
             reserved=take_units(fields, "reserved"),
             want=take_units(fields, "want"),
+            served=fields.integer("served"),
             chain_head=fields.b64u("chain_head", size=DIGEST_BYTES),
         )
         fields.end()
@@ -212,6 +216,7 @@ class Close:
     epoch: int
     seq: int
     used: Units
+    served: int
     chain_head: bytes
 
     def dump(self) -> bytes:
@@ -222,6 +227,7 @@ class Close:
                 "epoch": self.epoch,
                 "instance": self.instance,
                 "seq": self.seq,
+                "served": self.served,
                 "used": units_json(self.used),
                 "v": 1,
             }
@@ -236,6 +242,7 @@ class Close:
             epoch=fields.integer("epoch", floor=1),
             seq=fields.integer("seq", floor=1),
             used=take_units(fields, "used"),
+            served=fields.integer("served"),
             chain_head=fields.b64u("chain_head", size=DIGEST_BYTES),
         )
         fields.end()
