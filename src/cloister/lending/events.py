@@ -37,6 +37,8 @@ class EventKind(Enum):
     KEY_ROTATED = "key_rotated"
     LOAN_CREATED = "loan_created"
     TERMS_CHANGED = "terms_changed"
+    CONTRACT_OFFERED = "contract_offered"
+    CONTRACT_SIGNED = "contract_signed"
     POLICY_CHANGED = "policy_changed"
     CONSUMER_ADDED = "consumer_added"
     CONSUMER_REMOVED = "consumer_removed"
@@ -75,6 +77,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "bundle": _HEX,
     "codes": _CODES,
     "consumer": _NAME,
+    "contract": _HEX,
     "custodian": _HEX,
     "debit": int,
     "device": _NAME,

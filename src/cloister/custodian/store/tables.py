@@ -15,6 +15,7 @@ __all__ = [
     "ARTIFACT",
     "AUDIT",
     "BLOCK",
+    "CONTRACT",
     "DEVICE",
     "ENDORSEMENT_BUNDLE",
     "ENROLMENT",
@@ -49,6 +50,7 @@ TOKEN = _table("token", "id sha256 role name loan created_at expires_at revoked_
 MODEL = _table("model", "digest name manifest signature envelope published_at withdrawn_at")
 LOAN = _table("loan", "id borrower terms policy policy_version created_at")
 LOAN_MODEL = _table("loan_model", "loan name digest")
+CONTRACT = _table("contract", "loan version document created_at agreed_at")
 ALLOWANCE = _table("allowance", "loan meter balance")
 INSTANCE = _table(
     "instance",
@@ -72,6 +74,7 @@ ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
+    CONTRACT,
 )  # fmt: skip
 
 
