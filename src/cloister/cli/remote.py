@@ -22,6 +22,7 @@ import httpx2
 from cloister.cli.terminal import read_secret
 from cloister.client.trust_file import is_loopback, parse_origin
 from cloister.custodian.config import read_config
+from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
 from cloister.wire import Json, dump_json, parse_json
 
@@ -29,7 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-__all__ = ["ADMIN_TOKEN_NAME", "Remote", "custodian_home", "from_options", "from_token", "remote_options", "segment"]
+__all__ = [
+    "ADMIN_TOKEN_NAME",
+    "Remote",
+    "custodian_home",
+    "from_loan_file",
+    "from_options",
+    "from_token",
+    "remote_options",
+    "segment",
+]
 
 ADMIN_TOKEN_NAME = "admin.token"  # noqa: S105 - the name of a file, not a token
 HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
@@ -245,6 +255,12 @@ def from_options(*, home: Path | None, url: str | None, ca: Path | None, token_f
     authority = ca or place / "tls" / "ca.pem"
     ca_pem = _read_text(authority) if ca or authority.exists() else None
     return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
+
+
+def from_loan_file(path: Path) -> tuple[Remote, str]:
+    """Return the connection of a borrower, and which loan its loan file is about. Raises ``UsageError``."""
+    given = read_loan_file(path)
+    return from_token(url=given.custodian_url, ca_pem=given.ca_pem, token=given.token), given.loan
 
 
 def from_token(*, url: str, ca_pem: str | None, token: str) -> Remote:
