@@ -141,7 +141,7 @@ def _one_token(
 ) -> tuple[str | None, HeldSubAllowance | None]:
     """Return the token, and the sub-allowance whose token it is."""
     if sum(given is not None for given in (token, token_file, sub_allowance)) > 1:
-        msg = "client: want one of token, token_file and sub_allowance"
+        msg = "client: want token, token_file or sub_allowance, not both"
         raise UsageError(msg)
     if sub_allowance is not None:
         if not isinstance(sub_allowance, HeldSubAllowance):
