@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from cloister.attest.verifier import Scheme
+    from cloister.channel.fields import FieldLines
     from cloister.client.contract import AgreedContract
     from cloister.client.inference import Inference
     from cloister.client.model_info import ModelInfo
@@ -92,8 +93,7 @@ class _Asker:
 
     def _describe(self, model: str, token: str | None) -> Plan[ModelInfo]:
         """Ask what a model is, and remember it for this instance."""
-        fields = () if token else self._fields
-        info, enclave = yield from describe(self._session, model, token or self._token, fields)
+        info, enclave = yield from describe(self._session, model, token or self._token, self._beside(token))
         self._models[enclave.instance, model] = info
         return info
 
@@ -108,8 +108,12 @@ class _Asker:
         return (yield from infer(self._session, question, info, self._chain))
 
     def _question(self, model: str, inputs: object, image: object, token: str | None, **rest: Any) -> Question:
-        fields = () if token else self._fields  # another's token goes without our sub-allowance
+        fields = self._beside(token)
         return Question(model=model, inputs=inputs, image=image, token=token or self._token, fields=fields, **rest)
+
+    def _beside(self, token: str | None) -> FieldLines:
+        """Return what goes beside a token: our sub-allowance beside our own, nothing beside another's."""
+        return self._fields if token in (None, self._token) else ()
 
     def _contract(self) -> Plan[AgreedContract]:
         return (yield from contract(self._session, (*bearer(self._token), *self._fields)))
