@@ -93,23 +93,23 @@ def _consumers(fields: Fields) -> tuple[str, ...] | None:
 def _checks(found: Contract, enclave: VerifiedEnclave, trust: Trust) -> Iterator[Check]:
     """Yield every comparison of the contract with what evidence binds, and with the trust."""
     keyset = enclave.keyset
-    yield _check("custodian's signature", got=found.custodian.key_id, want=keyset.custodian.key_id)
-    yield _check("loan", got=found.terms.loan, want=keyset.loan)
-    yield _check("policy", got=found.policy_digest, want=keyset.policy_digest)
+    yield _compared("custodian's signature", got=found.custodian.key_id, want=keyset.custodian.key_id)
+    yield _compared("loan", got=found.terms.loan, want=keyset.loan)
+    yield _compared("policy", got=found.policy_digest, want=keyset.policy_digest)
     for model in keyset.models:
         lent = found.terms.model(model.name)
-        yield _check(f"model {model.name}", got="" if lent is None else lent.digest, want=model.digest)
-        yield _check(f"digest of the contract, model {model.name}", got=found.digest, want=model.loan_digest)
+        yield _compared(f"model {model.name}", got="" if lent is None else lent.digest, want=model.digest)
+        yield _compared(f"digest of the contract, model {model.name}", got=found.digest, want=model.loan_digest)
     if enclave.status is not None:
-        yield _check("operator", got=found.terms.borrower, want=enclave.operator)
+        yield _compared("operator", got=found.terms.borrower, want=enclave.operator)
     named = found.terms.clauses.borrower
     if isinstance(trust.borrower, NotChecked):
         got, note = "" if named is None else named.key_id, trust.borrower.why
         yield Check(code="contract_mismatch", subject="borrower's key", verdict=Verdict.NOT_CHECKED, got=got, note=note)
     else:
-        yield _check("borrower's key", got="" if named is None else named.key_id, want=trust.borrower.key_id)
+        yield _compared("borrower's key", got="" if named is None else named.key_id, want=trust.borrower.key_id)
 
 
-def _check(subject: str, *, got: str, want: str) -> Check:
+def _compared(subject: str, *, got: str, want: str) -> Check:
     verdict = Verdict.PASSED if got == want else Verdict.FAILED
     return Check(code="contract_mismatch", subject=subject, verdict=verdict, got=got, want=want)
