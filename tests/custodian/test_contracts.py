@@ -15,6 +15,8 @@ from cloister.testing.simulated import simulated_policy
 from cloister.wire import dump_b64u, parse_b64u
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import httpx
 
     from cloister.lending.state import LoanState
@@ -231,15 +233,23 @@ def test_a_contract_with_the_custodians_own_key_as_the_borrowers_is_not_offered(
     assert answer.status_code == 400
 
 
-def test_production_lends_on_countersigned_contracts_unless_it_is_told_otherwise(tmp_path: Any) -> None:
-    def body(bench: Bench, **clauses: Any) -> Any:
-        return bench.post("/v1/loans", bench.loan_body(clauses=clauses)).json()["code"]
+NITRO = {"nitro": {"debug": {"exact": False}, "pcr.0": {"one_of": ["ab" * 48]}}}
 
-    for settings, plain in (({}, "borrower_key_wanted"), ({"unsigned_contracts": True}, "insecure_refused")):
-        folder = tmp_path / plain
-        with Bench(folder, settings={"profile": "production", **settings}) as bench:
-            assert body(bench) == plain  # the bench's policy is a simulated one, which production refuses after that
-            assert body(bench, borrower=BORROWER.verify_key.dump()) == "insecure_refused"
+
+@pytest.mark.parametrize(
+    ("settings", "plain"), [({}, (422, "borrower_key_wanted")), ({"unsigned_contracts": True}, (201, ""))]
+)
+def test_production_lends_on_countersigned_contracts_unless_it_is_told_otherwise(
+    tmp_path: Path, settings: dict[str, Any], plain: tuple[int, str]
+) -> None:
+    def lent(bench: Bench, **clauses: Any) -> tuple[int, str]:
+        body = bench.loan_body(policy={"tees": NITRO, "v": 1, "version": 1}, clauses=clauses)
+        answer = bench.post("/v1/loans", body)
+        return answer.status_code, answer.json().get("code", "")
+
+    with Bench(tmp_path, settings={"profile": "production", **settings}) as bench:
+        assert lent(bench) == plain
+        assert lent(bench, borrower=BORROWER.verify_key.dump()) == (201, "")
 
 
 def test_an_offline_term_is_the_outage_rule(bench: Bench) -> None:

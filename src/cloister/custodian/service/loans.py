@@ -69,9 +69,9 @@ def create_loan(transaction: Transaction, actor: Actor, body: Fields, *, url: st
     borrower = body.text("borrower", cap=200, floor=1)
     models = tuple(_take_model(transaction, item, allowances) for item in body.items("models", cap=MAX_MODELS))
     allowances[LOAN_METER] = body.integer("allowance", cap=MAX_UNITS)
-    clauses = take_clauses(body, transaction.context.config, budget=allowances[LOAN_METER])
     consumers, consumer_tokens = _take_consumers(transaction, body, allowances)
     policy = _take_policy(body, transaction.context.config)
+    clauses = take_clauses(body, transaction.context.config, budget=allowances[LOAN_METER])
     loan = LoanId("loan-" + base64.b32encode(transaction.context.rng(_LOAN_ID_BYTES)).decode("ascii").lower())
     terms = _take_terms(
         body, transaction.context.config, loan=loan, borrower=borrower, models=models, consumers=consumers,
