@@ -20,7 +20,7 @@ from cloister.errors import Rejected
 from cloister.lending.contract import Contract, SignedContract
 from cloister.lending.sub_allowance import Caveats
 from cloister.lending.terms import LoanId
-from cloister.wire import dump_b64u, dump_json, parse_b64u
+from cloister.wire import dump_b64u, dump_json, parse_b64u, parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,6 +161,19 @@ async def test_a_consumer_who_joins_later_is_listed_beside_the_contract(tmp_path
             agreed = await client.contract()
         assert agreed.consumers == ("clinic", "ward")
         assert [item.id for item in agreed.contract.terms.consumers or ()] == ["clinic"]
+
+
+@asynchronous
+async def test_a_custodian_that_leaves_the_borrowers_key_out_gets_no_enclave(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.lend(5)  # a loan that nobody countersigns, given to a borrower who was promised a say
+        path = tmp_path / "loan.json"
+        path.write_bytes(
+            dump_json({**parse_json(path.read_bytes(), what="loan"), "borrower_key": KEY["borrower"]})  # type: ignore[dict-item]  # an object
+        )
+        with pytest.raises(Rejected, match="borrower's key"):
+            async with house.enclave():
+                pass
 
 
 @asynchronous

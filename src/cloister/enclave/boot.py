@@ -115,6 +115,7 @@ async def boot(
     contract = verify_in_force(
         grant.contract, terms=grant.terms, policy_digest=grant.policy_digest, custodian=loan.custodian_key
     )
+    _demand_own_key(grant, loan)
     log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=source.tee)
 
     # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
@@ -139,6 +140,14 @@ def _verified_challenge(statement: bytes, loan: LoanFile) -> Challenge:
     if challenge.loan != loan.loan:
         raise Rejected.because("wrong_loan", "challenge", got=challenge.loan, want=loan.loan)
     return challenge
+
+
+def _demand_own_key(grant: Grant, loan: LoanFile) -> None:
+    """Prove that the contract is signed by the key the borrower's loan file names, not by none or another's."""
+    named = grant.terms.clauses.borrower
+    if loan.borrower_key is not None and named != loan.borrower_key:
+        got = "none" if named is None else named.key_id
+        raise Rejected.because("contract_mismatch", "borrower's key", got=got, want=loan.borrower_key.key_id)
 
 
 def _matched(grant: Grant, packages: Sequence[FoundPackage]) -> list[tuple[ModelTerms, FoundPackage]]:

@@ -92,6 +92,8 @@ def create_loan(transaction: Transaction, actor: Actor, body: Fields, *, url: st
         "ca_pem": ca_pem, "custodian_key": dump_b64u(key.raw), "custodian_url": url,
         "loan": loan, "token": token, "v": 1,
     }  # fmt: skip
+    if clauses.borrower is not None:
+        loan_file["borrower_key"] = clauses.borrower.dump()
     return {"consumer_tokens": consumer_tokens, "loan": loan, "loan_file": loan_file, "terms": terms.to_json()}
 
 
