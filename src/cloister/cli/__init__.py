@@ -16,9 +16,12 @@ from cloister.cli.terminal import Group, run
 __all__ = ["app", "main"]
 
 _NOUNS = {
+    "allowance": "Hand out a narrower part of a loan.",
     "attest": "Collect, verify and explain evidence.",
     "audit": "Prove and read the audit log.",
+    "borrower": "Make the key that signs contracts.",
     "completion": "Print a shell completion script.",
+    "contract": "Read what a loan is agreed on.",
     "custodian": "Run the model owner's server.",
     "demo": "Watch the whole story on real input.",
     "drill": "Measure what is promised, for real.",

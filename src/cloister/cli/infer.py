@@ -10,7 +10,8 @@ import click
 import numpy as np
 from rich.text import Text
 
-from cloister.cli.consumer import DURATION, connect, consumer_options
+from cloister.cli.consumer import connect, consumer_options
+from cloister.cli.duration import DURATION
 from cloister.cli.infer_files import dump_outputs, read_inputs
 from cloister.cli.receipt_files import content_files
 from cloister.cli.terminal import Terminal, Verb, demand_writable, error_json, exit_code, pass_terminal, write_file

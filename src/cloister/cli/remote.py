@@ -22,6 +22,7 @@ import httpx2
 from cloister.cli.terminal import read_secret
 from cloister.client.trust_file import is_loopback, parse_origin
 from cloister.custodian.config import read_config
+from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
 from cloister.wire import Json, dump_json, parse_json
 
@@ -34,6 +35,7 @@ __all__ = [
     "Remote",
     "as_anybody",
     "custodian_home",
+    "from_loan_file",
     "from_options",
     "from_token",
     "remote_options",
@@ -268,6 +270,12 @@ def from_options(*, home: Path | None, url: str | None, ca: Path | None, token_f
 def as_anybody(*, url: str, ca: Path | None) -> Remote:
     """Return a connection without a token, for what anybody may send."""
     return Remote(Credentials(url=url, ca_pem=None if ca is None else _read_text(ca), token=None))
+
+
+def from_loan_file(path: Path) -> tuple[Remote, str]:
+    """Return the connection of a borrower, and which loan its loan file is about. Raises ``UsageError``."""
+    given = read_loan_file(path)
+    return from_token(url=given.custodian_url, ca_pem=given.ca_pem, token=given.token), given.loan
 
 
 def from_token(*, url: str, ca_pem: str | None, token: str | None) -> Remote:

@@ -68,6 +68,8 @@ class Label(StrEnum):
     REFERENCE_VALUES = _PREFIX + "reference-values+json"
     POLICY = _PREFIX + "policy+json"
     LOAN = _PREFIX + "loan+json"
+    CONTRACT = _PREFIX + "contract+json"
+    SUB_ALLOWANCE = _PREFIX + "sub-allowance+json"
     CHECKPOINT = _PREFIX + "checkpoint+json"
     ENDORSEMENTS = _PREFIX + "endorsements+json"
     SIMULATED_EVIDENCE = _PREFIX + "simulated-evidence"

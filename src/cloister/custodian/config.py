@@ -150,6 +150,10 @@ class Config:
     release_retention_days: int = _setting(
         365, "days that evidence and endorsements of a key release are kept for recall", floor=1, cap=3650
     )
+    unsigned_contracts: bool = _setting(
+        False,  # noqa: FBT003
+        "profile `production` lends to borrowers who sign no contract too; other profiles always do",
+    )
     stop_on_recall: bool = _setting(
         False,  # noqa: FBT003
         "a recall blocks the instances that fall, where it does not say otherwise",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloister import __version__
 from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.custodian.calls import Call, Reply, json_reply, statement_reply
-from cloister.custodian.service import access, asks, blocks, drills, loan_views, loans, logbook, models
+from cloister.custodian.service import access, asks, blocks, contracts, drills, loan_views, loans, logbook, models
 from cloister.custodian.service.leases import parse_instance_id
 from cloister.custodian.service.standing import parse_loan_id
 from cloister.errors import Unavailable
@@ -159,6 +159,23 @@ def add_consumers(call: Call) -> Reply:
     return json_reply(
         call.run(lambda transaction: loans.add_consumers(transaction, call.actor, loan, body)), status=201
     )
+
+
+def show_contract(call: Call) -> Reply:
+    """Show the contract in force, and the one that waits for the borrower's signature."""
+    return json_reply(contracts.contract_view(call.service.context, call.loan))
+
+
+def accept_contract(call: Call) -> Reply:
+    """Sign the newest version of the contract: the borrower's word."""
+    loan, body = call.loan, call.fields()
+    return json_reply(call.run(lambda transaction: contracts.accept(transaction, call.actor, loan, body)))
+
+
+def amend(call: Call) -> Reply:
+    """Offer other clauses; they count once the borrower has signed them."""
+    loan, body = call.loan, call.fields()
+    return json_reply(call.run(lambda transaction: contracts.amend(transaction, call.actor, loan, body)))
 
 
 def replace_policy(call: Call) -> Reply:

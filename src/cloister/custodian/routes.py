@@ -20,6 +20,18 @@ MANAGE = frozenset({Role.ADMIN, Role.LENDER})
 STAFF = frozenset({Role.ADMIN, Role.LENDER, Role.AUDITOR})
 WATCHERS = STAFF | BORROWER
 
+_CLAUSES = Member(
+    name="clauses", type="object", required=False,
+    doc="`purpose`, `hours`, `precision`, `offline`, `refund`, `borrower` (key), `sub_allowances` "
+    "(docs/spec/contract.md)",
+)  # fmt: skip
+_LIMITS = (
+    Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),
+    Member(name="rate_cap", type="integer", doc="units per second, 0 for no cap", required=False),
+    Member(name="max_ceiling", type="integer", doc="units one instance may hold unserved", required=False),
+    Member(name="untrusted_ceiling", type="integer", doc="the same where its clock is not trusted", required=False),
+    Member(name="max_instances", type="integer", doc="instances that may live at once", required=False),
+)
 _UNITS = Member(name="units", type="integer", doc="units, 1 to 2**53 - 1")
 _METER = Member(name="meter", type="string", doc="`loan` (default), `model:NAME` or `consumer:ID`", required=False)
 _REASON = Member(name="reason", type="string", doc="at most 200 characters", required=False)
@@ -76,6 +88,14 @@ _BORROWERS = (
         members=(_UNITS, _METER, _REASON), once=True,
     ),
     _route("GET", "/v1/loans/{loan}/summary", WATCHERS, handlers.summary),
+    _route("GET", "/v1/loans/{loan}/contract", WATCHERS, handlers.show_contract),
+    _route(
+        "POST", "/v1/loans/{loan}/contract", BORROWER, handlers.accept_contract, body=Body.JSON, once=True,
+        members=(
+            Member(name="version", type="integer", doc="the version that is signed: the newest"),
+            Member(name="signature", type="string", doc="Ed25519 over the contract's payload, base64url"),
+        ),
+    ),
 )  # fmt: skip
 
 _MODELS = (
@@ -97,17 +117,12 @@ _LOANS = (
         "POST", "/v1/loans", MANAGE, handlers.create_loan, body=Body.JSON, once=True,
         members=(
             Member(name="borrower", type="string", doc="the borrower's name, shown to consumers as the operator"),
-            Member(name="models", type="array", doc="`{name, digest, allowance?}`, at least one"),
+            Member(name="models", type="array", doc="`{name, digest, allowance?, ticketed?}`, at least one"),
             Member(name="allowance", type="integer", doc="units of the whole loan"),
             Member(name="consumers", type="array or null", doc="`{id, allowance?}`; null means anybody"),
             Member(name="policy", type="object", doc="appraisal policy (docs/spec/policy.md)"),
-            Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),
-            Member(name="rate_cap", type="integer", doc="units per second, 0 for no cap", required=False),
-            Member(name="max_ceiling", type="integer", doc="units one instance may hold unserved", required=False),
-            Member(
-                name="untrusted_ceiling", type="integer", doc="the same where its clock is not trusted", required=False
-            ),
-            Member(name="max_instances", type="integer", doc="instances that may live at once", required=False),
+            _CLAUSES,
+            *_LIMITS,
         ),
     ),
     _route("GET", "/v1/loans", STAFF, handlers.list_loans),
@@ -129,6 +144,10 @@ _LOANS = (
     _route(
         "POST", "/v1/loans/{loan}/consumers", MANAGE, handlers.add_consumers, body=Body.JSON, once=True,
         members=(Member(name="consumers", type="array", doc="`{id, allowance?}`, at least one"),),
+    ),
+    _route(
+        "POST", "/v1/loans/{loan}/amend", MANAGE, handlers.amend, body=Body.JSON, once=True,
+        members=(_CLAUSES, *_LIMITS),
     ),
     _route(
         "POST", "/v1/loans/{loan}/policy", MANAGE, handlers.replace_policy, body=Body.JSON, once=True,

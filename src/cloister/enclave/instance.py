@@ -71,12 +71,13 @@ class EnclaveInstance:
         self.metering = Metering(key=booted.key, grant=booted.grant, custodian=loan.custodian_key, clock=clock, log=log)
         self._policy_digest = booted.grant.policy_digest
         self._models = tuple(model.terms for model in booted.models)
-        self._loan_digest = hashlib.sha256(booted.grant.terms.dump()).hexdigest()
+        agreed = booted.grant.terms.dump() if booted.contract is None else booted.contract.payload
+        self._loan_digest = hashlib.sha256(agreed).hexdigest()
         self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log)
         self.inference = Inference(self.metering, self.metrics, config)
         self.publisher = KeysetPublisher(source, self._describe, clock=clock, limits=config.limits, log=log)
         self.gateway = Gateway(
-            InnerApi(booted.models, self.metering, self.inference),
+            InnerApi(booted.models, self.metering, self.inference, contract=booted.contract),
             self.publisher,
             self.metering,
             limits=config.limits,

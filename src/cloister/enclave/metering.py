@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.enclave.clock import Clock
     from cloister.enclave.logs import EventLog
+    from cloister.lending.conditions import Caller
     from cloister.lending.lease import LeaseSnapshot, Reservation
     from cloister.lending.messages import Grant, Refusal
+    from cloister.lending.sub_allowance import SubAllowance
     from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
 
 __all__ = ["Metering"]
@@ -149,12 +151,25 @@ class Metering:
         with self._lock:
             return self._holder.consumer(token)
 
-    def demand_live(self, model: ModelTerms, consumer: Consumer | None) -> None:
+    def admit(self, chain: bytes, token: bytes | None) -> SubAllowance:
+        """Return the sub-allowance that ``token`` holds. Raises as ``Conditions.admit``; uses are not counted yet."""
+        return self._holder.conditions.admit(chain, token)
+
+    def precision(self, caller: Caller) -> int | None:
+        """Return to how many decimal places outputs are rounded, None for not at all."""
+        return self._holder.conditions.precision(caller)
+
+    @property
+    def consumers(self) -> tuple[Consumer, ...] | None:
+        """The consumers that the latest lease lists, those of the grant before the first; None for anybody."""
+        return self._lease.consumers if self._lease else self.terms.consumers
+
+    def demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         """Prove that bytes may leave now for this model and consumer (E5). Raises as ``LeaseHolder.demand_live``."""
         with self._lock:
             self._holder.demand_live(model, consumer, self.now())
 
-    def reserve(self, model: str, token: bytes | None, units: int) -> Reservation:
+    def reserve(self, model: str, token: bytes | SubAllowance | None, units: int) -> Reservation:
         """Set units aside (E4). Raises as ``LeaseHolder.reserve``."""
         with self._lock:
             return self._holder.reserve(model, token, units, self.now())
@@ -174,7 +189,7 @@ class Metering:
         with self._lock:
             self._holder.refund(reservation)
 
-    def remaining(self, model: str, consumer: Consumer | None) -> int:
+    def remaining(self, model: str, consumer: Caller) -> int:
         """Return what is left, for display."""
         with self._lock:
             return self._holder.remaining(model, consumer)

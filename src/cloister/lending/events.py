@@ -36,6 +36,8 @@ class EventKind(Enum):
     MODEL_WITHDRAWN = "model_withdrawn"
     LOAN_CREATED = "loan_created"
     TERMS_CHANGED = "terms_changed"
+    CONTRACT_OFFERED = "contract_offered"
+    CONTRACT_SIGNED = "contract_signed"
     POLICY_CHANGED = "policy_changed"
     CONSUMER_ADDED = "consumer_added"
     ALLOWANCE_ADDED = "allowance_added"
@@ -78,6 +80,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "clock": _NAME,
     "codes": _CODES,
     "consumer": _NAME,
+    "contract": _HEX,
     "custodian": _HEX,
     "debit": int,
     "device": _NAME,

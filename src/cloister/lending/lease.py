@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, NoReturn
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.errors import Rejected, UsageError
 from cloister.lending.answer import parse_answer
+from cloister.lending.conditions import Conditions, find_consumer
 from cloister.lending.lease_clock import LeaseClock
 from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Pending, Reservation
 from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Refusal
 from cloister.lending.meters import Meters
+from cloister.lending.sub_allowance import SubAllowance
 from cloister.lending.terms import (
     LOAN_METER,
     MAX_UNITS,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from cloister.crypto.sign import VerifyKey
+    from cloister.lending.conditions import Caller
 
 __all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_answer"]
 
@@ -61,6 +64,7 @@ class LeaseHolder:
         self._policy_digest = grant.policy_digest
         self._clock = LeaseClock()
         self._meters = Meters()
+        self.conditions = Conditions(grant.terms, self.instance)
         self._lease: Lease | None = None
         self._pending: Pending | None = None
         self._final: LeaseState | None = None
@@ -84,14 +88,15 @@ class LeaseHolder:
         """When serving stops unless renewed; None before the first lease and after a clock step."""
         return self._clock.deadline
 
-    def remaining(self, model_name: str, consumer: Consumer | None = None) -> int:
+    def remaining(self, model_name: str, consumer: Caller = None) -> int:
         """Return what is left for this model and consumer as far as known: leased here, and not leased yet.
 
         What other instances hold is not in it. For display; ``reserve`` decides.
         """
         balances = self._lease.balances if self._lease else {}
         meters = self._meters_of(self._model(model_name), consumer)
-        return min(self._meters.room(meter) + balances.get(meter, 0) for meter in meters)
+        room = min(self._meters.room(meter) + balances.get(meter, 0) for meter in meters)
+        return self.conditions.room(consumer, room)
 
     def snapshot(self) -> LeaseSnapshot:
         """Return what there is to show."""
@@ -194,29 +199,32 @@ class LeaseHolder:
             self._final, self._key, self._pending = LeaseState.CLOSED, None, None
         return self._closing
 
-    def reserve(self, model_name: str, token: bytes | None, units: int, now: datetime) -> Reservation:
+    def reserve(self, model_name: str, token: bytes | SubAllowance | None, units: int, now: datetime) -> Reservation:
         """Set ``units``, the worst case, aside for one inference (E4), or raise ``Rejected``.
 
         Codes: ``unauthorized``, ``unknown_model``, ``blocked``, ``lease_expired``, ``clock_step``,
-        ``allowance_exhausted``, ``usage_unreported``. ``token`` is the consumer's bearer token.
+        ``allowance_exhausted``, ``usage_unreported``, and those of ``conditions``. ``token`` is the consumer's bearer
+        token, or the sub-allowance that ``conditions.admit`` returned.
         """
-        self._clock.observe(now)
-        consumer = self.consumer(token)
+        moment = self._clock.observe(now)
+        consumer = token if isinstance(token, SubAllowance) else self.consumer(token)
         model = self._model(model_name)
         self._demand_live(model, consumer)
         self._usage.demand_room(len(self._open))
         meters = self._meters_of(model, consumer)
+        self._meters.demand_room(meters, units)
+        self.conditions.reserve(consumer, units, moment)
         self._meters.reserve(meters, units)
         self._reservations += 1
         reservation = Reservation(number=self._reservations, model=model, consumer=consumer, units=units, meters=meters)
         self._open[reservation.number] = reservation
         return reservation
 
-    def demand_live(self, model: ModelTerms, consumer: Consumer | None, now: datetime) -> None:
+    def demand_live(self, model: ModelTerms, consumer: Caller, now: datetime) -> None:
         """Prove that bytes may leave now for this model and consumer (E5), charging nothing.
 
         For what was charged before: the later chunks of an answer, and replies given again. Raises
-        ``Rejected``: ``lease_expired``, ``clock_step``, ``blocked``.
+        ``Rejected``: ``lease_expired``, ``clock_step``, ``blocked``, and as ``Conditions.demand``.
         """
         self._clock.observe(now)
         self._demand_live(model, consumer)
@@ -317,16 +325,7 @@ class LeaseHolder:
 
         A token that the lease has replaced is nobody's. Raises ``Rejected`` (``unauthorized``).
         """
-        current = self._consumers()
-        if current is None:
-            return None
-        digest = hashlib.sha256(token or b"").digest()
-        ids = {consumer.id for consumer in current}
-        former = tuple(consumer for consumer in self._terms.consumers or () if consumer.id not in ids)
-        found = [item for item in (*current, *former) if hmac.compare_digest(item.token_sha256, digest)]
-        if token is None or not found:
-            raise Rejected.because("unauthorized", "consumer", hint="pass the consumer token of this loan")
-        return found[0]
+        return find_consumer(token, current=self._consumers(), granted=self._terms.consumers)
 
     def _model(self, name: str) -> ModelTerms:
         model = self._terms.model(name)
@@ -334,17 +333,17 @@ class LeaseHolder:
             raise Rejected.because("unknown_model", name[:80])
         return model
 
-    def _meters_of(self, model: ModelTerms, consumer: Consumer | None) -> tuple[Meter, ...]:
+    def _meters_of(self, model: ModelTerms, consumer: Caller) -> tuple[Meter, ...]:
         """Return the meters of one inference; one that the custodian leases is charged, whatever the terms say."""
         limits = self._meters.limits
         meters = [LOAN_METER]
         if model.metered or model_meter(model.name) in limits:
             meters.append(model_meter(model.name))
-        if consumer is not None and (consumer.metered or consumer_meter(consumer.id) in limits):
+        if isinstance(consumer, Consumer) and (consumer.metered or consumer_meter(consumer.id) in limits):
             meters.append(consumer_meter(consumer.id))
         return tuple(meters)
 
-    def _demand_live(self, model: ModelTerms, consumer: Consumer | None) -> None:
+    def _demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         if self._final is LeaseState.REVOKED:
             self._refuse("blocked")
         if self._final is not None or self._lease is None or not self._clock.live:
@@ -352,8 +351,10 @@ class LeaseHolder:
         if model.digest not in self._lease.models:
             raise Rejected.because("blocked", f"model {model.name}")
         listed = self._lease.consumers
-        if consumer is not None and listed is not None and consumer.id not in {other.id for other in listed}:
+        if isinstance(consumer, Consumer) and listed is not None and consumer.id not in {item.id for item in listed}:
             raise Rejected.because("blocked", f"consumer {consumer.id}")
+        if self._clock.seen is not None:  # a live lease has seen the time
+            self.conditions.demand(model, consumer, self._clock.seen)
 
     def _demand_open(self, reservation: Reservation) -> None:
         if self._open.get(reservation.number) is not reservation:
@@ -373,6 +374,7 @@ class LeaseHolder:
 
     def _release(self, reservation: Reservation, *, used: int) -> None:
         self._meters.settle(reservation.meters, reserved=reservation.units, used=used)
+        self.conditions.settle(reservation.consumer, reserved=reservation.units, used=used)
         del self._open[reservation.number]
 
     def _signing_key(self) -> SigningKey:

@@ -212,6 +212,8 @@ def _stops(step: _Step, epoch: int) -> tuple[tuple[Reason, ...], InstanceStatus]
     if instance.policy_digest != loan.policy_digest:
         changed = Reason(code="policy_changed", subject="loan", got=instance.policy_digest, want=loan.policy_digest)
         found.append((changed, InstanceStatus.BLOCKED))
+    elif loan.agreed_at is not None and instance.attested_at < loan.agreed_at:
+        found.append((Reason(code="contract_changed", subject="loan"), InstanceStatus.BLOCKED))
     if step.now >= instance.attested_at + loan.evidence_age:
         found.append((Reason(code="evidence_too_old", subject="instance"), InstanceStatus.BLOCKED))
     if step.now >= instance.dead_at and status is InstanceStatus.ACTIVE:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from cloister.lending.conditions import Caller
     from cloister.lending.messages import Units
-    from cloister.lending.terms import Consumer, InstanceId, Meter, ModelTerms
+    from cloister.lending.terms import InstanceId, Meter, ModelTerms
 
 __all__ = ["LeaseSnapshot", "LeaseState", "Pending", "Reservation"]
 
@@ -31,7 +32,7 @@ class Reservation:
 
     number: int
     model: ModelTerms
-    consumer: Consumer | None
+    consumer: Caller
     units: int
     meters: tuple[Meter, ...]
 

@@ -97,7 +97,7 @@ def decide(
     ``instances`` are all of this loan, ``max_age`` is how old the result may be, ``clocks`` whose clock counts. The
     reasons are
     ``wrong_loan``, ``binding_mismatch``, ``evidence_not_trusted``, ``evidence_too_old``,
-    ``policy_changed``, ``blocked``, ``allowance_exhausted``, ``too_many_instances``,
+    ``policy_changed``, ``blocked``, ``contract_unsigned``, ``allowance_exhausted``, ``too_many_instances``,
     ``instance_known`` and ``recovering``.
     """
     pub = VerifyKey(result.bound.get("instance_pub", b""))
@@ -206,6 +206,9 @@ def _loan_reasons(loan: LoanState, *, models: tuple[ModelTerms, ...], live: int)
         reasons.append(Reason(code="blocked", subject="loan"))
     if not models:
         reasons.append(Reason(code="blocked", subject="every model of the loan"))
+    if loan.terms.clauses.borrower is not None and not loan.countersigned:
+        want = "the borrower's signature over the newest version"
+        reasons.append(Reason(code="contract_unsigned", subject="loan", want=want))
     if loan.balances.get(LOAN_METER, 0) < 1:
         reasons.append(Reason(code="allowance_exhausted", subject=LOAN_METER, got="0", want="at least 1"))
     if live >= loan.terms.max_instances:

@@ -75,6 +75,8 @@ class LoanState:
     ``balances`` is what the allowance still holds per meter. ``block_version`` counts every block and
     unblock of this custodian. ``refund_on_close`` gives the unserved rest of a closing instance back,
     and only where the instance is ``clone_proof``: a copy could go on serving what was given back.
+    ``countersigned`` says that the borrower's signature over exactly these terms and this policy is there;
+    ``agreed_at`` is since when the contract in force is, None where there is none.
     """
 
     terms: Terms
@@ -86,6 +88,8 @@ class LoanState:
     blocked_consumers: frozenset[ConsumerId] = frozenset()
     evidence_age: timedelta = DEFAULT_EVIDENCE_AGE
     refund_on_close: bool = False
+    countersigned: bool = False
+    agreed_at: datetime | None = None
 
 
 class AlarmKind(Enum):

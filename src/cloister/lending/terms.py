@@ -166,7 +166,7 @@ class Terms:
     clauses: Clauses = NO_CLAUSES
     version: int = 1
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, Json]:
         """Return the JSON object of docs/spec/lease.md."""
         clauses = self.clauses.to_json()
         members: dict[str, Json] = {

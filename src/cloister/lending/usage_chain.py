@@ -20,7 +20,7 @@ from cloister.errors import Rejected
 from cloister.lending.messages import Receipt, UsageAck, UsageRecord, UsageReport
 from cloister.lending.messages.usage import MAX_RECORDS, minute_of
 from cloister.lending.receipt import GENESIS, next_head, record_of
-from cloister.lending.terms import InstanceId, LoanId, consumer_meter
+from cloister.lending.terms import Consumer, InstanceId, LoanId, consumer_meter
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -80,7 +80,7 @@ class UsageChain:
         now: datetime,
     ) -> bytes:
         """Chain one inference and return its signed receipt. Its time never runs back, whatever the clock does."""
-        consumer = reservation.consumer
+        consumer = _consumer(reservation)
         receipt = Receipt(
             instance=self._instance,
             index=self.index + 1,
@@ -101,7 +101,7 @@ class UsageChain:
 
     def unreceipted(self, reservation: Reservation, *, units: int, now: datetime) -> None:
         """Chain units that were charged and have no receipt: an answer cut after charging, or never finished."""
-        consumer = reservation.consumer
+        consumer = _consumer(reservation)
         record = UsageRecord(
             index=self.index + 1,
             model=reservation.model.digest,
@@ -165,7 +165,12 @@ class UsageChain:
         return self._latest
 
 
+def _consumer(reservation: Reservation) -> Consumer | None:
+    """Return the contract's consumer who asked; whom the borrower lets in by a sub-allowance is its own affair."""
+    return reservation.consumer if isinstance(reservation.consumer, Consumer) else None
+
+
 def _names_consumer(reservation: Reservation) -> bool:
     """Tell whether the inference is charged to a meter of its consumer: only then its record names it (T61)."""
-    consumer = reservation.consumer
+    consumer = _consumer(reservation)
     return consumer is not None and consumer_meter(consumer.id) in reservation.meters

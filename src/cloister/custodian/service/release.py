@@ -7,16 +7,19 @@ what the loan is *now*, and the key leaves after its audit entry was committed.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.attest.binding import ReleaseBinding
+from cloister.attest.clones import clone_doubts
 from cloister.attest.ear import issue_ear
 from cloister.attest.endorse.gather import gather
 from cloister.attest.policy import Policy
 from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
 from cloister.crypto.sign import Statement
+from cloister.custodian.service.contracts import contract_in_force
 from cloister.custodian.service.standing import counted_clocks, loan_row, loan_state
 from cloister.custodian.store.instances import (
     InstanceRow,
@@ -152,7 +155,9 @@ def _release(
 ) -> bytes:
     def work(transaction: Transaction) -> bytes:
         row = loan_row(transaction.connection, request.loan)
+        contract = contract_in_force(transaction.connection, row)
         loan = loan_state(transaction.connection, row, context.config)
+        loan = replace(loan, countersigned=contract is not None)
         known = {item.state.id: item.state for item in standing_instances(transaction.connection, loan=request.loan)}
         own = find_instance(transaction.connection, instance_id(request.instance_pub.raw))  # of whichever loan
         if own is not None:
@@ -171,6 +176,7 @@ def _release(
         if isinstance(decision, Denied):
             raise Rejected("; ".join(map(str, decision.reasons)), reasons=decision.reasons)
         grant = _grant(transaction, digest, decision, loan=loan, result=result)
+        grant = replace(grant, contract=contract or b"")
         _register(transaction, actor, grant, decision, loan=loan, result=result)
         _keep(transaction, request, grant, policy=row.policy, endorsements=endorsements)
         return Statement.sign(context.vault.signing_key, Grant.LABEL, grant.dump()).dump()
@@ -226,7 +232,13 @@ def _register(
     result: AttestationResult,
 ) -> None:
     """Register the instance with limit 0 and log every key that leaves (I7)."""
-    state = register(decision, loan=loan, epoch=transaction.epoch.epoch, now=transaction.now)
+    state = register(
+        decision,
+        loan=loan,
+        epoch=transaction.epoch.epoch,
+        now=transaction.now,
+        clone_proof=not clone_doubts(result),
+    )
     insert_instance(
         transaction.connection,
         InstanceRow(

@@ -152,7 +152,22 @@ _USAGE = (
         second BLOB NOT NULL, at INTEGER NOT NULL)""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _LOG_HEAD, _WITNESSES, _CLOCKS, _USAGE)
+_CONTRACTS = (
+    # every version of a loan's contract: as offered, and since when it is agreed on, null before that
+    """CREATE TABLE contract (
+        loan TEXT NOT NULL REFERENCES loan (id), version INTEGER NOT NULL, document BLOB NOT NULL,
+        created_at INTEGER NOT NULL, agreed_at INTEGER, PRIMARY KEY (loan, version))""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _FIRST,
+    _SECOND,
+    _LOG_HEAD,
+    _WITNESSES,
+    _CLOCKS,
+    _USAGE,
+    _CONTRACTS,
+)
 """Step n takes a database from schema version n to n + 1."""
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "AUDIT",
     "AUDIT_PENDING",
     "BLOCK",
+    "CONTRACT",
     "COSIGNATURE",
     "DEVICE",
     "ENDORSEMENT_BUNDLE",
@@ -56,6 +57,7 @@ TOKEN = _table("token", "id sha256 role name loan created_at expires_at revoked_
 MODEL = _table("model", "digest name manifest signature envelope published_at withdrawn_at")
 LOAN = _table("loan", "id borrower terms policy policy_version created_at")
 LOAN_MODEL = _table("loan_model", "loan name digest")
+CONTRACT = _table("contract", "loan version document created_at agreed_at")
 ALLOWANCE = _table("allowance", "loan meter balance")
 INSTANCE = _table(
     "instance",
@@ -87,7 +89,7 @@ TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
     LOG_HEAD, AUDIT_PENDING, COSIGNATURE,
-    USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE,
+    USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE, CONTRACT,
 )  # fmt: skip
 
 
