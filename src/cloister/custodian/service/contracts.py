@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["accept", "amend", "contract_in_force", "contract_view", "draw_up", "take_clauses"]
 
 _SIGNATURE_BYTES = 64
-_NUMBERS = ("max_ceiling", "max_instances", "rate_cap", "ttl_s")
+_NUMBERS = ("max_ceiling", "max_instances", "rate_cap", "ttl_s", "untrusted_ceiling")
 
 
 def take_clauses(body: Fields, config: Config, *, budget: int | None) -> Clauses:
