@@ -479,6 +479,8 @@ def test_an_older_database_gets_the_new_tables_and_lends_on(site: Site) -> None:
     database = sqlite3.connect(site.home / "custodian.db")
     for table in ("release_endorsement", "key_release", "artifact", "endorsement_bundle"):
         database.execute(f"DROP TABLE {table}")
+    for column in ("clock_trusted", "clock"):
+        database.execute(f"ALTER TABLE instance DROP COLUMN {column}")
     database.execute("UPDATE schema_version SET version = 1")
     database.commit()
     database.close()
