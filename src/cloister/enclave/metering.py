@@ -40,7 +40,7 @@ class Metering:
         """Start with nothing to spend and no time (E1)."""
         self._holder = LeaseHolder(key=key, grant=grant, custodian=custodian)
         self._clock = clock
-        self._guard = ClockGuard(read_clock(clock), cores=os.cpu_count() or 1)
+        self._guard = ClockGuard(read_clock(clock), cores=len(os.sched_getaffinity(0)))
         self._signed = SignedTimes()
         self._asked: tuple[bytes, datetime | None] = (b"", None)
         self._log = log
