@@ -11,7 +11,6 @@ import asyncio
 import os
 import random
 import resource
-import ssl
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -29,6 +28,7 @@ from cloister.lending.release import verify_grant
 from cloister.lending.terms import instance_id
 
 if TYPE_CHECKING:
+    import ssl
     from multiprocessing.connection import Connection
 
     from fleet.house import House, Member
@@ -164,19 +164,22 @@ class Fleet:
         """
         rng = random.Random(seed)
         found = Measured(seconds=seconds)
-        start = time.perf_counter() + 0.5
         async with AsyncExitStack() as stack:
+            links = [
+                await stack.enter_async_context(CustodianLink(instance.loan, timeout=_TIMEOUT))
+                for instance in self.instances
+            ]
+            start = time.perf_counter() + 0.1
             await asyncio.gather(
-                *(self._cadence(instance, stack, start, start + seconds, rng, found) for instance in self.instances)
+                *(
+                    self._cadence(instance, link, _arrivals(start, seconds, rng), found)
+                    for instance, link in zip(self.instances, links, strict=True)
+                )
             )
         return found
 
-    async def _cadence(
-        self, instance: Instance, stack: AsyncExitStack, due: float, end: float, rng: random.Random, found: Measured
-    ) -> None:
-        link = await stack.enter_async_context(CustodianLink(instance.loan, timeout=_TIMEOUT))
-        due += rng.random() * RENEW_S
-        while due < end:
+    async def _cadence(self, instance: Instance, link: CustodianLink, arrivals: list[float], found: Measured) -> None:
+        for due in arrivals:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             try:
                 statement = instance.request()
@@ -184,7 +187,15 @@ class Fleet:
                 found.waits.append(time.perf_counter() - due)
             except CloisterError as exc:
                 found.faults[exc.code if isinstance(exc, Rejected) else exc.message] += 1
-            due += RENEW_S * (0.9 + 0.2 * rng.random())
+
+
+def _arrivals(start: float, seconds: float, rng: random.Random) -> list[float]:
+    """Return when one instance asks: first at some moment of a third of T, then every third with jitter."""
+    found, due = [], start + rng.random() * RENEW_S
+    while due < start + seconds:
+        found.append(due)
+        due += RENEW_S * (0.9 + 0.2 * rng.random())
+    return found
 
 
 def load_process(house: House, ports: list[int], pipe: Connection) -> None:

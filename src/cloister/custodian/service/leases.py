@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.service.sweep import write_off_dead
-from cloister.custodian.store.instances import find_instance, save_instance
+from cloister.custodian.store.instances import find_instance, find_key, save_instance
 from cloister.errors import Rejected
 from cloister.lending.ending import decide_close, verify_close
 from cloister.lending.events import EventKind
@@ -50,7 +50,10 @@ def _row(connection: Connection, instance: InstanceId) -> InstanceRow:
 def _key(context: Context, instance: InstanceId) -> VerifyKey:
     """Return the instance's key without touching state (C1)."""
     with context.reading() as connection:
-        return _row(connection, instance).state.key
+        key = find_key(connection, instance)
+    if key is None:
+        raise Rejected.because("not_found", "instance")
+    return key
 
 
 def lease(context: Context, instance: InstanceId, statement: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from cloister.custodian.store.tables import AUDIT, DEVICE, ENROLMENT, EPOCH, IDEMPOTENCY, moment, stamp
 from cloister.errors import Unavailable
@@ -37,6 +37,11 @@ __all__ = [
 ]
 
 
+_EPOCH = select(EPOCH)
+_LATEST = update(EPOCH).where(EPOCH.c.latest < bindparam("now")).values(latest=bindparam("now"))
+_APPEND = insert(AUDIT)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRow:
     """Where the custodian stands in its own history."""
@@ -56,7 +61,7 @@ def initialise_epoch(connection: Connection, *, fence: bytes, now: datetime) -> 
 
 def read_epoch(connection: Connection) -> EpochRow:
     """Return the row. Raises ``Unavailable`` for a database nobody initialised."""
-    row = connection.execute(select(EPOCH)).one_or_none()
+    row = connection.execute(_EPOCH).one_or_none()
     if row is None:
         msg = "store: the database belongs to no custodian yet"
         raise Unavailable(msg, hint="restore a backup; a new custodian is made by cloister custodian init elsewhere")
@@ -70,7 +75,7 @@ def read_epoch(connection: Connection) -> EpochRow:
 
 def set_latest(connection: Connection, now: datetime) -> None:
     """Note the time of this transaction: no later one may be before it (T52)."""
-    connection.execute(update(EPOCH).where(EPOCH.c.latest < stamp(now)).values(latest=stamp(now)))
+    connection.execute(_LATEST, {"now": stamp(now)})
 
 
 def raise_epoch(connection: Connection, *, epoch: int, block_version: int, quiet_until: datetime) -> None:
@@ -80,7 +85,7 @@ def raise_epoch(connection: Connection, *, epoch: int, block_version: int, quiet
 
 def append_entry(connection: Connection, *, index: int, at: datetime, entry: bytes) -> None:
     """Write one audit entry."""
-    connection.execute(insert(AUDIT).values(idx=index, at=stamp(at), entry=entry))
+    connection.execute(_APPEND, {"idx": index, "at": stamp(at), "entry": entry})
 
 
 def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence[bytes]:
