@@ -89,6 +89,7 @@ class CustodianService:
         """The API document, set by the HTTP face."""
         self.device_authority = device_authority
         self._on_close = on_close
+        self._leases = leases.Leases(self.context)
         with self.context.begin() as transaction:
             transaction.record(EventKind.CUSTODIAN_STARTED, SYSTEM, "custodian", epoch=transaction.epoch.epoch)
 
@@ -124,7 +125,7 @@ class CustodianService:
 
     def lease(self, instance: InstanceId, statement: bytes) -> bytes:
         """Return a signed lease or a signed refusal."""
-        return leases.lease(self.context, instance, statement)
+        return self._leases.lease(instance, statement)
 
     def close_instance(self, instance: InstanceId, statement: bytes) -> None:
         """Note that an instance has ended."""
