@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 __all__ = [
+    "MAX_ASKS",
     "AskRow",
     "AskState",
     "BlockKind",
@@ -32,6 +33,9 @@ __all__ = [
     "list_blocks",
     "next_block_version",
 ]
+
+
+MAX_ASKS = 100  # requests for more shown at once; a loan has had any number of them
 
 
 class BlockKind(Enum):
@@ -180,8 +184,10 @@ def find_ask(connection: Connection, loan: LoanId, ask: str) -> AskRow | None:
 
 
 def list_asks(connection: Connection, loan: LoanId) -> Sequence[AskRow]:
-    """Return a loan's requests for more, newest first."""
-    query = select(REQUEST).where(REQUEST.c.loan == loan).order_by(REQUEST.c.created_at.desc(), REQUEST.c.id)
+    """Return a loan's requests for more: those that wait, then the others, newest first, up to a cap."""
+    decided = REQUEST.c.state != AskState.OPEN.value
+    query = select(REQUEST).where(REQUEST.c.loan == loan)
+    query = query.order_by(decided, REQUEST.c.created_at.desc(), REQUEST.c.id).limit(MAX_ASKS)
     return [_ask(row) for row in connection.execute(query)]
 
 
