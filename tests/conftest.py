@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from demo_run import DemoRun
+    from postgres_kit import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +26,21 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
     return shared_run(base / "demo")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Yield a PostgreSQL server of this worker's own, or skip."""
+    from postgres_kit import start_postgres  # noqa: PLC0415 - only where it is wanted
+
+    # A short path, for a socket's has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="cloister-pg-"))
+    folder.chmod(0o755)
+    try:
+        server = start_postgres(folder)
+        try:
+            yield server
+        finally:
+            server.stop("immediate")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -26,8 +26,24 @@ def place(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+ON_BOTH = frozenset({"test_leases", "test_loans", "test_release"})
+"""Modules whose tests run on PostgreSQL too."""
+ON_BOTH_IN_DRILLS = frozenset({"test_access", "test_devices", "test_got_wrong", "test_recall"})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let tests of the custodian itself run over each database."""
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if "bench" in metafunc.fixturenames and module in ON_BOTH | ON_BOTH_IN_DRILLS:
+        marks = pytest.mark.drill if module in ON_BOTH_IN_DRILLS else ()
+        metafunc.parametrize("bench", ["sqlite", pytest.param("postgresql", marks=marks)], indirect=True)
+
+
 @pytest.fixture
-def bench(place: Path) -> Iterator[Bench]:
+def bench(place: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Yield an open custodian with one published model and nothing lent yet."""
-    with Bench(place) as opened:
+    postgres = request.getfixturevalue("postgres") if getattr(request, "param", "sqlite") == "postgresql" else None
+    with Bench(place, postgres=postgres) as opened:
         yield opened
+    if postgres is not None:
+        postgres.drop(opened.service.config.database)

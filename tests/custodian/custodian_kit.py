@@ -8,6 +8,7 @@ import json
 import random
 import shutil
 import tempfile
+import tomllib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import httpx
 
     from cloister.custodian.setup import Initialised
+    from postgres_kit import PostgresServer
 
 PASSPHRASE = b"correct horse battery staple"
 CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
@@ -90,17 +92,29 @@ def _make(folder: Path, settings: dict[str, Any] | None) -> _Made:
     return made
 
 
+def _move_in(config: Path, postgres: PostgresServer) -> None:
+    """Give a copied home a copy of its database."""
+    text = config.read_text()
+    template = tomllib.loads(text)["custodian"]["database"]
+    config.write_text(text.replace(template, postgres.create(template)))
+
+
 class Bench:
     """One custodian's home, opened; ``restart`` closes and opens it again."""
 
-    def __init__(self, folder: Path, *, settings: dict[str, Any] | None = None) -> None:
-        key = repr(settings)
+    def __init__(
+        self, folder: Path, *, settings: dict[str, Any] | None = None, postgres: PostgresServer | None = None
+    ) -> None:
+        key = repr((settings, postgres))
         if key not in _MADE:
             made_in = tempfile.mkdtemp(prefix="cloister-template-")
             atexit.register(shutil.rmtree, made_in, ignore_errors=True)
-            _MADE[key] = _make(Path(made_in), settings)
+            own = {} if postgres is None else {"database": postgres.create()}
+            _MADE[key] = _make(Path(made_in), {**(settings or {}), **own})
         made = _MADE[key]
         shutil.copytree(made.folder, folder, dirs_exist_ok=True)
+        if postgres is not None:
+            _move_in(folder / "home" / "config.toml", postgres)
         self.take(made, folder)
         self.open()
 

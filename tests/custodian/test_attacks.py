@@ -19,7 +19,7 @@ from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.custodian.app import create_app
 from cloister.custodian.checkpoint import read_checkpoint, sign_checkpoint, write_checkpoint
 from cloister.custodian.setup import init_custodian, recover_custodian
-from cloister.custodian.store import Store
+from cloister.custodian.store.sqlite import SqliteStore
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.lending.messages import Close, Lease, LeaseRequest
 from cloister.lending.receipt import GENESIS
@@ -361,7 +361,7 @@ def test_a_home_with_a_question_mark_in_its_name_is_that_home(bench: Bench, tmp_
 
 def test_a_store_is_closed_after_the_transaction_under_way_and_writes_nothing_more(tmp_path: Path) -> None:
     """T86: a connection closed under another thread's statement ends the process without a word."""
-    store = Store(tmp_path / "store.db", fence=bytes(16))
+    store = SqliteStore(tmp_path / "store.db", fence=bytes(16))
     with store.writing(fenced=False) as connection:
         closing = threading.Thread(target=store.close)
         closing.start()

@@ -189,8 +189,8 @@ def test_damaged_json_never_becomes_a_server_error(bench: Bench) -> None:
     for damaged in mutated(body, count=300, seed=11):
         assert _loans(bench, damaged).status_code in {201, 400, 404, 413, 422}
 
-    with pytest.raises(_Undo), bench.service.context.begin() as transaction:
-        _create_damaged(transaction, body)
+    with pytest.raises(_Undo):
+        bench.service.context.transact(lambda transaction: _create_damaged(transaction, body))
     assert bench.service.context.size == bench.get("/v1/audit").json()["size"]
 
 

@@ -119,8 +119,7 @@ def test_the_network_is_asked_outside_of_any_transaction(site: Site) -> None:
 
     class Watched(Given):
         def fetch(self, *args: Any, **kwargs: Any) -> Any:
-            with site.service.context.begin():
-                pass
+            site.service.context.transact(lambda _: None)
             return super().fetch(*args, **kwargs)
 
     site.service.context.endorsements = Watched(published())
@@ -477,7 +476,7 @@ def test_what_is_past_its_retention_is_forgotten_and_not_before(place: Path) -> 
 def test_an_older_database_gets_the_new_tables_and_lends_on(site: Site) -> None:
     site.close()
     database = sqlite3.connect(site.home / "custodian.db")
-    for table in ("release_endorsement", "key_release", "artifact", "endorsement_bundle"):
+    for table in ("release_endorsement", "key_release", "artifact", "endorsement_bundle", "log_head", "audit_pending"):
         database.execute(f"DROP TABLE {table}")
     database.execute("UPDATE schema_version SET version = 1")
     database.commit()

@@ -19,9 +19,12 @@ from cloister.custodian.config import read_config
 from cloister.custodian.setup import (
     backup_custodian,
     init_custodian,
+    migrate_custodian,
+    move_custodian,
     open_custodian,
     open_vault,
     recover_custodian,
+    restore_custodian,
 )
 from cloister.custodian.vaults.encrypted_file import KeyFile, Passphrase
 from cloister.errors import UsageError
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from cloister.custodian.vaults.encrypted_file import Unlock
     from cloister.testing.vendors.public import PublicVendors
+    from cloister.wire import Json
 
 __all__ = ["custodian", "unlock_options", "unlock_with"]
 
@@ -79,6 +83,7 @@ def custodian() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8443, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--dns", "names", multiple=True, help="Host name or address for the certificate; repeat for more.")
+@click.option("--database", metavar="URL", help="postgresql://USER@HOST/NAME, empty; a file in the home by default.")
 @click.option(
     "--profile",
     type=click.Choice(["development", "production"]),
@@ -97,6 +102,7 @@ def init(
     host: str,
     port: int,
     names: tuple[str, ...],
+    database: str | None,
     profile: str,
     key_file: Path | None,
     passphrase_file: str | None,
@@ -109,7 +115,7 @@ def init(
     place = custodian_home(home)
     settings: dict[str, str | int | bool | tuple[str, ...]] = {
         "name": name, "host": host, "port": port, "profile": profile,
-        "names": names or ("localhost", "127.0.0.1"),
+        "names": names or ("localhost", "127.0.0.1"), **({} if database is None else {"database": database}),
     }  # fmt: skip
     made = init_custodian(place, unlock_with(key_file, passphrase_file, new=True), settings=settings)
     write_file(place / ADMIN_TOKEN_NAME, made.admin_token.encode() + b"\n", private=True)
@@ -211,6 +217,69 @@ def backup(terminal: Terminal, /, *, home: Path | None, out: Path) -> None:
     """
     size = backup_custodian(custodian_home(home), out, environment=os.environ)
     terminal.result({"bytes": size, "out": str(out)}, lambda console: console.print(f"{out}: {size:,} bytes"))
+
+
+@custodian.command()
+@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("backup_file", metavar="BACKUP", type=_file)
+@unlock_options
+@pass_terminal
+def restore(
+    terminal: Terminal,
+    /,
+    *,
+    home: Path | None,
+    yes: bool,
+    backup_file: Path,
+    key_file: Path | None,
+    passphrase_file: str | None,
+) -> None:
+    """Put a backup in the place of the database, once it is proven whole and this custodian's.
+
+    A file that was there is kept beside it; a PostgreSQL database must be empty. Says whether the backup is older
+    than the checkpoint, so that only recover can start it.
+    """
+    place = custodian_home(home)
+    terminal.confirm("The database will be replaced by the backup. Go on?", yes=yes)
+    done = restore_custodian(place, unlock_with(key_file, passphrase_file), backup_file, environment=os.environ)
+    result: dict[str, Json] = {
+        "entries": done.entries, "kept": None if done.kept is None else str(done.kept), "older": done.older or None,
+    }  # fmt: skip
+    terminal.result(result, lambda out: out.print(f"restored, with {done.entries:,} audit entries"))
+    if done.kept is not None:
+        terminal.say(f"the database that was there is {done.kept} now", style="dim")
+    if done.older:
+        terminal.warn(f"older than the checkpoint: {done.older}")
+        terminal.say("it starts after 'cloister custodian recover', which stops every enclave", style="dim")
+
+
+@custodian.command()
+@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@click.option("--check", is_flag=True, help="Only say which version it has; exit 1 where it is not the newest.")
+@click.option("--to", "target", metavar="DATABASE", help="Carry all of it into this empty database: a URL or a file.")
+@pass_terminal
+def migrate(terminal: Terminal, /, *, home: Path | None, check: bool, target: str | None) -> None:
+    """Bring the database's schema up to date, or carry the database into another one.
+
+    Serving does the first by itself. After --to, set database in config.toml to the new one: the old one stays as
+    it is, and is refused as older once the new one has been written to.
+    """
+    place = custodian_home(home)
+    if check and target is not None:
+        msg = "migrate: --check and --to"
+        raise UsageError(msg, hint="one at a time")
+    before, after = migrate_custodian(place, check=check or target is not None, environment=os.environ)
+    if target is not None:
+        with terminal.progress("copying", unit="rows") as progress:
+            rows = move_custodian(place, target, progress=progress, environment=os.environ)
+        terminal.result({"rows": rows}, lambda out: out.print(f"{rows:,} rows carried over"))
+        terminal.say("now set database in config.toml", style="dim")
+        return
+    line = f"schema version {before}" + (f", the newest is {after}" if check else f" to {after}")
+    terminal.result({"from": before, "to": after}, lambda out: out.print(line))
+    if check and before != after:
+        sys.exit(1)
 
 
 @custodian.command()

@@ -44,6 +44,7 @@ __all__ = ["create_app"]
 
 _LOG = logging.getLogger(__name__)
 _MAX_QUERY_BYTES = 4096
+_LOOK_EVERY_S = 0.5  # seconds between two looks at what others logged
 _HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -81,7 +82,7 @@ class _Armour:
 
 
 def create_app(service: CustodianService) -> Starlette:
-    """Return the ASGI application over ``service``, with the sweep running while it is up.
+    """Return the ASGI application over ``service``, with sweep and looks running while it is up.
 
     The application does not close the service: whoever opened it does.
     """
@@ -90,13 +91,14 @@ def create_app(service: CustodianService) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep(service))
+        tasks = [asyncio.create_task(work) for work in (_sweep(service), _look(service))]
         try:
             yield
         finally:
-            sweeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sweeping
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     app = Starlette(
         routes=[_starlette_route(service, limits, route) for route in ROUTES],
@@ -117,6 +119,16 @@ async def _sweep(service: CustodianService) -> None:
             await run_in_threadpool(service.sweep)
         except CloisterError as exc:
             _LOG.warning("sweep: %s", exc.message)
+
+
+async def _look(service: CustodianService) -> None:
+    """Take in what other custodians over the same database log, so that who follows the log here sees it."""
+    while service.context.store.shared:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        try:
+            await run_in_threadpool(service.context.refresh)
+        except CloisterError as exc:
+            _LOG.warning("log: %s", exc.message)
 
 
 def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -> StarletteRoute:

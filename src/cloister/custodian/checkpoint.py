@@ -14,11 +14,12 @@ from cloister.errors import Malformed, Unavailable
 from cloister.lending.audit import Checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cloister.crypto.sign import SigningKey, VerifyKey
 
-__all__ = ["read_checkpoint", "sign_checkpoint", "write_checkpoint"]
+__all__ = ["marks_at", "read_checkpoint", "read_marks", "sign_checkpoint", "write_checkpoint"]
 
 _MAX_BYTES = 16 * 1024
 _MEND = "put a whole copy back; where there is none, remove it and run cloister custodian recover"
@@ -52,6 +53,18 @@ def write_checkpoint(path: Path, statement: bytes) -> None:
         raise Unavailable(
             msg, retry_after_s=5, hint="no audit, no answer: give the checkpoint room to be written"
         ) from exc
+
+
+def marks_at(path: Path, *, shared: bool) -> tuple[Path, ...]:
+    """Return the checkpoints a database must be as new as: our own, and where processes share it theirs beside it."""
+    if not shared:
+        return (path,)
+    return (path, *sorted(other for other in path.parent.glob("checkpoint*.json") if other != path))
+
+
+def read_marks(paths: Iterable[Path], key: VerifyKey) -> tuple[Checkpoint, ...]:
+    """Return the checkpoints that there are at these places. Raises as ``read_checkpoint``."""
+    return tuple(mark for path in paths if (mark := read_checkpoint(path, key)) is not None)
 
 
 def read_checkpoint(path: Path, key: VerifyKey) -> Checkpoint | None:

@@ -70,7 +70,9 @@ class Config:
     names: tuple[str, ...] = _setting(("localhost", "127.0.0.1"), "host names and addresses in the server certificate")
     tls: bool = _setting(True, "serve TLS; `false` is insecure and only for loopback")  # noqa: FBT003
     tls_minimum: str = _setting("1.3", "lowest TLS version: `1.3` or `1.2`")
-    database: str = _setting("custodian.db", "database file, relative to the custodian's home")
+    database: str = _setting(
+        "custodian.db", "database file, relative to the home, or `postgresql://USER@HOST/NAME` for several custodians"
+    )
     checkpoint: str = _setting(
         "checkpoint.json", "signed log checkpoint, relative to the home; put it on a second disk"
     )
@@ -143,6 +145,11 @@ class Config:
     def is_production(self) -> bool:
         """Tell whether insecure settings are refused."""
         return self.profile == Profile.PRODUCTION.value
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether other custodians may run over the same database."""
+        return self.database.startswith(("postgresql://", "postgres://"))
 
     @property
     def is_loopback(self) -> bool:
@@ -290,6 +297,10 @@ def _refuse_nonsense(config: Config) -> None:
         _fail("url: want https://host[:port][/path]")
     if not all(_KEY.fullmatch(key) for key in config.endorsement_keys):
         _fail("endorsement_keys: want public keys, base64url of 32 bytes")
+    if "://" in config.database and not config.is_shared:
+        _fail("database: want a file, or postgresql://user@host:port/name")
+    if re.search(r"://[^/?#]*:[^/?#@]*@|[?&]password=", config.database):
+        _fail("database: the url holds a password", hint="put it into a password file (PGPASSFILE, mode 0600)")
     if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
         _fail("name: want 1 to 200 characters")
 

@@ -17,9 +17,10 @@ from cloister.attest.chain import parse_certificates
 from cloister.attest.endorse.bundle import verify_bundle
 from cloister.attest.schemes.site import Site
 from cloister.attest.verifier import Verifier
-from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
+from cloister.custodian.checkpoint import marks_at, sign_checkpoint, write_checkpoint
 from cloister.custodian.config import Config, default_config_text, load_config, read_config
-from cloister.custodian.lock import HomeLock
+from cloister.custodian.database import accepted_before, back_up_database, open_store, take_lock
+from cloister.custodian.restoring import migrate_database, move_database, restore_database
 from cloister.custodian.service import CustodianService
 from cloister.custodian.service.access import issue_token
 from cloister.custodian.service.context import Context
@@ -27,9 +28,7 @@ from cloister.custodian.service.devices import DeviceAuthority
 from cloister.custodian.service.endorsements import bundle_keys
 from cloister.custodian.service.start import first_log
 from cloister.custodian.service.start import recover as recover_store
-from cloister.custodian.store import Store
-from cloister.custodian.store.backup import back_up, last_bundle
-from cloister.custodian.store.book import initialise_epoch
+from cloister.custodian.store.sqlite import SqliteStore
 from cloister.custodian.tls import authority_certificate, write_server_certificate
 from cloister.custodian.tokens import SYSTEM, Role
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
@@ -43,6 +42,9 @@ if TYPE_CHECKING:
     from cloister.attest.endorse import Endorsements
     from cloister.attest.endorse.bundle import VerifiedBundle
     from cloister.crypto.sign import VerifyKey
+    from cloister.custodian.restoring import Restored
+    from cloister.custodian.service.context import Transaction
+    from cloister.custodian.store import Store
     from cloister.custodian.vaults.encrypted_file import Kdf, Unlock
     from cloister.lending.recovery import Recovery
 
@@ -51,9 +53,12 @@ __all__ = [
     "backup_custodian",
     "bundle_place",
     "init_custodian",
+    "migrate_custodian",
+    "move_custodian",
     "open_custodian",
     "open_vault",
     "recover_custodian",
+    "restore_custodian",
     "verify_home_bundle",
 ]
 
@@ -97,18 +102,15 @@ def init_custodian(
     (home / "config.toml").write_text(text, encoding="utf-8")
     vault = EncryptedFileVault.create(home / "vault.json", unlock, rng=rng, kdf=kdf)
     ca_pem = _write_authorities(home, vault, config, now)
-    store = _store(home, config, rng(_FENCE_BYTES), now, new=True)
+    identity = vault.signing_key.verify_key.raw
+    store = open_store(home, config, fence=rng(_FENCE_BYTES), identity=identity, new_at=now)
     try:
         context = Context(
             store=store, vault=vault, verifier=Verifier([]), config=config, clock=clock, rng=rng,
-            log=first_log(), checkpoint_path=home / config.checkpoint,
+            log=first_log(now), checkpoint_path=home / config.checkpoint,
         )  # fmt: skip
         write_checkpoint(home / config.checkpoint, sign_checkpoint(context.checkpoint(), vault.signing_key))
-        with context.begin() as transaction:
-            transaction.record(
-                EventKind.CUSTODIAN_INITIALISED, SYSTEM, "custodian", custodian=vault.signing_key.verify_key.raw.hex()
-            )
-            token = issue_token(transaction, SYSTEM, role=Role.ADMIN, name="first admin")
+        token = context.transact(lambda transaction: _begin(transaction, identity))
     finally:
         store.close()
     return Initialised(
@@ -119,6 +121,12 @@ def init_custodian(
         url=config.public_url(config.port),
         admin_token=token,
     )
+
+
+def _begin(transaction: Transaction, identity: bytes) -> str:
+    """Write the first entries; return the first admin token."""
+    transaction.record(EventKind.CUSTODIAN_INITIALISED, SYSTEM, "custodian", custodian=identity.hex())
+    return issue_token(transaction, SYSTEM, role=Role.ADMIN, name="first admin")
 
 
 def _make_home(home: Path) -> None:
@@ -147,38 +155,6 @@ def _write_authorities(home: Path, vault: EncryptedFileVault, config: Config, no
     return tls.decode("ascii")
 
 
-def _store(
-    home: Path,
-    config: Config,
-    fence: bytes,
-    now: datetime,
-    *,
-    new: bool = False,
-    make_store: Callable[..., Store] = Store,
-) -> Store:
-    path = home / config.database
-    if not new and not path.exists():
-        msg = f"database {path}: no such file"
-        raise UsageError(msg, hint="restore the database; init makes a new custodian elsewhere")
-    if new:
-        _make_database(path)
-    store = make_store(path, fence=fence)
-    path.chmod(0o600)
-    if new:
-        with store.writing(fenced=False) as connection:
-            initialise_epoch(connection, fence=fence, now=now)
-    return store
-
-
-def _make_database(path: Path) -> None:
-    """Make the empty file, the owner's alone from the start. Raises ``UsageError`` where one is there already."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except OSError as exc:
-        msg = f"database {path}: {exc.strerror}"
-        raise UsageError(msg, hint="a new custodian makes its own database") from exc
-
-
 def open_vault(home: Path, unlock: Unlock) -> EncryptedFileVault:
     """Return the home's vault, for sealing on the custodian's own machine. Needs no lock."""
     return EncryptedFileVault.open(home / "vault.json", unlock)
@@ -192,7 +168,7 @@ def open_custodian(
     environment: Mapping[str, str] | None = None,
     clock: Callable[[], datetime] = utc_now,
     rng: Callable[[int], bytes] = os.urandom,
-    make_store: Callable[..., Store] = Store,
+    make_store: Callable[..., Store] = SqliteStore,
     endorsements: Endorsements | None = None,
 ) -> CustodianService:
     """Open a home and hold its lock until the service is closed.
@@ -205,14 +181,15 @@ def open_custodian(
     """
     now = clock()
     config = read_config(home, environment=environment or {}, now=now)
-    lock = HomeLock(home / "lock")
+    lock = take_lock(home, config)
     try:
         vault = open_vault(home, unlock)
         write_server_certificate(home / "tls", vault.tls_authority_key, names=config.names, now=now)
         ca_pem = (home / "tls" / "ca.pem").read_text(encoding="ascii")
         verifier = make_verifier(_site(home, config))
         devices = _device_authority(home, config)
-        store = _store(home, config, rng(_FENCE_BYTES), now, make_store=make_store)
+        identity = vault.signing_key.verify_key.raw
+        store = open_store(home, config, fence=rng(_FENCE_BYTES), identity=identity, make_store=make_store)
         try:
             return CustodianService(
                 store, vault, verifier, config=config, clock=clock, rng=rng, home=home, ca_pem=ca_pem,
@@ -279,11 +256,14 @@ def recover_custodian(
     """Come back after an older database was put in place: new epoch, quiet time (C11)."""
     now = clock()
     config = read_config(home, environment=environment or {}, now=now)
-    with HomeLock(home / "lock"):
+    with take_lock(home, config):
         vault = open_vault(home, unlock)
-        store = _store(home, config, rng(_FENCE_BYTES), now)
+        identity = vault.signing_key.verify_key.raw
+        store = open_store(home, config, fence=rng(_FENCE_BYTES), identity=identity)
         try:
-            return recover_store(store, vault.signing_key, home / config.checkpoint, now=now)
+            return recover_store(
+                store, vault.signing_key, marks_at(home / config.checkpoint, shared=config.is_shared), now=now
+            )
         finally:
             store.close()
 
@@ -291,7 +271,35 @@ def recover_custodian(
 def backup_custodian(home: Path, out: Path, *, environment: Mapping[str, str] | None = None) -> int:
     """Copy the home's database to the new file ``out``, also while the custodian runs; return its size in bytes."""
     config = read_config(home, environment=environment or {}, now=utc_now())
-    return back_up(home / config.database, out)
+    return back_up_database(home, config, out)
+
+
+def restore_custodian(
+    home: Path, unlock: Unlock, source: Path, *, environment: Mapping[str, str] | None = None
+) -> Restored:
+    """Put a backup where the home's database was. Raises as ``restore_database``."""
+    config = read_config(home, environment=environment or {}, now=utc_now())
+    return restore_database(home, config, source, origin=open_vault(home, unlock).signing_key.verify_key)
+
+
+def migrate_custodian(
+    home: Path, *, check: bool = False, environment: Mapping[str, str] | None = None
+) -> tuple[int, int]:
+    """Bring the schema of the home's database up to date, or only look. Raises as ``migrate_database``."""
+    config = read_config(home, environment=environment or {}, now=utc_now())
+    return migrate_database(home, config, check=check)
+
+
+def move_custodian(
+    home: Path,
+    target: str,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Carry the home's database into the empty database ``target``. Raises as ``move_database``."""
+    config = read_config(home, environment=environment or {}, now=utc_now())
+    return move_database(home, config, target, progress=progress)
 
 
 def bundle_place(home: Path, *, environment: Mapping[str, str] | None = None) -> Path:
@@ -309,5 +317,5 @@ def verify_home_bundle(
     """
     now = utc_now()
     config = read_config(home, environment=environment or {}, now=now)
-    last = last_bundle(home / config.database)
+    last = accepted_before(home, config)
     return verify_bundle(data, (*keys, *bundle_keys(config)), now, last=last)

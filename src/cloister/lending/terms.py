@@ -14,6 +14,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import NewType
 
+from cloister.lending.clauses import NO_CLAUSES, Clauses
 from cloister.wire import Fields, Json, dump_json
 
 __all__ = [
@@ -76,22 +77,28 @@ def instance_id(instance_pub: bytes) -> InstanceId:
 
 
 class OutageRule(Enum):
-    """What an enclave does while it cannot renew. Offline terms are a later format version."""
+    """What an enclave does while it cannot renew. OFFLINE takes an offline term and signed vouchers."""
 
     STOP = "stop"
+    OFFLINE = "offline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTerms:
-    """One lent model: the name consumers ask for, the exact sealed model, whether it has its own meter."""
+    """One lent model: the name consumers ask for, the exact sealed model, whether it has its own meter.
+
+    ``ticketed`` says that each inference takes one signature of the custodian.
+    """
 
     name: str
     digest: ModelDigest
     metered: bool = False
+    ticketed: bool = False
 
     def to_json(self) -> Json:
         """Return the JSON object of docs/spec/lease.md."""
-        return {"digest": self.digest, "metered": self.metered, "name": self.name}
+        members: dict[str, Json] = {"digest": self.digest, "metered": self.metered, "name": self.name}
+        return members | ({"ticketed": True} if self.ticketed else {})
 
     @classmethod
     def from_json(cls, value: Json) -> ModelTerms:
@@ -101,7 +108,10 @@ class ModelTerms:
             name=fields.match("name", NAME),
             digest=ModelDigest(fields.match("digest", DIGEST)),
             metered=fields.boolean("metered"),
+            ticketed="ticketed" in fields,
         )
+        if terms.ticketed and not fields.boolean("ticketed"):
+            fields.fail("ticketed", "want true, or no such member")
         fields.end()
         return terms
 
@@ -137,7 +147,7 @@ class Terms:
 
     ``ttl`` is T of docs/spec/lease.md (lease time-to-live), ``rate_cap`` units per second (0 = no cap),
     ``max_ceiling`` the most units one instance may hold unserved (the hard part of N), ``max_instances``
-    how many enclave instances may live at once.
+    how many enclave instances may live at once, ``clauses`` what else was agreed on.
     """
 
     loan: LoanId
@@ -149,11 +159,13 @@ class Terms:
     max_ceiling: int = 1000
     max_instances: int = 4
     outage: OutageRule = OutageRule.STOP
+    clauses: Clauses = NO_CLAUSES
     version: int = 1
 
     def to_json(self) -> Json:
         """Return the JSON object of docs/spec/lease.md."""
-        return {
+        clauses = self.clauses.to_json()
+        members: dict[str, Json] = {
             "borrower": self.borrower,
             "consumers": None if self.consumers is None else [consumer.to_json() for consumer in self.consumers],
             "loan": self.loan,
@@ -166,6 +178,7 @@ class Terms:
             "v": 1,
             "version": self.version,
         }
+        return members | ({"clauses": clauses} if clauses else {})
 
     def dump(self) -> bytes:
         """Return the canonical bytes, over which the loan's digest is taken."""
@@ -188,6 +201,7 @@ class Terms:
             max_ceiling=fields.integer("max_ceiling", floor=1, cap=MAX_CEILING),
             max_instances=fields.integer("max_instances", floor=1, cap=1000),
             outage=_outage(fields),
+            clauses=_clauses(fields) if "clauses" in fields else NO_CLAUSES,
             version=fields.integer("version", floor=1),
         )
         fields.end()
@@ -195,6 +209,8 @@ class Terms:
             fields.fail("models", "want at least one, each name once")
         if consumers is not None and len({consumer.id for consumer in consumers}) != len(consumers):
             fields.fail("consumers", "double id")
+        if (terms.outage is OutageRule.OFFLINE) != (terms.clauses.offline is not None):
+            fields.fail("outage", "want offline exactly where the clauses have an offline term")
         return terms
 
     def model(self, name: str) -> ModelTerms | None:
@@ -214,9 +230,17 @@ def _consumers(fields: Fields) -> tuple[Consumer, ...] | None:
 
 def _outage(fields: Fields) -> OutageRule:
     text = fields.text("outage", cap=32)
-    if text != OutageRule.STOP.value:
-        fields.fail("outage", "want stop")
-    return OutageRule.STOP
+    found = next((rule for rule in OutageRule if rule.value == text), None)
+    if found is None:
+        fields.fail("outage", "want stop or offline")
+    return found
+
+
+def _clauses(fields: Fields) -> Clauses:
+    clauses = Clauses.from_json(fields.take("clauses"))
+    if clauses == NO_CLAUSES:
+        fields.fail("clauses", "want at least one, or no such member")
+    return clauses
 
 
 def meters_of(model: ModelTerms, consumer: Consumer | None) -> tuple[Meter, ...]:

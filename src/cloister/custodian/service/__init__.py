@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.custodian.checkpoint import marks_at
 from cloister.custodian.service import leases, recall, release, sweep
 from cloister.custodian.service.access import authenticate
 from cloister.custodian.service.context import Context, OnceKey, Transaction
@@ -68,7 +69,7 @@ class CustodianService:
         checkpoint_path = home / config.checkpoint
         with store.reading() as connection:
             log = load_log(connection)
-        verify_start(log, checkpoint_path, vault.signing_key.verify_key)
+        verify_start(log, marks_at(checkpoint_path, shared=store.shared), vault.signing_key.verify_key)
         self.context = Context(
             store=store,
             vault=vault,
@@ -90,8 +91,12 @@ class CustodianService:
         self.device_authority = device_authority
         self._on_close = on_close
         self._leases = leases.Leases(self.context)
-        with self.context.begin() as transaction:
-            transaction.record(EventKind.CUSTODIAN_STARTED, SYSTEM, "custodian", epoch=transaction.epoch.epoch)
+        self.context.sequence()  # what a custodian that died has left waiting
+        self.context.transact(
+            lambda transaction: transaction.record(
+                EventKind.CUSTODIAN_STARTED, SYSTEM, "custodian", epoch=transaction.epoch.epoch
+            )
+        )
 
     @property
     def key(self) -> VerifyKey:
@@ -142,8 +147,9 @@ class CustodianService:
     def close(self) -> None:
         """Note the stop, close the database, let go of the lock."""
         try:
-            with self.context.begin() as transaction:
-                transaction.record(EventKind.CUSTODIAN_STOPPED, SYSTEM, "custodian")
+            self.context.transact(
+                lambda transaction: transaction.record(EventKind.CUSTODIAN_STOPPED, SYSTEM, "custodian")
+            )
         finally:
             self.abandon()
 

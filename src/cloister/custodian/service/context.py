@@ -1,38 +1,41 @@
 """What every use case stands on: one transaction with its time, its epoch and its audit entries.
 
-``Context.begin`` runs one read-write transaction. What happened in it is recorded in the audit log
-inside the same transaction; after the commit, and before anybody is answered, the signed checkpoint
-outside the database is brought up to date. No audit, no answer.
+``Context.transact`` runs a use case in one read-write transaction. What happened in it is recorded in the audit log;
+after the commit, and before anybody is answered, the signed checkpoint outside the database is brought up to date.
+No audit, no answer.
+
+A use case may be run more than once: where several custodians share a database, one that met another's is run
+again. It must do nothing but through its transaction.
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cloister.attest.endorse import Given
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
+from cloister.custodian.service.audit_log import Batch, leave_pending, sequence_pending
 from cloister.custodian.store.book import (
     Answer,
     EpochRow,
-    append_entry,
     find_answer,
     insert_answer,
     purge_answers,
     read_epoch,
-    set_latest,
 )
+from cloister.custodian.store.faults import Contended
 from cloister.custodian.store.loans import post
 from cloister.errors import CloisterError, Rejected
-from cloister.lending.audit import Checkpoint, next_entry
 from cloister.lending.clock import custodian_time
 from cloister.lending.events import Event, EventKind
 from cloister.lending.lease_grant import verify_epoch
 from cloister.lending.ledger import ALLOWANCE
-from cloister.lending.terms import MAX_UNITS
 from cloister.wire import Json, dump_json, lp, parse_json
 
 if TYPE_CHECKING:
@@ -44,18 +47,23 @@ if TYPE_CHECKING:
 
     from cloister.attest.endorse import Endorsements
     from cloister.attest.verifier import Verifier
-    from cloister.crypto.sign import VerifyKey
     from cloister.custodian.config import Config
+    from cloister.custodian.service.audit_log import AuditLog
     from cloister.custodian.store import Store
     from cloister.custodian.tokens import Actor
     from cloister.custodian.vaults import Vault
+    from cloister.lending.audit import Checkpoint
     from cloister.lending.events import DetailValue
     from cloister.lending.ledger import Posting
-    from cloister.lending.merkle import MerkleTree
 
-__all__ = ["AuditLog", "Context", "OnceKey", "Transaction"]
+__all__ = ["Context", "OnceKey", "Transaction"]
+
+T = TypeVar("T")
 
 _ANSWER_LABEL = b"cloister/custodian/answer"
+_TRIES = 8  # times a use case that met another one is run
+_TRIES_BESIDE = 3  # of them beside others; then alone, so that the stop of a loan gets through whatever the load
+_PAUSE_S = 0.01  # the longest pause between two tries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,31 +76,6 @@ class OnceKey:
 
 
 @dataclass(slots=True, kw_only=True)
-class AuditLog:
-    """Where log and ledger stand in memory: only a commit moves it."""
-
-    tree: MerkleTree
-    previous: bytes
-    epoch: int
-    ledger_size: int
-    escrowed: int
-    block_version: int
-
-    def checkpoint(self, origin: VerifyKey, at: datetime) -> Checkpoint:
-        """Return a checkpoint of where this stands. ``escrowed`` stops at the largest number JSON keeps exactly."""
-        return Checkpoint(
-            origin=origin,
-            size=self.tree.size,
-            root=self.tree.root(),
-            epoch=self.epoch,
-            ledger_size=self.ledger_size,
-            escrowed=min(self.escrowed, MAX_UNITS),
-            block_version=self.block_version,
-            at=at,
-        )
-
-
-@dataclass(slots=True, kw_only=True)
 class Transaction:
     """One read-write transaction: its connection, its time, and what is to be logged."""
 
@@ -100,36 +83,23 @@ class Transaction:
     context: Context
     now: datetime
     epoch: EpochRow
-    ledger_rows: int = 0
-    escrowed: int = 0
-    _events: list[Event] = field(default_factory=list)
+    batch: Batch
 
     def record(self, kind: EventKind, actor: Actor | str, subject: str, /, **details: DetailValue) -> None:
         """Log what happened, in this transaction."""
         name = actor if isinstance(actor, str) else actor.label
-        self._events.append(Event(kind=kind, actor=name, subject=subject, details=details))
+        self.batch.events.append(Event(kind=kind, actor=name, subject=subject, details=details))
 
     def record_all(self, events: Iterable[Event]) -> None:
         """Log what a pure decision says happened."""
-        self._events.extend(events)
+        self.batch.events.extend(events)
 
     def post(self, postings: Iterable[Posting]) -> None:
         """Move units in the ledger."""
         moved = tuple(postings)
         post(self.connection, moved, now=self.now)
-        self.ledger_rows += len(moved)
-        self.escrowed += sum(item.units for item in moved if item.debit_account == ALLOWANCE)
-
-    def write_entries(self, log: AuditLog) -> list[bytes]:
-        """Write the recorded events as audit entries behind ``log``; return their leaf hashes."""
-        leaves: list[bytes] = []
-        previous = log.previous
-        for event in self._events:
-            entry = next_entry(event, index=log.tree.size + len(leaves), at=self.now, previous=previous)
-            append_entry(self.connection, index=entry.index, at=entry.at, entry=entry.dump())
-            previous = entry.leaf
-            leaves.append(previous)
-        return leaves
+        self.batch.ledger_rows += len(moved)
+        self.batch.escrowed += sum(item.units for item in moved if item.debit_account == ALLOWANCE)
 
 
 class Context:
@@ -157,36 +127,85 @@ class Context:
         self._checkpointed = -1
         self._lock = threading.Lock()
         self._checkpoint_lock = threading.Lock()
+        self._sequence_lock = threading.Lock()
+        self._ticket_lock = threading.Lock()
+        self._ticket = 0
+        self._sequenced = 0
 
-    @contextlib.contextmanager
-    def begin(self) -> Iterator[Transaction]:
-        """Run one transaction; it is committed, logged and checkpointed when this returns.
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run one use case; it is committed, logged and checkpointed when this returns.
 
         Raises ``Unavailable``: fenced, clock behind, disk full; then nothing has happened, or it has
         happened and the answer must be asked for again.
         """
+        result = self._run_again_where_contended(work) if self.store.shared else self._run_alone(work)
+        self.catch_up()
+        return result
+
+    def _run_alone(self, work: Callable[[Transaction], T]) -> T:
+        """Run it as the one writer: its entries are in the log with the same commit."""
         with self._lock:
             with self.store.writing() as connection:
-                epoch = read_epoch(connection)
-                verify_epoch(held=self._log.epoch, stored=epoch.epoch)
-                now = custodian_time(self._clock(), latest=epoch.latest)
-                transaction = Transaction(connection=connection, context=self, now=now, epoch=epoch)
-                yield transaction
-                leaves = transaction.write_entries(self._log)
-                set_latest(connection, now)
-                block_version = read_epoch(connection).block_version
-            self._advance(transaction, leaves, block_version)
-        self.catch_up()
+                transaction = self._begin(connection)
+                result = work(transaction)
+                moved = self._log.put(connection, [transaction.batch])
+            self._log.follow(moved)
+        return result
 
-    def _advance(self, transaction: Transaction, leaves: list[bytes], block_version: int) -> None:
-        """Follow a commit in memory."""
-        log = self._log
-        for leaf in leaves:
-            log.tree.append_hash(leaf)
-            log.previous = leaf
-        log.ledger_size += transaction.ledger_rows
-        log.escrowed += transaction.escrowed
-        log.block_version = block_version
+    def _run_again_where_contended(self, work: Callable[[Transaction], T]) -> T:
+        """Run it beside other custodians, as often as it meets them, then see that its entries are in the log."""
+        for tries in range(_TRIES):
+            try:
+                with self.store.writing(alone=tries >= _TRIES_BESIDE) as connection:
+                    transaction = self._begin(connection)
+                    result = work(transaction)
+                    leave_pending(connection, transaction.batch)
+            except Contended:
+                if tries == _TRIES - 1:
+                    raise
+                time.sleep(_PAUSE_S * random.random())  # noqa: S311 - no secret
+                continue
+            self.sequence()
+            return result
+        raise AssertionError  # pragma: no cover - the last try returns or raises
+
+    def _begin(self, connection: Connection) -> Transaction:
+        epoch = read_epoch(connection)
+        verify_epoch(held=self._log.epoch, stored=epoch.epoch)
+        now = custodian_time(self._clock(), latest=self._log.latest)
+        return Transaction(connection=connection, context=self, now=now, epoch=epoch, batch=Batch(at=now))
+
+    def sequence(self) -> None:
+        """Return once everything committed before this call is in the log. Waiting callers share one pass.
+
+        Raises ``Rejected`` where the database is not the one it was (T38), ``Unavailable``.
+        """
+        with self._ticket_lock:
+            self._ticket += 1
+            ticket = self._ticket
+        with self._sequence_lock:
+            if self._sequenced >= ticket:
+                return
+            with self._ticket_lock:
+                upto = self._ticket  # all of these had committed before the pass that starts now
+            more = True
+            while more:
+                more = self._sequence_some()
+            self._sequenced = upto
+
+    def _sequence_some(self) -> bool:
+        with self._lock:
+            with self.store.sequencing() as connection:
+                moved, more = sequence_pending(connection, self._log)
+            if moved is not None:
+                self._log.follow(moved)
+        return more
+
+    def refresh(self) -> None:
+        """Take in what other custodians logged since. Does nothing where there are none."""
+        if self.store.shared:
+            with self._lock, self.store.reading() as connection:
+                self._log.catch_up(connection)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -228,28 +247,30 @@ class Context:
         The answer is kept wrapped by the vault, for it may show a fresh token. Raises ``Rejected``
         (``idempotency_mismatch``) for another request under the same key.
         """
-        with self.begin() as transaction:
-            if key is None:
-                return work(transaction)
-            aad = _ANSWER_LABEL + lp(key.actor.encode(), key.key.encode())
-            purge_answers(transaction.connection, transaction.now)
-            known = find_answer(transaction.connection, key.actor, key.key, transaction.now)
-            if known is not None:
-                if known.digest != key.digest:
-                    raise Rejected.because("idempotency_mismatch", "idempotency-key")
-                return parse_json(self.vault.unwrap(known.answer, aad=aad), what="remembered answer")
-            result = work(transaction)
-            answer = Answer(digest=key.digest, answer=self.vault.wrap(dump_json(result), aad=aad))
-            expires_at = transaction.now + timedelta(seconds=self.config.idempotency_ttl_s)
-            insert_answer(transaction.connection, key.actor, key.key, answer, expires_at)
-            return result
+        if key is None:
+            return self.transact(work)
+        return self.transact(lambda transaction: self._once(transaction, key, work))
+
+    def _once(self, transaction: Transaction, key: OnceKey, work: Callable[[Transaction], Json]) -> Json:
+        aad = _ANSWER_LABEL + lp(key.actor.encode(), key.key.encode())
+        purge_answers(transaction.connection, transaction.now)
+        known = find_answer(transaction.connection, key.actor, key.key, transaction.now)
+        if known is not None:
+            if known.digest != key.digest:
+                raise Rejected.because("idempotency_mismatch", "idempotency-key")
+            return parse_json(self.vault.unwrap(known.answer, aad=aad), what="remembered answer")
+        result = work(transaction)
+        answer = Answer(digest=key.digest, answer=self.vault.wrap(dump_json(result), aad=aad))
+        expires_at = transaction.now + timedelta(seconds=self.config.idempotency_ttl_s)
+        insert_answer(transaction.connection, key.actor, key.key, answer, expires_at)
+        return result
 
     def refuse(
         self, kind: EventKind, actor: Actor | str, subject: str, refusal: CloisterError, /, **details: DetailValue
     ) -> None:
         """Log a refusal in a transaction of its own: what is refused is audited too."""
-        with self.begin() as transaction:
-            transaction.record(kind, actor, subject, codes=_codes(refusal), **details)
+        codes = _codes(refusal)
+        self.transact(lambda transaction: transaction.record(kind, actor, subject, codes=codes, **details))
 
 
 def _codes(refusal: CloisterError) -> str:

@@ -31,7 +31,7 @@ from cloister.wire import Json, dump_time
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from cloister.custodian.service.context import Context
+    from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.tokens import Actor
 
 __all__ = ["DeviceAuthority", "begin", "device_list", "finish"]
@@ -59,20 +59,22 @@ def begin(context: Context, actor: Actor, authority: DeviceAuthority, body: byte
     except (Malformed, Rejected) as refusal:
         _refuse(context, actor, refusal)
         raise
-    with context.begin() as transaction:
+
+    def work(transaction: Transaction) -> None:
         if open_enrolments(transaction.connection, transaction.now) >= _MAX_OPEN:
             raise Rejected.because("too_many_requests", "enrolment", hint="wait until the open ones end")
         wrapped = context.vault.wrap(pending.dump(), aad=_LABEL + pending.enrolment.encode())
         expires_at = transaction.now + ENROLMENT_TTL
         insert_enrolment(transaction.connection, pending.enrolment, pending.device, wrapped, expires_at)
+
+    context.transact(work)
     return challenge.dump()
 
 
 def finish(context: Context, actor: Actor, authority: DeviceAuthority, enrolment: str, body: bytes) -> bytes:
     """Return the certificates of a device that opened its challenge. One try: it is used up either way."""
     proof = EnrolProof.parse(body)
-    with context.begin() as transaction:
-        found = take_enrolment(transaction.connection, enrolment, transaction.now)
+    found = context.transact(lambda transaction: take_enrolment(transaction.connection, enrolment, transaction.now))
     if found is None:
         raise Rejected.because("not_found", "enrolment", hint="begin again: an enrolment ends after five minutes")
     pending = PendingEnrolment.parse(context.vault.unwrap(found[1], aad=_LABEL + enrolment.encode()))
@@ -82,7 +84,8 @@ def finish(context: Context, actor: Actor, authority: DeviceAuthority, enrolment
     except Rejected as refusal:
         _refuse(context, actor, refusal, device=pending.device)
         raise
-    with context.begin() as transaction:
+
+    def work(transaction: Transaction) -> None:
         row = DeviceRow(
             id=pending.device,
             ak_sha256=hashlib.sha256(pending.ak_public).digest(),
@@ -91,6 +94,8 @@ def finish(context: Context, actor: Actor, authority: DeviceAuthority, enrolment
         )
         insert_device(transaction.connection, row)
         transaction.record(EventKind.DEVICE_ENROLLED, actor, pending.device, device=pending.device)
+
+    context.transact(work)
     return EnrolResult(certificates=(certificate, authority.certificate)).dump()
 
 

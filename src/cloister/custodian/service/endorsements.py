@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cloister.attest.chain import Certificate
     from cloister.attest.endorse import Endorsements
     from cloister.custodian.config import Config
-    from cloister.custodian.service.context import Context
+    from cloister.custodian.service.context import Context, Transaction
 
 __all__ = ["HomeBundle", "bundle_keys", "home_endorsements"]
 
@@ -116,13 +116,17 @@ class HomeBundle:
         except OSError as exc:
             raise Unavailable(f"{exc.strerror}") from exc
         bundle = self.verify(data, now)
-        with self._context.begin() as transaction:
+
+        def work(transaction: Transaction) -> VerifiedBundle:
             last = accepted_bundle(transaction.connection)
-            if bundle.accepted != last:
-                bundle = verify_bundle(data, self._keys, now, last=last)
-                set_accepted_bundle(transaction.connection, bundle.accepted, transaction.now)
-                transaction.record(
-                    EventKind.ENDORSEMENTS_ACCEPTED, SYSTEM, "custodian", bundle=bundle.accepted.sha256.hex(),
-                    size=len(bundle.bundle.entries), version=str(bundle.accepted.version),
-                )  # fmt: skip
-        return bundle
+            if bundle.accepted == last:
+                return bundle
+            newer = verify_bundle(data, self._keys, now, last=last)
+            set_accepted_bundle(transaction.connection, newer.accepted, transaction.now)
+            transaction.record(
+                EventKind.ENDORSEMENTS_ACCEPTED, SYSTEM, "custodian", bundle=newer.accepted.sha256.hex(),
+                size=len(newer.bundle.entries), version=str(newer.accepted.version),
+            )  # fmt: skip
+            return newer
+
+        return self._context.transact(work)

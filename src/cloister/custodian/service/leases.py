@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
-from cloister.custodian.service.sweep import write_off_dead
 from cloister.custodian.service.turns import Turns
 from cloister.custodian.store.instances import find_instance, find_key, save_instance
 from cloister.errors import Rejected
@@ -95,9 +94,7 @@ class Leases:
 
     def _decide(self, group: Sequence[_Asked]) -> list[bytes | Rejected]:
         """Decide and write in one transaction; the replies' bytes are stored before they are sent (C7, C12)."""
-        with self._context.begin() as transaction:
-            write_off_dead(transaction)
-            return [_answer(transaction, asked) for asked in group]
+        return self._context.transact(lambda transaction: [_answer(transaction, asked) for asked in group])
 
 
 def _answer(transaction: Transaction, asked: _Asked) -> bytes | Rejected:
@@ -133,7 +130,8 @@ def _decision(transaction: Transaction, asked: _Asked) -> LeaseDecision | Replay
 def close(context: Context, instance: InstanceId, statement: bytes) -> None:
     """Note that an instance has ended; saying so twice changes nothing."""
     message = verify_close(statement, _key(context, instance))
-    with context.begin() as transaction:
+
+    def work(transaction: Transaction) -> None:
         row = _row(transaction.connection, instance)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
         decision = decide_close(message, instance=row.state, loan=loan, now=transaction.now)
@@ -142,6 +140,8 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
         transaction.post(decision.postings)
         save_instance(transaction.connection, decision.instance)
         transaction.record_all(decision.events)
+
+    context.transact(work)
 
 
 def status(context: Context, instance: InstanceId, nonce: Nonce) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloister.custodian.checkpoint import sign_checkpoint
-from cloister.custodian.store.book import entries_after
+from cloister.custodian.store.log import entries_after
 from cloister.lending.audit import AuditEntry
 from cloister.wire import Json, parse_json
 

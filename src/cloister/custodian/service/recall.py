@@ -105,9 +105,13 @@ def recall(context: Context, home: HomeBundle, actor: Actor, body: Fields) -> Js
     with context.reading() as connection:
         numbers = releases_after(connection, after, limit=limit)
     judged = [found for number in numbers if (found := _judge(context, number, question, now)) is not None]
-    with context.begin() as transaction:
+
+    def work(transaction: Transaction) -> list[InstanceId]:
         stopped = [_stop(transaction, actor, item) for item in judged if stop and _is_to_stop(item)]
         _record(transaction, actor, judged, question=question, stop=stop)
+        return stopped
+
+    stopped = context.transact(work)
     return _report(judged, stopped=stopped, after=numbers[-1] if len(numbers) == limit else None)
 
 

@@ -18,7 +18,6 @@ from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
-from cloister.custodian.service.sweep import write_off_dead
 from cloister.custodian.store.instances import (
     InstanceRow,
     find_instance,
@@ -61,14 +60,17 @@ def challenge(context: Context, actor: Actor, loan: LoanId) -> bytes:
     """Return a signed, single-use nonce for one attestation for this loan. Bounded for each loan (T51)."""
     nonce = Nonce(context.rng(NONCE_BYTES))
     ttl = timedelta(seconds=context.config.nonce_ttl_s)
-    with context.begin() as transaction:
+
+    def work(transaction: Transaction) -> int:
         loan_row(transaction.connection, loan)
         purge_nonces(transaction.connection, transaction.now, keep=_NONCE_MEMORY)
         if open_nonces(transaction.connection, loan, transaction.now) >= context.config.nonces_per_loan:
             raise Rejected.because("too_many_requests", "challenge", hint="answer the open challenges, or wait")
         insert_nonce(transaction.connection, nonce, loan, transaction.now + ttl)
         transaction.record(EventKind.CHALLENGE_ISSUED, actor, loan)
-        epoch = transaction.epoch.epoch
+        return transaction.epoch.epoch
+
+    epoch = context.transact(work)
     key = context.vault.signing_key
     message = Challenge(nonce=nonce, custodian=key.verify_key, loan=loan, epoch=epoch, ttl=ttl)
     return Statement.sign(key, Challenge.LABEL, message.dump()).dump()
@@ -102,9 +104,9 @@ def attest(context: Context, actor: Actor, loan: LoanId, statement: bytes) -> by
 
 
 def _take(context: Context, request: AttestRequest) -> None:
-    with context.begin() as transaction:
-        found = take_nonce(transaction.connection, request.nonce, transaction.now)
-        now = transaction.now
+    found, now = context.transact(
+        lambda transaction: (take_nonce(transaction.connection, request.nonce, transaction.now), transaction.now)
+    )
     if found is None or found.loan != request.loan:
         raise Rejected.because("nonce_unknown", "nonce", hint="ask for a fresh challenge")
     if found.used:
@@ -148,8 +150,7 @@ def _release(
     *,
     endorsements: Mapping[str, bytes],
 ) -> bytes:
-    with context.begin() as transaction:
-        write_off_dead(transaction)
+    def work(transaction: Transaction) -> bytes:
         row = loan_row(transaction.connection, request.loan)
         loan = loan_state(transaction.connection, row, context.config)
         known = {item.state.id: item.state for item in standing_instances(transaction.connection, loan=request.loan)}
@@ -172,6 +173,8 @@ def _release(
         _register(transaction, actor, grant, decision, loan=loan, result=result)
         _keep(transaction, request, grant, policy=row.policy, endorsements=endorsements)
         return Statement.sign(context.vault.signing_key, Grant.LABEL, grant.dump()).dump()
+
+    return context.transact(work)
 
 
 def _grant(

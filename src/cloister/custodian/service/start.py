@@ -6,14 +6,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from cloister.custodian.checkpoint import read_checkpoint, sign_checkpoint, write_checkpoint
-from cloister.custodian.service.context import AuditLog
+from cloister.custodian.checkpoint import read_marks, sign_checkpoint, write_checkpoint
+from cloister.custodian.service.audit_log import AuditLog, Batch
 from cloister.custodian.store.blocks import BlockKind, BlockRow, insert_block
-from cloister.custodian.store.book import append_entry, entries_after, raise_epoch, read_epoch, set_latest
+from cloister.custodian.store.book import raise_epoch, read_epoch
 from cloister.custodian.store.instances import save_instance, standing_instances
 from cloister.custodian.store.loans import balances_of, debited_in_all, ledger_size, list_loans, post
-from cloister.errors import Rejected
-from cloister.lending.audit import FIRST_PREVIOUS, AuditEntry, next_entry, verify_log
+from cloister.custodian.store.log import entries_after, pending_batches, read_head
+from cloister.errors import Malformed, Rejected
+from cloister.lending.audit import FIRST_PREVIOUS, AuditEntry, verify_log
 from cloister.lending.clock import custodian_time
 from cloister.lending.events import Event, EventKind
 from cloister.lending.ledger import ALLOWANCE
@@ -22,7 +23,7 @@ from cloister.lending.recovery import Position, Recovery, decide_recovery, verif
 from cloister.lending.terms import MAX_UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -33,34 +34,66 @@ if TYPE_CHECKING:
     from cloister.lending.audit import Checkpoint
     from cloister.lending.events import DetailValue
 
-__all__ = ["first_log", "load_log", "recover", "verify_start"]
+__all__ = ["first_log", "load_log", "log_owner", "recover", "verify_start"]
 
 _BATCH = 5000  # audit entries read at once
+_MEND = "restore the newest copy, or run cloister custodian recover"
 _LONGEST_TTL = timedelta(seconds=3600)  # no terms allow a longer lease, now or before
 
 
-def first_log() -> AuditLog:
+def first_log(now: datetime) -> AuditLog:
     """Return the log of a custodian in which nothing has happened."""
-    return AuditLog(tree=MerkleTree(), previous=FIRST_PREVIOUS, epoch=1, ledger_size=0, escrowed=0, block_version=0)
+    return AuditLog(
+        tree=MerkleTree(), previous=FIRST_PREVIOUS, epoch=1, ledger_size=0, escrowed=0, block_version=0, latest=now
+    )
 
 
 def load_log(connection: Connection) -> AuditLog:
     """Return where log and ledger stand, once every entry is proven to follow the one before.
 
-    Raises ``Malformed`` and ``Rejected`` (``audit_broken``) naming the first bad entry (T83).
+    What waits for its place in the log is not in it yet. Raises ``Malformed`` and ``Rejected`` (``audit_broken``,
+    ``audit_changed``, ``ledger_changed``) naming what is wrong (T83).
     """
-    verify_log(_entries(connection), None)
+    verified = verify_log(_entries(connection), None)
     tree = MerkleTree(leaf_hash(entry) for entry in _entries(connection))
-    last = next(iter(entries_after(connection, tree.size - 1, limit=1)), None) if tree.size else None
-    epoch = read_epoch(connection)
-    return AuditLog(
+    last, epoch = verified.last, read_epoch(connection)
+    waiting = [Batch.parse(data) for data in pending_batches(connection)]
+    log = AuditLog(
         tree=tree,
-        previous=FIRST_PREVIOUS if last is None else leaf_hash(last),
+        previous=FIRST_PREVIOUS if last is None else last.leaf,
         epoch=epoch.epoch,
-        ledger_size=ledger_size(connection),
-        escrowed=debited_in_all(connection, ALLOWANCE),
+        ledger_size=ledger_size(connection) - sum(batch.ledger_rows for batch in waiting),
+        escrowed=debited_in_all(connection, ALLOWANCE) - sum(batch.escrowed for batch in waiting),
         block_version=epoch.block_version,
+        latest=epoch.latest if last is None else max(epoch.latest, last.at),
     )
+    _verify_head(connection, log)
+    return log
+
+
+def log_owner(connection: Connection) -> bytes:
+    """Return the public key of the custodian whose log this is, as its first entry says. Raises ``Malformed``."""
+    first = entries_after(connection, 0, limit=1)
+    owner = AuditEntry.parse(first[0]).details.get("custodian") if first else None
+    if not isinstance(owner, str):
+        raise Malformed("audit log: its first entry names no custodian")
+    return bytes.fromhex(owner)
+
+
+def _verify_head(connection: Connection, log: AuditLog) -> None:
+    """Prove that log and ledger are what the head says that was written with them, where there is one yet."""
+    head = read_head(connection)
+    if head is None:
+        return
+    log.latest = max(log.latest, head.latest)
+    if head.size != log.tree.size or head.root != log.tree.root():
+        got, want = f"{log.tree.size} entries", f"{head.size} entries, root {head.root.hex()}"
+        raise Rejected.because("audit_changed", "audit log", got=got, want=want, hint=_MEND)
+    figures = (log.ledger_size, min(log.escrowed, MAX_UNITS))
+    if figures != (head.ledger_size, head.escrowed):
+        want = f"{head.ledger_size} postings, {head.escrowed} units"
+        got = f"{figures[0]} postings, {figures[1]} units"
+        raise Rejected.because("ledger_changed", "ledger", got=got, want=want, hint=_MEND)
 
 
 def _entries(connection: Connection) -> Iterator[bytes]:
@@ -80,35 +113,34 @@ def _position(log: AuditLog, origin: VerifyKey) -> Position:
     )
 
 
-def verify_start(log: AuditLog, checkpoint_path: Path, origin: VerifyKey) -> None:
-    """Prove that the database is not older than the checkpoint outside it (C10, T38).
+def verify_start(log: AuditLog, marks: Sequence[Path], origin: VerifyKey) -> None:
+    """Prove that the database is not older than any checkpoint outside it (C10, T38).
 
     Raises ``Rejected`` (``database_older``, ``audit_changed``, ``checkpoint_missing``); the hint says how
     to come back.
     """
-    outside = read_checkpoint(checkpoint_path, origin)
-    if outside is None:
-        if log.tree.size == 0:
-            return
+    outside = read_marks(marks, origin)
+    if not outside and log.tree.size:
         raise Rejected.because(
             "checkpoint_missing",
-            str(checkpoint_path),
+            str(marks[0]),
             hint="put the checkpoint back, or run cloister custodian recover",
         )
-    verify_position(_position(log, origin), log.tree, outside)
+    for mark in outside:
+        verify_position(_position(log, origin), log.tree, mark)
 
 
-def recover(store: Store, key: SigningKey, checkpoint_path: Path, *, now: datetime) -> Recovery:
+def recover(store: Store, key: SigningKey, marks: Sequence[Path], *, now: datetime) -> Recovery:
     """Come back on an older database: new epoch, quiet time, lost units written off (C11).
 
-    Without a checkpoint nobody knows which blocks are missing, nor how much was spent: every loan is
+    Counts from the checkpoint that is furthest ahead, and brings those that are there up to date. Without
+    a checkpoint nobody knows which blocks are missing, nor how much was spent: every loan is
     blocked, and every balance goes to zero.
     """
-    outside = read_checkpoint(checkpoint_path, key.verify_key)
-    with store.writing() as connection:
+    outside = max(read_marks(marks, key.verify_key), key=lambda mark: mark.size, default=None)
+    with store.writing(alone=True) as connection:
         log = load_log(connection)
-        epoch = read_epoch(connection)
-        at = custodian_time(now, latest=epoch.latest)
+        at = custodian_time(now, latest=log.latest)
         position = _position(log, key.verify_key)
         instances = [row.state for row in standing_instances(connection)]
         loans = [row.terms.loan for row in list_loans(connection)]
@@ -122,7 +154,9 @@ def recover(store: Store, key: SigningKey, checkpoint_path: Path, *, now: dateti
         )
         _write(connection, log, decision, at)
         after = load_log(connection)
-    write_checkpoint(checkpoint_path, sign_checkpoint(after.checkpoint(key.verify_key, at), key))
+    for number, path in enumerate(marks):
+        if number == 0 or path.exists():
+            write_checkpoint(path, sign_checkpoint(after.checkpoint(key.verify_key, at), key))
     return decision
 
 
@@ -141,12 +175,9 @@ def _write(connection: Connection, log: AuditLog, decision: Recovery, now: datet
     raise_epoch(
         connection, epoch=decision.epoch, block_version=decision.block_version, quiet_until=decision.quiet_until
     )
-    previous = log.previous
-    for offset, event in enumerate(events):
-        entry = next_entry(event, index=log.tree.size + offset, at=now, previous=previous)
-        append_entry(connection, index=entry.index, at=now, entry=entry.dump())
-        previous = entry.leaf
-    set_latest(connection, now)
+    rows = len(decision.postings)
+    taken = sum(item.units for item in decision.postings if item.debit_account == ALLOWANCE)
+    log.put(connection, [Batch(at=now, events=events, ledger_rows=rows, escrowed=taken)])
 
 
 def _block_all(connection: Connection, version: int, now: datetime) -> list[Event]:

@@ -28,10 +28,11 @@ def write_off_dead(transaction: Transaction) -> int:
 
 
 def sweep(context: Context) -> int:
-    """Write off the dead, where there are any."""
+    """Write off the dead, where there are any, and order what a custodian that died has left waiting."""
+    if context.store.shared:
+        context.sequence()
     with context.reading() as connection:
         waiting = dead_instances(connection, context.now(), cap=1)
     if not waiting:
         return 0
-    with context.begin() as transaction:
-        return write_off_dead(transaction)
+    return context.transact(write_off_dead)

@@ -1,205 +1,57 @@
-"""The one database: SQLAlchemy Core over SQLite, one transaction per use case.
+"""The one database: SQLAlchemy Core, one transaction per use case, over SQLite or PostgreSQL.
 
-WAL with ``synchronous=FULL``: a commit that was acknowledged survives a power loss (30-metering,
-"Storage facts"). One writer connection behind a lock; readers are query-only, so that never two
-connections write or checkpoint at once: SQLite 3.7.0 to 3.51.2 can corrupt a WAL then.
-
-Whatever the database cannot do is ``Unavailable``: no commit, no answer. Statements never carry their
-parameters into an error. Not done here: what the rows mean (the other files here, and ``service``).
+``sqlite`` is for one custodian, ``postgres`` for several over one database; ``migrations`` has the one schema of
+both, ``copying`` carries all rows from one to another. The other files have the rows, a noun each. Whatever the
+database cannot do is ``Unavailable``: no commit, no answer. Not done here: what the rows mean (``service``).
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sqlite3
-import threading
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import URL, Engine, create_engine, event, select, update
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import QueuePool, StaticPool
-
-from cloister.custodian.store.backup import copy_into
-from cloister.custodian.store.migrations import migrate
-from cloister.custodian.store.tables import EPOCH
-from cloister.errors import Unavailable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from sqlalchemy import Connection
 
-__all__ = ["Store", "is_affected_sqlite"]
-
-_LOG = logging.getLogger(__name__)
-_BUSY_TIMEOUT_MS = 5000
-_READERS = 8  # read connections at once
-_RETRY_AFTER_S = 2
-_RESTORE = "restore a backup, then run cloister custodian recover"
-_WAL_BUG_FIRST, _WAL_BUG_LAST = (3, 7, 0), (3, 51, 2)
+__all__ = ["Store"]
 
 
-def is_affected_sqlite(version: tuple[int, ...]) -> bool:
-    """Tell whether this SQLite can corrupt a WAL when two connections write or checkpoint at once."""
-    return _WAL_BUG_FIRST <= version <= _WAL_BUG_LAST
+class Store(Protocol):
+    """An open database. Every method raises ``Unavailable`` where the database fails, and names no value."""
 
-
-class Store:
-    """An open database. Closing it drops the readers first, so that only the writer checkpoints."""
-
-    def __init__(self, path: Path, *, fence: bytes) -> None:
-        """Open or create, check, migrate and fence off whoever had it open before (T39)."""
-        if is_affected_sqlite(sqlite3.sqlite_version_info):
-            _LOG.info(
-                "sqlite %s can corrupt a write-ahead log when two connections write; this store uses one writer",
-                sqlite3.sqlite_version,
-            )
-        self._fence = fence
-        self._lock = threading.Lock()
-        self._broken = False
-        self._closed = False
-        self._writer = _engine(path, query_only=False)
-        self._readers = _engine(path, query_only=True)
-        try:
-            self._open()
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self) -> None:
-        with _no_database_errors():
-            with self._writer.connect() as connection:
-                # Not quick_check: that overlooks an index that lost rows, and sums go through indices.
-                verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
-            if verdict != "ok":
-                msg = "store: the database is damaged"
-                raise Unavailable(msg, hint=_RESTORE)
-            with self._writer.begin() as connection:
-                migrate(connection)
-                connection.execute(update(EPOCH).values(fence=self._fence))
-
-    @contextlib.contextmanager
-    def writing(self, *, fenced: bool = True) -> Iterator[Connection]:
-        """Run one read-write transaction; commits at the end, rolls back on any exception.
-
-        Raises ``Unavailable`` when the database fails, or when another custodian opened it since.
-        """
-        with self._lock, _no_database_errors(self._break):
-            if self._closed:
-                msg = "store: closed"
-                raise Unavailable(msg)
-            if self._broken:
-                msg = "store: a commit failed; nothing more is written until a restart"
-                raise Unavailable(msg)
-            with self._writer.connect() as connection:
-                transaction = connection.begin()
-                try:
-                    if fenced:
-                        self._demand_fence(connection)
-                    yield connection
-                except BaseException:
-                    transaction.rollback()
-                    raise
-                self._commit(connection)
-
-    def _commit(self, connection: Connection) -> None:
-        """Commit durably. After a commit of unknown outcome only a restart can tell: stop writing (fsyncgate)."""
-        try:
-            connection.commit()
-        except SQLAlchemyError:
-            self._broken = True
-            raise
-
-    def _break(self, error: SQLAlchemyError) -> None:
-        """Remember a failure of the disk itself: what it holds is unknown until a restart."""
-        original = error.orig if isinstance(error, DBAPIError) else None
-        code = getattr(original, "sqlite_errorcode", 0) or 0
-        if code & 0xFF in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            self._broken = True
-
-    def _demand_fence(self, connection: Connection) -> None:
-        fence = connection.execute(select(EPOCH.c.fence)).scalar_one_or_none()
-        if fence != self._fence:
-            msg = "store: another custodian opened this database"
-            raise Unavailable(msg, hint="only one custodian may run on a ledger; stop one of them")
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Run one read-only transaction: a consistent snapshot."""
-        with _no_database_errors(), self._readers.connect() as connection, connection.begin():
-            yield connection
+    @property
+    def shared(self) -> bool:
+        """Tell whether other custodians write here too: then audit entries are ordered after the commit."""
+        ...
 
     @property
     def is_writable(self) -> bool:
         """Tell whether writing was still possible at the last attempt."""
-        return not self._broken
+        ...
+
+    def writing(self, *, fenced: bool = True, alone: bool = False) -> AbstractContextManager[Connection]:
+        """Run one read-write transaction; commits durably at the end, rolls back on any exception.
+
+        As if no other ran at the same time. Raises ``Contended`` where that cannot be had now: run it again.
+        ``fenced`` demands that the database is still this custodian's; ``alone`` waits until no other transaction
+        of this kind runs and lets none begin.
+        """
+        ...
+
+    def sequencing(self) -> AbstractContextManager[Connection]:
+        """Run one read-write transaction of which there is one at a time, over all custodians, seeing all commits."""
+        ...
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Run one read-only transaction: a consistent snapshot."""
+        ...
 
     def backup(self, path: Path) -> None:
-        """Write a consistent copy of the database. It holds no key that opens anything (T19)."""
-        with contextlib.closing(self._readers.raw_connection()) as source:
-            driver: Any = source.driver_connection
-            copy_into(driver, path)
+        """Write a consistent copy to the new SQLite file ``path``. It holds no key that opens anything (T19)."""
+        ...
 
     def close(self) -> None:
-        """Close every connection, once the transaction under way has ended; nothing is written afterwards.
-
-        The driver crashes where a connection is closed under a statement of another thread.
-        """
-        with self._lock:
-            self._closed = True
-            self._readers.dispose()
-            self._writer.dispose()
-
-
-@contextlib.contextmanager
-def _no_database_errors(note: Any = None) -> Iterator[None]:
-    """Turn every database error into ``Unavailable``, naming its kind and nothing it carried."""
-    try:
-        yield
-    except SQLAlchemyError as exc:
-        if note is not None:
-            note(exc)
-        original = exc.orig if isinstance(exc, DBAPIError) else exc
-        msg = f"store: {type(original).__name__}: {_reason(original)}"
-        code = getattr(original, "sqlite_errorcode", 0) or 0
-        hint = _RESTORE if code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else None
-        raise Unavailable(msg, retry_after_s=_RETRY_AFTER_S, hint=hint) from exc
-
-
-def _reason(error: object) -> str:
-    """Return SQLite's own name for the error: never a statement, never a value."""
-    return str(getattr(error, "sqlite_errorname", "") or "the database refused")
-
-
-def _engine(path: Path, *, query_only: bool) -> Engine:
-    """Return an engine: the writer has one connection, readers a small pool."""
-    pool: dict[str, Any] = (
-        {"poolclass": QueuePool, "pool_size": _READERS, "max_overflow": 0} if query_only else {"poolclass": StaticPool}
-    )
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),  # a path with ? or % is still only a path
-        hide_parameters=True,  # an error text never carries a value
-        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": _BUSY_TIMEOUT_MS / 1000},
-        **pool,
-    )
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: sqlite3.Connection, _record: object) -> None:
-        cursor = connection.cursor()
-        if not query_only:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute("PRAGMA mmap_size=0")
-        cursor.execute("PRAGMA trusted_schema=OFF")
-        cursor.execute(f"PRAGMA query_only={'ON' if query_only else 'OFF'}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # The driver would start its transaction late; ours starts where it is written.
-        connection.exec_driver_sql("BEGIN" if query_only else "BEGIN IMMEDIATE")
-
-    return engine
+        """Close every connection, once the transactions under way have ended; nothing is written afterwards."""
+        ...

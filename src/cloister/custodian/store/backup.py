@@ -1,8 +1,8 @@
 """The database read beside a running custodian: copies of it, whole at one moment, and its last bundle.
 
 The copy is made through sqlite's own backup interface by a connection that cannot write, so that the one
-writer stays the only one. It holds no key that opens anything (T19). Not done here: putting a copy back;
-that is a file in its place and ``cloister custodian recover``.
+writer stays the only one. It holds no key that opens anything (T19). Not done here: putting a copy back
+(``custodian.restoring``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["back_up", "copy_into", "last_bundle"]
+__all__ = ["back_up", "copy_file", "copy_into", "demand_whole", "last_bundle", "new_file"]
 
 _BUSY_S = 5
 
@@ -61,6 +61,18 @@ def _beside(database: Path) -> Iterator[sqlite3.Connection]:
 
 def copy_into(source: sqlite3.Connection, out: Path) -> None:
     """Copy what ``source`` sees into the new file ``out``. Leaves no half of it. Raises as ``back_up``."""
+    with new_file(out):
+        try:
+            with contextlib.closing(sqlite3.connect(out)) as copy:
+                source.backup(copy)
+        except sqlite3.Error as exc:
+            msg = f"{out}: {getattr(exc, 'sqlite_errorname', 'cannot be written')}"
+            raise Unavailable(msg) from exc
+
+
+@contextlib.contextmanager
+def new_file(out: Path) -> Iterator[None]:
+    """Make the empty file ``out`` of mode 0600 to be filled; it goes again where that fails. Raises as ``back_up``."""
     try:
         os.close(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError as exc:
@@ -70,9 +82,22 @@ def copy_into(source: sqlite3.Connection, out: Path) -> None:
         msg = f"{out}: {exc.strerror}"
         raise Unavailable(msg) from exc
     try:
-        with contextlib.closing(sqlite3.connect(out)) as copy:
-            source.backup(copy)
-    except sqlite3.Error as exc:
-        out.unlink()
-        msg = f"{out}: {getattr(exc, 'sqlite_errorname', 'cannot be written')}"
-        raise Unavailable(msg) from exc
+        yield
+    except BaseException:
+        out.unlink(missing_ok=True)
+        raise
+
+
+def demand_whole(path: Path) -> None:
+    """Prove that a file is a whole SQLite database. Raises ``UsageError`` where there is none, ``Unavailable``."""
+    with _beside(path) as source:
+        verdict = source.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != ("ok",):
+        msg = f"database {path}: damaged"
+        raise Unavailable(msg, hint="take another backup")
+
+
+def copy_file(path: Path, out: Path) -> None:
+    """Copy a SQLite database, with what is only in its write-ahead log, into the new file ``out``."""
+    with _beside(path) as source:
+        copy_into(source, out)

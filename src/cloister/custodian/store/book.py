@@ -1,13 +1,13 @@
-"""Rows about the custodian itself: epoch and time, the audit log, remembered answers, TPM devices."""
+"""Rows about the custodian itself: its epoch, remembered answers, TPM devices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
-from cloister.custodian.store.tables import AUDIT, DEVICE, ENROLMENT, EPOCH, IDEMPOTENCY, moment, stamp
+from cloister.custodian.store.tables import DEVICE, ENROLMENT, EPOCH, IDEMPOTENCY, moment, stamp
 from cloister.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ __all__ = [
     "Answer",
     "DeviceRow",
     "EpochRow",
-    "append_entry",
-    "entries_after",
     "find_answer",
     "initialise_epoch",
     "insert_answer",
@@ -32,19 +30,16 @@ __all__ = [
     "purge_answers",
     "raise_epoch",
     "read_epoch",
-    "set_latest",
     "take_enrolment",
 ]
 
 
 _EPOCH = select(EPOCH)
-_LATEST = update(EPOCH).where(EPOCH.c.latest < bindparam("now")).values(latest=bindparam("now"))
-_APPEND = insert(AUDIT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRow:
-    """Where the custodian stands in its own history."""
+    """Where the custodian stands in its own history. ``latest`` is when it began; since then the log's head knows."""
 
     epoch: int
     latest: datetime
@@ -73,25 +68,9 @@ def read_epoch(connection: Connection) -> EpochRow:
     )
 
 
-def set_latest(connection: Connection, now: datetime) -> None:
-    """Note the time of this transaction: no later one may be before it (T52)."""
-    connection.execute(_LATEST, {"now": stamp(now)})
-
-
 def raise_epoch(connection: Connection, *, epoch: int, block_version: int, quiet_until: datetime) -> None:
     """Begin a new epoch after a recovery (C11)."""
     connection.execute(update(EPOCH).values(epoch=epoch, block_version=block_version, quiet_until=stamp(quiet_until)))
-
-
-def append_entry(connection: Connection, *, index: int, at: datetime, entry: bytes) -> None:
-    """Write one audit entry."""
-    connection.execute(_APPEND, {"idx": index, "at": stamp(at), "entry": entry})
-
-
-def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence[bytes]:
-    """Return up to ``limit`` audit entries with index ``after`` or more, in order."""
-    query = select(AUDIT.c.entry).where(AUDIT.c.idx >= after).order_by(AUDIT.c.idx).limit(limit)
-    return list(connection.execute(query).scalars())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

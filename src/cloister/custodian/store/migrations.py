@@ -2,14 +2,17 @@
 
 Each step runs in the same transaction as the note that it ran, so a failed one leaves the old schema
 (T93). A database with more steps than we know is refused, never guessed at.
+
+Steps are written once, with the types INTEGER, TEXT and BLOB, and spelled for each database by ``dialects``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from sqlalchemy import inspect
 
+from cloister.custodian.store.dialects import spell
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,20 +107,28 @@ _SECOND = (
         accepted_at INTEGER NOT NULL)""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+_THIRD = (
+    # one row: where log and ledger stand, written with the entries (docs/spec/audit-log.md, section 5)
+    """CREATE TABLE log_head (
+        id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, root BLOB NOT NULL, latest INTEGER NOT NULL,
+        ledger_size INTEGER NOT NULL, escrowed INTEGER NOT NULL)""",
+    # what was committed and has no place in the log yet, where several custodians write
+    "CREATE TABLE audit_pending (id INTEGER PRIMARY KEY, batch BLOB NOT NULL)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
 """Step n takes a database from schema version n to n + 1."""
 
 
 def schema_version(connection: Connection) -> int:
     """Return how many steps this database has seen; 0 for an empty one."""
-    there = connection.execute(
-        text("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'")
-    ).scalar_one()
-    return int(connection.execute(text("SELECT version FROM schema_version")).scalar_one()) if there else 0
+    if not inspect(connection).has_table("schema_version"):
+        return 0
+    return int(connection.exec_driver_sql("SELECT version FROM schema_version").scalar_one())
 
 
-def migrate(connection: Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
-    """Bring the database to the newest schema, inside the caller's transaction.
+def migrate(connection: Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> tuple[int, int]:
+    """Bring the database to the newest schema, inside the caller's transaction; return the versions before and after.
 
     Raises ``UsageError`` for a schema newer than this program.
     """
@@ -126,9 +137,10 @@ def migrate(connection: Connection, migrations: Sequence[Sequence[str]] = MIGRAT
         msg = f"database: schema version {version}, this program knows {len(migrations)}"
         raise UsageError(msg, hint="a newer Cloister wrote this database: run that one, or restore a backup")
     if version == 0:
-        connection.execute(text("CREATE TABLE schema_version (version INTEGER NOT NULL)"))
-        connection.execute(text("INSERT INTO schema_version (version) VALUES (0)"))
+        connection.exec_driver_sql(spell("CREATE TABLE schema_version (version INTEGER NOT NULL)", connection.dialect))
+        connection.exec_driver_sql("INSERT INTO schema_version (version) VALUES (0)")
     for step in migrations[version:]:
         for statement in step:
-            connection.execute(text(statement))
-    connection.execute(text("UPDATE schema_version SET version = :version"), {"version": len(migrations)})
+            connection.exec_driver_sql(spell(statement, connection.dialect))
+    connection.exec_driver_sql(f"UPDATE schema_version SET version = {len(migrations)}")  # noqa: S608 - a number of ours
+    return version, len(migrations)

@@ -12,8 +12,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, select, union
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import delete, insert, select, union, update
 
 from cloister.attest.endorse.bundle import Accepted
 from cloister.attest.rats import Evidence, Nonce, TeeKind
@@ -65,20 +64,18 @@ class ReleaseRow:
 
 def insert_release(connection: Connection, row: ReleaseRow) -> None:
     """Keep a release. Its instance is registered in the same transaction."""
-    found = connection.execute(
-        insert(KEY_RELEASE).values(
-            instance=row.instance,
-            at=stamp(row.at),
-            nonce=row.nonce,
-            custodian=row.custodian,
-            kem_pub=row.kem_pub,
-            evidence=_keep(connection, row.evidence.payload),
-            devices=_keep(connection, row.devices),
-            software=_keep(connection, row.software),
-            policy=_keep(connection, row.policy),
-        )
+    statement = insert(KEY_RELEASE).values(
+        instance=row.instance,
+        at=stamp(row.at),
+        nonce=row.nonce,
+        custodian=row.custodian,
+        kem_pub=row.kem_pub,
+        evidence=_keep(connection, row.evidence.payload),
+        devices=_keep(connection, row.devices),
+        software=_keep(connection, row.software),
+        policy=_keep(connection, row.policy),
     )
-    release = found.lastrowid
+    release = connection.execute(statement.returning(KEY_RELEASE.c.id)).scalar_one()
     for name, data in row.endorsements.items():
         sha256 = _keep(connection, data)
         connection.execute(insert(RELEASE_ENDORSEMENT).values(release=release, name=name, sha256=sha256))
@@ -87,7 +84,8 @@ def insert_release(connection: Connection, row: ReleaseRow) -> None:
 def _keep(connection: Connection, data: bytes) -> bytes:
     """Store bytes once; return their digest."""
     sha256 = hashlib.sha256(data).digest()
-    connection.execute(insert(ARTIFACT).values(sha256=sha256, data=data).on_conflict_do_nothing())
+    if connection.execute(select(ARTIFACT.c.sha256).where(ARTIFACT.c.sha256 == sha256)).first() is None:
+        connection.execute(insert(ARTIFACT).values(sha256=sha256, data=data))
     return sha256
 
 
@@ -157,5 +155,5 @@ def accepted_bundle(connection: Connection) -> Accepted | None:
 def set_accepted_bundle(connection: Connection, accepted: Accepted, now: datetime) -> None:
     """Remember the newest bundle: none older is accepted from now on."""
     values = {"version": accepted.version, "sha256": accepted.sha256, "accepted_at": stamp(now)}
-    statement = insert(ENDORSEMENT_BUNDLE).values(id=1, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+    if connection.execute(update(ENDORSEMENT_BUNDLE).values(values)).rowcount == 0:
+        connection.execute(insert(ENDORSEMENT_BUNDLE).values(id=1, **values))

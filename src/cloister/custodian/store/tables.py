@@ -14,6 +14,7 @@ __all__ = [
     "ALLOWANCE",
     "ARTIFACT",
     "AUDIT",
+    "AUDIT_PENDING",
     "BLOCK",
     "DEVICE",
     "ENDORSEMENT_BUNDLE",
@@ -26,6 +27,7 @@ __all__ = [
     "LEDGER",
     "LOAN",
     "LOAN_MODEL",
+    "LOG_HEAD",
     "MODEL",
     "NONCE",
     "RELEASE_ENDORSEMENT",
@@ -68,10 +70,13 @@ ARTIFACT = _table("artifact", "sha256 data")
 KEY_RELEASE = _table("key_release", "id instance at nonce custodian kem_pub evidence devices software policy")
 RELEASE_ENDORSEMENT = _table("release_endorsement", "release name sha256")
 ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at")
+LOG_HEAD = _table("log_head", "id size root latest ledger_size escrowed")
+AUDIT_PENDING = _table("audit_pending", "id batch")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
+    LOG_HEAD, AUDIT_PENDING,
 )  # fmt: skip
 
 

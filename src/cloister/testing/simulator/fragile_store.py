@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cloister.custodian.store import Store
+from cloister.custodian.store.sqlite import SqliteStore
 from cloister.testing.simulator.wire import SimulatedCrash
 
 if TYPE_CHECKING:
@@ -49,19 +49,19 @@ class CrashPlan:
             raise SimulatedCrash
 
 
-class FragileStore(Store):
-    """``Store`` with two places at which the process can end."""
+class FragileStore(SqliteStore):
+    """``SqliteStore`` with two places at which the process can end."""
 
     def __init__(self, path: Path, *, fence: bytes, plan: CrashPlan) -> None:
-        """Open as ``Store`` does, under ``plan``."""
+        """Open as ``SqliteStore`` does, under ``plan``."""
         self._plan = plan
         super().__init__(path, fence=fence)
 
     @contextlib.contextmanager
-    def writing(self, *, fenced: bool = True) -> Iterator[Connection]:
+    def writing(self, *, fenced: bool = True, alone: bool = False) -> Iterator[Connection]:
         """Run one transaction, if the process lives so long."""
         self._plan.demand_life()
-        with super().writing(fenced=fenced) as connection:
+        with super().writing(fenced=fenced, alone=alone) as connection:
             yield connection
             self._plan.reach(CrashPoint.BEFORE_COMMIT)
         self._plan.reach(CrashPoint.AFTER_COMMIT)

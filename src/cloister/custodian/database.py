@@ -1,0 +1,104 @@
+"""The database that a home's settings name: a SQLite file in the home, or a PostgreSQL that several custodians share.
+
+Not done here: putting a backup back and moving from one database to another (``restoring``), what the rows mean.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cloister.custodian.lock import HomeLock
+from cloister.custodian.store.backup import back_up, last_bundle
+from cloister.custodian.store.book import initialise_epoch
+from cloister.custodian.store.copying import snapshot_of
+from cloister.custodian.store.postgres import PostgresStore, copy_out, plain_engine
+from cloister.custodian.store.releases import accepted_bundle
+from cloister.custodian.store.sqlite import SqliteStore
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    from cloister.attest.endorse.bundle import Accepted
+    from cloister.custodian.config import Config
+    from cloister.custodian.store import Store
+
+__all__ = ["accepted_before", "back_up_database", "open_store", "take_lock"]
+
+
+def take_lock(home: Path, config: Config) -> HomeLock:
+    """Take what keeps a second process out: of the home, or of a checkpoint where processes share a database (T39).
+
+    Each process has a checkpoint of its own: two that wrote one file could set it back. Raises ``Unavailable``.
+    """
+    if not config.is_shared:
+        return HomeLock(home / "lock")
+    return HomeLock((home / config.checkpoint).with_suffix(".lock"))
+
+
+def open_store(
+    home: Path,
+    config: Config,
+    *,
+    fence: bytes,
+    identity: bytes,
+    new_at: datetime | None = None,
+    make_store: Callable[..., Store] = SqliteStore,
+) -> Store:
+    """Open the database; ``new_at`` makes it and says when. ``make_store`` takes the place of ``SqliteStore``.
+
+    ``fence`` is fresh for each process that has a file to itself, ``identity`` the custodian's own key, the same in
+    all processes that share a database. Raises ``UsageError``, ``Unavailable``.
+    """
+    if config.is_shared:
+        fence = identity
+        store: Store = PostgresStore(config.database, fence=identity, production=config.is_production)
+    else:
+        store = _open_file(home / config.database, fence, new=new_at is not None, make_store=make_store)
+    if new_at is not None:
+        try:
+            with store.writing(fenced=False) as connection:
+                initialise_epoch(connection, fence=fence, now=new_at)
+        except BaseException:
+            store.close()
+            raise
+    return store
+
+
+def _open_file(path: Path, fence: bytes, *, new: bool, make_store: Callable[..., Store]) -> Store:
+    if not new and not path.exists():
+        msg = f"database {path}: no such file"
+        raise UsageError(msg, hint="restore the database; init makes a new custodian elsewhere")
+    if new:
+        _make_file(path)
+    store = make_store(path, fence=fence)
+    path.chmod(0o600)
+    return store
+
+
+def _make_file(path: Path) -> None:
+    """Make the empty file, the owner's alone from the start. Raises ``UsageError`` where one is there already."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except OSError as exc:
+        msg = f"database {path}: {exc.strerror}"
+        raise UsageError(msg, hint="a new custodian makes its own database") from exc
+
+
+def back_up_database(home: Path, config: Config, out: Path) -> int:
+    """Copy the database into the new SQLite file ``out``, also while custodians run; return its size in bytes."""
+    if not config.is_shared:
+        return back_up(home / config.database, out)
+    copy_out(config.database, out)
+    return out.stat().st_size
+
+
+def accepted_before(home: Path, config: Config) -> Accepted | None:
+    """Return the newest bundle of endorsements that the custodian accepted, also while it runs."""
+    if not config.is_shared:
+        return last_bundle(home / config.database)
+    with plain_engine(config.database) as engine, snapshot_of(engine) as connection:
+        return accepted_bundle(connection)

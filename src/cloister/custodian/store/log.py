@@ -1,0 +1,105 @@
+"""Rows of the audit log: entries, where log and ledger stand, and what waits for its place in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, insert, select, update
+
+from cloister.custodian.store.tables import AUDIT, AUDIT_PENDING, LOG_HEAD, moment, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+__all__ = [
+    "LogHead",
+    "append_entry",
+    "entries_after",
+    "insert_pending",
+    "pending_batches",
+    "read_head",
+    "take_pending",
+    "write_head",
+]
+
+
+_HEAD = select(LOG_HEAD)  # built once: they are part of every transaction
+_MOVE_HEAD = update(LOG_HEAD)
+_APPEND = insert(AUDIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogHead:
+    """Where log and ledger stand: entries, their tree hash, the latest time, postings and units escrowed in the log.
+
+    ``escrowed`` stops at the largest number that a checkpoint can say.
+    """
+
+    size: int
+    root: bytes
+    latest: datetime
+    ledger_size: int
+    escrowed: int
+
+
+def read_head(connection: Connection) -> LogHead | None:
+    """Return the row, None in a database that has none yet."""
+    row = connection.execute(_HEAD).one_or_none()
+    if row is None:
+        return None
+    return LogHead(
+        size=row.size,
+        root=bytes(row.root),
+        latest=moment(row.latest),
+        ledger_size=row.ledger_size,
+        escrowed=row.escrowed,
+    )
+
+
+def write_head(connection: Connection, head: LogHead) -> None:
+    """Write the row."""
+    values = {
+        "size": head.size,
+        "root": head.root,
+        "latest": stamp(head.latest),
+        "ledger_size": head.ledger_size,
+        "escrowed": head.escrowed,
+    }
+    if connection.execute(_MOVE_HEAD, values).rowcount == 0:
+        connection.execute(insert(LOG_HEAD).values(id=1, **values))
+
+
+def append_entry(connection: Connection, *, index: int, at: datetime, entry: bytes) -> None:
+    """Write one audit entry."""
+    connection.execute(_APPEND, {"idx": index, "at": stamp(at), "entry": entry})
+
+
+def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence[bytes]:
+    """Return up to ``limit`` audit entries with index ``after`` or more, in order."""
+    query = select(AUDIT.c.entry).where(AUDIT.c.idx >= after).order_by(AUDIT.c.idx).limit(limit)
+    return [bytes(entry) for entry in connection.execute(query).scalars()]
+
+
+def insert_pending(connection: Connection, batch: bytes) -> None:
+    """Let what happened in this transaction wait for its place in the log."""
+    connection.execute(insert(AUDIT_PENDING).values(batch=batch))
+
+
+def pending_batches(connection: Connection) -> Sequence[bytes]:
+    """Return everything that waits, oldest number first."""
+    return [
+        bytes(row) for row in connection.execute(select(AUDIT_PENDING.c.batch).order_by(AUDIT_PENDING.c.id)).scalars()
+    ]
+
+
+def take_pending(connection: Connection, *, limit: int) -> Sequence[bytes]:
+    """Take up to ``limit`` batches that wait, oldest number first, out of the row."""
+    query = select(AUDIT_PENDING.c.id, AUDIT_PENDING.c.batch).order_by(AUDIT_PENDING.c.id).limit(limit)
+    rows = connection.execute(query).all()
+    if rows:
+        connection.execute(delete(AUDIT_PENDING).where(AUDIT_PENDING.c.id.in_([row.id for row in rows])))
+    return [bytes(row.batch) for row in rows]

@@ -1,0 +1,257 @@
+"""A store on PostgreSQL, for several custodians over one database.
+
+Transactions are SERIALIZABLE: as if one ran after the other, or ``Contended`` and run again by ``service.context``.
+What puts audit entries in order runs under an advisory lock, one at a time over all custodians, in READ COMMITTED so
+that it sees whatever was committed before it got the lock. Migrations run under another.
+
+The password of the database is never in a setting: libpq takes it from a password file or its environment. Not
+done here: making the server durable. It is asked whether it is, and refused in production where it is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, create_engine, event, make_url, select, text
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from cloister.custodian.store.backup import new_file
+from cloister.custodian.store.copying import carry, file_engine
+from cloister.custodian.store.faults import database_faults
+from cloister.custodian.store.migrations import migrate
+from cloister.custodian.store.tables import EPOCH
+from cloister.errors import Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from sqlalchemy import URL, Connection
+
+__all__ = ["PostgresStore", "copy_out", "is_postgres", "parse_database_url", "plain_engine"]
+
+_LOG = logging.getLogger(__name__)
+_CONNECTIONS = 16  # to the database at once, from one custodian
+_WAIT_S = 10  # seconds a request waits for one of them
+_LOCK_CLASS = 0x436C6F69  # advisory locks of ours: "Cloi", then which
+_MIGRATING, _SEQUENCING, _WRITING = 1, 2, 3
+_SETTINGS = {
+    "application_name": "cloister",
+    "idle_in_transaction_session_timeout": "30s",
+    "lock_timeout": "10s",
+    "statement_timeout": "60s",
+    "synchronous_commit": "on",  # an acknowledged commit survives a power loss
+}
+_DURABLE = ("fsync", "full_page_writes")
+_OLDEST = 130_000  # server_version_num
+
+
+def is_postgres(database: str) -> bool:
+    """Tell whether a setting names a PostgreSQL database rather than a file."""
+    return database.startswith(("postgresql://", "postgres://"))
+
+
+def parse_database_url(text_: str) -> URL:
+    """Return the URL ``postgresql://[user@]host[:port]/name[?libpq options]`` of a database.
+
+    Raises ``UsageError``, naming nothing of the URL, also where it holds a password.
+    """
+    try:
+        url = make_url(text_)
+    except (ArgumentError, ValueError) as exc:
+        msg = "database: not a url that can be read"
+        raise UsageError(msg, hint="want postgresql://user@host:port/name") from exc
+    if url.drivername not in {"postgresql", "postgres"} or not url.database:
+        msg = "database: not a postgresql url with the name of a database"
+        raise UsageError(msg, hint="want postgresql://user@host:port/name")
+    if url.password is not None or "password" in url.query:
+        msg = "database: the url holds a password"
+        raise UsageError(msg, hint="put it into a password file (PGPASSFILE, mode 0600) and leave it out of the url")
+    return url.set(drivername="postgresql+psycopg")
+
+
+class PostgresStore:
+    """An open database that other custodians may have open too."""
+
+    def __init__(self, url: str, *, fence: bytes, production: bool = False) -> None:
+        """Connect, check and migrate. ``fence`` is the custodian's own name, the same in all its processes.
+
+        Raises ``UsageError`` for a database of another custodian or a newer schema, ``Unavailable``.
+        """
+        self._fence = fence
+        self._alone = threading.Lock()
+        self._closed = False
+        self._reachable = True
+        self._engine = _engine(parse_database_url(url))
+        self._guards = _engine(parse_database_url(url), pooled=False).execution_options(isolation_level="AUTOCOMMIT")
+        self._serial = self._engine.execution_options(isolation_level="SERIALIZABLE")
+        self._latest = self._engine.execution_options(isolation_level="READ COMMITTED")
+        self._snapshot = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        try:
+            with database_faults():
+                self._open(production=production)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, *, production: bool) -> None:
+        with self._latest.begin() as connection:
+            _demand_server(connection, production=production)
+            connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), _lock(_MIGRATING))
+            migrate(connection)
+            self._demand_fence(connection)
+
+    @property
+    def shared(self) -> bool:
+        """Several custodians write here."""
+        return True
+
+    @property
+    def is_writable(self) -> bool:
+        """Tell whether the database answered at the last attempt."""
+        return self._reachable
+
+    @contextlib.contextmanager
+    def writing(self, *, fenced: bool = True, alone: bool = False) -> Iterator[Connection]:
+        """Run one SERIALIZABLE transaction, beside others or alone. Raises ``Contended``, ``Unavailable``."""
+        with self._transaction(self._serial, before=self._turn if alone else contextlib.nullcontext) as connection:
+            if not alone:
+                connection.execute(text("SELECT pg_advisory_xact_lock_shared(:a, :b)"), _lock(_WRITING))
+            if fenced:
+                self._demand_fence(connection)
+            yield connection
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold the lock that all writers share, alone, from before the transaction's snapshot until its end.
+
+        On a connection of its own, for a lock of the transaction would come after its snapshot; and taken once the
+        transaction has its connection, for those who wait for the lock hold all the others.
+        """
+        with self._alone, self._guards.connect() as guard:
+            guard.execute(text("SELECT pg_advisory_lock(:a, :b)"), _lock(_WRITING))
+            try:
+                yield
+            finally:
+                guard.invalidate()  # the server drops the lock with the connection
+
+    @contextlib.contextmanager
+    def sequencing(self) -> Iterator[Connection]:
+        """Run one transaction of which there is one at a time over all custodians."""
+        with self._transaction(self._latest) as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), _lock(_SEQUENCING))
+            yield connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Run one read-only transaction: a consistent snapshot."""
+        with self._transaction(self._snapshot) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _transaction(
+        self, engine: Engine, before: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    ) -> Iterator[Connection]:
+        if self._closed:
+            msg = "store: closed"
+            raise Unavailable(msg)
+        with (
+            database_faults(self._note),
+            engine.connect() as connection,
+            before(),
+            connection.begin(),
+        ):
+            yield connection
+        self._reachable = True
+
+    def _note(self, error: Exception) -> None:
+        """Remember whether the database could be reached at all; what it refused is no sign that it cannot."""
+        self._reachable = not getattr(error, "connection_invalidated", False)
+
+    def _demand_fence(self, connection: Connection) -> None:
+        """Prove that the database is this custodian's, or nobody's yet (T39)."""
+        fence = connection.execute(select(EPOCH.c.fence)).scalar_one_or_none()
+        if fence is not None and bytes(fence) != self._fence:
+            msg = "database: it belongs to another custodian"
+            raise UsageError(msg, hint="each custodian has a database of its own; its processes share one vault")
+
+    def backup(self, path: Path) -> None:
+        """Write every row, as of one moment, into a new SQLite file."""
+        _copy_out(self._engine, path)
+
+    def close(self) -> None:
+        """Close every connection; nothing is written afterwards."""
+        self._closed = True
+        self._engine.dispose()
+        self._guards.dispose()
+
+
+@contextlib.contextmanager
+def plain_engine(url: str) -> Iterator[Engine]:
+    """Return connections to a database for its keeper, without the rules of a running custodian."""
+    engine = _engine(parse_database_url(url), pooled=False)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def copy_out(url: str, out: Path) -> None:
+    """Write every row, as of one moment, into the new SQLite file ``out``, also while custodians run."""
+    with plain_engine(url) as engine:
+        _copy_out(engine, out)
+
+
+def _copy_out(engine: Engine, out: Path) -> None:
+    with new_file(out), file_engine(out) as target:
+        carry(engine, target)
+
+
+def _lock(which: int) -> dict[str, int]:
+    """Return the two numbers of one of our advisory locks."""
+    return {"a": _LOCK_CLASS, "b": which}
+
+
+def _demand_server(connection: Connection, *, production: bool) -> None:
+    """Prove that the server is new enough and keeps what it acknowledges."""
+    version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
+    if version < _OLDEST:
+        msg = f"database: postgresql {version // 10_000}, want {_OLDEST // 10_000} or newer"
+        raise UsageError(msg)
+    off = [name for name in _DURABLE if connection.exec_driver_sql(f"SHOW {name}").scalar_one() != "on"]
+    if off and production:
+        msg = f"database: {' and '.join(off)} off"
+        raise UsageError(msg, hint="a power loss would lose acknowledged commits; production refuses that")
+    if off:
+        _LOG.warning("database: %s off: a power loss can lose what was acknowledged", " and ".join(off))
+
+
+def _engine(url: URL, *, pooled: bool = True) -> Engine:
+    """Return connections, each with our settings, from a bounded pool or each made anew."""
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if pooled:
+        pool = {"poolclass": QueuePool, "pool_size": _CONNECTIONS, "max_overflow": 0, "pool_timeout": _WAIT_S}
+    try:
+        engine = create_engine(
+            url,
+            hide_parameters=True,  # an error text never carries a value
+            pool_pre_ping=pooled,  # a server that was restarted is noticed before a transaction, not in it
+            **pool,
+        )
+    except (ImportError, NoSuchModuleError) as exc:
+        msg = "database: the postgresql driver is not installed"
+        raise UsageError(msg, hint="pip install 'cloister[postgres]'") from exc
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            for name, value in _SETTINGS.items():
+                cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
+        connection.commit()
+
+    return engine
