@@ -28,20 +28,23 @@ def free_port() -> int:
 class Custodian:
     """``cloister custodian serve`` over a home, from its first answer to its end."""
 
-    def __init__(self, house: House, port: int, home: Path | None = None) -> None:
-        """Serve ``home``, the house's own by default, on ``port``."""
+    def __init__(self, house: House, port: int, number: int = 1) -> None:
+        """Serve the house's home on ``port``, as the process ``number`` of several over one database."""
         self.port = port
-        self._house, self._home = house, home or house.home
+        self._house, self._number = house, number
+        self._said = house.home / f"serve-{number}.log"
 
     def __enter__(self) -> Self:
         words = ["custodian", "serve", "--insecure-simulated-root", str(self._house.root_file)]
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "TMPDIR") if name in os.environ}
         environment |= {
-            "CLOISTER_CUSTODIAN_HOME": str(self._home),
+            "CLOISTER_CUSTODIAN_HOME": str(self._house.home),
             "CLOISTER_CUSTODIAN_KEY_FILE": str(self._house.key_file),
             "CLOISTER_CUSTODIAN_PORT": str(self.port),
         }
-        self._log = (self._home / "serve.log").open("ab")
+        if self._number > 1:  # each process that shares a database keeps a checkpoint of its own
+            environment["CLOISTER_CUSTODIAN_CHECKPOINT"] = f"checkpoint-{self._number}.json"
+        self._log = self._said.open("ab")
         self.process = subprocess.Popen(  # noqa: S603 - our own command line
             [sys.executable, "-m", "cloister", *words], env=environment, stdout=self._log, stderr=self._log
         )
@@ -63,7 +66,7 @@ class Custodian:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.05)
-        said = (self._home / "serve.log").read_text(errors="replace")
+        said = self._said.read_text(errors="replace")
         self.__exit__()
         msg = f"custodian did not come up: {said[-2000:]}"
         raise SystemExit(msg)
