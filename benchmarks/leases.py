@@ -1,6 +1,6 @@
 """How many live enclaves one custodian serves: renewals per second, and how long one takes.
 
-    python benchmarks/leases.py [--instances 1000] [--seconds 30] [--database URL] [--custodians K]
+    python benchmarks/leases.py [--instances 1000] [--seconds 24] [--database URL] [--custodians K]
 
 A custodian as it is shipped (``cloister custodian serve``, TLS, default settings but for the port) is driven by
 another process with so many live instances, each a real lease state machine with its own key:
@@ -183,12 +183,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="renewals per second and their latency, at a real custodian")
     parser.add_argument("--instances", type=int, default=1000, help="live instances (1000)")
     parser.add_argument(
-        "--seconds", type=float, default=30, help="seconds at the true cadence; a quarter for others (30)"
+        "--seconds", type=float, default=24, help="seconds at the true cadence; a quarter for others (24)"
     )
     parser.add_argument("--folder", type=Path, default=None, help="where to work (the system's temporary folder)")
     parser.add_argument("--database", default=None, help="postgresql:// URL of an empty database")
     parser.add_argument("--custodians", type=int, default=2, help="custodians over that database (2)")
-    arguments = parser.parse_args()
+    arguments, _ = parser.parse_known_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="leases-") as place:
         begun = time.perf_counter()
         settings = {} if arguments.database is None else {"database": arguments.database}
