@@ -24,51 +24,32 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from io import StringIO
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import numpy as np
-import uvicorn
+from fleet.enclave import serve_process
 from onnx import TensorProto, helper, numpy_helper
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cloister.attest.verifier import Verifier
 from cloister.channel.bhttp import BinaryRequest, BinaryResponse
 from cloister.channel.keyset import CHUNKED_REQUEST_TYPE, GATEWAY_PATH, KEYSET_PATH, EvidenceDocument, Keyset
 from cloister.channel.ohttp import seal_request
 from cloister.channel.replay import dump_http_date
-from cloister.custodian.app import create_app as custodian_app
-from cloister.custodian.setup import init_custodian, open_custodian, open_vault
-from cloister.custodian.vaults import wrap_dek
-from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
-from cloister.enclave.app import create_app
-from cloister.enclave.boot import boot
-from cloister.enclave.clock import SystemClock
-from cloister.enclave.config import EnclaveConfig, Limits
-from cloister.enclave.custodian_link import CustodianLink
-from cloister.enclave.engines.onnx import OnnxEngine
-from cloister.enclave.instance import EnclaveInstance
-from cloister.enclave.loanfile import read_loan_file
-from cloister.enclave.logs import EventLog
-from cloister.enclave.measure import measure_software
 from cloister.enclave.oip import HEADER_LENGTH, dump_response, fit, parse_request
-from cloister.sealed.envelope import Envelope
-from cloister.sealed.seal import seal_model
-from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
-from cloister.wire import dump_b64u, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
+
+    from starlette.applications import Starlette
+
+    from cloister.enclave.boot import Booted
+    from cloister.enclave.instance import EnclaveInstance
 
 PLAIN_PATH = "/plain/infer"
 OK = 200
-UNLOCK = Passphrase(b"benchmark")
-CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,46 +97,6 @@ def name_of(work: Work) -> str:
     return f"rows-of-{work.shape[1]}"
 
 
-async def lend(folder: Path, root: SimulatedRoot, config: EnclaveConfig) -> httpx2.ASGITransport:
-    """Make a custodian with one loan of all models; return the way to it."""
-    made = init_custodian(folder / "home", UNLOCK, kdf=CHEAP)
-    service = open_custodian(folder / "home", UNLOCK, make_verifier=lambda _: Verifier([SimulatedScheme(root.public)]))
-    transport = httpx2.ASGITransport(app=custodian_app(service))
-    headers = {"authorization": f"Bearer {made.admin_token}"}
-    vault = open_vault(folder / "home", UNLOCK)
-    models = []
-    async with httpx2.AsyncClient(transport=transport, base_url="https://localhost", headers=headers) as admin:
-        for work in {name_of(work): work for work in WORKS}.values():
-            source, dek = folder / "model.onnx", os.urandom(32)
-            source.write_bytes(model(work.shape[1]))
-            out = config.models[0] / name_of(work)
-            sealed = seal_model(
-                source, out, name=name_of(work), dek=dek, signer=vault.publisher_key, card={}, created=datetime.now(UTC)
-            )
-            envelope = Envelope(
-                manifest_digest=sealed.digest, recipients=(wrap_dek(vault, dek, manifest_digest=sealed.digest),)
-            )
-            publication = {
-                "envelope": json.loads(envelope.dump()),
-                "manifest": dump_b64u(sealed.manifest_bytes),
-                "signature": dump_b64u((out / "manifest.sig").read_bytes()),
-            }
-            (await admin.post("/v1/models", json=publication)).raise_for_status()
-            models.append({"name": name_of(work), "digest": sealed.digest})
-        terms = {
-            "allowance": 10**9,
-            "borrower": "benchmark",
-            "consumers": None,
-            "max_ceiling": 1_000_000,
-            "models": models,
-            "policy": simulated_policy(measure_software(config)).to_json(),
-        }
-        answer = (await admin.post("/v1/loans", json=terms)).raise_for_status().json()
-    config.loan.touch(mode=0o600)
-    config.loan.write_bytes(dump_json(answer["loan_file"] | {"custodian_url": "https://localhost"}))
-    return transport
-
-
 def plain_route(models: dict[str, Any]) -> Route:
     """Return the route that only this benchmark has: the same inference without encryption and count."""
 
@@ -175,43 +116,9 @@ def plain_route(models: dict[str, Any]) -> Route:
     return Route(PLAIN_PATH, answer, methods=["POST"])
 
 
-async def serve(folder: Path, pipe: Connection) -> None:
-    """Run the server until the other side hangs up."""
-    (folder / "models").mkdir()
-    limits = Limits(replay_capacity=10_000_000)
-    config = EnclaveConfig(loan=folder / "loan.json", models=(folder / "models",), limits=limits)
-    root = SimulatedRoot.generate()
-    transport = await lend(folder, root, config)
-    loan, software, clock = read_loan_file(config.loan), measure_software(config), SystemClock()
-    attester = SimulatedAttester(root, software, os.urandom(32))
-    engine, log = OnnxEngine(threads=1), EventLog(clock.wall, StringIO())
-    async with CustodianLink(loan, timeout=timedelta(seconds=5), transport=transport) as link:
-        booted = await boot(config, loan, attester=attester, software=software, engine=engine, link=link, log=log)
-        instance = EnclaveInstance(
-            booted, config, loan, attester=attester, engine=engine, link=link, clock=clock, log=log
-        )
-        await instance.renewal.once()
-        await instance.publisher.tick()
-        app = create_app(instance)
-        app.router.routes.append(plain_route({item.terms.name: item for item in booted.models}))
-        server = uvicorn.Server(
-            uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off", http="h11")
-        )
-        serving = asyncio.create_task(server.serve())
-        renewing = asyncio.create_task(instance.renewal.until_end())
-        while not server.started:  # noqa: ASYNC110 - the library has no event for it
-            await asyncio.sleep(0.01)
-        pipe.send(server.servers[0].sockets[0].getsockname()[1])
-        await asyncio.to_thread(pipe.recv)
-        server.should_exit = True
-        renewing.cancel()
-        await serving
-        instance.wipe()
-
-
-def serve_process(folder: str, pipe: Connection) -> None:
-    """Start the server in its own process."""
-    asyncio.run(serve(Path(folder), pipe))
+def add_plain(app: Starlette, _instance: EnclaveInstance, booted: Booted) -> None:
+    """Add the plain route to the enclave's application."""
+    app.router.routes.append(plain_route({item.terms.name: item for item in booted.models}))
 
 
 class Asker:
@@ -324,7 +231,8 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
-        process = context.Process(target=serve_process, args=(folder, theirs))
+        models = {name_of(work): model(work.shape[1]) for work in WORKS}
+        process = context.Process(target=serve_process, args=(folder, theirs, models, add_plain))
         process.start()
         asker = Asker(ours.recv())
         print(f"medians of interleaved rounds, {os.cpu_count()} processors, {arguments.connections} connections")

@@ -1,7 +1,11 @@
-"""What the listening sockets of both servers share: a client that does not get its request out is dropped.
+"""What the listening sockets of both servers share: who is slow, and who is idle, makes room.
 
 uvicorn bounds how long an idle connection is kept, but not how long a first request may take: silence, or a
-byte now and then, would hold a place for ever (T82). Not done here: bodies, which the applications time.
+byte now and then, would hold a place for ever (T82). And it counts a connection that is kept open between two
+requests like one with a request on it: a thousand enclaves that ask three times a minute would fill all places and
+be told 503 by a server with nothing to do. Here the one that has been idle the longest gives its place up.
+
+Not done here: bodies, which the applications time.
 """
 
 from __future__ import annotations
@@ -18,21 +22,38 @@ __all__ = ["impatient"]
 
 
 class _Impatient(H11Protocol):
-    """Drops a connection whose request line and headers are not there in time."""
+    """Drops a connection whose request line and headers are not there in time, and the idlest where all are taken."""
 
     patience_s: int
+    places: int
+    idle: dict[_Impatient, None]  # between two requests, the longest idle first
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent has it
         super().connection_made(transport)
         self._watch()
+        if len(self.connections) >= self.places and self.idle:
+            next(iter(self.idle)).give_up()
 
     def data_received(self, data: bytes) -> None:
+        self.idle.pop(self, None)
         super().data_received(data)
         self._watch()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.idle[self] = None
+
+    def give_up(self) -> None:
+        """End at once. Nobody waits for anything on it: a client asks again on a fresh connection."""
+        self.idle.pop(self, None)
+        self.connections.discard(self)
+        self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._calm()
+        self.idle.pop(self, None)
         super().connection_lost(exc)
 
     def _watch(self) -> None:
@@ -48,6 +69,10 @@ class _Impatient(H11Protocol):
             self._late = None
 
 
-def impatient(patience_s: int) -> type[H11Protocol]:
-    """Return the protocol for ``uvicorn.Config(http=...)`` that waits ``patience_s`` seconds for a request's head."""
-    return cast("type[H11Protocol]", type("Connection", (_Impatient,), {"patience_s": patience_s}))
+def impatient(patience_s: int, *, places: int) -> type[H11Protocol]:
+    """Return the protocol for ``uvicorn.Config(http=...)`` that waits ``patience_s`` seconds for a request's head.
+
+    ``places`` is the server's ``limit_concurrency``.
+    """
+    members = {"patience_s": patience_s, "places": places, "idle": {}}
+    return cast("type[H11Protocol]", type("Connection", (_Impatient,), members))

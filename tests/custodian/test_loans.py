@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from custodian_kit import SOFTWARE, Bench
 
+from cloister.custodian.store.blocks import MAX_ASKS, AskRow, AskState, insert_ask
+from cloister.lending.terms import LOAN_METER
 from cloister.testing.simulated import simulated_policy
 from cloister.wire import MAX_INT
 
@@ -62,6 +64,23 @@ def test_a_request_may_be_granted_in_part_or_denied(bench: Bench) -> None:
     again = bench.post(f"/v1/loans/{lent.id}/requests/{second}/approve")
     assert (again.status_code, again.json()["code"]) == (409, "already_decided")
     assert lent.balance() == 3
+
+
+def test_a_loan_shows_what_waits_and_no_more_than_so_many_requests(bench: Bench) -> None:
+    """Found by the soak: every event of every stream carried each request that was ever made."""
+    lent = bench.lend()
+    waits = bench.post(f"/v1/loans/{lent.id}/requests", {"units": 1}, token=lent.token).json()["id"]
+    with bench.service.context.store.writing() as connection:
+        for number in range(MAX_ASKS + 20):
+            bench.clock.advance(1)
+            decided = AskRow(
+                id=f"req-{number}", loan=lent.id, meter=LOAN_METER, units=1, reason="", state=AskState.DENIED,
+                created_at=bench.clock(),
+            )  # fmt: skip
+            insert_ask(connection, decided)
+    shown = [ask["id"] for ask in lent.show()["requests"]]
+    assert len(shown) == MAX_ASKS
+    assert shown[:2] == [waits, f"req-{MAX_ASKS + 19}"]
 
 
 def test_requests_waiting_for_an_answer_are_bounded(bench: Bench) -> None:

@@ -209,6 +209,31 @@ def test_slow_clients_do_not_keep_the_others_out(tmp_path: Path) -> None:
         assert running.stop() == 0
 
 
+def test_idle_connections_make_room_for_busy_ones(tmp_path: Path) -> None:
+    """Many enclaves keep a connection and ask now and then: none of them may be told that there is no place."""
+    key = KeyFile.create(tmp_path / "vault.key")
+    settings = {"port": 0, "connections": 6, "shutdown_grace_s": 1}
+    with _running(init_custodian(tmp_path / "home", key, settings=settings, kdf=CHEAP)) as running:
+        kept = [running.connect() for _ in range(20)]
+        for turn in range(2):
+            for connection in kept:
+                with contextlib.suppress(ConnectionError, ssl.SSLError):  # given up meanwhile: asked again below
+                    connection.request("GET", "/healthz")
+                    assert connection.getresponse().read()
+                    continue
+                connection.close()
+                connection.request("GET", "/healthz")
+                answer = connection.getresponse()
+                assert (turn, answer.status, answer.read()) == (turn, 200, b'{"status":"ok"}')
+        busy = [_trickle(running, b"GET /healthz HTTP/1.1\r\nHost: x\r\n") for _ in range(6)]
+        last = running.connect()
+        last.request("GET", "/healthz")
+        assert last.getresponse().status == 503  # who is on its way keeps its place
+        for connection in (*kept, *busy, last):
+            connection.close()
+        assert running.stop() == 0
+
+
 def _is_dropped(secure: ssl.SSLSocket) -> bool:
     """Send one byte more and tell whether the other side has hung up."""
     secure.settimeout(0.05)

@@ -6,6 +6,7 @@ import json
 import struct
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -216,6 +217,44 @@ def test_what_is_written_parses_back_to_an_equal_value(value: Json) -> None:
     except UsageError:
         return
     assert parse_json(data, what="x", canonical=True) == value
+
+
+_ANY_TEXT = st.text(st.characters(codec=None))  # lone surrogates too
+_ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(-5, 5) | st.floats() | _ANY_TEXT,
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(_ANY_TEXT, inner),
+    max_leaves=12,
+)
+
+
+@given(_ANY)
+def test_the_quick_way_and_the_reference_write_the_same_bytes(value: Json) -> None:
+    """What the standard library writes for us is what rfc8785 writes, and what either refuses is refused."""
+    try:
+        want = rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, ValueError):
+        with pytest.raises(UsageError):
+            dump_json(value)
+        return
+    try:
+        got = dump_json(value)
+    except UsageError:  # a float that would read back as an integer out of range: refused by us alone
+        assert any(MAX_INT < abs(number) < 1e21 for number in _floats(value))
+        return
+    assert got == want
+
+
+def _floats(value: Json) -> list[float]:
+    if isinstance(value, float):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [number for item in inner for number in _floats(item)]
+
+
+@pytest.mark.parametrize("code", [*range(0x100), 0x2028, 0x2029, 0xD7FF, 0xE000, 0xFFFF, 0x10000, 0x10FFFF])
+def test_every_escape_is_the_reference_s(code: int) -> None:
+    text = f"a{chr(code)}b"
+    assert dump_json({"k": text, text: 1}) == rfc8785.dumps({"k": text, text: 1})
 
 
 def test_ten_thousand_mutations_only_malformed() -> None:

@@ -105,7 +105,12 @@ class Config:
     idempotency_ttl_s: int = _setting(86_400, "seconds an Idempotency-Key is remembered", floor=60, cap=31_536_000)
     sweep_interval_s: int = _setting(5, "seconds between two sweeps for dead instances", floor=1, cap=3600)
     event_streams: int = _setting(32, "event streams open at once", floor=1, cap=10_000)
-    connections: int = _setting(256, "connections open at once", floor=1, cap=100_000)
+    connections: int = _setting(
+        256,
+        "connections open at once; the one that has been idle the longest makes room for a new one",
+        floor=1,
+        cap=100_000,
+    )
     request_timeout_s: int = _setting(30, "seconds a client may take to send one request", floor=1, cap=3600)
     shutdown_grace_s: int = _setting(5, "seconds running requests may take after a stop signal", floor=0, cap=3600)
     ek_roots: tuple[str, ...] = _setting((), "PEM files with TPM vendors' endorsement roots, relative to the home")

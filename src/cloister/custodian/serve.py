@@ -114,7 +114,7 @@ def _uvicorn_config(config: Config, app: Starlette, home: Path) -> uvicorn.Confi
         access_log=False,
         date_header=True,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-        http=impatient(config.request_timeout_s),
+        http=impatient(config.request_timeout_s, places=config.connections),
         limit_concurrency=config.connections,
         log_config=None,
         proxy_headers=False,

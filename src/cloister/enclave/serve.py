@@ -225,7 +225,7 @@ def _uvicorn_config(instance: EnclaveInstance, tls: OuterTls | None, limits: Lim
     return uvicorn.Config(
         create_app(instance),
         limit_concurrency=limits.max_connections,
-        http=impatient(limits.body_timeout_s),
+        http=impatient(limits.body_timeout_s, places=limits.max_connections),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -90,6 +90,7 @@ class CustodianService:
         """The API document, set by the HTTP face."""
         self.device_authority = device_authority
         self._on_close = on_close
+        self._leases = leases.Leases(self.context)
         self.context.sequence()  # what a custodian that died has left waiting
         self.context.transact(
             lambda transaction: transaction.record(
@@ -129,7 +130,7 @@ class CustodianService:
 
     def lease(self, instance: InstanceId, statement: bytes) -> bytes:
         """Return a signed lease or a signed refusal."""
-        return leases.lease(self.context, instance, statement)
+        return self._leases.lease(instance, statement)
 
     def close_instance(self, instance: InstanceId, statement: bytes) -> None:
         """Note that an instance has ended."""

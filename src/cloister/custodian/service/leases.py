@@ -1,17 +1,19 @@
 """Leases, closes and status: what a running instance and its consumers ask (docs/spec/lease.md).
 
-One transaction per lease request, C1 to C9; the reply's bytes are stored before they are sent, so a
-lost answer is asked for again and is the same.
+One transaction for a lease request and for all that wait with it, C1 to C9; the reply's bytes are stored before
+they are sent, so a lost answer is asked for again and is the same.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
-from cloister.custodian.store.instances import find_instance, save_instance
+from cloister.custodian.service.turns import Turns
+from cloister.custodian.store.instances import find_instance, find_key, save_instance
 from cloister.custodian.store.usage import find_reported
 from cloister.errors import Rejected
 from cloister.lending.ending import decide_close, verify_close
@@ -22,15 +24,18 @@ from cloister.lending.state import InstanceStatus
 from cloister.lending.terms import DIGEST, InstanceId
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from cloister.attest.rats import Nonce
     from cloister.crypto.sign import VerifyKey
     from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.store.instances import InstanceRow
+    from cloister.lending.lease_grant import LeaseDecision
     from cloister.lending.messages import LeaseRequest
 
-__all__ = ["close", "lease", "parse_instance_id", "status"]
+__all__ = ["Leases", "close", "parse_instance_id", "status"]
 
 
 def parse_instance_id(text: str) -> InstanceId:
@@ -50,48 +55,78 @@ def _row(connection: Connection, instance: InstanceId) -> InstanceRow:
 def _key(context: Context, instance: InstanceId) -> VerifyKey:
     """Return the instance's key without touching state (C1)."""
     with context.reading() as connection:
-        return _row(connection, instance).state.key
+        key = find_key(connection, instance)
+    if key is None:
+        raise Rejected.because("not_found", "instance")
+    return key
 
 
-def lease(context: Context, instance: InstanceId, statement: bytes) -> bytes:
-    """Return the signed lease, or the signed refusal, for one lease request.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """One verified lease request."""
 
-    Raises ``Malformed``, ``Rejected`` (not signed by this instance, wrong sequence number) and
-    ``Unavailable``; then nothing was written, or the same request gets the stored answer.
-    """
-    request, digest = verify_request(statement, _key(context, instance))
+    instance: InstanceId
+    request: LeaseRequest
+    digest: bytes
+
+
+class Leases:
+    """Answers lease requests; those that wait for one another share a transaction."""
+
+    def __init__(self, context: Context) -> None:
+        """Answer in ``context``."""
+        self._context = context
+        self._turns: Turns[_Asked, bytes] = Turns(self._decide)
+
+    def lease(self, instance: InstanceId, statement: bytes) -> bytes:
+        """Return the signed lease, or the signed refusal, for one lease request.
+
+        Raises ``Malformed``, ``Rejected`` (not signed by this instance, wrong sequence number) and
+        ``Unavailable``; then nothing was written, or the same request gets the stored answer.
+        """
+        request, digest = verify_request(statement, _key(self._context, instance))
+        try:
+            return self._turns.take(_Asked(instance=instance, request=request, digest=digest))
+        except Rejected as refusal:
+            self._context.refuse(
+                EventKind.LEASE_REFUSED, instance, instance, refusal, req_digest=digest.hex(), seq=request.seq
+            )
+            raise
+
+    def _decide(self, group: Sequence[_Asked]) -> list[bytes | Rejected]:
+        """Decide and write in one transaction; the replies' bytes are stored before they are sent (C7, C12)."""
+        return self._context.transact(lambda transaction: [_answer(transaction, asked) for asked in group])
+
+
+def _answer(transaction: Transaction, asked: _Asked) -> bytes | Rejected:
+    """Return the reply, or why there is none. What it raises must undo the whole transaction."""
     try:
-        return _decide(context, instance, request, digest)
+        decision = _decision(transaction, asked)
     except Rejected as refusal:
-        context.refuse(EventKind.LEASE_REFUSED, instance, instance, refusal, req_digest=digest.hex(), seq=request.seq)
-        raise
+        return refusal  # nothing was written for it
+    if isinstance(decision, Replay):
+        return decision.reply
+    reply, state = sign_decision(decision, transaction.context.vault.signing_key)
+    transaction.post(decision.postings)
+    save_instance(transaction.connection, state)
+    transaction.record_all(decision.events)
+    return reply
 
 
-def _decide(context: Context, instance: InstanceId, request: LeaseRequest, digest: bytes) -> bytes:
-    """Decide and write in one transaction; the reply's bytes are stored before they are sent (C7, C12)."""
-
-    def work(transaction: Transaction) -> bytes:
-        row = _row(transaction.connection, instance)
-        loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
-        decision = decide_lease(
-            request,
-            digest,
-            instance=row.state,
-            loan=loan,
-            reported=find_reported(transaction.connection, instance, asked=request.served),
-            epoch=transaction.epoch.epoch,
-            now=transaction.now,
-            quiet_until=transaction.epoch.quiet_until,
-        )
-        if isinstance(decision, Replay):
-            return decision.reply
-        reply, state = sign_decision(decision, context.vault.signing_key)
-        transaction.post(decision.postings)
-        save_instance(transaction.connection, state)
-        transaction.record_all(decision.events)
-        return reply
-
-    return context.transact(work)
+def _decision(transaction: Transaction, asked: _Asked) -> LeaseDecision | Replay:
+    """Read how instance and loan stand in this transaction, after whatever was decided in it before; decide."""
+    row = _row(transaction.connection, asked.instance)
+    loan = loan_row(transaction.connection, row.state.loan)
+    return decide_lease(
+        asked.request,
+        asked.digest,
+        instance=row.state,
+        loan=loan_state(transaction.connection, loan, transaction.context.config),
+        reported=find_reported(transaction.connection, asked.instance, asked=asked.request.served),
+        epoch=transaction.epoch.epoch,
+        now=transaction.now,
+        quiet_until=transaction.epoch.quiet_until,
+    )
 
 
 def close(context: Context, instance: InstanceId, statement: bytes) -> None:

@@ -9,11 +9,11 @@ import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from cloister.custodian.store.blocks import BlockKind, list_blocks
+from cloister.custodian.store.blocks import BlockKind, blocks_on
 from cloister.custodian.store.book import read_epoch
 from cloister.custodian.store.contracts import agreed_since
 from cloister.custodian.store.loans import LoanRow, balances_of, find_loan
-from cloister.custodian.store.models import list_models
+from cloister.custodian.store.models import withdrawn
 from cloister.errors import Rejected
 from cloister.lending.clauses import RefundRule
 from cloister.lending.clock_trust import ClockPolicy
@@ -55,16 +55,15 @@ def loan_state(connection: Connection, row: LoanRow, config: Config) -> LoanStat
     """
     terms = row.terms
     digests = {model.digest for model in terms.models}
-    blocks = list_blocks(connection)
-    blocked = {block.subject for block in blocks if block.kind is BlockKind.MODEL}
-    withdrawn = {model.digest for model in list_models(connection, digests) if model.withdrawn_at is not None}
+    blocks = blocks_on(connection, terms.loan, digests)
+    stopped = {block.subject for block in blocks if block.kind is BlockKind.MODEL} | withdrawn(connection, digests)
     return LoanState(
         terms=terms,
         balances=balances_of(connection, terms.loan),
         policy_digest=hashlib.sha256(row.policy).hexdigest(),
         block_version=read_epoch(connection).block_version,
         blocked=any(block.kind is BlockKind.LOAN and block.subject == terms.loan for block in blocks),
-        blocked_models=frozenset(digest for digest in digests if digest in blocked or digest in withdrawn),
+        blocked_models=frozenset(digest for digest in digests if digest in stopped),
         blocked_consumers=frozenset(
             ConsumerId(block.subject)
             for block in blocks

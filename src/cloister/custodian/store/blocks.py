@@ -6,22 +6,24 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import and_, bindparam, delete, insert, or_, select, update
 
 from cloister.custodian.store.tables import BLOCK, EPOCH, REQUEST, moment, stamp
 from cloister.lending.terms import LoanId, Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Row
 
 __all__ = [
+    "MAX_ASKS",
     "AskRow",
     "AskState",
     "BlockKind",
     "BlockRow",
+    "blocks_on",
     "decide_ask",
     "delete_block",
     "find_ask",
@@ -31,6 +33,9 @@ __all__ = [
     "list_blocks",
     "next_block_version",
 ]
+
+
+MAX_ASKS = 100  # requests for more shown at once; a loan has had any number of them
 
 
 class BlockKind(Enum):
@@ -52,6 +57,15 @@ class BlockRow:
     reason: str
     by: str
     at: datetime
+
+
+_ON_LOAN = select(BLOCK).where(
+    or_(
+        and_(BLOCK.c.kind == BlockKind.LOAN.value, BLOCK.c.subject == bindparam("of")),
+        and_(BLOCK.c.kind == BlockKind.CONSUMER.value, BLOCK.c.loan == bindparam("of")),
+        and_(BLOCK.c.kind == BlockKind.MODEL.value, BLOCK.c.subject.in_(bindparam("models", expanding=True))),
+    )
+)
 
 
 def insert_block(connection: Connection, block: BlockRow) -> bool:
@@ -80,18 +94,25 @@ def delete_block(connection: Connection, kind: BlockKind, subject: str, loan: Lo
 
 def list_blocks(connection: Connection) -> Sequence[BlockRow]:
     """Return every block in force, oldest first."""
-    rows = connection.execute(select(BLOCK).order_by(BLOCK.c.at, BLOCK.c.kind, BLOCK.c.subject))
     return [
-        BlockRow(
-            kind=BlockKind(row.kind),
-            subject=row.subject,
-            loan=LoanId(row.loan) if row.loan else None,
-            reason=row.reason,
-            by=row.by,
-            at=moment(row.at),
-        )
-        for row in rows
+        _block(row) for row in connection.execute(select(BLOCK).order_by(BLOCK.c.at, BLOCK.c.kind, BLOCK.c.subject))
     ]
+
+
+def blocks_on(connection: Connection, loan: LoanId, models: Iterable[str]) -> Sequence[BlockRow]:
+    """Return the blocks in force that touch one loan: itself, a consumer of it, one of these models."""
+    return [_block(row) for row in connection.execute(_ON_LOAN, {"of": loan, "models": list(models)})]
+
+
+def _block(row: Row[tuple[object, ...]]) -> BlockRow:
+    return BlockRow(
+        kind=BlockKind(row.kind),
+        subject=row.subject,
+        loan=LoanId(row.loan) if row.loan else None,
+        reason=row.reason,
+        by=row.by,
+        at=moment(row.at),
+    )
 
 
 def next_block_version(connection: Connection) -> int:
@@ -163,8 +184,10 @@ def find_ask(connection: Connection, loan: LoanId, ask: str) -> AskRow | None:
 
 
 def list_asks(connection: Connection, loan: LoanId) -> Sequence[AskRow]:
-    """Return a loan's requests for more, newest first."""
-    query = select(REQUEST).where(REQUEST.c.loan == loan).order_by(REQUEST.c.created_at.desc(), REQUEST.c.id)
+    """Return a loan's requests for more: those that wait, then the others, newest first, up to a cap."""
+    decided = REQUEST.c.state != AskState.OPEN.value
+    query = select(REQUEST).where(REQUEST.c.loan == loan)
+    query = query.order_by(decided, REQUEST.c.created_at.desc(), REQUEST.c.id).limit(MAX_ASKS)
     return [_ask(row) for row in connection.execute(query)]
 
 

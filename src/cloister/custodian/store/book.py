@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 
+_EPOCH = select(EPOCH)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRow:
     """Where the custodian stands in its own history. ``latest`` is when it began; since then the log's head knows."""
@@ -53,7 +56,7 @@ def initialise_epoch(connection: Connection, *, fence: bytes, now: datetime) -> 
 
 def read_epoch(connection: Connection) -> EpochRow:
     """Return the row. Raises ``Unavailable`` for a database nobody initialised."""
-    row = connection.execute(select(EPOCH)).one_or_none()
+    row = connection.execute(_EPOCH).one_or_none()
     if row is None:
         msg = "store: the database belongs to no custodian yet"
         raise Unavailable(msg, hint="restore a backup; a new custodian is made by cloister custodian init elsewhere")

@@ -1,11 +1,15 @@
-"""Rows of enclave instances: what ``lending.state.InstanceState`` says, and what only we need beside it."""
+"""Rows of enclave instances: what ``lending.state.InstanceState`` says, and what only we need beside it.
+
+Statements of a renewal stand built at the top, here and in the files beside: building one anew costs several
+times what running it does.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, update
 
 from cloister.crypto.sign import VerifyKey
 from cloister.custodian.store.tables import INSTANCE, INSTANCE_METER, NONCE, moment, stamp
@@ -26,6 +30,7 @@ __all__ = [
     "NonceRow",
     "dead_instances",
     "find_instance",
+    "find_key",
     "insert_instance",
     "insert_nonce",
     "instances_between",
@@ -39,6 +44,21 @@ __all__ = [
 
 
 MAX_LISTED = 1000  # instances shown at once; a loan has had any number of them
+
+_KEY = select(INSTANCE.c.pub).where(INSTANCE.c.id == bindparam("of"))
+_ONE = select(INSTANCE).where(INSTANCE.c.id == bindparam("of"))
+_SAVE = update(INSTANCE).where(INSTANCE.c.id == bindparam("of"))
+_METERS = select(INSTANCE_METER).where(INSTANCE_METER.c.instance == bindparam("of"))
+_SAVE_METER = update(INSTANCE_METER).where(
+    INSTANCE_METER.c.instance == bindparam("of"), INSTANCE_METER.c.meter == bindparam("named")
+)
+_NEW_METER = insert(INSTANCE_METER)
+_DEAD = (
+    select(INSTANCE)
+    .where(INSTANCE.c.written_off == 0, INSTANCE.c.dead_at <= bindparam("now"))
+    .order_by(INSTANCE.c.dead_at)
+    .limit(bindparam("cap"))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,24 +115,16 @@ def insert_instance(connection: Connection, row: InstanceRow) -> None:
 
 def save_instance(connection: Connection, state: InstanceState) -> None:
     """Write what changed in an instance's state."""
-    connection.execute(update(INSTANCE).where(INSTANCE.c.id == state.id).values(**_state_values(state)))
+    connection.execute(_SAVE, {"of": state.id, **_state_values(state)})
     _save_meters(connection, state)
 
 
 def _save_meters(connection: Connection, state: InstanceState) -> None:
-    connection.execute(delete(INSTANCE_METER).where(INSTANCE_METER.c.instance == state.id))
-    meters = sorted({*state.limits, *state.used})
-    rows = [
-        {
-            "instance": state.id,
-            "meter": meter,
-            "ceiling": state.limits.get(meter, 0),
-            "used": state.used.get(meter, 0),
-        }
-        for meter in meters
-    ]
-    if rows:
-        connection.execute(insert(INSTANCE_METER), rows)
+    """Write what each meter stands at. A meter once there stays: ceilings and counts never go away (I5)."""
+    for meter in sorted({*state.limits, *state.used}):
+        values = {"ceiling": state.limits.get(meter, 0), "used": state.used.get(meter, 0)}
+        if connection.execute(_SAVE_METER, {"of": state.id, "named": meter, **values}).rowcount == 0:
+            connection.execute(_NEW_METER, {"instance": state.id, "meter": meter, **values})
 
 
 def _read(connection: Connection, query: Select[tuple[object, ...]]) -> Sequence[InstanceRow]:
@@ -154,10 +166,23 @@ def _instance(row: Row[tuple[object, ...]], meters: dict[Meter, tuple[int, int]]
     )
 
 
+def _meters(connection: Connection, instance: InstanceId) -> dict[Meter, tuple[int, int]]:
+    rows = connection.execute(_METERS, {"of": instance})
+    return {Meter(row.meter): (row.ceiling, row.used) for row in rows}
+
+
 def find_instance(connection: Connection, instance: InstanceId) -> InstanceRow | None:
     """Return one instance."""
-    found = _read(connection, select(INSTANCE).where(INSTANCE.c.id == instance))
-    return found[0] if found else None
+    row = connection.execute(_ONE, {"of": instance}).one_or_none()
+    if row is None:
+        return None
+    return _instance(row, _meters(connection, instance))
+
+
+def find_key(connection: Connection, instance: InstanceId) -> VerifyKey | None:
+    """Return the key of one instance."""
+    raw = connection.execute(_KEY, {"of": instance}).scalar_one_or_none()
+    return None if raw is None else VerifyKey(raw)
 
 
 def list_instances(connection: Connection, *, loan: LoanId | None = None) -> Sequence[InstanceRow]:
@@ -183,8 +208,8 @@ def instances_between(
 
 def dead_instances(connection: Connection, now: datetime, *, cap: int) -> Sequence[InstanceRow]:
     """Return instances whose last lease must be over and whose rest was not written off yet (C8)."""
-    query = select(INSTANCE).where(INSTANCE.c.written_off == 0, INSTANCE.c.dead_at <= stamp(now))
-    return _read(connection, query.order_by(INSTANCE.c.dead_at).limit(cap))
+    rows = connection.execute(_DEAD, {"now": stamp(now), "cap": cap}).all()
+    return [_instance(row, _meters(connection, row.id)) for row in rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

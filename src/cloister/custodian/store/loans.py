@@ -7,9 +7,10 @@ that the two can never tell different stories.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from cloister.custodian.store.tables import ALLOWANCE, LEDGER, LOAN, LOAN_MODEL, moment, stamp
 from cloister.errors import Rejected
@@ -40,6 +41,19 @@ __all__ = [
 ]
 
 
+_ONE = select(LOAN).where(LOAN.c.id == bindparam("of"))
+_BALANCES = select(ALLOWANCE.c.meter, ALLOWANCE.c.balance).where(ALLOWANCE.c.loan == bindparam("of"))
+_POST = insert(LEDGER)
+_ALLOWANCE = (ALLOWANCE.c.loan == bindparam("of")) & (ALLOWANCE.c.meter == bindparam("named"))
+_CREDIT = update(ALLOWANCE).where(_ALLOWANCE).values(balance=ALLOWANCE.c.balance + bindparam("units"))
+_DEBIT = (
+    update(ALLOWANCE)
+    .where(_ALLOWANCE, ALLOWANCE.c.balance >= bindparam("units"))
+    .values(balance=ALLOWANCE.c.balance - bindparam("units"))
+)
+_TERMS_KEPT = 256  # terms of so many loans are not parsed anew at each lease
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoanRow:
     """One loan: its terms and the policy that evidence must satisfy, as their exact bytes say."""
@@ -50,9 +64,15 @@ class LoanRow:
     created_at: datetime
 
 
+@lru_cache(maxsize=_TERMS_KEPT)
+def _terms(stored: bytes) -> Terms:
+    """Return what these bytes say: a value that never changes, of bytes that are read anew each time (T90)."""
+    return Terms.from_json(parse_json(stored, what="stored terms", canonical=True))
+
+
 def _loan(row: Row[tuple[object, ...]]) -> LoanRow:
     return LoanRow(
-        terms=Terms.from_json(parse_json(row.terms, what="stored terms", canonical=True)),
+        terms=_terms(bytes(row.terms)),
         policy=row.policy,
         policy_version=row.policy_version,
         created_at=moment(row.created_at),
@@ -80,7 +100,7 @@ def insert_loan(connection: Connection, loan: LoanRow) -> None:
 
 def find_loan(connection: Connection, loan: LoanId) -> LoanRow | None:
     """Return one loan."""
-    row = connection.execute(select(LOAN).where(LOAN.c.id == loan)).one_or_none()
+    row = connection.execute(_ONE, {"of": loan}).one_or_none()
     return None if row is None else _loan(row)
 
 
@@ -101,7 +121,7 @@ def replace_policy(connection: Connection, loan: LoanId, policy: bytes, version:
 
 def balances_of(connection: Connection, loan: LoanId) -> dict[Meter, int]:
     """Return what every meter's allowance still holds."""
-    rows = connection.execute(select(ALLOWANCE.c.meter, ALLOWANCE.c.balance).where(ALLOWANCE.c.loan == loan))
+    rows = connection.execute(_BALANCES, {"of": loan})
     return {Meter(row.meter): row.balance for row in rows}
 
 
@@ -112,14 +132,15 @@ def post(connection: Connection, postings: Iterable[Posting], *, now: datetime) 
     """
     for posting in postings:
         connection.execute(
-            insert(LEDGER).values(
-                at=stamp(now),
-                loan=posting.loan,
-                meter=posting.meter,
-                debit=posting.debit_account,
-                credit=posting.credit_account,
-                units=posting.units,
-            )
+            _POST,
+            {
+                "at": stamp(now),
+                "loan": posting.loan,
+                "meter": posting.meter,
+                "debit": posting.debit_account,
+                "credit": posting.credit_account,
+                "units": posting.units,
+            },
         )
         if posting.credit_account == ALLOWANCE_ACCOUNT:
             _credit(connection, posting)
@@ -128,19 +149,13 @@ def post(connection: Connection, postings: Iterable[Posting], *, now: datetime) 
 
 
 def _credit(connection: Connection, posting: Posting) -> None:
-    key = (ALLOWANCE.c.loan == posting.loan) & (ALLOWANCE.c.meter == posting.meter)
-    found = connection.execute(update(ALLOWANCE).where(key).values(balance=ALLOWANCE.c.balance + posting.units))
+    found = connection.execute(_CREDIT, {"of": posting.loan, "named": posting.meter, "units": posting.units})
     if found.rowcount == 0:
         connection.execute(insert(ALLOWANCE).values(loan=posting.loan, meter=posting.meter, balance=posting.units))
 
 
 def _debit(connection: Connection, posting: Posting) -> None:
-    key = (ALLOWANCE.c.loan == posting.loan) & (ALLOWANCE.c.meter == posting.meter)
-    found = connection.execute(
-        update(ALLOWANCE)
-        .where(key, ALLOWANCE.c.balance >= posting.units)
-        .values(balance=ALLOWANCE.c.balance - posting.units)
-    )
+    found = connection.execute(_DEBIT, {"of": posting.loan, "named": posting.meter, "units": posting.units})
     if found.rowcount != 1:
         raise Rejected.because("allowance_exhausted", posting.meter, want=str(posting.units))
 

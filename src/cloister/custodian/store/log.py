@@ -28,6 +28,11 @@ __all__ = [
 ]
 
 
+_HEAD = select(LOG_HEAD)  # built once: they are part of every transaction
+_MOVE_HEAD = update(LOG_HEAD)
+_APPEND = insert(AUDIT)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogHead:
     """Where log and ledger stand: entries, their tree hash, the latest time, postings and units escrowed in the log.
@@ -44,7 +49,7 @@ class LogHead:
 
 def read_head(connection: Connection) -> LogHead | None:
     """Return the row, None in a database that has none yet."""
-    row = connection.execute(select(LOG_HEAD)).one_or_none()
+    row = connection.execute(_HEAD).one_or_none()
     if row is None:
         return None
     return LogHead(
@@ -65,13 +70,13 @@ def write_head(connection: Connection, head: LogHead) -> None:
         "ledger_size": head.ledger_size,
         "escrowed": head.escrowed,
     }
-    if connection.execute(update(LOG_HEAD).values(values)).rowcount == 0:
+    if connection.execute(_MOVE_HEAD, values).rowcount == 0:
         connection.execute(insert(LOG_HEAD).values(id=1, **values))
 
 
 def append_entry(connection: Connection, *, index: int, at: datetime, entry: bytes) -> None:
     """Write one audit entry."""
-    connection.execute(insert(AUDIT).values(idx=index, at=stamp(at), entry=entry))
+    connection.execute(_APPEND, {"idx": index, "at": stamp(at), "entry": entry})
 
 
 def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence[bytes]:

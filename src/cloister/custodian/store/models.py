@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from cloister.custodian.store.tables import LOAN_MODEL, MODEL, moment, stamp
 from cloister.lending.terms import LoanId, ModelDigest
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-__all__ = ["ModelRow", "find_model", "insert_model", "list_models", "loans_of_model", "withdraw_model"]
+__all__ = ["ModelRow", "find_model", "insert_model", "list_models", "loans_of_model", "withdraw_model", "withdrawn"]
+
+_WITHDRAWN = select(MODEL.c.digest).where(
+    MODEL.c.digest.in_(bindparam("models", expanding=True)), MODEL.c.withdrawn_at.is_not(None)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,12 @@ def withdraw_model(connection: Connection, digest: ModelDigest, now: datetime) -
         update(MODEL).where(MODEL.c.digest == digest, MODEL.c.withdrawn_at.is_(None)).values(withdrawn_at=stamp(now))
     )
     return found.rowcount == 1
+
+
+def withdrawn(connection: Connection, digests: Iterable[ModelDigest]) -> frozenset[ModelDigest]:
+    """Return which of these models are no longer lent."""
+    found = connection.execute(_WITHDRAWN, {"models": list(digests)}).scalars()
+    return frozenset(ModelDigest(digest) for digest in found)
 
 
 def loans_of_model(connection: Connection, digest: ModelDigest) -> Sequence[LoanId]:
