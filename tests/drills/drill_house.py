@@ -15,12 +15,14 @@ import ssl
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 import numpy as np
 from onnx import TensorProto, helper
 
+import cloister
 from cloister.cli.demo.world import World, free_port
 from cloister.client import CustodianPin, SystemTls, Trust
 from cloister.custodian.setup import init_custodian, open_vault
@@ -34,7 +36,6 @@ from cloister.testing.simulated import SimulatedRoot, simulated_policy
 from cloister.wire import dump_b64u, dump_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
     from cloister.cli.demo.world import Running
@@ -84,6 +85,8 @@ class DrillHouse:
         self.allowance, self.consumers = allowance, consumers
         self.world = World(root)
         self.home = home or self.world.custodian / "home"
+        for variables in self.world.variables.values():  # the processes run the source that this test imports
+            variables["PYTHONPATH"] = str(Path(cloister.__file__).parents[1])
         self.world.variables[self.world.custodian]["CLOISTER_CUSTODIAN_HOME"] = str(self.home)
         self.custodian_port, self.enclave_port = free_port(), free_port()
         self.simulated = SimulatedRoot.generate()
