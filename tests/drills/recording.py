@@ -102,8 +102,7 @@ def files_of(home: Path) -> dict[str, bytes]:
 def record(folder: Path, *, home: Path, turns: int, package: Path | None = None) -> Recording:
     """Record a custodian from its start over ``turns`` of load to its orderly stop. Its home may be in memory."""
     with DrillHouse(folder / "parties", ttl_s=6, max_ceiling=6, allowance=ALLOWANCE, home=home) as house:
-        assert house.custodian is not None
-        house.custodian.stop()
+        house.stop_custodian()
         start = files_of(house.home)
         shim = Shim(folder / "shim", watch=house.home)
         variables = house.world.variables[house.world.custodian]
@@ -118,7 +117,7 @@ def record(folder: Path, *, home: Path, turns: int, package: Path | None = None)
                 work(house, shim, turn)
         finally:
             asker.stop()
-        house.custodian.stop()
+        house.stop_custodian()
         shim.close()
         return Recording(
             start=start, notes=list(read_notes(shim.log)), home=house.home, loan=house.loan,
