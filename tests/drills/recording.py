@@ -99,8 +99,18 @@ def files_of(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
 
 
-def record(folder: Path, *, home: Path, turns: int, package: Path | None = None) -> Recording:
-    """Record a custodian from its start over ``turns`` of load to its orderly stop. Its home may be in memory."""
+def record(
+    folder: Path,
+    *,
+    home: Path,
+    turns: int,
+    package: Path | None = None,
+    trouble: Callable[[DrillHouse, Shim, int], None] = lambda _house, _shim, _turn: None,
+) -> Recording:
+    """Record a custodian from its start over ``turns`` of load to its orderly stop. Its home may be in memory.
+
+    ``package`` is another source tree for it to run; ``trouble`` is called before each turn.
+    """
     with DrillHouse(folder / "parties", ttl_s=6, max_ceiling=6, allowance=ALLOWANCE, home=home) as house:
         house.stop_custodian()
         start = files_of(house.home)
@@ -114,6 +124,7 @@ def record(folder: Path, *, home: Path, turns: int, package: Path | None = None)
         try:
             until_served(house, [asker], more=2, within_s=30)
             for turn in range(turns):
+                trouble(house, shim, turn)
                 work(house, shim, turn)
         finally:
             asker.stop()

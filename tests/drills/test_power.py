@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from counts import POWER_CUTS
-from diskshim import needs_compiler
+from diskshim import Faults, Shim, needs_compiler
 from memory import in_memory
 from recording import Rebuilt, Recording, play, record
 
@@ -22,12 +22,15 @@ import cloister
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from drill_house import DrillHouse
+
     Measured = Callable[[str, object], None]
 
 pytestmark = [needs_compiler, pytest.mark.timeout(240)]
 
 TURNS = 60
 MANY_TURNS = 900  # enough for the write-ahead log to be checked in several times while it is recorded
+TURNS_AFTER_TROUBLE = 30
 CUTS_OF_A_MUTANT = 30
 FORGOTTEN = {
     "the write-ahead log is never synced": lambda name: name.endswith("-wal"),
@@ -72,6 +75,27 @@ def test_a_sync_left_out_is_noticed(mistake: str, recording: Recording, rebuilt_
     play(recording, rebuilt.count, cuts=CUTS_OF_A_MUTANT, seed=8, forgets=FORGOTTEN[mistake])
     assert rebuilt.lost + rebuilt.refused.total() > 0
     measured(f"of {CUTS_OF_A_MUTANT} cuts lost, refused to start", f"{rebuilt.lost}, {dict(rebuilt.refused)}")
+
+
+def fail_a_sync(house: DrillHouse, shim: Shim, turn: int) -> None:
+    """Let one sync of the write-ahead log fail now and then, and restart, as the custodian then asks for."""
+    if turn % 10 != 5:
+        return
+    shim.set(Faults(sync_in=1, only="custodian.db-wal"))
+    headers = {"authorization": f"Bearer {house.made.admin_token}"}
+    answer = house.http.post(f"/v1/loans/{house.loan}/top-up", json={"units": 1}, headers=headers)
+    assert answer.status_code == 503
+    shim.set(Faults())
+    house.kill_custodian()
+    house.start_custodian()
+
+
+def test_no_power_cut_after_a_failed_sync_and_a_restart_loses_what_was_acknowledged_since(
+    tmp_path: Path, rebuilt_in: Path, measured: Measured
+) -> None:
+    """The kernel calls pages clean that it could not write: who reads them back must write them again."""
+    recording = record(tmp_path, home=rebuilt_in / "recorded", turns=TURNS_AFTER_TROUBLE, trouble=fail_a_sync)
+    cut(recording, rebuilt_in, cuts=POWER_CUTS.suite, seed=71, measured=measured)
 
 
 @pytest.mark.drill
