@@ -1,4 +1,4 @@
-"""A disk that fails while a custodian starts is named, without a traceback; what a failed sync left is written again."""
+"""A disk that fails while a custodian starts is named; what a failed sync left in memory only is written again."""
 
 from __future__ import annotations
 
