@@ -127,7 +127,8 @@ def test_a_cut_at_every_step_costs_at_most_one_debit_and_the_next_try_goes_on(tm
             assert toy.close().is_success  # the same bytes again where the first went unanswered
         end = line.meter(box.lent.id)
         assert (end["balance"], end["held"], end["written_off"]) == (40 - 4 * CEILING, 0, 4 * CEILING)
-    read_home(line.house.home, line.house.made.key, tmp_path / "scratch")
+        line.house.kill_custodian()
+        read_home(line.house.home, line.house.made.key, tmp_path / "scratch")
 
 
 def walk(toy: Toy, *, until: str) -> bool:
