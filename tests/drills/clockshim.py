@@ -1,4 +1,4 @@
-"""A false clock for one process (clockshim.c): a jump, a standstill, another pace; of the date alone or of every clock."""
+"""A false clock for one process (clockshim.c): a jump, a standstill, another pace; of the date or of every clock."""
 
 from __future__ import annotations
 
