@@ -84,6 +84,7 @@ class DrillHouse:
         self.ttl_s, self.max_ceiling = ttl_s, max_ceiling
         self.allowance, self.consumers = allowance, consumers
         self.world = World(root)
+        self.world.ready_within_s = 60  # drills run beside others
         self.home = home or self.world.custodian / "home"
         for variables in self.world.variables.values():  # the processes run the source that this test imports
             variables["PYTHONPATH"] = str(Path(cloister.__file__).parents[1])
@@ -168,6 +169,13 @@ class DrillHouse:
             "--listen", f"127.0.0.1:{self.enclave_port}", "--ready-file", "ready.json",
             "--tee", "simulated", "--insecure-simulated-root", str(self.world.borrower / "simulated-root.json"),
         )  # fmt: skip
+
+    def new_enclave(self) -> str:
+        """Kill the enclave, unless it ended by itself, and start another; return its instance."""
+        assert self.enclave is not None
+        if self.enclave.process.poll() is None:
+            self.kill_enclave()
+        return self.start_enclave()
 
     def kill_enclave(self) -> None:
         """Kill -9 the enclave."""

@@ -107,12 +107,8 @@ def the_date(folder: Path, names: list[str], measured: Measured) -> None:
                 time.sleep(1.5)
                 measured(f"the date {name}: answers to a friend meanwhile", len(asker.receipts) - before)
                 clock.show(TRUE)
-                if name in RAN_AHEAD:  # Dates would be good again whose requests are forgotten: it serves nobody now
-                    before = len(asker.receipts)
-                    time.sleep(1)
-                    assert len(asker.receipts) <= before + 1
-                    house.kill_enclave()
-                    house.start_enclave()
+                if name in RAN_AHEAD:  # it may refuse now: Dates would be good again whose requests are forgotten
+                    house.new_enclave()
                 until_served(house, [asker], more=2, within_s=30, down_s=2 * TTL_S)
             clock.show(LIES["frozen"])
             more, last = served_after_block(house, asker, within_s=bound() + 1)
@@ -142,12 +138,11 @@ def every_clock(folder: Path, names: list[str], measured: Measured) -> None:
                 if number:
                     house.call("DELETE", f"/v1/blocks/loan/{house.loan}")
                     clock.show(TRUE)
-                    house.kill_enclave()
-                    house.start_enclave()
+                    house.new_enclave()
                     until_served(house, [asker], more=2, within_s=30, down_s=2 * TTL_S)
                 clock.show(LIES[name])
                 more, last = served_after_block(house, asker, within_s=2 * bound())
-                assert more <= CEILING
+                assert more <= CEILING  # the count, where no clock is left
                 measured(
                     f"every clock {name}: answers after a block, last after",
                     f"{more} of at most {CEILING}, {last:.2f} s",
@@ -194,7 +189,7 @@ def custodians_clock(folder: Path, names: list[str], measured: Measured) -> None
             if name.endswith("ahead"):  # the database has seen a later time than the clock shows now (T52)
                 house.start_custodian(wait=False)
                 assert house.custodian is not None
-                assert house.custodian.wait(within_s=15) == 5
+                assert house.custodian.wait(within_s=60) == 5
                 assert "behind the database" in house.custodian.said()
 
 
