@@ -1,6 +1,6 @@
 """How often a drill does what it does: few times in the suite, many in ``make drill``, as often as asked by a variable.
 
-``CLOISTER_DRILL_POWER=50000 make drill ARGS="-k power"`` is a drill before a release.
+``CLOISTER_DRILL_POWER_CUTS=50000 make drill ARGS="-k test_power"`` is a drill before a release.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def record(
         asker = _Telling(house, next(iter(house.tokens)), shim)
         asker.start()
         try:
-            until_served(house, [asker], more=2, within_s=30)
+            until_served(house, [asker], more=2, within_s=60)
             for turn in range(turns):
                 trouble(house, shim, turn)
                 work(house, shim, turn)

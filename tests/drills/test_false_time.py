@@ -63,7 +63,7 @@ def asked(house: DrillHouse, clock: FalseClock | None = None) -> Iterator[Asker]
     asker = Asker(house, name, pause_s=0.03) if clock is None else Friend(house, name, pause_s=0.03, clock=clock.now)
     asker.start()
     try:
-        until_served(house, [asker], more=2, within_s=30)
+        until_served(house, [asker], more=2, within_s=60)
         yield asker
     finally:
         asker.stop()
@@ -109,7 +109,7 @@ def the_date(folder: Path, names: list[str], measured: Measured) -> None:
                 clock.show(TRUE)
                 if name in RAN_AHEAD:  # it may refuse now: Dates would be good again whose requests are forgotten
                     house.new_enclave()
-                until_served(house, [asker], more=2, within_s=30, down_s=2 * TTL_S)
+                until_served(house, [asker], more=2, within_s=60, down_s=2 * TTL_S)
             clock.show(LIES["frozen"])
             more, last = served_after_block(house, asker, within_s=bound() + 1)
             assert last <= bound()
@@ -139,7 +139,7 @@ def every_clock(folder: Path, names: list[str], measured: Measured) -> None:
                     house.call("DELETE", f"/v1/blocks/loan/{house.loan}")
                     clock.show(TRUE)
                     house.new_enclave()
-                    until_served(house, [asker], more=2, within_s=30, down_s=2 * TTL_S)
+                    until_served(house, [asker], more=2, within_s=60, down_s=2 * TTL_S)
                 clock.show(LIES[name])
                 more, last = served_after_block(house, asker, within_s=2 * bound())
                 assert more <= CEILING  # the count, where no clock is left

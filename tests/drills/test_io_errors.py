@@ -109,7 +109,7 @@ def patient_in(folder: Path) -> Iterator[Patient]:
         patient = Patient(house, shim, folder)
         patient.asker.start()
         try:
-            until_served(house, [patient.asker], more=1, within_s=30)
+            until_served(house, [patient.asker], more=1, within_s=60)
             yield patient
         finally:
             patient.asker.stop()

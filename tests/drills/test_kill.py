@@ -88,7 +88,7 @@ def kill_custodians(folder: Path, *, rounds: int, seed: int, measured: Measured)
         before: OnDisk | None = None
         lost = 0
         with asking(house) as askers:
-            until_served(house, askers, more=1, within_s=30)
+            until_served(house, askers, more=1, within_s=60)
             began = time.monotonic()
             with adding(house) as staff:
                 for turn in range(rounds):
@@ -104,7 +104,7 @@ def kill_custodians(folder: Path, *, rounds: int, seed: int, measured: Measured)
                         house.kill_custodian()
                         before = demand_sound(house, folder / "scratch", before, staff)
                     house.start_custodian()
-                    until_served(house, askers, more=2, within_s=30, down_s=time.monotonic() - down)
+                    until_served(house, askers, more=2, within_s=60, down_s=time.monotonic() - down)
                 until_quiet(staff)
             lost = staff.lost
             measured("kills, a minute", f"{rounds}, {per_minute(rounds, since=began)}")
@@ -159,7 +159,7 @@ def kill_enclaves(folder: Path, *, rounds: int, seed: int, measured: Measured) -
         with asking(house) as askers:
             for _ in range(rounds):
                 instance = house.start_enclave()
-                until_served(house, askers, more=1, within_s=30)
+                until_served(house, askers, more=1, within_s=60)
                 time.sleep(rng.uniform(0.0, 0.3))
                 house.kill_enclave()
                 # A new instance began at index 1 with its own chain, whoever saw it first.
@@ -204,7 +204,7 @@ def kill_in_turns(folder: Path, *, rounds: int, seed: int) -> None:
         before: OnDisk | None = None
         down = 0.0
         with asking(house) as askers:
-            until_served(house, askers, more=2, within_s=30)
+            until_served(house, askers, more=2, within_s=60)
             with adding(house) as staff:
                 for turn in range(rounds):
                     time.sleep(rng.uniform(0.0, 0.3))
@@ -220,7 +220,7 @@ def kill_in_turns(folder: Path, *, rounds: int, seed: int) -> None:
                     down_s = time.monotonic() - down if victim == "custodian" else 0
                     if victim != "custodian":
                         house.start_enclave()
-                    until_served(house, askers, more=2, within_s=30, down_s=down_s)
+                    until_served(house, askers, more=2, within_s=60, down_s=down_s)
                 until_quiet(staff)
             until_exhausted(house, askers, within_s=60 + 2 * rounds)
         demand_expected(askers)

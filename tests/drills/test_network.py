@@ -94,7 +94,7 @@ def asked(line: Line) -> Iterator[Asker]:
     asker = Asker(line.house, next(iter(line.house.tokens)), pause_s=0.02)
     asker.start()
     try:
-        until_served(line.house, [asker], more=2, within_s=30)
+        until_served(line.house, [asker], more=2, within_s=60)
         yield asker
     finally:
         asker.stop()
@@ -149,6 +149,7 @@ def walk(toy: Toy, *, until: str) -> bool:
     return False
 
 
+@pytest.mark.drill
 def test_an_enclave_whose_boot_is_cut_says_so_and_boots_when_the_line_is_whole(tmp_path: Path) -> None:
     with line_in(tmp_path, ttl_s=4) as line:
         house = line.house
@@ -183,7 +184,7 @@ def partitions(folder: Path, *, rounds: int, seed: int, measured: Measured) -> N
             assert held <= CEILING * sum(item["live"] for item in house.shown()["instances"])
             line.heal()
             healed = time.monotonic()
-            until_served(house, [asker], more=2, within_s=30, down_s=2 * ttl_s)
+            until_served(house, [asker], more=2, within_s=60, down_s=2 * ttl_s)
             if len(house.instances) == 1:
                 back.append(time.monotonic() - healed)
                 assert back[-1] < 2 * ttl_s

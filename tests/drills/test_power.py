@@ -30,7 +30,7 @@ pytestmark = [needs_compiler, pytest.mark.timeout(240)]
 
 TURNS = 60
 MANY_TURNS = 900  # enough for the write-ahead log to be checked in several times while it is recorded
-TURNS_AFTER_TROUBLE = 30
+TURNS_AFTER_TROUBLE = 18
 CUTS_OF_A_MUTANT = 30
 FORGOTTEN = {
     "the write-ahead log is never synced": lambda name: name.endswith("-wal"),
