@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = [needs_compiler, pytest.mark.timeout(240)]
 
 TURNS = 60
-MANY_TURNS = 900  # enough for the write-ahead log to be checked in several times while it is recorded
+MANY_TURNS = 300  # enough for the write-ahead log to be checked in while it is recorded
 TURNS_AFTER_TROUBLE = 18
 CUTS_OF_A_MUTANT = 30
 FORGOTTEN = {
