@@ -123,6 +123,7 @@ def test_whoever_sets_the_date_of_the_enclaves_machine_wins_nothing(tmp_path: Pa
 
 
 @pytest.mark.drill
+@pytest.mark.timeout(1200)
 def test_whatever_the_date_of_the_enclaves_machine_it_wins_nothing(tmp_path: Path, measured: Measured) -> None:
     the_date(tmp_path, list(LIES), measured)
 
@@ -155,6 +156,7 @@ def test_whoever_freezes_every_clock_of_an_enclave_gets_one_ceiling_at_most(tmp_
 
 
 @pytest.mark.drill
+@pytest.mark.timeout(1200)
 def test_whatever_every_clock_of_an_enclave_shows_one_ceiling_is_the_most(tmp_path: Path, measured: Measured) -> None:
     every_clock(tmp_path, list(LIES), measured)
 
@@ -198,5 +200,6 @@ def test_a_custodian_whose_clock_steps_back_writes_nothing_until_then(tmp_path: 
 
 
 @pytest.mark.drill
+@pytest.mark.timeout(1200)
 def test_whatever_the_custodians_clock_shows_the_count_holds(tmp_path: Path, measured: Measured) -> None:
     custodians_clock(tmp_path, list(LIES), measured)

@@ -150,6 +150,7 @@ def walk(toy: Toy, *, until: str) -> bool:
 
 
 @pytest.mark.drill
+@pytest.mark.timeout(1200)
 def test_an_enclave_whose_boot_is_cut_says_so_and_boots_when_the_line_is_whole(tmp_path: Path) -> None:
     with line_in(tmp_path, ttl_s=4) as line:
         house = line.house
