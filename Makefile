@@ -23,6 +23,7 @@ demo: $(VENV)/ready system ## run the main job: lend, ask unseen, count, stop (u
 test: $(VENV)/ready system ## pass the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
+# One drill alone, and as often as you like: CLOISTER_DRILL_POWER_CUTS=50000 make drill ARGS="-k test_power"
 drill: $(VENV)/ready system ## run every test, the slow fault drills too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "drill or not drill" --timeout 1800 $(ARGS)
 

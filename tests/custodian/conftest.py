@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from custodian_kit import Bench
+from memory import in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    from pathlib import Path
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """Yield a folder in memory where there is one: real files, without waiting for a disk at each commit."""
-    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(prefix="cloister-", dir=MEMORY) as folder:
-        yield Path(folder)
+    with in_memory(tmp_path) as folder:
+        yield folder
 
 
 ON_BOTH = frozenset({"test_leases", "test_loans", "test_release"})

@@ -44,6 +44,7 @@ class OnDisk:
     postings: tuple[Posting, ...]
     balances: dict[tuple[str, str], int]
     instances: dict[str, tuple[int, int, bool]]
+    loans: dict[str, str]
     asked: frozenset[str]
 
     def granted(self, loan: str) -> int:
@@ -95,6 +96,7 @@ def read_home(home: Path, origin: VerifyKey, scratch: Path) -> OnDisk:
             postings=_postings(database),
             balances={(loan, meter): units for loan, meter, units in database.execute("SELECT * FROM allowance")},
             instances=_instances(database),
+            loans=dict(database.execute("SELECT id, loan FROM instance")),
             asked=frozenset(name for (name,) in database.execute("SELECT id FROM request")),
         )
     _demand_books(found)
@@ -128,7 +130,7 @@ def _demand_books(found: OnDisk) -> None:
         for name, (ceiling, used, gone) in found.instances.items():
             escrowed = balance_of(found.postings, escrow(InstanceId(name)), **where)
             held += escrowed
-            if meter == "loan":
+            if meter == "loan" and found.loans[name] == loan:
                 assert escrowed == (0 if gone else ceiling - used)
         spent = balance_of(found.postings, SPENT, **where)
         lost = balance_of(found.postings, WRITTEN_OFF, **where)

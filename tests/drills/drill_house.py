@@ -15,12 +15,14 @@ import ssl
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 import numpy as np
 from onnx import TensorProto, helper
 
+import cloister
 from cloister.cli.demo.world import World, free_port
 from cloister.client import CustodianPin, SystemTls, Trust
 from cloister.custodian.setup import init_custodian, open_vault
@@ -34,7 +36,6 @@ from cloister.testing.simulated import SimulatedRoot, simulated_policy
 from cloister.wire import dump_b64u, dump_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
     from cloister.cli.demo.world import Running
@@ -83,7 +84,10 @@ class DrillHouse:
         self.ttl_s, self.max_ceiling = ttl_s, max_ceiling
         self.allowance, self.consumers = allowance, consumers
         self.world = World(root)
+        self.world.ready_within_s = 60  # drills run beside others
         self.home = home or self.world.custodian / "home"
+        for variables in self.world.variables.values():  # the processes run the source that this test imports
+            variables["PYTHONPATH"] = str(Path(cloister.__file__).parents[1])
         self.world.variables[self.world.custodian]["CLOISTER_CUSTODIAN_HOME"] = str(self.home)
         self.custodian_port, self.enclave_port = free_port(), free_port()
         self.simulated = SimulatedRoot.generate()
@@ -143,6 +147,12 @@ class DrillHouse:
         assert self.custodian is not None
         assert self.custodian.stop(signal.SIGKILL) == -signal.SIGKILL, self.custodian.said()[-2000:]
 
+    def stop_custodian(self) -> None:
+        """End the custodian in good order: it would wait for a connection that we keep open, so let that go first."""
+        assert self.custodian is not None
+        self.http.get("/healthz", headers={"connection": "close"})
+        assert self.custodian.stop() == 0, self.custodian.said()[-2000:]
+
     def start_enclave(self) -> str:
         """Start ``cloister enclave serve``, wait until it serves, return its instance."""
         ready = self.world.borrower / "ready.json"
@@ -159,6 +169,13 @@ class DrillHouse:
             "--listen", f"127.0.0.1:{self.enclave_port}", "--ready-file", "ready.json",
             "--tee", "simulated", "--insecure-simulated-root", str(self.world.borrower / "simulated-root.json"),
         )  # fmt: skip
+
+    def new_enclave(self) -> str:
+        """Kill the enclave, unless it ended by itself, and start another; return its instance."""
+        assert self.enclave is not None
+        if self.enclave.process.poll() is None:
+            self.kill_enclave()
+        return self.start_enclave()
 
     def kill_enclave(self) -> None:
         """Kill -9 the enclave."""

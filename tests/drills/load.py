@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -19,6 +20,8 @@ from cloister.errors import CloisterError, Rejected
 from cloister.testing.simulated import SimulatedScheme
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from drill_house import DrillHouse
 
     from cloister.lending.messages import Receipt
@@ -72,8 +75,14 @@ class _Worker:
 class Asker(_Worker):
     """A consumer: asks one question after another, holds every answer against the truth, keeps the receipts."""
 
-    def __init__(self, house: DrillHouse, name: str, *, pause_s: float = 0.01) -> None:
+    stays: frozenset[str] = frozenset({"allowance_exhausted"})
+    """Refusals after which the enclave is asked on without being verified anew."""
+
+    def __init__(
+        self, house: DrillHouse, name: str, *, pause_s: float = 0.01, clock: Callable[[], datetime] | None = None
+    ) -> None:
         super().__init__()
+        self._clock = clock or (lambda: datetime.now(UTC))
         self._house, self._token, self._pause_s = house, house.tokens[name], pause_s
         self._trust = house.trust()
         self._client: Client | None = None
@@ -87,12 +96,14 @@ class Asker(_Worker):
         try:
             if self._client is None:
                 schemes = [SimulatedScheme(self._house.simulated.public)]
-                self._client = Client.verify(self._house.url, self._trust, token=self._token, schemes=schemes)
+                self._client = Client.verify(
+                    self._house.url, self._trust, token=self._token, schemes=schemes, clock=self._clock
+                )
             answer = self._client.infer("digits", row(self._turn))
         except CloisterError as exc:
             code = exc.code if isinstance(exc, Rejected) else type(exc).__name__
             self.refused[code] += 1
-            if code != "allowance_exhausted":
+            if code not in self.stays:
                 self.end()
             self.wait(0.1)
             return

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from counts import DISK_SIZES
 from disk import demand_extends, read_home
 from drill_house import DrillHouse
 from load import Asker, until_served
@@ -96,6 +97,46 @@ def test_a_full_disk_releases_no_key_and_reading_goes_on(tmp_path: Path) -> None
         house.kill_custodian()
         now = read_home(house.home, house.made.key, tmp_path / "scratch")
         assert now.granted(house.loan) == granted + 1
+
+
+def full_at_every_size(folder: Path, *, sizes: int, measured: Callable[[str, object], None]) -> None:
+    """R5: the disk is full at this size and at that; each time with some pages left than the time before."""
+    tried = acknowledged = refused = 0
+    with (
+        small_disk(folder / "disk", kib=8192) as disk,
+        DrillHouse(folder / "parties", ttl_s=60, max_ceiling=8, allowance=20, home=disk / "home") as house,
+    ):
+        before = None
+        for number in range(sizes):
+            filler = fill(disk)
+            with filler.open("r+b") as file:  # so many pages of 4 KiB are left
+                file.truncate(max(0, filler.stat().st_size - number * 4096))
+            codes = [
+                post(house, f"/v1/loans/{house.loan}/top-up", {"units": 1}).status_code for _ in range(12 + number)
+            ]
+            assert set(codes) <= {200, 503}
+            assert codes[-1] == 503, f"{number} pages: {codes}"
+            assert house.http.get("/readyz").status_code == 503
+            tried, acknowledged, refused = (
+                tried + len(codes),
+                acknowledged + codes.count(200),
+                refused + codes.count(503),
+            )
+            filler.unlink()
+            house.kill_custodian()
+            now = read_home(house.home, house.made.key, folder / "scratch")
+            demand_extends(now, before)
+            assert 20 + acknowledged <= now.granted(house.loan) <= 20 + tried
+            before = now
+            house.start_custodian()
+            assert house.http.get("/readyz").status_code == 200
+    measured("sizes, additions acknowledged, lost, refused", f"{sizes}, {acknowledged}, 0, {refused}")
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(3600)
+def test_a_disk_that_is_full_at_any_size_loses_nothing(tmp_path: Path, measured: Callable[[str, object], None]) -> None:
+    full_at_every_size(tmp_path, sizes=DISK_SIZES.many, measured=measured)
 
 
 def copy_database(house: DrillHouse, place: Path) -> None:

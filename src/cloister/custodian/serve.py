@@ -56,7 +56,7 @@ class _Server(uvicorn.Server):
 def bind(config: Config) -> socket.socket:
     """Return the listening socket. Raises ``Unavailable`` when the port is taken."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so named, asyncio sends at once
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((config.host, config.port))

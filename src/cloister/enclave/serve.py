@@ -250,7 +250,7 @@ def _quiet_server_logs(log: EventLog) -> None:
 def _listening(config: EnclaveConfig) -> Iterator[socket.socket]:
     """Yield a listening socket. Raises ``UsageError`` where the address is taken or not ours."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:  # so named, asyncio sends at once
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((config.host, config.port))

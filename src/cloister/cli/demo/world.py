@@ -29,7 +29,6 @@ TRANSCRIPT = "commands.log"
 """File in each party's folder: what it typed, and what it was told."""
 
 _COMMAND_S = 40  # seconds one command may take
-_READY_S = 20  # seconds until a server must answer
 _POLL_S = 0.03
 
 
@@ -83,6 +82,9 @@ class Running:
 
 class World:
     """Folders, environment, processes. Use it in a ``with`` block: it ends every process it started."""
+
+    ready_within_s: float = 20
+    """Seconds until a server must answer."""
 
     def __init__(self, root: Path) -> None:
         """Make the parties' folders below ``root``."""
@@ -194,7 +196,7 @@ class World:
         return json.loads(path.read_text())
 
     def _until(self, running: Running, ready: Any) -> None:
-        end = time.monotonic() + _READY_S
+        end = time.monotonic() + self.ready_within_s
         while not ready():
             if running.process.poll() is not None or time.monotonic() > end:
                 msg = f"demo: {running.log.stem} did not come up"

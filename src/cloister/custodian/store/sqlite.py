@@ -20,6 +20,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from cloister.custodian.store.backup import copy_into
 from cloister.custodian.store.faults import RESTORE, database_faults, sqlite_code
 from cloister.custodian.store.migrations import migrate
+from cloister.custodian.store.rewrite import write_again
 from cloister.custodian.store.tables import EPOCH
 from cloister.errors import Unavailable
 
@@ -57,6 +58,7 @@ class SqliteStore:
         self._lock = threading.Lock()
         self._broken = False
         self._closed = False
+        write_again(path.with_name(f"{path.name}-wal"))  # an earlier process may have seen a sync of it fail
         self._writer = _engine(path, query_only=False)
         self._readers = _engine(path, query_only=True)
         try:
