@@ -155,6 +155,32 @@ def demand_a_whole_log(town: Town) -> None:
     assert town.shell("audit", "verify", *files).code == 4
 
 
+def demand_a_settled_count(town: Town) -> None:
+    """State, export, verify and settle what was used; see a forged total and a missing report found out."""
+    shell, key = town.shell, ("--key", town.made["key"])
+    stated = shell.ok("usage", "statement", town.loan, "--out", "statement.json")
+    assert stated["units"] == 4
+    assert [line["inferences"] for line in stated["lines"]] == [4]
+    assert shell.ok("usage", "export", "statement.json", "--out", "reports")["reports"] >= 1
+    assert shell.ok("usage", "verify", "statement.json", *key)["units"] == 4
+    assert shell.ok("usage", "verify", "statement.json", *key, "--reports", "reports")["settled"]
+    files = ("--statement", "statement.json", "--receipts", "receipts", *key)
+    settled = shell.ok("usage", "settle", *files, "--reports", "reports")
+    assert (settled["matched"], settled["without_receipt"], settled["convicted"]) == (1, 3, [])
+    assert "settled" in shell("usage", "settle", *files, "--reports", "reports").out
+    (shell.folder / "nothing").mkdir()
+    missing = shell("usage", "settle", *files, "--reports", "nothing", "--json")
+    assert (missing.code, missing.json["settled"], missing.json["convicted"]) == (4, False, [])
+    verified = shell.ok("receipt", "verify", "receipts/a.receipt")
+    assert (verified["verdict"], verified["receipts"][0]["content"]) == ("holds", "proven")
+    (shell.folder / "receipts" / "a.receipt.response").write_bytes(b"another answer")
+    assert shell("receipt", "verify", "receipts/a.receipt").code == 4
+    # One receipt against the custodian's own record: they agree, so there is no fork to be had.
+    address = ("--url", f"https://localhost:{town.port}", "--ca", "home/tls/ca.pem")
+    refused = shell("receipt", "fork", "receipts/a.receipt", "--submit", *address, "--json")
+    assert (refused.code, refused.json["error"]["code"]) == (4, "no_fork")
+
+
 @pytest.mark.timeout(240)
 def test_the_story_from_seal_to_audit_as_it_is_typed(town: Town) -> None:
     shell = town.shell
@@ -175,17 +201,19 @@ def test_the_story_from_seal_to_audit_as_it_is_typed(town: Town) -> None:
     assert refused.code == 4
     assert refused.json["error"]["code"] == "operator_mismatch"
     # Ask with an image, with an array, with two files at once.
-    first = town.infer("--input", picture(folder / "a.png", left=0, right=255), "--receipt", "a.receipt")
+    (folder / "receipts").mkdir()
+    keep = ("--receipt", "receipts/a.receipt", "--keep-content")
+    first = town.infer("--input", picture(folder / "a.png", left=0, right=255), *keep)
     assert first.code == 0, first
     assert first.json["answers"][0]["label"] == "dark left"
     assert first.json["answers"][0]["remaining"] == 2
-    receipt = VerifiedReceipt.parse((folder / "a.receipt").read_bytes())
+    receipt = VerifiedReceipt.parse((folder / "receipts" / "a.receipt").read_bytes())
     assert receipt.receipt.index == 1
-    assert (folder / "a.receipt").stat().st_mode & 0o777 == 0o600
+    assert (folder / "receipts" / "a.receipt").stat().st_mode & 0o777 == 0o600
     demand_ciphertext_only(town)
     demand_tls_of_the_trust(town)
     # A receipt is not written over, and that is said before a unit is spent.
-    assert town.infer("--input", "a.png", "--receipt", "a.receipt").code == 2
+    assert town.infer("--input", "a.png", "--receipt", "receipts/a.receipt").code == 2
     np.savez(folder / "b.npz", image=np.array([[1.0, 0.0]], dtype=np.float32))
     (folder / "c.json").write_text('{"image": [[0.5, 0.25]]}')
     both = town.infer("--input", "b.npz", "--input", "c.json", "--input", "a.png")
@@ -205,6 +233,7 @@ def test_the_story_from_seal_to_audit_as_it_is_typed(town: Town) -> None:
     assert town.enclave.process.wait(timeout=15) == 4
     assert town.infer("--input", "a.png").code in {4, 5}
     assert not listens(town.enclave_port)
+    demand_a_settled_count(town)
     demand_a_whole_log(town)
     # 104: a second custodian on the same home says who holds the lock.
     second = shell.process("custodian", "serve")

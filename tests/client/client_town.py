@@ -39,7 +39,7 @@ from cloister.crypto.hpke import Kem
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.errors import Rejected
 from cloister.lending.messages import Receipt, Status
-from cloister.lending.receipt import GENESIS, commit, next_head
+from cloister.lending.receipt import GENESIS, commit, head_after
 from cloister.lending.terms import InstanceId, LoanId, ModelDigest, instance_id
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
 from cloister.wire import Json, dump_b64u, dump_json, parse_b64u
@@ -195,6 +195,8 @@ class Enclave:
             index=self.index,
             loan=LOAN,
             model=ModelDigest(self.digest),
+            consumer=None,
+            metered=False,
             units=units,
             request=commitments[0],
             response=commitments[1],
@@ -202,7 +204,7 @@ class Enclave:
             policy_digest="cc" * 32,
             issued_at=self.clock.now,
         )
-        self.head = next_head(self.head, request=commitments[0], response=commitments[1], index=self.index)
+        self.head = head_after(receipt)
         statement = Statement.sign(self.key, Receipt.LABEL, receipt.dump()).dump()
         return BinaryResponse(
             status=200,

@@ -10,7 +10,9 @@ from client_town import Town
 
 from cloister.attest.rules import NotChecked
 from cloister.client import Trust
+from cloister.crypto.sign import SigningKey
 from cloister.errors import Malformed, UsageError
+from cloister.wire import dump_json
 from mutations import mutated
 
 if TYPE_CHECKING:
@@ -132,3 +134,15 @@ def test_load_names_the_file(tmp_path: Path) -> None:
     path.write_bytes(b" " * (1 << 20))
     with pytest.raises(Malformed):
         Trust.load(path)
+
+
+def test_a_borrowers_key_may_be_pinned_and_is_spelled_only_where_it_is() -> None:
+    plain = Trust.parse(dump_json(document()))
+    assert b"borrower" not in plain.dump()
+    key = SigningKey(bytes(32)).verify_key
+    pinned = Trust.parse(dump_json({**document(), "borrower": {"key": key.dump()}}))
+    assert pinned.borrower == key
+    assert Trust.parse(pinned.dump()) == pinned
+    for wrong in ({"key": "AAAA"}, {"key": key.dump(), "more": 1}, {"not_checked": ""}, None):
+        with pytest.raises(Malformed):
+            Trust.parse(dump_json({**document(), "borrower": wrong}))

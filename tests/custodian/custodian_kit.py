@@ -23,13 +23,16 @@ from cloister.crypto.hpke import DEFAULT_SUITE, open_with
 from cloister.crypto.kem import Kem, KemPrivateKey
 from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.custodian.app import create_app
+from cloister.custodian.service import usage
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
 from cloister.custodian.vaults import wrap_dek
 from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
 from cloister.lending.lease import LeaseHolder
-from cloister.lending.messages import AttestRequest, Challenge, Grant
+from cloister.lending.messages import AttestRequest, Challenge, Grant, UsageRecord, UsageReport
+from cloister.lending.messages.usage import minute_of
+from cloister.lending.receipt import GENESIS, next_head
 from cloister.lending.release import key_info, verify_grant
-from cloister.lending.terms import LoanId, instance_id
+from cloister.lending.terms import LOAN_METER, LoanId, instance_id
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedScheme, simulated_policy
@@ -266,6 +269,7 @@ class Toy:
         self.request_digest = b""
         self.grant: Grant | None = None
         self.holder: LeaseHolder | None = None
+        self._itemised = (0, GENESIS, 0)
 
     def take_challenge(self) -> Challenge:
         """Return a verified challenge."""
@@ -328,9 +332,39 @@ class Toy:
     def renew(self) -> Any:
         """Renew as the shell does; return the lease or refusal."""
         assert self.holder is not None
-        answer = self.send(self.request())
+        statement = self.request()
+        self.report()
+        answer = self.send(statement)
         assert answer.status_code == 200, answer.text
         return self.holder.receive(answer.content, self.bench.clock())
+
+    def report(self) -> None:
+        """Send the usage reports that are due, as the shell does."""
+        assert self.holder is not None
+        while (statement := self.holder.report()) is not None:
+            answer = self.send_report(statement)
+            assert answer.status_code == 200, answer.text
+            self.holder.acknowledge(answer.content)
+
+    def itemise(self, used: int) -> dict[str, Any]:
+        """Report ``used`` units in all by a report of our own making; return what a lease request then says of it."""
+        index, head, before = self._itemised
+        if used > before:
+            assert self.grant is not None
+            model = self.grant.terms.models[0].digest
+            at = minute_of(self.bench.clock())
+            record = UsageRecord(
+                index=index + 1, model=model, consumer=None, units=used - before, at=at, content=bytes(32)
+            )
+            report = UsageReport(instance=self.id, loan=self.lent.id, previous=head, records=(record,))
+            statement = Statement.sign(self.key, Label.USAGE_REPORT, report.dump()).dump()
+            usage.report(self.bench.service.context, self.id, statement)
+            self._itemised = (index + 1, next_head(head, record), used)
+        return {"used": {LOAN_METER: used}, "served": self._itemised[0], "chain_head": self._itemised[1]}
+
+    def send_report(self, statement: bytes) -> httpx.Response:
+        """Send a usage report as bytes."""
+        return self.bench.client.post(f"/v1/instances/{self.id}/usage", content=statement, headers=STATEMENT)
 
     def serve(self, units: int = 1, *, model: str = "digits", token: bytes | None = None) -> None:
         """Serve one inference of ``units``."""
@@ -343,6 +377,7 @@ class Toy:
         """Close as an enclave does."""
         assert self.holder is not None
         statement = self.holder.close(self.bench.clock())
+        self.report()
         return self.bench.client.post(f"/v1/instances/{self.id}/close", content=statement, headers=STATEMENT)
 
 

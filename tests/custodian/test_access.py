@@ -29,6 +29,8 @@ SAMPLE = {
     "subject": "loan-aaaaaaaaaaaaaaaa",
     "token": "tok-0000000000000000",
     "enrolment": "0" * 32,
+    "index": "0",
+    "tile": "000",
 }
 GUARDED = [route for route in ROUTES if route.roles is not None]
 
@@ -89,6 +91,12 @@ def test_the_public_routes_are_these_and_no_other() -> None:
         "GET /v1/instances/{instance}/status",
         "POST /v1/instances/{instance}/lease",
         "POST /v1/instances/{instance}/close",
+        "GET /log/checkpoint",
+        "GET /log/consistency",
+        "GET /log/tile/{tile}",
+        "POST /log/cosignatures",
+        "POST /v1/instances/{instance}/usage",
+        "POST /v1/forks",
     }
 
 

@@ -35,13 +35,13 @@ def _request(toy: Toy, **changes: Any) -> bytes:
     """Return a lease request as an instance that lies would sign it."""
     request = LeaseRequest(
         instance=toy.id, epoch=1, seq=1, req_nonce=bytes(16), used={}, reserved={}, want={LOAN_METER: MAX_UNITS},
-        chain_head=GENESIS,
+        served=0, chain_head=GENESIS,
     )  # fmt: skip
     return Statement.sign(toy.key, Label.LEASE_REQUEST, replace(request, **changes).dump()).dump()
 
 
 def _close(toy: Toy, *, seq: int, used: dict[Meter, int]) -> Any:
-    message = Close(instance=toy.id, epoch=1, seq=seq, used=used, chain_head=GENESIS)
+    message = Close(instance=toy.id, epoch=1, seq=seq, used=used, served=0, chain_head=GENESIS)
     statement = Statement.sign(toy.key, Label.CLOSE, message.dump()).dump()
     media = {"content-type": "application/vnd.dsse.envelope.v1+json"}
     return toy.bench.client.post(f"/v1/instances/{toy.id}/close", content=statement, headers=media)
@@ -93,7 +93,7 @@ def test_an_eager_instance_does_not_round_its_way_past_the_rate_cap(bench: Bench
     toy = lent.boot()
     used = 0
     for seq in range(1, 201):
-        answer = toy.send(_request(toy, seq=seq, used={LOAN_METER: used}))
+        answer = toy.send(_request(toy, seq=seq, **toy.itemise(used)))
         assert answer.status_code == 200, answer.text
         lease = Lease.parse(Statement.parse(answer.content, label=Label.LEASE).verify([bench.init.key]))
         used = lease.limits[LOAN_METER]
@@ -152,8 +152,8 @@ def test_the_kill_switch_works_however_many_instances_a_borrower_had(bench: Benc
         connection.exec_driver_sql(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) "
             "INSERT INTO instance SELECT printf('%064x', i), loan, pub, kem_digest, tee, tier, result, policy_digest, "
-            "epoch, seq, req_digest, reply, chain_head, attested_at, committed_at, dead_at, 'closed', 1, clone_proof "
-            "FROM instance, n WHERE written_off = 0"
+            "epoch, seq, req_digest, reply, chain_head, attested_at, committed_at, dead_at, 'closed', 1, clone_proof, "
+            "clock_trusted, clock FROM instance, n WHERE written_off = 0"
         )
     answer = bench.post("/v1/blocks", {"kind": "loan", "subject": lent.id, "reason": ""})
     assert answer.json()["bound"]["units"] == 10

@@ -237,7 +237,11 @@ def test_the_openapi_document_and_the_table_are_one(bench: Bench) -> None:
     document = bench.client.get("/openapi.json").json()
     assert document == json.loads(dump_json(openapi_document(ROUTES)))
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
-    routed = {(method, route.path) for route in bench.client.app.routes for method in route.methods - {"HEAD"}}  # type: ignore[attr-defined]
+    routed = {
+        (method, route.path.replace(":path}", "}"))
+        for route in bench.client.app.routes
+        for method in route.methods - {"HEAD"}
+    }  # type: ignore[attr-defined]
     assert described == {(route.method, route.path) for route in ROUTES} == routed
     identities = [item["operationId"] for paths in document["paths"].values() for item in paths.values()]
     assert len(set(identities)) == len(identities)

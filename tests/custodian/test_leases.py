@@ -21,7 +21,7 @@ from cloister.wire import MAX_INT, dump_b64u
 def _signed(toy: Toy, **members: object) -> bytes:
     base = LeaseRequest(
         instance=toy.id, epoch=1, seq=1, req_nonce=bytes(16), used={}, reserved={}, want={LOAN_METER: 5},
-        chain_head=bytes(32),
+        served=0, chain_head=bytes(32),
     )  # fmt: skip
     return Statement.sign(toy.key, Label.LEASE_REQUEST, replace(base, **members).dump()).dump()  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ def test_same_number_other_bytes_is_a_fork_and_blocks_the_instance(bench: Bench)
 def test_used_that_goes_back_is_a_fork(bench: Bench) -> None:
     toy = bench.lend().boot()
     _lease(toy, _signed(toy))
-    _lease(toy, _signed(toy, seq=2, used={LOAN_METER: 3}))
+    _lease(toy, _signed(toy, seq=2, **toy.itemise(3)))
     assert _refusal(toy, _signed(toy, seq=3, used={LOAN_METER: 2})).reasons[0].code == "fork_detected"
 
 
@@ -272,7 +272,7 @@ def test_sixteen_threads_never_overdraw_and_every_unit_is_somewhere(bench: Bench
         try:
             limit = 0
             for seq in range(1, 7):
-                statement = _signed(toy, seq=seq, used={LOAN_METER: limit}, want={LOAN_METER: limit + 3})
+                statement = _signed(toy, seq=seq, **toy.itemise(limit), want={LOAN_METER: limit + 3})
                 reply = bench.service.lease(toy.id, statement)
                 payload = Statement.parse(reply, label=Label.LEASE).verify([bench.init.key])
                 limit = Lease.parse(payload).limits[LOAN_METER]
@@ -302,7 +302,7 @@ def test_sixteen_threads_and_a_hundred_thousand_grants(bench: Bench) -> None:
     def renew(toy: Toy) -> None:
         limit = 0
         for seq in range(1, 6251):
-            statement = _signed(toy, seq=seq, used={LOAN_METER: limit}, want={LOAN_METER: limit + 1})
+            statement = _signed(toy, seq=seq, **toy.itemise(limit), want={LOAN_METER: limit + 1})
             payload = Statement.parse(bench.service.lease(toy.id, statement), label=Label.LEASE).payload
             limit = Lease.parse(payload).limits[LOAN_METER]
 

@@ -471,17 +471,3 @@ def test_what_is_past_its_retention_is_forgotten_and_not_before(place: Path) -> 
         assert orphans == 0
         assert evidence == len(left)
         assert held.id not in left or evidence > 1
-
-
-def test_an_older_database_gets_the_new_tables_and_lends_on(site: Site) -> None:
-    site.close()
-    database = sqlite3.connect(site.home / "custodian.db")
-    for table in ("release_endorsement", "key_release", "artifact", "endorsement_bundle", "log_head", "audit_pending"):
-        database.execute(f"DROP TABLE {table}")
-    database.execute("UPDATE schema_version SET version = 1")
-    database.commit()
-    database.close()
-    site.open()
-    site.knows(published())
-    release(site.lend_to_td())
-    assert site.recall()["judged"] == 1

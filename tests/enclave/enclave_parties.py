@@ -13,6 +13,7 @@ import io
 import json
 import os
 import secrets
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -51,8 +52,8 @@ from cloister.enclave.measure import measure_software
 from cloister.errors import Rejected
 from cloister.lending.ending import decide_close, verify_close
 from cloister.lending.lease_grant import Replay, decide_lease, sign_decision, verify_request
-from cloister.lending.messages import Challenge, Grant, LeaseRequest, ReleasedKey
-from cloister.lending.receipt import verify_commitment, verify_receipt
+from cloister.lending.messages import Challenge, Grant, LeaseRequest, ReleasedKey, UsageReport
+from cloister.lending.receipt import GENESIS, verify_commitment, verify_receipt
 from cloister.lending.release import Denied, decide, key_info, register, verify_attest
 from cloister.lending.state import InstanceState, LoanState
 from cloister.lending.terms import (
@@ -68,6 +69,7 @@ from cloister.lending.terms import (
     consumer_meter,
     model_meter,
 )
+from cloister.lending.usage_report import Reported, decide_report, head_of, sign_ack, totals_of, verify_report
 from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
 from cloister.wire import dump_b64u, dump_json, parse_b64u
@@ -161,6 +163,7 @@ class FakeCustodian:
     alarms: list[Any] = field(default_factory=list)
     before_answer: Callable[[], Awaitable[None]] | None = None
     closed: list[int] = field(default_factory=list)
+    reports: dict[InstanceId, list[tuple[UsageReport, bytes]]] = field(default_factory=dict)
     wire: list[bytes] = field(default_factory=list)
 
     def app(self) -> Starlette:
@@ -170,6 +173,7 @@ class FakeCustodian:
                 Route("/v1/loans/{loan}/challenge", self._challenge, methods=["POST"]),
                 Route("/v1/loans/{loan}/attest", self._attest, methods=["POST"]),
                 Route("/v1/instances/{id}/lease", self._lease, methods=["POST"]),
+                Route("/v1/instances/{id}/usage", self._usage, methods=["POST"]),
                 Route("/v1/instances/{id}/close", self._close, methods=["POST"]),
             ]
         )
@@ -284,7 +288,15 @@ class FakeCustodian:
         return self._answer(reply)
 
     def _decide(self, message: LeaseRequest, digest: bytes, instance: InstanceState) -> bytes:
-        decision = decide_lease(message, digest, instance=instance, loan=self.state(), epoch=1, now=self.clock.wall())
+        decision = decide_lease(
+            message,
+            digest,
+            instance=instance,
+            loan=self.state(),
+            reported=self.reported(instance.id, message.served),
+            epoch=1,
+            now=self.clock.wall(),
+        )
         if isinstance(decision, Replay):
             return decision.reply
         reply, after = sign_decision(decision, self.key)
@@ -296,11 +308,40 @@ class FakeCustodian:
         self.served += 1
         return reply
 
+    def reported(self, instance: InstanceId, asked: int) -> Reported:
+        """Return what an instance has reported."""
+        totals: Counter[tuple[ModelDigest, ConsumerId | None]] = Counter()
+        heads = {0: GENESIS}
+        for report, _ in self.reports.get(instance, []):
+            totals.update(totals_of(report))
+            heads[report.last] = head_of(report)
+        last = max(heads)
+        return Reported(index=last, head=heads[last], totals=totals, asked=heads.get(asked))
+
+    async def _usage(self, request: Request) -> Response:
+        body = await self._gate(request)
+        instance = self.instances[InstanceId(request.path_params["id"])]
+        report = verify_report(body, instance.key)
+        known = self.reports.setdefault(instance.id, [])
+        decision = decide_report(
+            report,
+            body,
+            instance=instance,
+            terms=self.state().terms,
+            reported=self.reported(instance.id, 0),
+            stored=next((stored for item, stored in known if item.first == report.first), None),
+        )
+        if decision.fresh:
+            known.append((report, body))
+        assert decision.ack is not None
+        return self._answer(sign_ack(decision.ack, self.key))
+
     async def _close(self, request: Request) -> Response:
         body = await self._gate(request)
         instance = self.instances[InstanceId(request.path_params["id"])]
         message = verify_close(body, instance.key)
-        decision = decide_close(message, instance=instance, loan=self.state(), now=self.clock.wall())
+        reported = self.reported(instance.id, message.served)
+        decision = decide_close(message, instance=instance, loan=self.state(), reported=reported, now=self.clock.wall())
         assert decision is not None
         self.instances[instance.id] = decision.instance
         self.alarms += decision.alarms
@@ -357,11 +398,13 @@ class World:
         lease: bool = True,
         claims: Mapping[str, Any] | None = None,
         known: bool = True,
+        clock: Any = None,
         **settings: Any,
     ) -> AsyncIterator[EnclaveInstance]:
         """Boot an enclave; it has a lease and a keyset unless ``lease`` is False.
 
-        ``known``: the custodian's policy has just these settings as its reference value.
+        ``known``: the custodian's policy has just these settings as its reference value. ``clock`` is the
+        machine's, where it is not the one everybody reads.
         """
         config = self.config(**settings)
         if known:
@@ -375,7 +418,7 @@ class World:
             source = EvidenceSource(attester=attester)
             booted = await boot(config, loan, source=source, software=software, engine=engine, link=link, log=log)
             instance = EnclaveInstance(
-                booted, config, loan, source=source, engine=engine, link=link, clock=self.clock, log=log
+                booted, config, loan, source=source, engine=engine, link=link, clock=clock or self.clock, log=log
             )
             try:
                 if lease:

@@ -15,14 +15,17 @@ from enclave_parties import ConsumerSide, World, asynchronous, make_world
 
 from cloister.enclave.renew import Ending
 from cloister.errors import Rejected, Unavailable
-from cloister.lending.clock import lifetime
+from cloister.lending.clock import GAP, lifetime
 from cloister.lending.lease import LeaseState
 from cloister.lending.messages import Lease
 from cloister.lending.terms import LOAN_METER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
+
+    from enclave_parties import FakeClock
 
     from cloister.enclave.instance import EnclaveInstance
 
@@ -206,11 +209,11 @@ async def test_without_renewal_the_loop_ends_at_two_t(world: World) -> None:
     async with world.enclave() as enclave:
         world.custodian.cut = True
         ending = asyncio.create_task(enclave.renewal.until_end())
-        for _ in range(30):
+        for _ in range(60):
             await asyncio.sleep(0.05)
             if ending.done():
                 break
-            world.clock.advance(10)
+            _live(world, enclave, 5)
         assert await asyncio.wait_for(ending, 10) is Ending.EXPIRED
         assert enclave.metrics.value("cloister_renewals_total", "unavailable") >= 1
 
@@ -220,21 +223,75 @@ async def test_the_loop_renews_at_a_third_and_tolerates_lost_renewals(world: Wor
     async with world.enclave() as enclave:
         loop = asyncio.create_task(enclave.renewal.until_end())
         served = world.custodian.served
-        world.clock.advance(T / 3 - 1)
+        await asyncio.sleep(0)
+        _live(world, enclave, T / 3 - 1)
         await asyncio.sleep(0.3)
         assert world.custodian.served == served
         world.clock.advance(1.1)
         await _until(lambda: world.custodian.served == served + 1)
         world.custodian.cut = True
         for _ in range(4):
-            world.clock.advance(T / 6)
+            _live(world, enclave, T / 6)
             await asyncio.sleep(0.25)
         assert enclave.metering.snapshot().state is LeaseState.ACTIVE
         world.custodian.cut = False
-        world.clock.advance(T / 8)  # the latest that a retry every T/10 may come, with its jitter
+        _live(world, enclave, T / 8)  # the latest that a retry every T/10 may come, with its jitter
         await _until(lambda: world.custodian.served >= served + 2)
         await _until(lambda: _left(enclave, world) > timedelta(seconds=T / 2))
         loop.cancel()
+
+
+def _live(world: World, enclave: EnclaveInstance, seconds: float) -> None:
+    """Let time pass for a process that goes on living: with its heartbeats."""
+    while seconds > 0:
+        world.clock.advance(min(seconds, 4))
+        enclave.metering.beat()
+        seconds -= 4
+
+
+@asynchronous
+async def test_t37_a_process_that_was_stopped_asks_before_it_serves_again(world: World) -> None:
+    """A paused machine: its lease still has time, but what was decided meanwhile is not known to it."""
+    async with world.enclave() as enclave:
+        enclave.metering.beat()
+        world.clock.advance(GAP.total_seconds())
+        consumer = ConsumerSide(enclave, world.clock)
+        assert (await consumer.infer([ROW])).status == 200
+        enclave.metering.beat()
+        world.custodian.block(consumer="alice")
+        world.clock.advance(GAP.total_seconds() + 0.1)
+        assert (await consumer.infer([ROW])).json["code"] == "clock_step"
+        assert enclave.metering.anomalies == {"clock_gap": 1}
+        await enclave.renewal.once()
+        assert (await consumer.infer([ROW])).json["code"] == "blocked"
+
+
+@asynchronous
+async def test_t37_every_clock_slowed_alike_is_found_out_at_the_next_renewal(world: World) -> None:
+    """The custodian's clock stands outside the machine, and each lease says when it was committed."""
+    async with world.enclave(clock=Slowed(world.clock, 100)) as enclave:
+        world.clock.advance(30)
+        assert enclave.metering.next_renewal(0.5).total_seconds() > 0, "by its own clock nothing is due"
+        await enclave.renewal.once()
+        assert enclave.metering.anomalies == {"clock_slow": 1}
+        consumer = ConsumerSide(enclave, world.clock)
+        assert (await consumer.infer([ROW])).json["code"] == "clock_step"
+
+
+class Slowed:
+    """A machine whose hypervisor slows every clock."""
+
+    def __init__(self, clock: FakeClock, factor: int) -> None:
+        self._clock, self._factor = clock, factor
+        self._boot, self._wall = clock.monotonic(), clock.wall()
+
+    def monotonic(self) -> timedelta:
+        """Return time since boot."""
+        return self._boot + (self._clock.monotonic() - self._boot) / self._factor
+
+    def wall(self) -> datetime:
+        """Return the time of day."""
+        return self._wall + (self._clock.wall() - self._wall) / self._factor
 
 
 async def _until(holds: Callable[[], bool]) -> None:

@@ -26,7 +26,7 @@ from cloister.enclave.engines.tensor import Datatype, Signature, Tensor, TensorS
 from cloister.enclave.renew import Ending
 from cloister.errors import Rejected, Unavailable
 from cloister.lending.lease import LeaseState
-from cloister.lending.receipt import next_head
+from cloister.lending.receipt import head_after
 from cloister.testing.simulator import (
     SimulatedConsumer,
     SimulatedEnclave,
@@ -234,6 +234,12 @@ PUBLIC = {
     ("GET", "/v1/instances/{instance}/status"),
     ("POST", "/v1/instances/{instance}/lease"),  # authenticated by the instance's own signature
     ("POST", "/v1/instances/{instance}/close"),
+    ("GET", "/log/checkpoint"),  # size and hashes; no entry
+    ("GET", "/log/consistency"),
+    ("GET", "/log/tile/{tile}"),
+    ("POST", "/log/cosignatures"),  # authenticated by the signature of a witness in the settings
+    ("POST", "/v1/instances/{instance}/usage"),
+    ("POST", "/v1/forks"),  # proven by two signatures of the instance
 }
 
 
@@ -444,8 +450,7 @@ def test_every_answer_comes_with_a_receipt_that_proves_it(sim: Simulator) -> Non
         answer.receipt.demand_content(request=answer.request, response=answer.response)
         with pytest.raises(Rejected, match="commitment_mismatch"):
             answer.receipt.demand_content(request=after.request, response=answer.response)
-        head = next_head(receipt.previous, request=receipt.request, response=receipt.response, index=receipt.index)
-        assert head == after.receipt.receipt.previous
+        assert head_after(receipt) == after.receipt.receipt.previous
         assert (receipt.loan, receipt.model) == (loan.id, loan.models["toy"].digest)
     assert sum(answer.receipt.receipt.units for answer in answers) == 4
 

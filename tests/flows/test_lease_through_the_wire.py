@@ -528,7 +528,7 @@ def test_a_custodian_that_dies_over_a_lease_debits_once_and_answers_the_same(sim
     loan = sim.lend(allowance=100, max_ceiling=10)
     enclave = sim.launch(loan, renews=False)
     Asking(sim).ask(enclave, times=4)
-    sim.custodian.crash_at(point)
+    sim.custodian.crash_at(point, passing=1)  # the usage report goes first
     with pytest.raises(Unavailable):
         enclave.renew()
     assert not sim.custodian.is_up
@@ -538,6 +538,24 @@ def test_a_custodian_that_dies_over_a_lease_debits_once_and_answers_the_same(sim
     assert enclave.snapshot.limits == {"loan": 14}
     assert balanced(loan) == {"granted": 100, "balance": 86, "held": 10, "spent": 4, "written_off": 0}
     assert sim.custodian.events().count("lease_granted") == 2
+
+
+@pytest.mark.parametrize("point", list(CrashPoint))
+def test_a_custodian_that_dies_over_a_usage_report_stores_it_once(sim: Simulator, point: CrashPoint) -> None:
+    loan = sim.lend(allowance=100, max_ceiling=10)
+    enclave = sim.launch(loan, renews=False)
+    Asking(sim).ask(enclave, times=4)
+    sim.custodian.crash_at(point)
+    with pytest.raises(Unavailable):
+        enclave.renew()
+    sim.custodian.restart()
+    assert isinstance(enclave.renew(), Lease)
+    sent = [request.body for request in enclave.link.requests.log if request.path.endswith("/usage")]
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+    assert sim.custodian.events().count("usage_reported") == 1
+    assert enclave.snapshot.unreported == 0
+    assert balanced(loan) == {"granted": 100, "balance": 86, "held": 10, "spent": 4, "written_off": 0}
 
 
 @pytest.mark.parametrize("point", list(CrashPoint))
@@ -623,7 +641,7 @@ def test_closing_with_nothing_used_gives_nothing_back(sim: Simulator) -> None:
     enclave = sim.launch(loan, renews=False)
     holder = enclave.instance.metering._holder
     assert holder._key is not None
-    close = Close(instance=enclave.id, epoch=1, seq=2, used={}, chain_head=holder._head)
+    close = Close(instance=enclave.id, epoch=1, seq=2, used={}, served=0, chain_head=holder._usage.head)
     statement = Statement.sign(holder._key, Close.LABEL, close.dump()).dump()
     last = enclave.link.requests.log[-1]
     sent = with_length(replace(last, path=last.path.replace("/lease", "/close"), body=statement))

@@ -7,6 +7,7 @@ one method of it.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -30,10 +31,20 @@ from cloister.lending.lease_grant import (
 from cloister.lending.ledger import ALLOWANCE, Posting, set_allowance, top_up
 from cloister.lending.merkle import MerkleTree
 from cloister.lending.messages import AttestRequest, Close, Grant, LeaseRequest
+from cloister.lending.receipt import GENESIS
 from cloister.lending.recovery import Position, decide_recovery, verify_position
 from cloister.lending.release import BOOT_TIME, Denied, decide, register, verify_attest
 from cloister.lending.state import Alarm, InstanceState, InstanceStatus, LoanState
 from cloister.lending.terms import LoanId, Terms, instance_id, meters_in
+from cloister.lending.usage_report import (
+    Reported,
+    Totals,
+    decide_report,
+    head_of,
+    sign_ack,
+    totals_of,
+    verify_report,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +60,17 @@ class Crash(Exception):
     """The custodian died at a fail-point; whoever waits hears nothing."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """One usage report as it is stored."""
+
+    first: int
+    last: int
+    head: bytes
+    totals: Totals
+    statement: bytes
+
+
 @dataclass
 class Db:
     """What one database file holds. Values are frozen, so a shallow copy is a snapshot."""
@@ -56,6 +78,7 @@ class Db:
     loans: dict[LoanId, LoanState] = field(default_factory=dict)
     instances: dict[InstanceId, InstanceState] = field(default_factory=dict)
     postings: list[Posting] = field(default_factory=list)
+    reports: dict[InstanceId, tuple[Report, ...]] = field(default_factory=dict)
     lines: list[bytes] = field(default_factory=list)
     tree: MerkleTree = field(default_factory=MerkleTree)
     previous: bytes = FIRST_PREVIOUS
@@ -70,6 +93,7 @@ class Db:
             loans=dict(self.loans),
             instances=dict(self.instances),
             postings=list(self.postings),
+            reports=dict(self.reports),
             lines=list(self.lines),
             tree=self.tree.copy(),
         )
@@ -91,6 +115,16 @@ class Db:
             message = "balance below zero"
             raise Unavailable(message)
         self.change(loan, balances=balances)
+
+    def reported(self, instance: InstanceId, served: int = -1) -> Reported:
+        """Return what is known of an instance's usage, and of the head after record ``served``."""
+        reports = self.reports.get(instance, ())
+        totals: Counter[tuple[ModelDigest, ConsumerId | None]] = Counter()
+        for report in reports:
+            totals.update(report.totals)
+        heads = {0: GENESIS} | {report.last: report.head for report in reports}
+        last = max(heads)
+        return Reported(index=last, head=heads[last], totals=totals, asked=heads.get(served))
 
     def record(self, *events: Event) -> None:
         for event in events:
@@ -284,7 +318,7 @@ class MemoryCustodian:
         request, digest = verify_attest(statement)
         result = AttestationResult(
             tee=request.evidence.tee,
-            claims={},
+            claims={"debug": False, "migratable": False},
             checks=(),
             bound={
                 "custodian": self.key.verify_key.raw,
@@ -335,6 +369,7 @@ class MemoryCustodian:
             digest,
             instance=instance,
             loan=loan,
+            reported=db.reported(instance.id, request.served),
             epoch=db.epoch,
             now=db.latest,
             quiet_until=db.quiet_until,
@@ -358,6 +393,32 @@ class MemoryCustodian:
         self.alarms += decision.alarms
         return reply
 
+    def report(self, instance_name: InstanceId, statement: bytes, now: datetime) -> bytes:
+        """Take one usage report. Raises what the service raises, and ``Crash``."""
+        if instance_name not in self.db.instances:
+            raise Rejected.because("unknown_instance", "instance", got=instance_name)
+        report = verify_report(statement, self.db.instances[instance_name].key)
+        with self.transaction(now) as db:
+            instance = db.instances[instance_name]
+            known = db.reports.get(instance_name, ())
+            decision = decide_report(
+                report,
+                statement,
+                instance=instance,
+                terms=db.loans[instance.loan].terms,
+                reported=db.reported(instance_name),
+                stored=next((item.statement for item in known if item.first == report.first), None),
+            )
+            if decision.fresh:
+                row = Report(report.first, report.last, head_of(report), totals_of(report), statement)
+                db.reports[instance_name] = (*known, row)
+            db.instances[instance_name] = decision.instance
+            db.record(*decision.events)
+        self.alarms += decision.alarms
+        if decision.ack is None:
+            raise Rejected.because(decision.code, "usage report")
+        return sign_ack(decision.ack, self.key)
+
     def close(self, instance_name: InstanceId, statement: bytes, now: datetime) -> None:
         """Take an instance's last count."""
         if instance_name not in self.db.instances:
@@ -368,7 +429,13 @@ class MemoryCustodian:
 
     def take_close(self, close: Close, db: Db) -> None:
         instance = db.instances[close.instance]
-        decision = decide_close(close, instance=instance, loan=db.loans[instance.loan], now=db.latest)
+        decision = decide_close(
+            close,
+            instance=instance,
+            loan=db.loans[instance.loan],
+            reported=db.reported(instance.id, close.served),
+            now=db.latest,
+        )
         if decision is None:
             return
         db.instances[instance.id] = decision.instance
@@ -386,7 +453,7 @@ def attest_statement(key: SigningKey, loan: LoanId, nonce: bytes) -> tuple[bytes
         instance_pub=key.verify_key,
         kem_id=0x647A,
         kem_pub=b"k" * 32,
-        evidence=Evidence(tee=TeeKind("fake"), payload=b"evidence"),
+        evidence=Evidence(tee=TeeKind("simulated"), payload=b"evidence"),
         software=b"{}",
     ).dump()
     return Statement.sign(key, AttestRequest.LABEL, payload).dump(), hashlib.sha256(payload).digest()

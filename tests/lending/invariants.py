@@ -1,4 +1,4 @@
-"""The invariants I1 to I8 of 30-metering over a ``World``, checked against what really happened.
+"""The invariants I1 to I9 of docs/spec/lease.md over a ``World``, checked against what really happened.
 
 The truth is what left towards consumers and what the lender did, in real time, never what a party
 says of itself. Conditions of the adversary table: a copied enclave memory relaxes I1 by what that copy
@@ -23,9 +23,10 @@ from cloister.lending.ledger import (
     granted,
     verify_postings,
 )
-from cloister.lending.receipt import fork_evidence
+from cloister.lending.receipt import GENESIS, fork_evidence, record_of
 from cloister.lending.state import InstanceStatus
 from cloister.lending.terms import unserved_cap
+from cloister.lending.usage_report import units_by_meter, verify_report
 
 if TYPE_CHECKING:
     from custodian_fake import Db
@@ -67,6 +68,7 @@ class Invariants:
         self._verify_monotone()
         self._verify_replies()
         self._verify_forks()
+        self._verify_usage()
         self._before = self.world.custodian.db
 
     def _verify_served(self) -> None:
@@ -192,6 +194,43 @@ class Invariants:
             if fork_evidence(first, receipt) is not None and receipt.instance not in self.world.forked:
                 raise Violation("I8", f"two receipts {receipt.index} of one honest instance")
         self._receipts_seen = len(self.world.receipts)
+
+    def _verify_usage(self) -> None:
+        """Hold every record that the custodian has against the receipts that were given (I9)."""
+        world, db = self.world, self.world.custodian.db
+        if db is self._before:
+            return
+        self._verify_granted()
+        for name, reports in db.reports.items():
+            known = self._before.reports.get(name, ())
+            if reports == known or name in world.forked:
+                continue
+            state = db.instances[name]
+            itemised = units_by_meter(db.reported(name).totals, world.loans[state.loan])
+            if not state.written_off and any(units > state.limits.get(meter, 0) for meter, units in itemised.items()):
+                raise Violation("I9", f"instance {name[:8]}: more itemised than granted")
+            for stored in reports[len(known) :]:
+                self._verify_report(name, stored.statement)
+
+    def _verify_granted(self) -> None:
+        """Hold every new lease against the reports: no report, no lease."""
+        old, db = self._before.instances, self.world.custodian.db
+        for name, item in db.instances.items():
+            known = old.get(name)
+            if name in self.world.forked or item.reply is None or (known is not None and item.reply == known.reply):
+                continue
+            heads = {GENESIS} | {report.head for report in db.reports.get(name, ())}
+            if b"cloister.lease+json" in _kind(item.reply) and item.chain_head not in heads:
+                raise Violation("I9", f"instance {name[:8]}: a lease for what was not reported")
+
+    def _verify_report(self, name: InstanceId, statement: bytes) -> None:
+        report = verify_report(statement, self.world.custodian.db.instances[name].key)
+        for record in report.records:
+            receipt = self._by_place.get((name, record.index))
+            if (receipt is None) != (record.content is None):
+                raise Violation("I9", f"record {record.index}: says of a receipt what is not so")
+            if receipt is not None and record_of(receipt) != record:
+                raise Violation("I9", f"record {record.index}: is not that of its receipt")
 
 
 def _kind(statement: bytes) -> bytes:

@@ -103,7 +103,13 @@ class RefundOnClose(MemoryCustodian):
     def take_close(self, close: Close, db: Db) -> None:
         instance = replace(db.instances[close.instance], clone_proof=True)
         loan = replace(db.loans[instance.loan], refund_on_close=True)
-        decision = decide_close(close, instance=instance, loan=loan, now=db.latest)
+        decision = decide_close(
+            close,
+            instance=instance,
+            loan=loan,
+            reported=db.reported(instance.id, close.served),
+            now=db.latest,
+        )
         if decision is not None:
             db.instances[instance.id] = decision.instance
             db.credit(instance.loan, dict(decision.credits))
@@ -298,7 +304,15 @@ class NoBlockCheck(MemoryCustodian):
     ) -> LeaseDecision | Replay:
         free = replace(loan, blocked=False, blocked_models=frozenset(), blocked_consumers=frozenset())
         alive = replace(instance, status=InstanceStatus.ACTIVE)
-        return decide_lease(request, digest, instance=alive, loan=free, epoch=db.epoch, now=db.latest)
+        return decide_lease(
+            request,
+            digest,
+            instance=alive,
+            loan=free,
+            reported=db.reported(instance.id, request.served),
+            epoch=db.epoch,
+            now=db.latest,
+        )
 
 
 class ModelNotChecked(LeaseHolder):

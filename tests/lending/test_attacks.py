@@ -22,6 +22,7 @@ from cloister.lending.messages import Close, Lease, LeaseRequest, Refusal
 from cloister.lending.receipt import fork_evidence
 from cloister.lending.state import AlarmKind, InstanceState, InstanceStatus, LoanState
 from cloister.lending.terms import LOAN_METER, MAX_UNITS, LoanId, Meter
+from cloister.lending.usage_report import Reported
 
 
 def started(units: int = 9, cap: int = 2, *, lease: bool = True) -> tuple[World, Enclave]:
@@ -60,7 +61,8 @@ def decided(world: World, enclave: Enclave, request: LeaseRequest) -> LeaseDecis
     digest = verify_request(
         Statement.sign(enclave.key, LeaseRequest.LABEL, request.dump()).dump(), enclave.key.verify_key
     )[1]
-    return decide_lease(request, digest, instance=instance, loan=loan, epoch=1, now=world.now)
+    reported = world.custodian.db.reported(enclave.id, request.served)
+    return decide_lease(request, digest, instance=instance, loan=loan, reported=reported, epoch=1, now=world.now)
 
 
 def a_request(enclave: Enclave, **members: object) -> LeaseRequest:
@@ -74,6 +76,7 @@ def a_request(enclave: Enclave, **members: object) -> LeaseRequest:
         used=view.used,
         reserved={},
         want={LOAN_METER: 100},
+        served=view.served,
         chain_head=view.chain_head,
     )
     return replace(request, **members)  # type: ignore[arg-type]  # the names are the caller's
@@ -336,11 +339,13 @@ def test_t42_an_instance_of_one_loan_gets_nothing_from_another() -> None:
     instance, _ = state_of(world, enclave)
     loan = world.custodian.db.loans[other]
     with pytest.raises(Rejected) as caught:
-        decide_lease(a_request(enclave), bytes(32), instance=instance, loan=loan, epoch=1, now=world.now)
+        decide_lease(
+            a_request(enclave), bytes(32), instance=instance, loan=loan, reported=Reported(), epoch=1, now=world.now
+        )
     assert caught.value.code == "wrong_instance"
-    close = Close(instance=enclave.id, epoch=1, seq=9, used={}, chain_head=bytes(32))
+    close = Close(instance=enclave.id, epoch=1, seq=9, used={}, served=0, chain_head=bytes(32))
     with pytest.raises(Rejected, match="wrong_instance"):
-        decide_close(close, instance=instance, loan=loan, now=world.now)
+        decide_close(close, instance=instance, loan=loan, reported=Reported(), now=world.now)
 
 
 def test_t42_a_request_signed_by_another_key_touches_nothing() -> None:
@@ -479,11 +484,12 @@ def test_t50_a_close_gives_nothing_back() -> None:
 def test_t50_a_refund_takes_a_policy_that_excludes_copies(*, wanted: bool, clone_proof: bool, back: int) -> None:
     world, enclave = started(units=2)
     instance, loan = state_of(world, enclave)
-    close = Close(instance=enclave.id, epoch=1, seq=9, used={}, chain_head=bytes(32))
+    close = Close(instance=enclave.id, epoch=1, seq=9, used={}, served=0, chain_head=bytes(32))
     decision = decide_close(
         close,
         instance=replace(instance, clone_proof=clone_proof),
         loan=replace(loan, refund_on_close=wanted),
+        reported=Reported(),
         now=world.now,
     )
     assert decision is not None
@@ -491,7 +497,7 @@ def test_t50_a_refund_takes_a_policy_that_excludes_copies(*, wanted: bool, clone
 
 
 def a_close(enclave: Enclave, **members: object) -> Close:
-    close = Close(instance=enclave.id, epoch=1, seq=9, used={}, chain_head=bytes(32))
+    close = Close(instance=enclave.id, epoch=1, seq=9, used={}, served=0, chain_head=bytes(32))
     return replace(close, **members)  # type: ignore[arg-type]  # the names are the caller's
 
 
@@ -506,7 +512,9 @@ def test_t50_a_close_with_counters_that_do_not_fit_is_an_alarm_and_gives_nothing
         ({}, AlarmKind.FORK, InstanceStatus.FORKED),
         ({LOAN_METER: 99}, AlarmKind.OVERDRAWN, InstanceStatus.OVERDRAWN),
     ):
-        decision = decide_close(a_close(enclave, used=used), instance=instance, loan=loan, now=world.now)
+        decision = decide_close(
+            a_close(enclave, used=used), instance=instance, loan=loan, reported=Reported(), now=world.now
+        )
         assert decision is not None
         assert ([alarm.kind for alarm in decision.alarms], decision.instance.status) == ([kind], status)
         assert (decision.credits, decision.postings) == ({}, ())
@@ -518,7 +526,7 @@ def test_t50_a_blocked_or_dead_instance_gets_nothing_back() -> None:
     instance, loan = replace(instance, clone_proof=True), replace(loan, refund_on_close=True)
     blocked = replace(instance, status=InstanceStatus.BLOCKED)
     for state, now in ((blocked, world.now), (instance, instance.dead_at)):
-        decision = decide_close(a_close(enclave), instance=state, loan=loan, now=now)
+        decision = decide_close(a_close(enclave), instance=state, loan=loan, reported=Reported(), now=now)
         assert decision is not None
         assert decision.credits == {}
 
@@ -527,7 +535,9 @@ def test_bad_77_a_close_with_an_old_number_is_refused() -> None:
     world, enclave = started()
     instance, loan = state_of(world, enclave)
     with pytest.raises(Rejected, match="wrong_seq"):
-        decide_close(a_close(enclave, seq=instance.seq), instance=instance, loan=loan, now=world.now)
+        decide_close(
+            a_close(enclave, seq=instance.seq), instance=instance, loan=loan, reported=Reported(), now=world.now
+        )
 
 
 def test_c4_an_instance_whose_policy_changed_or_whose_evidence_is_old_is_stopped_with_all_reasons() -> None:
@@ -535,7 +545,9 @@ def test_c4_an_instance_whose_policy_changed_or_whose_evidence_is_old_is_stopped
     instance, loan = state_of(world, enclave)
     changed = replace(loan, policy_digest="d" * 64, evidence_age=timedelta(0), blocked=True)
     request = a_request(enclave)
-    decision = decide_lease(request, bytes(32), instance=instance, loan=changed, epoch=2, now=instance.dead_at)
+    decision = decide_lease(
+        request, bytes(32), instance=instance, loan=changed, reported=Reported(), epoch=2, now=instance.dead_at
+    )
     assert isinstance(decision, LeaseDecision)
     assert isinstance(decision.reply, Refusal)
     assert decision.reply.stop
@@ -556,7 +568,9 @@ def test_c4_an_instance_that_is_not_active_is_stopped_for_good(status: InstanceS
     instance, loan = state_of(world, enclave)
     for written_off in (False, True):
         state = replace(instance, status=status, written_off=written_off)
-        decision = decide_lease(a_request(enclave), bytes(32), instance=state, loan=loan, epoch=1, now=world.now)
+        decision = decide_lease(
+            a_request(enclave), bytes(32), instance=state, loan=loan, reported=Reported(), epoch=1, now=world.now
+        )
         assert isinstance(decision, LeaseDecision)
         assert isinstance(decision.reply, Refusal)
         assert decision.reply.stop

@@ -16,7 +16,7 @@ from cloister.lending.lease import LeaseHolder, LeaseState
 from cloister.lending.lease_grant import verify_request
 from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Refusal
 from cloister.lending.meters import Meters
-from cloister.lending.receipt import GENESIS, next_head, verify_chain
+from cloister.lending.receipt import GENESIS, head_after, verify_chain
 from cloister.lending.state import InstanceStatus
 from cloister.lending.terms import (
     LOAN_METER,
@@ -190,7 +190,7 @@ def test_e5_what_was_produced_is_charged_even_if_the_last_chunk_may_not_leave() 
     with pytest.raises(Rejected, match="lease_expired"):
         enclave.holder.settle(reservation, 2, bytes(32), bytes(32), enclave.time(world.now))
     view = enclave.holder.snapshot()
-    assert (view.used, view.reserved, view.served) == ({LOAN_METER: 2}, {}, 0)
+    assert (view.used, view.reserved, view.served) == ({LOAN_METER: 2}, {}, 1)
 
 
 def test_a_reservation_is_settled_once_and_by_its_own_instance() -> None:
@@ -217,7 +217,7 @@ def test_e6_receipts_are_a_chain_whose_head_the_custodian_learns() -> None:
         world.serve(enclave)
     head = verify_chain(world.receipts)
     last = world.receipts[-1]
-    assert head == next_head(last.previous, request=last.request, response=last.response, index=3)
+    assert head == head_after(last)
     assert enclave.holder.snapshot().chain_head == head
     world.advance(20)
     world.renew(enclave)

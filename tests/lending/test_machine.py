@@ -61,6 +61,19 @@ class Lending(RuleBasedStateMachine):
         self.world.send(self._enclave(number))
 
     @rule(number=NUMBER)
+    def request_without_a_report(self, number: int) -> None:
+        self.world.send(self._enclave(number), reports=False)
+
+    @rule(number=NUMBER, acknowledged=st.booleans())
+    def report(self, number: int, *, acknowledged: bool) -> None:
+        self.world.report(self._enclave(number), acknowledged=acknowledged)
+
+    @rule(number=NUMBER)
+    def report_once_more(self, number: int) -> None:
+        if self.world.reports:
+            self.world.report_again(-1 - number % len(self.world.reports))
+
+    @rule(number=NUMBER)
     def carry_any_request(self, number: int) -> None:
         self.world.carry(-1 - number % len(self.world.requests))
 
@@ -178,7 +191,7 @@ class Lending(RuleBasedStateMachine):
             case "crash" if len(self.world.enclaves) < MOST_ENCLAVES:
                 self.world.relaunch(self._enclave(number))
             case "close":
-                self.world.close(self._enclave(number))
+                self.world.close(self._enclave(number), reports=number % 3 != 0)
             case "custodian clock":
                 self.world.set_custodian_clock((0, -2, -3600, 0)[number % 4])
             case _:

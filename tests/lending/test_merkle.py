@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import pytest
 
@@ -110,6 +111,45 @@ def test_a_copy_grows_on_its_own() -> None:
     assert twin.root() == defined_root([*LEAVES[:5], b"left"])
     assert tree.root() == defined_root([*LEAVES[:5], b"right", b"right again"])
     assert tree.root_at(6) == defined_root([*LEAVES[:5], b"right"])
+
+
+def test_a_copy_that_grows_beside_a_growing_tree_changes_neither() -> None:
+    """A reader's copy may be brought up to date while the writer goes on: they share no list that both write."""
+    tree = MerkleTree()
+    leaves = [leaf_hash(bytes([number % 251])) for number in range(4000)]
+    roots: list[tuple[int, bytes]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            twin = tree.copy()
+            for leaf in leaves[twin.size : twin.size + 3]:
+                twin.append_hash(leaf)
+            roots.append((twin.size, twin.root()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for leaf in leaves:
+        tree.append_hash(leaf)
+    done.set()
+    reader.join()
+    whole = MerkleTree(leaves)
+    assert tree.root() == whole.root()
+    assert all(root == whole.root_at(size) for size, root in roots)
+
+
+def test_subtrees_are_those_of_the_tree_and_no_more() -> None:
+    tree = grown(13)
+    for height in range(4):
+        width = 1 << height
+        for start in range(13 >> height):
+            (found,) = tree.subtrees(height, start, 1)
+            assert found == defined_root(LEAVES[start * width : (start + 1) * width])
+    for ask in ((0, 13, 1), (3, 1, 1), (4, 0, 1), (0, -1, 1), (-1, 0, 1), (0, 0, -1)):
+        with pytest.raises(UsageError):
+            tree.subtrees(*ask)
+    with pytest.raises(UsageError):
+        tree.leaf(13)
 
 
 @pytest.mark.parametrize(("old_size", "proof"), [(-1, ()), (4, ()), (2, (b"short",)), (2, ())])

@@ -37,7 +37,7 @@ REQUEST = AttestRequest(
 )
 RESULT = AttestationResult(
     tee=TeeKind("simulated"),
-    claims={},
+    claims={"debug": False, "migratable": False},
     checks=(),
     bound={
         "custodian": CUSTODIAN.verify_key.raw,

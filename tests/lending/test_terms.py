@@ -208,6 +208,26 @@ def test_what_one_crash_may_lose_is_bounded_by_ceiling_and_rate(
     assert unserved_cap(terms) == want
 
 
+@pytest.mark.parametrize(
+    ("max_ceiling", "untrusted_ceiling", "want"),
+    [(1000, None, 100), (40, None, 5), (3, None, 3), (1000, 7, 7), (1000, 1000, 1000)],
+)
+def test_an_untrusted_clock_makes_n_smaller_and_never_larger(
+    max_ceiling: int, untrusted_ceiling: int | None, want: int
+) -> None:
+    terms = replace(TERMS, max_ceiling=max_ceiling, untrusted_ceiling=untrusted_ceiling)
+    assert unserved_cap(terms, trusted=False) == want
+    assert unserved_cap(replace(terms, rate_cap=1, ttl=timedelta(seconds=2)), trusted=False) <= min(2, want)
+    assert Terms.from_json(json.loads(terms.dump())) == terms
+    assert ("untrusted_ceiling" in _json(terms)) == (untrusted_ceiling is not None)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1001, None, True, "5", 1.0])
+def test_an_untrusted_ceiling_is_one_to_max_ceiling_or_not_there(value: object) -> None:
+    with pytest.raises(Malformed):
+        Terms.from_json(_json() | {"untrusted_ceiling": value})
+
+
 def test_a_model_is_found_by_its_exact_name() -> None:
     assert TERMS.model("digits") is DIGITS
     assert TERMS.model("Digits") is None

@@ -1,4 +1,4 @@
-"""The vectors of docs/spec/lease.md, receipt.md and audit-log.md: most of them bad."""
+"""The vectors of docs/spec/lease.md, receipt.md, usage.md and audit-log.md: most of them bad."""
 
 from __future__ import annotations
 
@@ -8,13 +8,36 @@ from typing import Any
 
 import pytest
 
-from cloister.crypto.sign import SigningKey
+from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.errors import Malformed, Rejected, UsageError
 from cloister.lending.audit import AuditEntry, Checkpoint, verify_checkpoint, verify_log
-from cloister.lending.lease import LeaseHolder, _Pending
-from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Receipt, Refusal
-from cloister.lending.receipt import commit, fork_evidence, next_head, verify_chain, verify_commitment, verify_receipt
+from cloister.lending.dispute import Claim, settle, verify_statement
+from cloister.lending.lease import LeaseHolder
+from cloister.lending.lease_state import Pending
+from cloister.lending.messages import (
+    Close,
+    Grant,
+    Lease,
+    LeaseRequest,
+    Receipt,
+    Refusal,
+    UsageAck,
+    UsageReport,
+    UsageStatement,
+)
+from cloister.lending.receipt import (
+    commit,
+    content_of,
+    fork_evidence,
+    head_after,
+    next_head,
+    record_of,
+    verify_chain,
+    verify_commitment,
+    verify_receipt,
+)
 from cloister.lending.terms import LoanId, ModelDigest, ModelTerms, Terms, instance_id
+from cloister.lending.usage_report import verify_report
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 PARSE = {
@@ -23,6 +46,9 @@ PARSE = {
     "refusal": Refusal.parse,
     "close": Close.parse,
     "receipt": Receipt.parse,
+    "usage-report": UsageReport.parse,
+    "usage-ack": UsageAck.parse,
+    "usage-statement": UsageStatement.parse,
     "entry": AuditEntry.parse,
     "checkpoint": Checkpoint.parse,
 }
@@ -36,11 +62,12 @@ def read(name: str) -> dict[str, Any]:
 
 MESSAGES = [
     case
-    for name in ("lease/messages.json", "receipt/messages.json", "audit/parse.json")
+    for name in ("lease/messages.json", "receipt/messages.json", "usage/messages.json", "audit/parse.json")
     for case in read(name)["cases"]
 ]
 ANSWERS = read("lease/answers.json")
 RECEIPTS = read("receipt/receipts.json")
+DISPUTES = read("usage/disputes.json")
 LOGS = read("audit/logs.json")
 
 
@@ -81,7 +108,7 @@ def test_answer_to_a_pending_request(case: dict[str, str]) -> None:
         json.loads((VECTORS / "receipt/messages.json").read_text())["cases"][0]["text"].encode()
     ).issued_at
     holder.request(now, bytes(16))
-    holder._pending = _Pending(statement=b"", digest=bytes.fromhex(ANSWERS["req_digest"]))
+    holder._pending = Pending(statement=b"", digest=bytes.fromhex(ANSWERS["req_digest"]), served=0)
     before = holder.snapshot()
     statement = case["statement"].encode()
     if case["expect"] in ("Lease", "Refusal"):
@@ -111,8 +138,11 @@ def test_a_commitment_takes_a_whole_salt() -> None:
 
 @pytest.mark.parametrize("case", RECEIPTS["heads"])
 def test_chain_head(case: dict[str, Any]) -> None:
-    previous, request, response = (bytes.fromhex(case[name]) for name in ("previous", "request", "response"))
-    assert next_head(previous, request=request, response=response, index=case["index"]).hex() == case["head"]
+    receipt = Receipt.parse(case["receipt"].encode())
+    record = record_of(receipt)
+    assert content_of(receipt.request, receipt.response).hex() == case["content"]
+    assert record.dump().decode() == case["record"]
+    assert next_head(bytes.fromhex(case["previous"]), record).hex() == head_after(receipt).hex() == case["head"]
 
 
 @pytest.mark.parametrize("case", RECEIPTS["statements"], ids=lambda case: case["name"])
@@ -134,11 +164,29 @@ def test_receipts_of_the_vectors_are_a_chain_and_no_fork() -> None:
         verify_receipt(case["statement"].encode(), key) for case in RECEIPTS["statements"] if case["expect"] == "valid"
     )
     head = verify_chain([first, second])
-    assert head == next_head(second.previous, request=second.request, response=second.response, index=2)
+    assert head == head_after(second)
     assert fork_evidence(first, second) is None
     for broken in ([second], [first, first], [second, first]):
         with pytest.raises(Rejected, match="chain_broken"):
             verify_chain(broken)
+
+
+@pytest.mark.parametrize("case", DISPUTES["cases"], ids=lambda case: case["name"])
+def test_dispute(case: dict[str, Any]) -> None:
+    custodian, instance, other = (
+        SigningKey(bytes.fromhex(DISPUTES[f"{name}_seed"])).verify_key for name in ("custodian", "instance", "other")
+    )
+    keys = {key.key_id: key for key in (instance, other)}
+    statement = verify_statement(case["statement"].encode(), custodian)
+    reports = [verify_report(text.encode(), instance) for text in case["reports"]]
+    claims = []
+    for number, kept in enumerate(case["receipts"]):
+        key = keys[Statement.parse(kept["statement"].encode(), label=Label.RECEIPT).key_id]
+        status = None if kept["status"] is None else kept["status"].encode()
+        claims.append(Claim(name=str(number), receipt=verify_receipt(kept["statement"].encode(), key), status=status))
+    outcome = settle(statement, reports, claims)
+    assert sorted([item.code, item.guilt.value] for item in outcome.findings) == case["findings"]
+    assert (outcome.settled, outcome.matched) == (case["settled"], case["matched"])
 
 
 @pytest.mark.parametrize("case", LOGS["cases"], ids=lambda case: case["name"])

@@ -136,6 +136,7 @@ class World:
         self.enclaves: list[Enclave] = []
         self.loans: dict[LoanId, Terms] = {}
         self.requests: list[tuple[InstanceId, bytes]] = []
+        self.reports: list[tuple[InstanceId, bytes]] = []
         self.answers: list[bytes] = []
         self.backups: list[tuple[Db, dict[tuple[int, bytes], int]]] = []
         self.chunks: list[Chunk] = []
@@ -332,14 +333,38 @@ class World:
         self._nonces += 1
         return self._nonces.to_bytes(16, "big")
 
-    def send(self, enclave: Enclave) -> int | None:
-        """Let the enclave ask; the message is on the wire and the borrower keeps it. Returns its number."""
+    def report(self, enclave: Enclave, *, acknowledged: bool = True) -> None:
+        """Bring the usage reports that are due; the borrower keeps them, and may lose the acknowledgements."""
+        with suppress(Rejected, Unavailable, Crash):
+            while (statement := enclave.holder.report()) is not None:
+                self.reports.append((enclave.id, statement))
+                ack = self.custodian.report(enclave.id, statement, self.custodian_now())
+                self.verify()
+                if not acknowledged:
+                    break
+                enclave.holder.acknowledge(ack)
+        self.verify()
+
+    def report_again(self, number: int) -> None:
+        """Bring any usage report ever sent to the custodian once more."""
+        instance, statement = self.reports[number]
+        with suppress(Rejected, Unavailable, Crash):
+            self.custodian.report(instance, statement, self.custodian_now())
+        self.verify()
+
+    def send(self, enclave: Enclave, *, reports: bool = True) -> int | None:
+        """Let the enclave ask; the message is on the wire and the borrower keeps it. Returns its number.
+
+        The usage reports before it arrive, unless ``reports`` is False.
+        """
         if not enclave.alive or enclave.holder.must_end(enclave.time(self.now)):
             return None
         with suppress(Rejected):
             statement = enclave.holder.request(enclave.time(self.now), self._nonce())
             self.requests.append((enclave.id, statement))
             self.verify()
+            if reports:
+                self.report(enclave)
             return len(self.requests) - 1
         return None
 
@@ -380,11 +405,13 @@ class World:
         self.deliver(answer, enclave)
         return enclave.holder.state is LeaseState.ACTIVE
 
-    def close(self, enclave: Enclave) -> None:
-        """End in order: erase, then send the last count."""
+    def close(self, enclave: Enclave, *, reports: bool = True) -> None:
+        """End in order: erase, then send the last reports, unless ``reports`` is False, and the last count."""
         with suppress(Rejected, Unavailable, Crash):
             statement = enclave.holder.close(enclave.time(self.now))
             self.kill(enclave)
+            if reports:
+                self.report(enclave)
             self.custodian.close(enclave.id, statement, self.custodian_now())
         self.kill(enclave)
         self.verify()

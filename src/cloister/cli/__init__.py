@@ -16,18 +16,24 @@ from cloister.cli.terminal import Group, run
 __all__ = ["app", "main"]
 
 _NOUNS = {
+    "allowance": "Hand out a narrower part of a loan.",
     "attest": "Collect, verify and explain evidence.",
     "audit": "Prove and read the audit log.",
+    "borrower": "Make the key that signs contracts.",
     "completion": "Print a shell completion script.",
+    "contract": "Read what a loan is agreed on.",
     "custodian": "Run the model owner's server.",
     "demo": "Watch the whole story on real input.",
+    "drill": "Measure what is promised, for real.",
     "enclave": "Run the borrower's server inside a TEE.",
     "infer": "Ask a lent model, unseen.",
     "loan": "Lend, top up, block and watch.",
     "model": "Seal and publish models.",
     "policy": "Make, explain and lint appraisal policies.",
+    "receipt": "Prove what a consumer was answered.",
     "reference": "Compute and sign reference values.",
     "trust": "Decide whom a consumer trusts.",
+    "usage": "State, prove and settle who used what.",
     "verify": "Verify an enclave before asking it.",
 }
 

@@ -7,28 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloister.cli.audit_export import export, log_entries
+from cloister.cli.audit_gaps import gaps
+from cloister.cli.audit_prove import prove
+from cloister.cli.audit_witness import witness
+from cloister.cli.log_folder import read_checkpoint_note, read_log
+from cloister.cli.log_options import custodian_key, read_capped, witness_keys, witness_options, witnesses_json
 from cloister.cli.remote import from_options, remote_options
-from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
-from cloister.crypto.sign import VerifyKey
+from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.errors import UsageError
 from cloister.lending.audit import AuditEntry, verify_checkpoint, verify_log
-from cloister.wire import Json, dump_json, parse_b64u
+from cloister.lending.tlog.checkpoint import VerifiedCheckpoint, demand_quorum, log_key, verify_log_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cloister.cli.remote import Remote
+    from cloister.lending.audit import Checkpoint
+    from cloister.lending.tlog.note import NoteKey
+    from cloister.wire import Json
 
 __all__ = ["audit"]
 
-_PAGE = 500
-_KEY_BYTES = 32
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group(cls=Group)
 def audit() -> None:
     """Read and prove the audit log."""
+
+
+for _verb in (export, gaps, prove, witness):
+    audit.add_command(_verb)
 
 
 @audit.command("list")
@@ -39,7 +46,7 @@ def audit() -> None:
 def list_entries(terminal: Terminal, /, *, after: int, limit: int, **where: Any) -> None:
     """List entries, one a line."""
     with from_options(**where) as remote:
-        for line in _entries(remote, after=after, limit=limit):
+        for line in log_entries(remote, after=after, limit=limit):
             entry = AuditEntry.parse(line)
             if terminal.as_json:
                 click.echo(line.decode())
@@ -51,78 +58,78 @@ def list_entries(terminal: Terminal, /, *, after: int, limit: int, **where: Any)
 
 
 @audit.command()
-@click.option("--out", type=_file, required=True, help="File to write, one entry a line.")
-@click.option("--force", is_flag=True, help="Replace the file.")
-@remote_options
-@pass_terminal
-def export(terminal: Terminal, /, *, out: Path, force: bool, **where: Any) -> None:
-    """Write the whole log and its signed checkpoint to files that 'audit verify' proves offline."""
-    with from_options(**where) as remote:
-        lines = list(_entries(remote, after=-1, limit=None))
-        checkpoint = remote.raw("/v1/audit/checkpoint")
-    side = out.with_suffix(out.suffix + ".checkpoint")
-    write_file(out, b"".join(line + b"\n" for line in lines), force=force)
-    write_file(side, checkpoint, force=force)
-    result: Json = {"checkpoint": str(side), "entries": len(lines), "out": str(out)}
-    terminal.result(result, lambda console: console.print(f"{len(lines)} entries in {out}, checkpoint in {side}"))
-
-
-@audit.command()
-@click.argument("log", type=_file, required=False)
+@click.argument("log", type=click.Path(path_type=Path), required=False)
 @click.option("--checkpoint", "checkpoint_file", type=_file, help="Signed checkpoint to hold the log against.")
 @click.option("--key", help="The custodian's public key (base64url), known from elsewhere than the log.")
+@witness_options
 @remote_options
 @pass_terminal
 def verify(
-    terminal: Terminal, /, *, log: Path | None, checkpoint_file: Path | None, key: str | None, **where: Any
+    terminal: Terminal,
+    /,
+    *,
+    log: Path | None,
+    checkpoint_file: Path | None,
+    key: str | None,
+    witness: tuple[str, ...],
+    quorum: int | None,
+    **where: Any,
 ) -> None:
     """Prove that no entry was changed, cut or put in.
 
-    With LOG: from files alone, without asking anybody; --checkpoint and --key say what it must match.
-    Without: reads the log and the checkpoint from the custodian.
+    With LOG, a file or a folder of 'audit export': without asking anybody; --key says whose log it must be, and
+    --checkpoint what it must match (a folder has one of its own). Without: reads log and checkpoint from the
+    custodian. With --witness the checkpoint must be one that enough of them cosigned.
     """
+    keys, wanted = witness_keys(witness, quorum)
     if log is not None:
-        if checkpoint_file is None or key is None:
-            msg = "audit verify: a log from a file is held against --checkpoint and --key"
-            raise UsageError(msg, hint="'audit export' writes both files; the key is in every loan file")
-        lines = _read(log).splitlines()
-        statement = _read(checkpoint_file)
-        origin = key
+        lines, data, origin = _from_files(log, checkpoint_file, key)
     else:
+        if checkpoint_file is not None:
+            msg = "audit verify: --checkpoint is for a LOG from files"
+            raise UsageError(msg)
         with from_options(**where) as remote:
-            lines = list(_entries(remote, after=-1, limit=None))
-            statement = remote.raw("/v1/audit/checkpoint")
+            # The checkpoint first: the log may grow meanwhile, and what is behind the checkpoint does no harm.
+            data = remote.raw("/log/checkpoint", witnesses=wanted) if wanted else remote.raw("/v1/audit/checkpoint")
+            lines = list(log_entries(remote, after=-1, limit=None))
             origin = key or str(remote.get("/v1/custodian")["key"])
         if key is None:
             terminal.say("the key came from the custodian itself; pass --key to hold the log against one you know")
-    checkpoint = verify_checkpoint(statement, VerifyKey(parse_b64u(origin, what="custodian key", size=_KEY_BYTES)))
+    checkpoint = _checkpoint(data, origin, keys, wanted)
     verified = verify_log(lines, checkpoint)
     result: Json = {
-        "at": str(checkpoint.at),
+        "at": None if isinstance(checkpoint, VerifiedCheckpoint) else str(checkpoint.at),
         "entries": len(lines),
         "root": verified.root.hex(),
         "size": checkpoint.size,
+        "witnesses": witnesses_json(checkpoint) if isinstance(checkpoint, VerifiedCheckpoint) else {},
     }
     text = f"whole: {len(lines)} entries, {checkpoint.size} of them under the checkpoint\nroot {verified.root.hex()}"
     terminal.result(result, lambda out: out.print(text))
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        msg = f"{path}: {exc.strerror}"
-        raise UsageError(msg) from exc
+def _from_files(log: Path, checkpoint_file: Path | None, key: str | None) -> tuple[list[bytes], bytes, str]:
+    """Return lines, checkpoint and key of a copy. Raises ``UsageError``, ``Malformed``, ``Rejected``."""
+    if key is None or (checkpoint_file is None and not log.is_dir()):
+        msg = "audit verify: a log from a file is held against --checkpoint and --key"
+        raise UsageError(msg, hint="'audit export' writes both files; the key is in every loan file")
+    if not log.is_dir():
+        return read_capped(log).splitlines(), read_capped(checkpoint_file or log), key
+    own = read_checkpoint_note(log)
+    size = verify_log_checkpoint(own, log_key(custodian_key(key))).size
+    return read_log(log, size), own if checkpoint_file is None else read_capped(checkpoint_file), key
 
 
-def _entries(remote: Remote, *, after: int, limit: int | None) -> Iterator[bytes]:
-    """Yield the exact bytes of entries behind index ``after``, page by page."""
-    left = limit
-    while left is None or left > 0:
-        page = remote.get("/v1/audit", after=after, limit=_PAGE if left is None else min(_PAGE, left))["entries"]
-        for entry in page:
-            yield dump_json(entry)
-            after += 1
-        if not page:
-            return
-        left = None if left is None else left - len(page)
+def _checkpoint(
+    data: bytes, origin: str, witnesses: tuple[NoteKey, ...], quorum: int
+) -> Checkpoint | VerifiedCheckpoint:
+    """Return the verified checkpoint: a signed note, or the statement with the ledger's figures."""
+    key = custodian_key(origin)
+    if not data.startswith(b"{"):
+        verified = verify_log_checkpoint(data, log_key(key), witnesses)
+        demand_quorum(verified, witnesses, quorum)
+        return verified
+    if quorum:
+        msg = "audit verify: this checkpoint is a statement, which no witness cosigns"
+        raise UsageError(msg, hint="pass the note: 'audit export --folder' writes it, 'audit witness' cosigns it")
+    return verify_checkpoint(data, key)

@@ -7,8 +7,6 @@ the command line must name the same root again.
 from __future__ import annotations
 
 import os
-import re
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,39 +31,23 @@ if TYPE_CHECKING:
     from cloister.client import VerifiedEnclave
     from cloister.wire import Json
 
-__all__ = ["DURATION", "check_json", "connect", "consumer_options", "draw_checks", "enclave_json"]
+__all__ = ["check_json", "connect", "consumer_options", "draw_checks", "enclave_json"]
 
 TOKEN_VARIABLE = "CLOISTER_TOKEN"  # noqa: S105 - the name of a variable
 TRUST_VARIABLE = "CLOISTER_TRUST"
 _file = click.Path(path_type=Path, dir_okay=False)
 _MARKS = {Verdict.PASSED: ("✓", "green"), Verdict.FAILED: ("✗", "red"), Verdict.NOT_CHECKED: ("·", "dim")}
 _SHOWN = 40  # characters of a value in the table; --json has all
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_MAX_SECONDS = 31 * 86_400
-
-
-class _Duration(click.ParamType[timedelta]):
-    """A duration: ``90``, ``90s``, ``5m``, ``2h``, ``1d``."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the duration."""
-        if isinstance(value, timedelta):
-            return value
-        found = re.fullmatch(r"(\d{1,7})([smhd]?)", str(value), re.ASCII)
-        seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
-        if not 0 < seconds <= _MAX_SECONDS:
-            self.fail(f"{value!r}: want a duration such as 90s, 5m or 2h", param, ctx)
-        return timedelta(seconds=seconds)
-
-
-DURATION = _Duration()
 
 
 def consumer_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a consumer: the command gets ``trust``, ``token_file`` and what may be let in."""
     for option in (
+        click.option(
+            "--allowance",
+            type=_file,
+            help="Sub-allowance file in place of a token ('cloister allowance new').",
+        ),
         click.option(
             "--endorsements",
             type=click.Path(path_type=Path, file_okay=False),
@@ -99,6 +81,7 @@ def connect(
     token_file: str | None,
     insecure_simulated_root: Path | None,
     endorsements: Path | None,
+    allowance: Path | None = None,
 ) -> Client:
     """Return a client of the enclave at ``url`` once it satisfies the trust file.
 
@@ -107,7 +90,8 @@ def connect(
     decided = Trust.load(trust)
     schemes = _simulated(terminal, decided, insecure_simulated_root)
     own = read_endorsements(endorsements)
-    return Client.verify(url, decided, token=_token(token_file), schemes=schemes, endorsements=own)
+    token = _token(token_file) if allowance is None or token_file is not None else None
+    return Client.verify(url, decided, token=token, sub_allowance=allowance, schemes=schemes, endorsements=own)
 
 
 def _token(token_file: str | None) -> str | None:

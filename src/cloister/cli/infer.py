@@ -10,8 +10,10 @@ import click
 import numpy as np
 from rich.text import Text
 
-from cloister.cli.consumer import DURATION, connect, consumer_options
+from cloister.cli.consumer import connect, consumer_options
+from cloister.cli.duration import DURATION
 from cloister.cli.infer_files import dump_outputs, read_inputs
+from cloister.cli.receipt_files import content_files
 from cloister.cli.terminal import Terminal, Verb, demand_writable, error_json, exit_code, pass_terminal, write_file
 from cloister.errors import CloisterError, UsageError
 
@@ -44,6 +46,11 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--wait", type=DURATION, help="How long to wait while the allowance is exhausted: 90s, 5m, 2h.")
 @click.option("--idempotency-key", help="Ask at most once under this key, also over restarts of this command.")
 @click.option("--receipt", type=_file, help="Keep the signed receipt in this file (a single question).")
+@click.option(
+    "--keep-content",
+    is_flag=True,
+    help="With --receipt: keep the exact request and response beside it, in FILE.request and FILE.response.",
+)
 @click.option("--out", type=_file, help="Keep the outputs in this .npz, or .npy for one output (a single question).")
 @click.option("--force", is_flag=True, help="Replace files.")
 @consumer_options
@@ -58,6 +65,7 @@ def infer(
     wait: timedelta | None,
     idempotency_key: str | None,
     receipt: Path | None,
+    keep_content: bool,
     out: Path | None,
     force: bool,
     **whom: Any,
@@ -74,7 +82,8 @@ def infer(
     if out is not None and out.suffix not in {".npz", ".npy"}:
         msg = f"{out}: want .npz or .npy"
         raise UsageError(msg)
-    demand_writable((receipt, out), force=force)
+    kept = _Kept(receipt=receipt, content=keep_content, out=out, force=force)
+    demand_writable(kept.paths, force=force)
     asking = _Asking(terminal=terminal, model=model, wait=wait, key=idempotency_key)
     answers: list[Json] = []
     with connect(terminal, url, **whom) as client:
@@ -86,16 +95,41 @@ def infer(
                     raise
                 terminal.result({"answers": answers, "error": error_json(exc)})
                 return exit_code(exc)
-            if receipt is not None:
-                write_file(receipt, answer.receipt.dump() + b"\n", force=force, private=True)
-            if out is not None:
-                write_file(out, dump_outputs(answer.outputs, out), force=force, private=True)
+            kept.write(answer)
             answers.append(_answer_json(name, answer))
             if not terminal.as_json:
                 _draw(name, answer, terminal.out)
     if terminal.as_json:
         terminal.result({"answers": answers})
     return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """What is kept of the one answer, and where."""
+
+    receipt: Path | None
+    content: bool
+    out: Path | None
+    force: bool
+
+    @property
+    def paths(self) -> tuple[Path | None, ...]:
+        """Every file that will be written."""
+        return (self.receipt, self.out, *self._content())
+
+    def _content(self) -> tuple[Path, ...]:
+        return content_files(self.receipt) if self.receipt is not None and self.content else ()
+
+    def write(self, answer: Inference) -> None:
+        """Write what is wanted of an answer, for its owner alone."""
+        files: list[tuple[Path, bytes]] = list(zip(self._content(), (answer.request, answer.response), strict=False))
+        if self.receipt is not None:
+            files.append((self.receipt, answer.receipt.dump() + b"\n"))
+        if self.out is not None:
+            files.append((self.out, dump_outputs(answer.outputs, self.out)))
+        for path, data in files:
+            write_file(path, data, force=self.force, private=True)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from cloister.attest.policy import Policy
+from cloister.cli.loan_contract import accept, amend, show_contract
+from cloister.cli.loan_create import consumer_json, create, policy_json, token_files, write_tokens
 from cloister.cli.loan_watch import watch_loan
-from cloister.cli.remote import Remote, from_options, from_token, remote_options, segment
-from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file
-from cloister.enclave.loanfile import read_loan_file
-from cloister.errors import UsageError
-from cloister.lending.terms import NAME
-from cloister.wire import Json, dump_json
+from cloister.cli.remote import from_loan_file, from_options, remote_options, segment
+from cloister.cli.terminal import Group, Terminal, pass_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cloister.wire import Json
+
 __all__ = ["loan"]
 
-_MAX_POLICY_BYTES = 1 << 20
 _file = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
 _units = click.IntRange(min=0)
@@ -34,122 +32,10 @@ def loan() -> None:
     """Lend models, watch what is used, add units, block."""
 
 
-def _spec(text: str, what: str) -> tuple[str, int | None]:
-    """Split NAME[=UNITS]."""
-    name, found, units = text.partition("=")
-    if not found:
-        return name, None
-    if not units.isdecimal():
-        msg = f"--{what} {text}: want NAME or NAME=UNITS"
-        raise UsageError(msg)
-    return name, int(units)
-
-
-def _model(text: str) -> Json:
-    name, found, rest = text.partition("=")
-    digest, colon, units = rest.partition(":")
-    if not found or (colon and not units.isdecimal()):
-        msg = f"--model {text}: want NAME=DIGEST or NAME=DIGEST:UNITS"
-        raise UsageError(msg, hint="'cloister model list' shows digests")
-    return {"digest": digest, "name": name} | ({"allowance": int(units)} if colon else {})
-
-
-def _consumers(consumers: tuple[str, ...], *, anybody: bool) -> Json:
-    if anybody == bool(consumers):
-        msg = "loan create: name each --consumer, or say --anybody"
-        raise UsageError(msg, hint="--anybody lets everyone who reaches the enclave spend the loan's allowance")
-    if anybody:
-        return None
-    made: list[Json] = []
-    for name, units in (_spec(text, "consumer") for text in consumers):
-        made.append({"id": name} | ({} if units is None else {"allowance": units}))
-    return made
-
-
-def _policy(path: Path) -> Json:
-    try:
-        return Policy.parse(path.read_bytes()[: _MAX_POLICY_BYTES + 1]).to_json()
-    except OSError as exc:
-        msg = f"{path}: {exc.strerror}"
-        raise UsageError(msg, hint="'cloister enclave measure --policy' writes one for this build") from exc
-
-
-def _token_files(folder: Path | None, consumers: tuple[str, ...], *, force: bool) -> dict[str, Path]:
-    """Return where each consumer's token goes. Refuses now what could not be written once the token is made."""
-    names = [_spec(text, "consumer")[0] for text in consumers]
-    if folder is None or not names:
-        return {}
-    for name in names:
-        if not NAME.fullmatch(name):
-            msg = f"--consumer {name}: want lower case letters, digits, . _ -"
-            raise UsageError(msg)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / f"{name}.token" for name in names}
-    demand_writable(files.values(), force=force)
-    return files
-
-
-def _write_tokens(files: dict[str, Path], tokens: dict[str, str], *, force: bool) -> list[str]:
-    for name, path in files.items():
-        write_file(path, tokens[name].encode() + b"\n", force=force, private=True)
-    return [str(path) for path in files.values()]
-
-
-@loan.command()
-@click.option("--borrower", required=True, help="Who runs the enclave, as consumers are told.")
-@click.option("--model", "models", multiple=True, required=True, help="NAME=DIGEST[:UNITS]; repeat for more.")
-@click.option("--allowance", type=_units, required=True, help="Units of the whole loan.")
-@click.option("--consumer", "consumers", multiple=True, help="NAME[=UNITS]; repeat for more.")
-@click.option("--anybody", is_flag=True, help="Serve whoever reaches the enclave.")
-@click.option("--policy", type=_file, required=True, help="Appraisal policy: which enclaves may have the key.")
-@click.option("--ttl", "ttl_s", type=click.IntRange(1, 3600), help="T: seconds a lease lives.")
-@click.option("--rate-cap", type=_units, help="Units per second, 0 for no cap.")
-@click.option("--max-ceiling", type=click.IntRange(min=1), help="N: units one instance may hold unserved.")
-@click.option("--max-instances", type=click.IntRange(min=1), help="Enclaves that may live at once.")
-@click.option("--out", type=_file, required=True, help="Loan file to write for the borrower (mode 0600).")
-@click.option("--tokens", type=_folder, help="Folder for the consumers' token files (mode 0600).")
-@click.option("--force", is_flag=True, help="Replace files.")
-@remote_options
-@pass_terminal
-def create(
-    terminal: Terminal,
-    /,
-    *,
-    borrower: str,
-    models: tuple[str, ...],
-    allowance: int,
-    consumers: tuple[str, ...],
-    anybody: bool,
-    policy: Path,
-    out: Path,
-    tokens: Path | None,
-    force: bool,
-    home: Path | None,
-    url: str | None,
-    ca: Path | None,
-    token_file: str | None,
-    **limits: int | None,
-) -> None:
-    """Lend models to a borrower. Tokens are shown in files only, and only now."""
-    if consumers and tokens is None:
-        msg = "loan create: consumers get tokens; say where with --tokens"
-        raise UsageError(msg)
-    demand_writable((out,), force=force)
-    files = _token_files(tokens, consumers, force=force)
-    body: dict[str, Json] = {
-        "allowance": allowance,
-        "borrower": borrower,
-        "consumers": _consumers(consumers, anybody=anybody),
-        "models": [_model(text) for text in models],
-        "policy": _policy(policy),
-    }
-    body |= {name: value for name, value in limits.items() if value is not None}
-    with from_options(home=home, url=url, ca=ca, token_file=token_file) as remote:
-        made = remote.post("/v1/loans", body)
-    write_file(out, dump_json(made["loan_file"]), force=force, private=True)
-    written = _write_tokens(files, made["consumer_tokens"], force=force)
-    result: Json = {"loan": made["loan"], "loan_file": str(out), "token_files": written}
-    terminal.result(result, lambda console: console.print(f"{made['loan']}\nloan file {out}\n" + "\n".join(written)))
+loan.add_command(create)
+loan.add_command(show_contract)
+loan.add_command(accept)
+loan.add_command(amend)
 
 
 @loan.command("list")
@@ -234,11 +120,6 @@ def set_units(terminal: Terminal, /, *, loan_id: str, units: int, meter: str | N
     _change(terminal, where, path, {"units": units, "meter": meter}, f"set to {units}")
 
 
-def _borrower(path: Path) -> tuple[Remote, str]:
-    given = read_loan_file(path)
-    return from_token(url=given.custodian_url, ca_pem=given.ca_pem, token=given.token), given.loan
-
-
 @loan.command()
 @_loan_file
 @click.option("--units", type=click.IntRange(min=1), required=True, help="How many more.")
@@ -247,7 +128,7 @@ def _borrower(path: Path) -> tuple[Remote, str]:
 @pass_terminal
 def request(terminal: Terminal, /, *, loan_file: Path, units: int, reason: str, meter: str | None) -> None:
     """Ask the custodian for more units (for borrowers)."""
-    connection, loan_id = _borrower(loan_file)
+    connection, loan_id = from_loan_file(loan_file)
     body: dict[str, Json] = {"reason": reason, "units": units}
     if meter:
         body["meter"] = meter
@@ -261,7 +142,7 @@ def request(terminal: Terminal, /, *, loan_file: Path, units: int, reason: str, 
 @pass_terminal
 def status(terminal: Terminal, /, *, loan_file: Path) -> None:
     """Show what is left and what became of requests (for borrowers)."""
-    connection, loan_id = _borrower(loan_file)
+    connection, loan_id = from_loan_file(loan_file)
     with connection as remote:
         shown = remote.get(f"/v1/loans/{segment(loan_id)}/summary")
     terminal.result(shown, lambda out: draw_loan(terminal, shown, out))
@@ -360,10 +241,11 @@ def add(
     terminal: Terminal, /, *, loan_id: str, names: tuple[str, ...], tokens: Path, force: bool, **where: Any
 ) -> None:
     """Admit consumers; each gets a token of its own."""
-    files = _token_files(tokens, names, force=force)
+    added = consumer_json(names)
+    files = token_files(tokens, [name.partition("=")[0] for name in names], force=force)
     with from_options(**where) as remote:
-        made = remote.post(f"/v1/loans/{segment(loan_id)}/consumers", {"consumers": _consumers(names, anybody=False)})
-    written = _write_tokens(files, made["consumer_tokens"], force=force)
+        made = remote.post(f"/v1/loans/{segment(loan_id)}/consumers", {"consumers": added})
+    written = write_tokens(files, made["consumer_tokens"], force=force)
     terminal.result({"token_files": list(written)}, lambda out: out.print("\n".join(written)))
 
 
@@ -375,5 +257,5 @@ def add(
 def replace_policy(terminal: Terminal, /, *, loan_id: str, file: Path, **where: Any) -> None:
     """Replace a loan's appraisal policy by a newer version; running enclaves must attest again."""
     with from_options(**where) as remote:
-        shown = remote.post(f"/v1/loans/{segment(loan_id)}/policy", {"policy": _policy(file)})
+        shown = remote.post(f"/v1/loans/{segment(loan_id)}/policy", {"policy": policy_json(file)})
     terminal.result(shown, lambda out: out.print("policy replaced"))

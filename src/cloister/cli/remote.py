@@ -22,6 +22,7 @@ import httpx2
 from cloister.cli.terminal import read_secret
 from cloister.client.trust_file import is_loopback, parse_origin
 from cloister.custodian.config import read_config
+from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
 from cloister.wire import Json, dump_json, parse_json
 
@@ -29,7 +30,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-__all__ = ["ADMIN_TOKEN_NAME", "Remote", "custodian_home", "from_options", "from_token", "remote_options", "segment"]
+__all__ = [
+    "ADMIN_TOKEN_NAME",
+    "Remote",
+    "as_anybody",
+    "custodian_home",
+    "from_loan_file",
+    "from_options",
+    "from_token",
+    "remote_options",
+    "segment",
+]
 
 ADMIN_TOKEN_NAME = "admin.token"  # noqa: S105 - the name of a file, not a token
 HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
@@ -42,11 +53,12 @@ _HTTP_BAD_REQUEST, _HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN, _HTTP_TOO_MANY, _HTTP_SE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Where the custodian is, whose certificate it must show, and who we are."""
+    """Where the custodian is, whose certificate it must show, and who we are: nobody, for what is public."""
 
     url: str
     ca_pem: str | None
-    token: str = field(repr=False)
+    token: str | None = field(repr=False)
+    """None for the few routes that anybody may call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +94,19 @@ class Remote:
         machine, which would carry the token in the clear.
         """
         self._url = parse_origin(credentials.url)
-        if self._url.startswith("http:") and not is_loopback(self._url):
+        token = credentials.token
+        if token and self._url.startswith("http:") and not is_loopback(self._url):
             msg = f"custodian {self._url}: want https: the token would travel in the clear"
             raise UsageError(msg)
-        if not credentials.token.isascii():
+        if token and not token.isascii():
             msg = "token: want printable ascii"
             raise UsageError(msg)
+        headers = {"accept-encoding": "identity"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
         self._client = httpx2.Client(
             base_url=self._url,
-            headers={"authorization": f"Bearer {credentials.token}", "accept-encoding": "identity"},
+            headers=headers,
             verify=_authority(credentials.ca_pem),
             timeout=_TIMEOUT_S,
             trust_env=False,
@@ -106,9 +122,13 @@ class Remote:
         """GET a JSON document."""
         return self._call("GET", path, params=query)
 
-    def raw(self, path: str) -> bytes:
+    def raw(self, path: str, **query: str | int) -> bytes:
         """GET the exact bytes of a document."""
-        return self._send("GET", path).content
+        return self._send("GET", path, params=query).content
+
+    def post_text(self, path: str, body: bytes) -> Any:
+        """POST a text that proves itself, by what it is signed with."""
+        return self._call("POST", path, content=body, headers={"content-type": "text/plain"})
 
     def post(self, path: str, body: Json) -> Any:
         """POST once: a fresh Idempotency-Key makes a retry by the transport harmless."""
@@ -247,8 +267,19 @@ def from_options(*, home: Path | None, url: str | None, ca: Path | None, token_f
     return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
 
 
-def from_token(*, url: str, ca_pem: str | None, token: str) -> Remote:
-    """Return a connection for somebody who has it all, as a borrower has in its loan file."""
+def as_anybody(*, url: str, ca: Path | None) -> Remote:
+    """Return a connection without a token, for what anybody may send."""
+    return Remote(Credentials(url=url, ca_pem=None if ca is None else _read_text(ca), token=None))
+
+
+def from_loan_file(path: Path) -> tuple[Remote, str]:
+    """Return the connection of a borrower, and which loan its loan file is about. Raises ``UsageError``."""
+    given = read_loan_file(path)
+    return from_token(url=given.custodian_url, ca_pem=given.ca_pem, token=given.token), given.loan
+
+
+def from_token(*, url: str, ca_pem: str | None, token: str | None) -> Remote:
+    """Return a connection for somebody who has it all, as a borrower has in its loan file. No token is nobody."""
     return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
 
 

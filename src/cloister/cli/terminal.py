@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXIT_INTERRUPTED",
+    "EXIT_REJECTED",
     "Group",
     "Terminal",
     "Verb",

@@ -47,6 +47,10 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else _read(path).decode("ascii", errors="replace")
 
 
+def _key(text: str, option: str) -> VerifyKey:
+    return VerifyKey.take(Fields({option: text}, what="trust new"), option)
+
+
 def _custodian(url: str | None, key: str | None, ca: Path | None, why: str | None) -> CustodianPin | NotChecked:
     if why is not None and (url or key or ca):
         msg = "trust new: --no-custodian excludes the other --custodian options"
@@ -56,8 +60,7 @@ def _custodian(url: str | None, key: str | None, ca: Path | None, why: str | Non
     if url is None or key is None:
         msg = "trust new: want --custodian-url and --custodian-key, or --no-custodian WHY"
         raise UsageError(msg, hint="the custodian's status tells who runs an enclave and whether it is blocked")
-    pinned = VerifyKey.take(Fields({"--custodian-key": key}, what="trust new"), "--custodian-key")
-    return CustodianPin(key=pinned, url=parse_origin(url), ca_pem=_text(ca))
+    return CustodianPin(key=_key(key, "--custodian-key"), url=parse_origin(url), ca_pem=_text(ca))
 
 
 def _models(pairs: tuple[str, ...], why: str | None) -> dict[str, str] | NotChecked:
@@ -98,6 +101,7 @@ def _root(path: Path | None) -> VerifyKey | None:
 @click.option("--no-custodian", metavar="WHY", help="Do not ask the owner; say why.")
 @click.option("--operator", "operators", multiple=True, help="Who may run the enclave; repeat for more.")
 @click.option("--any-operator", metavar="WHY", help="Accept whoever runs it; say why.")
+@click.option("--borrower-key", help="The key (base64url) that must have signed the loan's contract.")
 @click.option("--model", "models", multiple=True, help="NAME=DIGEST; repeat for more.")
 @click.option("--any-model", metavar="WHY", help="Accept whatever is served under a name; say why.")
 @click.option("--tls-ca", type=_file, help="PEM of the enclave's outer TLS authority [default: the system's].")
@@ -118,6 +122,7 @@ def new(
     no_custodian: str | None,
     operators: tuple[str, ...],
     any_operator: str | None,
+    borrower_key: str | None,
     models: tuple[str, ...],
     any_model: str | None,
     tls_ca: Path | None,
@@ -140,6 +145,7 @@ def new(
         operators=NotChecked(any_operator) if any_operator is not None else operators,
         models=_models(models, any_model),
         tls=_tls(tls_ca, any_tls),
+        **({} if borrower_key is None else {"borrower": _key(borrower_key, "--borrower-key")}),
     )
     if made.simulated_root is not None:
         from cloister.testing.simulated import WARNING  # noqa: PLC0415 - in no production process
@@ -161,9 +167,11 @@ def show(terminal: Terminal, /, *, path: Path) -> None:
 
 def _draw(terminal: Terminal, shown: Trust, out: Console) -> None:
     pin, models, operators, tls = shown.custodian, shown.models, shown.operators, shown.tls
+    key = shown.borrower
     rows = [
         ("custodian", _not_checked(pin) if isinstance(pin, NotChecked) else f"{pin.url} {pin.key.dump()}"),
         ("operator", _not_checked(operators) if isinstance(operators, NotChecked) else " or ".join(operators)),
+        ("borrower's key", _not_checked(key) if isinstance(key, NotChecked) else key.dump()),
         (
             "enclave's tls",
             _not_checked(tls) if isinstance(tls, NotChecked) else "system" if not tls.ca_pem else "pinned",

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloister.client.client import AsyncClient, Client
+    from cloister.client.contract import AgreedContract
     from cloister.client.exchange import TruncatedResponse
     from cloister.client.inference import Inference
     from cloister.client.model_info import ModelInfo
     from cloister.client.receipts import VerifiedReceipt
+    from cloister.client.sub_allowance import HeldSubAllowance
     from cloister.client.trust import VerifiedEnclave
     from cloister.client.trust_file import CustodianPin, SystemTls, Trust
 
 __all__ = [
+    "AgreedContract",
     "AsyncClient",
     "Client",
     "CustodianPin",
+    "HeldSubAllowance",
     "Inference",
     "ModelInfo",
     "SystemTls",
@@ -31,9 +35,11 @@ __all__ = [
 ]
 
 _FILES = {
+    "AgreedContract": "contract",
     "AsyncClient": "client",
     "Client": "client",
     "CustodianPin": "trust_file",
+    "HeldSubAllowance": "sub_allowance",
     "Inference": "inference",
     "ModelInfo": "model_info",
     "SystemTls": "trust_file",

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from cloister.channel.ohttp import DEFAULT_MAX_MESSAGE_BYTES
-from cloister.client.inference import Question, describe, infer
+from cloister.client.contract import contract
+from cloister.client.inference import Question, bearer, describe, infer
 from cloister.client.plan import drive, drive_async
+from cloister.client.private_file import read_private
 from cloister.client.receipts import ReceiptChain
 from cloister.client.session import Session
+from cloister.client.sub_allowance import HeldSubAllowance, take_field
 from cloister.client.transport import AsyncEnclaveTransport, EnclaveTransport
 from cloister.client.trust_file import parse_origin
 from cloister.client.wire import DEFAULT_TIMEOUT, AsyncWire, Wire
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     import httpx2
 
     from cloister.attest.verifier import Scheme
+    from cloister.channel.fields import FieldLines
+    from cloister.client.contract import AgreedContract
     from cloister.client.inference import Inference
     from cloister.client.model_info import ModelInfo
     from cloister.client.plan import Plan
@@ -51,20 +55,7 @@ def _now() -> datetime:
 
 def read_token(path: Path | str) -> str:
     """Return the token in a file that only its owner can read. Raises ``UsageError``."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as exc:
-        msg = f"{path}: {exc.strerror}"
-        raise UsageError(msg) from exc
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            msg = f"{path}: no plain file"
-            raise UsageError(msg)
-        if status.st_mode & 0o077:
-            msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600: it holds a token"
-            raise UsageError(msg, hint=f"chmod 600 {path}")
-        data = file.read(MAX_TOKEN_BYTES + 1)
+    data = read_private(path, cap=MAX_TOKEN_BYTES, holds="a token")
     return _token(data, name=str(path))
 
 
@@ -79,9 +70,10 @@ def _token(data: bytes, *, name: str) -> str:
 class _Asker:
     """What both clients share: a session, the consumer's token, what is known of models, the receipts."""
 
-    def __init__(self, session: Session, token: str | None) -> None:
+    def __init__(self, session: Session, token: str | None, held: HeldSubAllowance | None = None) -> None:
         self._session = session
         self._token = token
+        self._fields = take_field(held)
         self._models: dict[tuple[str, str], ModelInfo] = {}
         self._chain = ReceiptChain()
 
@@ -101,7 +93,7 @@ class _Asker:
 
     def _describe(self, model: str, token: str | None) -> Plan[ModelInfo]:
         """Ask what a model is, and remember it for this instance."""
-        info, enclave = yield from describe(self._session, model, token or self._token)
+        info, enclave = yield from describe(self._session, model, token or self._token, self._beside(token))
         self._models[enclave.instance, model] = info
         return info
 
@@ -116,7 +108,15 @@ class _Asker:
         return (yield from infer(self._session, question, info, self._chain))
 
     def _question(self, model: str, inputs: object, image: object, token: str | None, **rest: Any) -> Question:
-        return Question(model=model, inputs=inputs, image=image, token=token or self._token, **rest)
+        fields = self._beside(token)
+        return Question(model=model, inputs=inputs, image=image, token=token or self._token, fields=fields, **rest)
+
+    def _beside(self, token: str | None) -> FieldLines:
+        """Return what goes beside a token: our sub-allowance beside our own, nothing beside another's."""
+        return self._fields if token in (None, self._token) else ()
+
+    def _contract(self) -> Plan[AgreedContract]:
+        return (yield from contract(self._session, (*bearer(self._token), *self._fields)))
 
 
 def _session(
@@ -140,21 +140,28 @@ def _session(
     )
 
 
-def _one_token(token: str | None, token_file: Path | str | None) -> str | None:
-    if token is not None and token_file is not None:
-        msg = "client: want token or token_file, not both"
+def _one_token(
+    token: str | None, token_file: Path | str | None, sub_allowance: HeldSubAllowance | Path | str | None
+) -> tuple[str | None, HeldSubAllowance | None]:
+    """Return the token, and the sub-allowance whose token it is."""
+    if sum(given is not None for given in (token, token_file, sub_allowance)) > 1:
+        msg = "client: want token, token_file or sub_allowance, not both"
         raise UsageError(msg)
+    if sub_allowance is not None:
+        if not isinstance(sub_allowance, HeldSubAllowance):
+            sub_allowance = HeldSubAllowance.load(sub_allowance)
+        return sub_allowance.token, sub_allowance
     if token_file is not None:
-        return read_token(token_file)
-    return None if token is None else _token(token.encode("utf-8"), name="token")
+        return read_token(token_file), None
+    return None if token is None else _token(token.encode("utf-8"), name="token"), None
 
 
 class Client(_Asker):
     """A consumer of one verified enclave. Safe to use from several threads; ``close`` it, or use ``with``."""
 
-    def __init__(self, session: Session, wire: Wire, token: str | None) -> None:
+    def __init__(self, session: Session, wire: Wire, token: str | None, held: HeldSubAllowance | None = None) -> None:
         """Take over a verified session; use ``Client.verify``."""
-        super().__init__(session, token)
+        super().__init__(session, token, held)
         self._wire = wire
 
     @classmethod
@@ -165,6 +172,7 @@ class Client(_Asker):
         *,
         token: str | None = None,
         token_file: Path | str | None = None,
+        sub_allowance: HeldSubAllowance | Path | str | None = None,
         schemes: Iterable[Scheme] = (),
         endorsements: Mapping[str, bytes] | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
@@ -175,7 +183,8 @@ class Client(_Asker):
     ) -> Self:
         """Return a client of the enclave at ``url`` once that satisfies ``trust``.
 
-        ``schemes`` are evidence schemes besides the production ones: the simulated TEE, by whoever insists.
+        ``sub_allowance`` takes the place of a token. ``schemes`` are evidence schemes besides the production ones:
+        the simulated TEE, by whoever insists.
         ``endorsements`` by name take the place of those that the enclave sends along (docs/reference/endorsements.md);
         keys of token services come from here alone.
         ``transport``, ``clock`` and ``rng`` are seams for tests. Raises ``Malformed``, ``Rejected`` with
@@ -190,14 +199,14 @@ class Client(_Asker):
             rng=rng,
             max_response_bytes=max_response_bytes,
         )
-        secret = _one_token(token, token_file)
+        secret, held = _one_token(token, token_file, sub_allowance)
         wire = Wire(session.url, trust, timeout=timeout, transport=transport)
         try:
             drive(session.verify(), wire.take)
         except BaseException:
             wire.close()
             raise
-        return cls(session, wire, secret)
+        return cls(session, wire, secret, held)
 
     def reverify(self) -> VerifiedEnclave:
         """Verify again now, with a fresh nonce. Raises as ``verify``; then the client asks nothing more."""
@@ -206,6 +215,13 @@ class Client(_Asker):
     def model(self, name: str, *, token: str | None = None) -> ModelInfo:
         """Return inputs, outputs, card and remaining units of a model; costs nothing."""
         return drive(self._describe(name, token), self._wire.take)
+
+    def contract(self) -> AgreedContract:
+        """Return the contract of the loan, proven to be signed and bound by the enclave's evidence; costs nothing.
+
+        Raises ``Rejected`` with every mismatch, or where the loan has none.
+        """
+        return drive(self._contract(), self._wire.take)
 
     def infer(
         self,
@@ -248,9 +264,11 @@ class Client(_Asker):
 class AsyncClient(_Asker):
     """``Client`` for asyncio; made by ``await AsyncClient.verify(...)``."""
 
-    def __init__(self, session: Session, wire: AsyncWire, token: str | None) -> None:
+    def __init__(
+        self, session: Session, wire: AsyncWire, token: str | None, held: HeldSubAllowance | None = None
+    ) -> None:
         """Take over a verified session; use ``AsyncClient.verify``."""
-        super().__init__(session, token)
+        super().__init__(session, token, held)
         self._wire = wire
 
     @classmethod
@@ -261,6 +279,7 @@ class AsyncClient(_Asker):
         *,
         token: str | None = None,
         token_file: Path | str | None = None,
+        sub_allowance: HeldSubAllowance | Path | str | None = None,
         schemes: Iterable[Scheme] = (),
         endorsements: Mapping[str, bytes] | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,  # noqa: ASYNC109 - between bytes, not for the whole call
@@ -279,14 +298,14 @@ class AsyncClient(_Asker):
             rng=rng,
             max_response_bytes=max_response_bytes,
         )
-        secret = _one_token(token, token_file)
+        secret, held = _one_token(token, token_file, sub_allowance)
         wire = AsyncWire(session.url, trust, timeout=timeout, transport=transport)
         try:
             await drive_async(session.verify(), wire.take)
         except BaseException:
             await wire.close()
             raise
-        return cls(session, wire, secret)
+        return cls(session, wire, secret, held)
 
     async def reverify(self) -> VerifiedEnclave:
         """Verify again now, as ``Client.reverify``."""
@@ -295,6 +314,10 @@ class AsyncClient(_Asker):
     async def model(self, name: str, *, token: str | None = None) -> ModelInfo:
         """Return what the enclave says of a model, as ``Client.model``."""
         return await drive_async(self._describe(name, token), self._wire.take)
+
+    async def contract(self) -> AgreedContract:
+        """Return the proven contract of the loan, as ``Client.contract``."""
+        return await drive_async(self._contract(), self._wire.take)
 
     async def infer(
         self,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cloister.client.session import Session
     from cloister.client.trust import VerifiedEnclave
 
-__all__ = ["Inference", "Question", "describe", "infer"]
+__all__ = ["Inference", "Question", "bearer", "describe", "infer", "refusal"]
 
 OCTETS = "application/octet-stream"
 MAX_UNITS = 2**53 - 1
@@ -51,6 +51,9 @@ _HINTS = {
     "blocked": "the custodian has stopped this; ask the borrower",
     "date_skewed": "set this machine's clock: the enclave's differs by more than a minute",
     "lease_expired": "the enclave cannot reach its custodian, or was stopped; ask again later",
+    "outside_hours": "the contract says when the loan may be used: cloister contract URL",
+    "sub_allowance_exhausted": "ask whoever gave you the sub-allowance for another",
+    "sub_allowance_expired": "ask whoever gave you the sub-allowance for another",
     "unauthorized": "give the consumer token of this loan (token=, --token-file)",
     "unknown_model": "see which models the enclave serves: cloister verify URL",
 }
@@ -67,6 +70,8 @@ class Question:
     wait: timedelta | None = None
     key: str | None = None
     on_wait: Callable[[Rejected, timedelta], None] | None = None
+    fields: FieldLines = ()
+    """What goes beside the token: a sub-allowance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +100,12 @@ class Inference:
         return first[0] if first else None
 
 
-def describe(session: Session, model: str, token: str | None) -> Plan[tuple[ModelInfo, VerifiedEnclave]]:
+def describe(
+    session: Session, model: str, token: str | None, fields: FieldLines = ()
+) -> Plan[tuple[ModelInfo, VerifiedEnclave]]:
     """Return what an enclave says of ``model``, and which; costs nothing. Raises as ``Session.ask``, ``Rejected``."""
     session.trust.digest_of(model)
-    request = BinaryRequest(method="GET", path=_path(model), headers=_headers(token))
+    request = BinaryRequest(method="GET", path=_path(model), headers=(*bearer(token), *fields))
     answer, enclave = yield from session.ask(request)
     if answer.status != _OK:
         raise refusal(answer)
@@ -126,7 +133,7 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
     request = BinaryRequest(
         method="POST",
         path=_path(question.model) + "/infer",
-        headers=(*_headers(question.token), *extra),
+        headers=(*bearer(question.token), *question.fields, *extra),
         body=body.data,
     )
     answer, enclave = yield from _ask(session, request, question)
@@ -175,7 +182,8 @@ def _path(model: str) -> str:
     return "/v2/models/" + quote(model, safe="")
 
 
-def _headers(token: str | None) -> tuple[tuple[str, str], ...]:
+def bearer(token: str | None) -> FieldLines:
+    """Return the field line that carries a token, none without one."""
     return () if token is None else (("authorization", f"Bearer {token}"),)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import VerifyKey
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
-from cloister.lending.receipt import SALT_BYTES, fork_evidence, next_head, verify_commitment, verify_receipt
+from cloister.lending.receipt import SALT_BYTES, fork_evidence, head_after, verify_commitment, verify_receipt
 from cloister.wire import Fields, dump_b64u, dump_json, parse_b64u
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["ReceiptChain", "VerifiedReceipt", "receipt_of", "verify_answer"]
 
 MAX_RECEIPT_BYTES = 64 * 1024
+MAX_FILE_BYTES = 256 * 1024  # bytes of one receipt file
+_MAX_STATUS_BYTES = 64 * 1024
 KEPT_RECEIPTS = 1024  # receipts one chain remembers
 
 _RECEIPT = "cloister-receipt"
@@ -47,6 +49,8 @@ class VerifiedReceipt:
     key: VerifyKey
     request_salt: bytes
     response_salt: bytes
+    status: bytes | None = None
+    """The custodian's signed status of the instance, where the consumer asked for it: whose instance this is."""
 
     def dump(self) -> bytes:
         """Return the receipt file: statement, key and salts as canonical JSON (docs/spec/receipt-file.md)."""
@@ -56,7 +60,8 @@ class VerifiedReceipt:
                 "request_salt": dump_b64u(self.request_salt),
                 "response_salt": dump_b64u(self.response_salt),
                 "statement": dump_b64u(self.statement),
-                "v": 1,
+                "status": None if self.status is None else dump_b64u(self.status),
+                "v": 2,
             }
         )
 
@@ -79,8 +84,8 @@ class VerifiedReceipt:
 
         Raises ``Malformed`` and ``Rejected``.
         """
-        fields = Fields.parse(data, what="receipt file", cap=MAX_RECEIPT_BYTES)
-        fields.literal("v", 1)
+        fields = Fields.parse(data, what="receipt file", cap=MAX_FILE_BYTES)
+        fields.literal("v", 2)
         key = VerifyKey.take(fields, "key")
         statement = fields.b64u("statement", cap=MAX_RECEIPT_BYTES)
         receipt = cls(
@@ -89,6 +94,7 @@ class VerifiedReceipt:
             key=key,
             request_salt=fields.b64u("request_salt", size=SALT_BYTES),
             response_salt=fields.b64u("response_salt", size=SALT_BYTES),
+            status=_status(fields),
         )
         fields.end()
         return receipt
@@ -97,6 +103,14 @@ class VerifiedReceipt:
         """Prove that this receipt is about exactly these bytes. Raises ``Rejected`` (``commitment_mismatch``)."""
         verify_commitment(self.receipt.request, self.request_salt, request, what="request")
         verify_commitment(self.receipt.response, self.response_salt, response, what="response")
+
+
+def _status(fields: Fields) -> bytes | None:
+    """Return the status statement as it was kept; its signature is for whoever relies on it."""
+    value = fields.take("status")
+    return (
+        None if value is None else Fields({"status": value}, what="receipt file").b64u("status", cap=_MAX_STATUS_BYTES)
+    )
 
 
 def receipt_of(trailers: FieldLines) -> tuple[bytes, bytes, bytes]:
@@ -134,6 +148,7 @@ def verify_answer(
         key=enclave.receipt_key,
         request_salt=request_salt,
         response_salt=response_salt,
+        status=enclave.status_statement or None,
     )
     verified.demand_content(request=request, response=response)
     return verified
@@ -172,8 +187,7 @@ class ReceiptChain:
     def _demand_link(self, first: Receipt | None, second: Receipt | None) -> None:
         if first is None or second is None:
             return
-        head = next_head(first.previous, request=first.request, response=first.response, index=first.index)
-        if head != second.previous:
+        if head_after(first) != second.previous:
             raise Rejected.because("chain_broken", f"receipt {second.index}", hint=_FORK_HINT)
 
 

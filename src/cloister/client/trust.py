@@ -9,7 +9,7 @@ Sans-io: ``establish`` is a plan. Not done here: encrypting (``exchange``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,8 @@ class VerifiedEnclave:
     status: Status | None
     checks: tuple[Check, ...]
     receipt_key: VerifyKey
+    status_statement: bytes = field(default=b"", repr=False)
+    """``status`` as the custodian signed it; empty where it was not asked."""
 
     @property
     def instance(self) -> InstanceId:
@@ -121,7 +123,9 @@ def establish(
     answer = yield Fetch(party=Party.CUSTODIAN, url=query, cap=MAX_STATUS_BYTES)
     data = _body(answer, want=None, what="custodian: status")
     status = verify_status(data, enclave=enclave, trust=trust, nonce=ask, now=clock())
-    return replace(enclave, status=status, checks=(*enclave.checks, *_status_checks(status, trust)))
+    return replace(
+        enclave, status=status, status_statement=data, checks=(*enclave.checks, *_status_checks(status, trust))
+    )
 
 
 def _body(answer: Fetched, *, want: str | None, what: str) -> bytes:

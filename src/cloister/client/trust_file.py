@@ -37,6 +37,9 @@ _SIMULATED = "simulated"
 _TPM = "tpm"
 
 
+_NO_BORROWER = NotChecked("the trust file names no borrower's key")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustodianPin:
     """The custodian whose signed status a consumer asks for. ``ca_pem`` None means the system's trust store."""
@@ -57,9 +60,9 @@ class SystemTls:
 class Trust:
     """A consumer's decision, complete.
 
-    ``operators`` are borrowers' names as the custodian knows them. ``models`` pins names to digests of
-    sealed models. ``tls`` is about the outer connection only: bodies are encrypted to attested keys,
-    whatever it says.
+    ``operators`` are borrowers' names as the custodian knows them, ``borrower`` is the key that must have signed the
+    contract. ``models`` pins names to digests of sealed models. ``tls`` is about the outer connection only: bodies
+    are encrypted to attested keys, whatever it says.
     """
 
     policy: Policy
@@ -69,6 +72,7 @@ class Trust:
     operators: tuple[str, ...] | NotChecked
     models: Mapping[str, str] | NotChecked
     tls: SystemTls | NotChecked
+    borrower: VerifyKey | NotChecked = _NO_BORROWER
 
     def __post_init__(self) -> None:
         """Refuse a trust that contradicts itself."""
@@ -110,6 +114,7 @@ class Trust:
             "operators": _take_operators(fields.fields("operator")),
             "models": _take_models(fields.fields("models")),
             "tls": _take_tls(fields.fields("tls")),
+            "borrower": _take_borrower(fields) if "borrower" in fields else _NO_BORROWER,
         }
         fields.end()
         try:
@@ -134,6 +139,8 @@ class Trust:
         }
         if self.simulated_root is not None:
             document["simulated_root"] = self.simulated_root.dump()
+        if self.borrower != _NO_BORROWER:
+            document["borrower"] = _borrower_json(self.borrower)
         return dump_json(document)
 
     def digest_of(self, model: str) -> str | None:
@@ -201,6 +208,13 @@ def _take_operators(fields: Fields) -> tuple[str, ...] | NotChecked:
     return taken
 
 
+def _take_borrower(fields: Fields) -> VerifyKey | NotChecked:
+    inner = fields.fields("borrower")
+    taken = _reason(inner) if "not_checked" in inner else VerifyKey.take(inner, "key")
+    inner.end()
+    return taken
+
+
 def _take_models(fields: Fields) -> Mapping[str, str] | NotChecked:
     if "not_checked" in fields:
         reason = _reason(fields)
@@ -229,6 +243,10 @@ def _custodian_json(custodian: CustodianPin | NotChecked) -> Json:
     if isinstance(custodian, NotChecked):
         return {"not_checked": custodian.why}
     return {"ca_pem": custodian.ca_pem, "key": custodian.key.dump(), "url": custodian.url}
+
+
+def _borrower_json(borrower: VerifyKey | NotChecked) -> Json:
+    return {"not_checked": borrower.why} if isinstance(borrower, NotChecked) else {"key": borrower.dump()}
 
 
 def _tls_json(tls: SystemTls | NotChecked) -> Json:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NewType, Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from cloister.errors import Malformed, Rejected
+from cloister.errors import Malformed, Rejected, UsageError
 from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ KeyId = NewType("KeyId", str)
 
 MAX_STATEMENT_BYTES = 1 << 20  # bytes of one dumped statement
 _PREFIX = "application/vnd.cloister."
+_PAE_PREFIX = b"DSSEv1 "
 _SEED_BYTES = 32
 _SIGNATURE_BYTES = 64
 _SMALL_ORDER = frozenset(
@@ -60,11 +61,15 @@ class Label(StrEnum):
     ASK = _PREFIX + "ask+json"
     STATUS = _PREFIX + "status+json"
     RECEIPT = _PREFIX + "receipt+json"
-    USAGE = _PREFIX + "usage+json"
+    USAGE_REPORT = _PREFIX + "usage-report+json"
+    USAGE_ACK = _PREFIX + "usage-ack+json"
+    USAGE_STATEMENT = _PREFIX + "usage-statement+json"
     MANIFEST = _PREFIX + "manifest+json"
     REFERENCE_VALUES = _PREFIX + "reference-values+json"
     POLICY = _PREFIX + "policy+json"
     LOAN = _PREFIX + "loan+json"
+    CONTRACT = _PREFIX + "contract+json"
+    SUB_ALLOWANCE = _PREFIX + "sub-allowance+json"
     CHECKPOINT = _PREFIX + "checkpoint+json"
     ENDORSEMENTS = _PREFIX + "endorsements+json"
     SIMULATED_EVIDENCE = _PREFIX + "simulated-evidence"
@@ -73,7 +78,7 @@ class Label(StrEnum):
 def pae(label: Label, payload: bytes) -> bytes:
     """Return the bytes that are signed: DSSE PAE over label and payload."""
     kind = label.value.encode("ascii")
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+    return _PAE_PREFIX + b"%d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,18 @@ class VerifyKey:
         if key._of_small_order():
             fields.fail(name, "key of small order")
         return key
+
+    def verify_text(self, text: bytes, signature: bytes) -> None:
+        """Prove that the owner of this key signed the plain ``text`` (docs/spec/transparency-log.md).
+
+        Raises ``Rejected`` (``signature_invalid``) as ``verify`` does, also for what could be a statement.
+        """
+        if self._of_small_order() or text.startswith(_PAE_PREFIX):
+            raise Rejected.because("signature_invalid", "text", got="key of small order, or a statement")
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, text)
+        except (InvalidSignature, ValueError) as exc:
+            raise Rejected.because("signature_invalid", "text") from exc
 
     def _of_small_order(self) -> bool:
         """Tell whether this is a key that nobody can own (RFC 8032 section 5.1.7 does not refuse it)."""
@@ -147,6 +164,16 @@ class SigningKey:
     def sign(self, label: Label, payload: bytes) -> bytes:
         """Return the 64-byte signature; deterministic (RFC 8032 section 5.1.6)."""
         return self._key.sign(pae(label, payload))
+
+    def sign_text(self, text: bytes) -> bytes:
+        """Return the signature of a plain text, for formats of others that have no label.
+
+        Raises ``UsageError`` for a text that begins as what ``sign`` signs: no text is ever a statement.
+        """
+        if text.startswith(_PAE_PREFIX):
+            msg = "signing key: a text that could be a signed statement"
+            raise UsageError(msg)
+        return self._key.sign(text)
 
     def __repr__(self) -> str:
         """Show the public name only."""

@@ -32,6 +32,7 @@ from cloister.wire import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,7 +53,7 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
 )
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
-_MEDIA = {Body.JSON: JSON_TYPE, Body.STATEMENT: STATEMENT_TYPE}
+_MEDIA = {Body.JSON: JSON_TYPE, Body.STATEMENT: STATEMENT_TYPE, Body.TEXT: "text/plain"}
 
 
 class _Limits:
@@ -62,7 +63,15 @@ class _Limits:
         config = service.config
         self.failures = RateLimit(per_minute=config.failures_per_minute, subject="failed logins")
         self.challenges = RateLimit(per_minute=config.challenges_per_minute, subject="challenges")
+        self.forks = RateLimit(per_minute=config.forks_per_minute, subject="fork evidence")
         self.streams = Streams(cap=config.event_streams)
+
+    def demand(self, actor: Actor, request: Request, now: datetime) -> None:
+        """Use one of the caller's tries: of its token, or of its address where it has none."""
+        if actor is NOBODY:
+            self.forks.take(request.client.host if request.client else "unknown", now)
+        else:
+            self.challenges.take(actor.id, now)
 
 
 class _Armour:
@@ -141,7 +150,8 @@ def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -
             _LOG.error("%s %s: %s", route.method, route.path, type(error).__name__)
             return _problem_response(500, problem_json(500, "internal", "internal error"), {})
 
-    return StarletteRoute(route.path, endpoint, methods=[route.method], name=route.handler.__name__)
+    path = route.path.removesuffix("}") + ":path}" if route.deep else route.path
+    return StarletteRoute(path, endpoint, methods=[route.method], name=route.handler.__name__)
 
 
 async def _answer(service: CustodianService, limits: _Limits, route: Route, request: Request) -> Response:
@@ -150,7 +160,7 @@ async def _answer(service: CustodianService, limits: _Limits, route: Route, requ
     if route.roles is not None and actor.role not in route.roles:
         await run_in_threadpool(_refuse_role, service, actor, route)
     if route.limited:
-        limits.challenges.take(actor.id, service.context.now())
+        limits.demand(actor, request, service.context.now())
     call = Call(
         service=service,
         actor=actor,

@@ -51,6 +51,7 @@ class Body(Enum):
     NONE = "none"
     JSON = "json"
     STATEMENT = "statement"
+    TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,8 @@ Handler: TypeAlias = "Callable[[Call], Reply]"
 class Route:
     """One line of the API: method, path, who may, what it takes, what it does.
 
-    ``roles`` None means anybody. ``stream`` marks the one route that the app answers itself.
+    ``roles`` None means anybody. ``stream`` marks the one route that the app answers itself. ``deep`` lets the
+    last parameter hold slashes: it is a path of its own.
     """
 
     method: str
@@ -139,6 +141,7 @@ class Route:
     once: bool = False
     limited: bool = False
     stream: bool = False
+    deep: bool = False
 
 
 def json_reply(value: Json, *, status: int = 200) -> Reply:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cloister.errors import UsageError
+from cloister.errors import Malformed, UsageError
+from cloister.lending.clock_trust import CLOCK_TEES
+from cloister.lending.tlog.note import NoteKey, SignatureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +44,7 @@ NOT_SETTINGS = frozenset({"PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE", "HOME", "
 MAX_BODY_BYTES = 1 << 20  # bytes of one HTTP request body
 BUILT_AT_YEAR = 2026  # a clock before this year is wrong: nothing was built then
 _MAX_CONFIG_BYTES = 64 * 1024
+_MAX_WITNESSES = 16
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
@@ -79,6 +82,7 @@ class Config:
     nonce_ttl_s: int = _setting(60, "seconds a challenge is good for", floor=1, cap=600)
     nonces_per_loan: int = _setting(64, "open challenges one loan may hold", floor=1, cap=10_000)
     challenges_per_minute: int = _setting(60, "challenges per minute and loan", floor=1, cap=100_000)
+    forks_per_minute: int = _setting(10, "submissions of fork evidence per minute and address", floor=1, cap=100_000)
     failures_per_minute: int = _setting(60, "failed logins per minute and address", floor=1, cap=100_000)
     evidence_max_age_s: int = _setting(
         86_400, "seconds after which an instance must attest anew", floor=60, cap=31_536_000
@@ -89,6 +93,13 @@ class Config:
         "N: most units an instance may hold unserved; loans that name none get at most a tenth of their allowance",
         floor=1,
         cap=1_000_000,
+    )
+    clock_tees: tuple[str, ...] = _setting(
+        ("simulated", "snp", "tdx"),
+        "TEEs whose clock counts as outside the host's control; instances of others hold fewer units",
+    )
+    secure_tsc_measurements: tuple[str, ...] = _setting(
+        (), "launch measurements (hex) of SEV-SNP guests with SecureTSC: their clock counts"
     )
     max_instances: int = _setting(4, "instances that may live at once, for loans that name none", floor=1, cap=1000)
     idempotency_ttl_s: int = _setting(86_400, "seconds an Idempotency-Key is remembered", floor=60, cap=31_536_000)
@@ -133,8 +144,20 @@ class Config:
     jwks_hosts: tuple[str, ...] = _setting(
         (), "token services whose keys are asked for: `HOST`, or `HOST/PATH` where the keys lie elsewhere"
     )
+    witnesses: tuple[str, ...] = _setting(
+        (), "keys of witnesses whose cosignatures are kept and served (`name+hash+key`), at most 16"
+    )
+    witness_window_s: int = _setting(
+        60,
+        "seconds that one checkpoint is offered to witnesses, so that they meet at one size; 0: always the newest",
+        cap=3600,
+    )
     release_retention_days: int = _setting(
         365, "days that evidence and endorsements of a key release are kept for recall", floor=1, cap=3650
+    )
+    unsigned_contracts: bool = _setting(
+        False,  # noqa: FBT003
+        "profile `production` lends to borrowers who sign no contract too; other profiles always do",
     )
     stop_on_recall: bool = _setting(
         False,  # noqa: FBT003
@@ -295,14 +318,36 @@ def _refuse_nonsense(config: Config) -> None:
         _fail("names: want at least one host name or address")
     if config.url and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", config.url):
         _fail("url: want https://host[:port][/path]")
+    if not CLOCK_TEES.issuperset(config.clock_tees):
+        _fail(f"clock_tees: want some of {', '.join(sorted(CLOCK_TEES))}")
+    if not all(re.fullmatch(r"[0-9a-f]{96}", item) for item in config.secure_tsc_measurements):
+        _fail("secure_tsc_measurements: want 48 bytes each, lower-case hex")
     if not all(_KEY.fullmatch(key) for key in config.endorsement_keys):
         _fail("endorsement_keys: want public keys, base64url of 32 bytes")
+    _refuse_database(config)
+    _refuse_witnesses(config.witnesses)
+    if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
+        _fail("name: want 1 to 200 characters")
+
+
+def _refuse_witnesses(witnesses: tuple[str, ...]) -> None:
+    """Refuse what is no cosigner's key, and two of one name or key: a quorum counts each once."""
+    try:
+        keys = [NoteKey.parse(text) for text in witnesses]
+    except Malformed as exc:
+        _fail(f"witnesses: {exc.message}", hint="'cloister audit witness' prints the key of a witness")
+    if len(keys) > _MAX_WITNESSES or not all(key.kind is SignatureKind.COSIGNATURE for key in keys):
+        _fail(f"witnesses: want at most {_MAX_WITNESSES} keys of cosigners")
+    if len({key.name for key in keys}) < len(keys) or len({key.key for key in keys}) < len(keys):
+        _fail("witnesses: two of one name, or of one key")
+
+
+def _refuse_database(config: Config) -> None:
+    """Refuse a URL of another kind, and one with a password in it, which a setting must not hold."""
     if "://" in config.database and not config.is_shared:
         _fail("database: want a file, or postgresql://user@host:port/name")
     if re.search(r"://[^/?#]*:[^/?#@]*@|[?&]password=", config.database):
         _fail("database: the url holds a password", hint="put it into a password file (PGPASSFILE, mode 0600)")
-    if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
-        _fail("name: want 1 to 200 characters")
 
 
 def _refuse_insecure(config: Config) -> None:

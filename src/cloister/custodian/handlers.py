@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloister import __version__
 from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.custodian.calls import Call, Reply, json_reply, statement_reply
-from cloister.custodian.service import access, asks, blocks, loan_views, loans, logbook, models
+from cloister.custodian.service import access, asks, blocks, contracts, drills, loan_views, loans, logbook, models
 from cloister.custodian.service.leases import parse_instance_id
 from cloister.custodian.service.standing import parse_loan_id
 from cloister.errors import Unavailable
@@ -161,6 +161,23 @@ def add_consumers(call: Call) -> Reply:
     )
 
 
+def show_contract(call: Call) -> Reply:
+    """Show the contract in force, and the one that waits for the borrower's signature."""
+    return json_reply(contracts.contract_view(call.service.context, call.loan))
+
+
+def accept_contract(call: Call) -> Reply:
+    """Sign the newest version of the contract: the borrower's word."""
+    loan, body = call.loan, call.fields()
+    return json_reply(call.run(lambda transaction: contracts.accept(transaction, call.actor, loan, body)))
+
+
+def amend(call: Call) -> Reply:
+    """Offer other clauses; they count once the borrower has signed them."""
+    loan, body = call.loan, call.fields()
+    return json_reply(call.run(lambda transaction: contracts.amend(transaction, call.actor, loan, body)))
+
+
 def replace_policy(call: Call) -> Reply:
     """Replace a loan's policy by a newer one; instances attest again."""
     loan, body = call.loan, call.fields()
@@ -183,6 +200,12 @@ def unblock(call: Call) -> Reply:
     kind, subject = call.parameters["kind"], call.parameters["subject"]
     loan = parse_loan_id(call.query["loan"]) if "loan" in call.query else None
     return json_reply(call.run(lambda transaction: blocks.unblock(transaction, call.actor, kind, subject, loan)))
+
+
+def record_drill(call: Call) -> Reply:
+    """Write down what a drill measured, beside what was promised."""
+    body = call.fields()
+    return json_reply(call.run(lambda transaction: drills.record_drill(transaction, call.actor, body)), status=201)
 
 
 def recall(call: Call) -> Reply:

@@ -53,6 +53,8 @@ def _operation(route: Route) -> Json:
     }
     if route.body is Body.JSON:
         operation["requestBody"] = {"content": {JSON_TYPE: {"schema": _schema(route.members)}}, "required": True}
+    if route.body is Body.TEXT:
+        operation["requestBody"] = {"content": {"text/plain": {}}, "required": True}
     if route.body is Body.STATEMENT:
         operation["requestBody"] = {"content": {STATEMENT_TYPE: {}}, "required": True}
     return operation

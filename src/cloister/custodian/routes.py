@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from cloister.custodian import devices_http, handlers
+from cloister.custodian import devices_http, handlers, log_http, usage_http
 from cloister.custodian.calls import ANYBODY, BORROWER, JSON_TYPE, STATEMENT_TYPE, Body, Member, Route
 from cloister.custodian.events import EVENT_STREAM, events
 from cloister.custodian.tokens import Role
@@ -20,6 +20,18 @@ MANAGE = frozenset({Role.ADMIN, Role.LENDER})
 STAFF = frozenset({Role.ADMIN, Role.LENDER, Role.AUDITOR})
 WATCHERS = STAFF | BORROWER
 
+_CLAUSES = Member(
+    name="clauses", type="object", required=False,
+    doc="`purpose`, `hours`, `precision`, `offline`, `refund`, `borrower` (key), `sub_allowances` "
+    "(docs/spec/contract.md)",
+)  # fmt: skip
+_LIMITS = (
+    Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),
+    Member(name="rate_cap", type="integer", doc="units per second, 0 for no cap", required=False),
+    Member(name="max_ceiling", type="integer", doc="units one instance may hold unserved", required=False),
+    Member(name="untrusted_ceiling", type="integer", doc="the same where its clock is not trusted", required=False),
+    Member(name="max_instances", type="integer", doc="instances that may live at once", required=False),
+)
 _UNITS = Member(name="units", type="integer", doc="units, 1 to 2**53 - 1")
 _METER = Member(name="meter", type="string", doc="`loan` (default), `model:NAME` or `consumer:ID`", required=False)
 _REASON = Member(name="reason", type="string", doc="at most 200 characters", required=False)
@@ -40,11 +52,12 @@ def _route(
     answers: str = JSON_TYPE,
     once: bool = False,
     limited: bool = False,
+    deep: bool = False,
 ) -> Route:
     summary = (inspect.getdoc(handler) or "").partition("\n")[0]
     return Route(
         method=method, path=path, roles=roles, summary=summary, handler=handler, body=body, members=members,
-        query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM,
+        query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM, deep=deep,
     )  # fmt: skip
 
 
@@ -75,6 +88,14 @@ _BORROWERS = (
         members=(_UNITS, _METER, _REASON), once=True,
     ),
     _route("GET", "/v1/loans/{loan}/summary", WATCHERS, handlers.summary),
+    _route("GET", "/v1/loans/{loan}/contract", WATCHERS, handlers.show_contract),
+    _route(
+        "POST", "/v1/loans/{loan}/contract", BORROWER, handlers.accept_contract, body=Body.JSON, once=True,
+        members=(
+            Member(name="version", type="integer", doc="the version that is signed: the newest"),
+            Member(name="signature", type="string", doc="Ed25519 over the contract's payload, base64url"),
+        ),
+    ),
 )  # fmt: skip
 
 _MODELS = (
@@ -96,14 +117,12 @@ _LOANS = (
         "POST", "/v1/loans", MANAGE, handlers.create_loan, body=Body.JSON, once=True,
         members=(
             Member(name="borrower", type="string", doc="the borrower's name, shown to consumers as the operator"),
-            Member(name="models", type="array", doc="`{name, digest, allowance?}`, at least one"),
+            Member(name="models", type="array", doc="`{name, digest, allowance?, ticketed?}`, at least one"),
             Member(name="allowance", type="integer", doc="units of the whole loan"),
             Member(name="consumers", type="array or null", doc="`{id, allowance?}`; null means anybody"),
             Member(name="policy", type="object", doc="appraisal policy (docs/spec/policy.md)"),
-            Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),
-            Member(name="rate_cap", type="integer", doc="units per second, 0 for no cap", required=False),
-            Member(name="max_ceiling", type="integer", doc="units one instance may hold unserved", required=False),
-            Member(name="max_instances", type="integer", doc="instances that may live at once", required=False),
+            _CLAUSES,
+            *_LIMITS,
         ),
     ),
     _route("GET", "/v1/loans", STAFF, handlers.list_loans),
@@ -127,6 +146,10 @@ _LOANS = (
         members=(Member(name="consumers", type="array", doc="`{id, allowance?}`, at least one"),),
     ),
     _route(
+        "POST", "/v1/loans/{loan}/amend", MANAGE, handlers.amend, body=Body.JSON, once=True,
+        members=(_CLAUSES, *_LIMITS),
+    ),
+    _route(
         "POST", "/v1/loans/{loan}/policy", MANAGE, handlers.replace_policy, body=Body.JSON, once=True,
         members=(Member(name="policy", type="object", doc="policy of a higher version"),),
     ),
@@ -144,6 +167,14 @@ _BLOCKS = (
         ),
     ),
     _route("DELETE", "/v1/blocks/{kind}/{subject}", MANAGE, handlers.unblock, query=(_LOAN,)),
+    _route(
+        "POST", "/v1/drills", MANAGE, handlers.record_drill, body=Body.JSON, once=True,
+        members=(
+            Member(name="kind", type="string", doc="what was blocked: `model`, `loan` or `instance`"),
+            Member(name="subject", type="string", doc="digest, loan id or instance id"),
+            Member(name="results", type="array", doc="`{instance, measured_ms, promised_ms, units, promised_units}`"),
+        ),
+    ),
 )  # fmt: skip
 
 _RECALL = (
@@ -169,6 +200,27 @@ _LOOKING = (
     _route("GET", "/v1/audit/checkpoint", STAFF, handlers.checkpoint, answers=STATEMENT_TYPE),
     _route("GET", "/v1/events", WATCHERS, events, query=(_AFTER, _LOAN), answers=EVENT_STREAM),
 )
+
+_LOG = (
+    _route(
+        "GET", "/log/checkpoint", ANYBODY, log_http.log_checkpoint, query=(log_http.SIZE, log_http.QUORUM),
+        answers=log_http.TEXT_TYPE,
+    ),
+    _route(
+        "GET", "/log/consistency", ANYBODY, log_http.log_consistency,
+        query=(log_http.OLD, log_http.SIZE, log_http.QUORUM), answers=log_http.TEXT_TYPE,
+    ),
+    # Entries before tiles: the path of the second is any.
+    _route("GET", "/log/tile/entries/{tile}", STAFF, log_http.log_entries, answers=log_http.TILE_TYPE, deep=True),
+    _route("GET", "/log/tile/{tile}", ANYBODY, log_http.log_tile, answers=log_http.TILE_TYPE, deep=True),
+    # Signed by a witness that the settings name: the signature is the authentication.
+    _route("POST", "/log/cosignatures", ANYBODY, log_http.cosignatures, body=Body.TEXT),
+    _route("GET", "/v1/loans/{loan}/audit", WATCHERS, log_http.loan_entries, query=(_AFTER, _LIMIT)),
+    _route(
+        "GET", "/v1/audit/{index}/proof", WATCHERS, log_http.proof, query=(log_http.SIZE, log_http.QUORUM),
+        answers=log_http.TEXT_TYPE,
+    ),
+)  # fmt: skip
 
 _TOKENS = (
     _route("GET", "/v1/tokens", ADMIN, handlers.list_tokens),
@@ -196,5 +248,45 @@ _DEVICES = (
     _route("GET", "/v1/devices", STAFF, devices_http.list_devices),
 )  # fmt: skip
 
-ROUTES = (*_PUBLIC, *_ENCLAVES, *_BORROWERS, *_MODELS, *_LOANS, *_BLOCKS, *_RECALL, *_LOOKING, *_TOKENS, *_DEVICES)
+_USAGE = (
+    # Signed by the instance key inside, as leases and closes are.
+    _route(
+        "POST", "/v1/instances/{instance}/usage", ANYBODY, usage_http.report, body=Body.STATEMENT,
+        answers=STATEMENT_TYPE,
+    ),
+    _route(
+        "GET", "/v1/instances/{instance}/usage", WATCHERS, usage_http.reports,
+        query=(Member(name="after", type="integer", doc="index of the last record known; 0 for none", required=False),),
+    ),
+    _route(
+        "GET", "/v1/loans/{loan}/usage", WATCHERS, usage_http.statement, answers=STATEMENT_TYPE, limited=True,
+        query=(
+            Member(name="from", type="string", doc="first minute (RFC 3339); all by default", required=False),
+            Member(name="to", type="string", doc="the minute behind the last one; all by default", required=False),
+        ),
+    ),
+    _route(
+        "POST", "/v1/forks", ANYBODY, usage_http.submit_fork, body=Body.JSON, limited=True,
+        members=(
+            Member(name="instance", type="string", doc="id of the instance that signed"),
+            Member(name="receipts", type="array", doc="two receipts of one index (base64url), or one that the "
+                   "reported record contradicts"),
+        ),
+    ),
+)  # fmt: skip
+
+ROUTES = (
+    *_PUBLIC,
+    *_ENCLAVES,
+    *_BORROWERS,
+    *_MODELS,
+    *_LOANS,
+    *_BLOCKS,
+    *_RECALL,
+    *_LOOKING,
+    *_LOG,
+    *_TOKENS,
+    *_DEVICES,
+    *_USAGE,
+)
 """Every route there is."""

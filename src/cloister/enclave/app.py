@@ -47,7 +47,12 @@ def create_app(instance: EnclaveInstance) -> Starlette:
 
     async def ready(_: Request) -> Response:
         reasons = instance.not_ready()
-        body = {"ready": not reasons, "reasons": reasons, "state": instance.metering.snapshot().state.value}
+        body = {
+            "clock": instance.clock_source.to_json(),
+            "ready": not reasons,
+            "reasons": reasons,
+            "state": instance.metering.snapshot().state.value,
+        }
         return JSONResponse(body, status_code=503 if reasons else 200, headers=_NO_STORE)
 
     async def metrics(_: Request) -> Response:

@@ -20,6 +20,7 @@ from cloister.enclave.logs import Event
 from cloister.enclave.packages import find_packages
 from cloister.enclave.served import ServedModel
 from cloister.errors import Reason, Rejected
+from cloister.lending.contract import verify_in_force
 from cloister.lending.messages import AttestRequest, Challenge
 from cloister.lending.release import key_info, verify_grant
 from cloister.lending.terms import instance_id
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cloister.enclave.loanfile import LoanFile
     from cloister.enclave.logs import EventLog
     from cloister.enclave.packages import FoundPackage
+    from cloister.lending.contract import SignedContract
     from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelTerms
 
@@ -51,6 +53,7 @@ class Booted:
     grant: Grant
     models: tuple[ServedModel, ...]
     software: SoftwareManifest
+    contract: SignedContract | None = None
 
     def wipe(self) -> None:
         """Unload the models. The keys go with the last reference to them."""
@@ -95,7 +98,7 @@ async def boot(
     )
     evidence, binding = await asyncio.to_thread(source.collect, unbound)
 
-    # 5. Evidence to the custodian; its grant must answer exactly this request.
+    # 5. Evidence to the custodian; its grant must answer exactly this request, and be what was signed as the contract.
     request = AttestRequest(
         loan=loan.loan,
         nonce=challenge.nonce,
@@ -109,6 +112,10 @@ async def boot(
     answer = await link.attest(loan.loan, Statement.sign(key, AttestRequest.LABEL, request).dump())
     digest = hashlib.sha256(request).digest()
     grant = verify_grant(answer, custodian=loan.custodian_key, request_digest=digest, instance=instance)
+    contract = verify_in_force(
+        grant.contract, terms=grant.terms, policy_digest=grant.policy_digest, custodian=loan.custodian_key
+    )
+    _demand_own_key(grant, loan)
     log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=source.tee)
 
     # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
@@ -122,7 +129,7 @@ async def boot(
         for model in models:
             model.close()
         raise
-    return Booted(key=key, grant=grant, models=tuple(models), software=software)
+    return Booted(key=key, grant=grant, models=tuple(models), software=software, contract=contract)
 
 
 def _verified_challenge(statement: bytes, loan: LoanFile) -> Challenge:
@@ -133,6 +140,14 @@ def _verified_challenge(statement: bytes, loan: LoanFile) -> Challenge:
     if challenge.loan != loan.loan:
         raise Rejected.because("wrong_loan", "challenge", got=challenge.loan, want=loan.loan)
     return challenge
+
+
+def _demand_own_key(grant: Grant, loan: LoanFile) -> None:
+    """Prove that the contract is signed by the key the borrower's loan file names, not by none or another's."""
+    named = grant.terms.clauses.borrower
+    if loan.borrower_key is not None and named != loan.borrower_key:
+        got = "none" if named is None else named.key_id
+        raise Rejected.because("contract_mismatch", "borrower's key", got=got, want=loan.borrower_key.key_id)
 
 
 def _matched(grant: Grant, packages: Sequence[FoundPackage]) -> list[tuple[ModelTerms, FoundPackage]]:

@@ -1,16 +1,20 @@
-"""The two clocks of the machine, as readings that may lie (30-metering E7; threat T37).
+"""The clocks of the machine, as readings that may lie (docs/spec/lease.md section 10, E7; threat T37).
 
-``CLOCK_BOOTTIME`` drives the lease, for it goes on while the machine sleeps; ``CLOCK_REALTIME`` is compared
-with it and dates messages. Not done here: judging them (``lending.clock.ClockGuard``).
+``CLOCK_BOOTTIME`` drives the lease, for it goes on while the machine sleeps; ``CLOCK_REALTIME`` dates messages;
+``CLOCK_MONOTONIC_RAW`` and the processor time of this process are compared with it. Not done here: judging them
+(``lending.clock.ClockGuard``), saying what the TEE vouches for (``clock_source``).
 """
 
 from __future__ import annotations
 
+import resource
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Clock", "SystemClock"]
+from cloister.lending.clock import Readings
+
+__all__ = ["Clock", "SystemClock", "WatchedClock", "read_clock"]
 
 
 class Clock(Protocol):
@@ -25,6 +29,27 @@ class Clock(Protocol):
         ...
 
 
+@runtime_checkable
+class WatchedClock(Clock, Protocol):
+    """A clock with two more to hold it against."""
+
+    def raw(self) -> timedelta:
+        """Return time since some fixed moment that nobody steers, sleep left out."""
+        ...
+
+    def cpu(self) -> timedelta:
+        """Return the processor time of this process so far, all threads."""
+        ...
+
+
+def read_clock(clock: Clock) -> Readings:
+    """Return what every clock there is says now."""
+    raw = cpu = None
+    if isinstance(clock, WatchedClock):
+        raw, cpu = clock.raw(), clock.cpu()
+    return Readings(monotonic=clock.monotonic(), wall=clock.wall(), raw=raw, cpu=cpu)
+
+
 class SystemClock:
     """The clocks of this machine."""
 
@@ -35,3 +60,12 @@ class SystemClock:
     def wall(self) -> datetime:
         """Return CLOCK_REALTIME in UTC."""
         return datetime.now(UTC)
+
+    def raw(self) -> timedelta:
+        """Return CLOCK_MONOTONIC_RAW."""
+        return timedelta(microseconds=time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) // 1000)
+
+    def cpu(self) -> timedelta:
+        """Return user and system time, from the kernel's accounts and not from a clock."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return timedelta(seconds=usage.ru_utime + usage.ru_stime)

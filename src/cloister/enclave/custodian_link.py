@@ -76,6 +76,11 @@ class CustodianLink:
         path = f"/v1/instances/{instance}/lease"
         return await self._post(path, statement, {}, within=min(within, self._within))
 
+    async def report(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send a UsageReport statement; return the UsageAck statement that came ``within`` this time."""
+        path = f"/v1/instances/{instance}/usage"
+        return await self._post(path, statement, {}, within=min(within, self._within))
+
     async def close(self, instance: InstanceId, statement: bytes) -> None:
         """Send the Close statement."""
         await self._post(f"/v1/instances/{instance}/close", statement, {})

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from cloister.channel.bhttp import BinaryResponse
 from cloister.channel.fields import value_of
 from cloister.enclave.oip import HEADER_LENGTH, dump_response, fit, parse_request, units_of
+from cloister.enclave.rounding import rounded
 from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.lending.receipt import SALT_BYTES, commit
 from cloister.lending.replies import Replies, RequestKey
+from cloister.lending.sub_allowance import SubAllowance
 from cloister.wire import dump_b64u, lp
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from cloister.enclave.metrics import Metrics
     from cloister.enclave.oip import InferRequest
     from cloister.enclave.served import ServedModel
+    from cloister.lending.conditions import Caller
     from cloister.lending.lease import Reservation
-    from cloister.lending.terms import Consumer
 
 __all__ = ["IDEMPOTENCY_KEY", "Inference"]
 
@@ -58,7 +60,7 @@ class Inference:
         )
 
     async def infer(
-        self, model: ServedModel, request: BinaryRequest, *, token: bytes | None, consumer: Consumer | None
+        self, model: ServedModel, request: BinaryRequest, *, token: bytes | None, consumer: Caller
     ) -> BinaryResponse:
         """Return the answer with its receipt.
 
@@ -87,16 +89,18 @@ class Inference:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def _fresh(
-        self, model: ServedModel, request: BinaryRequest, *, token: bytes | None, consumer: Consumer | None
+        self, model: ServedModel, request: BinaryRequest, *, token: bytes | None, consumer: Caller
     ) -> BinaryResponse:
         asked, tensors = await self._fitted(model, request)
         units = units_of(tensors, model.running.signature)
+        places = self._metering.precision(consumer)
+        who = consumer if isinstance(consumer, SubAllowance) else token
         async with self._slots:
             # E4: between this check and the start of the run nothing is waited for.
-            reservation = self._metering.reserve(model.terms.name, token, units)
+            reservation = self._metering.reserve(model.terms.name, who, units)
             try:
                 loop = asyncio.get_running_loop()
-                response = await loop.run_in_executor(self._threads, self._run, model, tensors, asked)
+                response = await loop.run_in_executor(self._threads, self._run, model, tensors, asked, places)
                 self._metering.permit(reservation, units)
             except BaseException:
                 self._metering.refund(reservation)
@@ -113,8 +117,10 @@ class Inference:
 
         return read() if len(request.body) <= _SMALL_BODY_BYTES else await asyncio.to_thread(read)
 
-    def _run(self, model: ServedModel, tensors: Sequence[Tensor], asked: InferRequest) -> BinaryResponse:
-        """Run the engine and write its answer, in a worker thread."""
+    def _run(
+        self, model: ServedModel, tensors: Sequence[Tensor], asked: InferRequest, places: int | None
+    ) -> BinaryResponse:
+        """Run the engine, round to ``places`` where the contract says so, and write the answer, in a worker thread."""
         names = [item.name for item in asked.outputs] or [spec.name for spec in model.running.signature.outputs]
         started = time.perf_counter()
         try:
@@ -124,6 +130,8 @@ class Inference:
         finally:
             elapsed = time.perf_counter() - started
             self._metrics.add("cloister_engine_seconds_total", elapsed, model.terms.name)
+        if places is not None:
+            outputs = tuple(rounded(tensor, places) for tensor in outputs)
         body, header_bytes = dump_response(asked, outputs, model=model.terms.name, version=model.terms.digest)
         if len(body) > self._limits.max_response_bytes:
             want = f"at most {self._limits.max_response_bytes} bytes"
@@ -134,7 +142,7 @@ class Inference:
         return BinaryResponse(status=200, headers=headers, body=body)
 
     def _charged(
-        self, reservation: Reservation, request: BinaryRequest, response: BinaryResponse, consumer: Consumer | None
+        self, reservation: Reservation, request: BinaryRequest, response: BinaryResponse, consumer: Caller
     ) -> BinaryResponse:
         """Settle, and return the response with the receipt and both salts in its trailer."""
         request_salt, response_salt = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(SALT_BYTES)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import cloister
 from cloister.channel.bhttp import BinaryResponse
 from cloister.channel.fields import value_of
+from cloister.enclave.contract import contract_json
 from cloister.errors import Rejected
-from cloister.wire import Json, dump_json
+from cloister.lending.sub_allowance import MAX_CHAIN_BYTES
+from cloister.wire import Json, dump_json, parse_b64u
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +24,13 @@ if TYPE_CHECKING:
     from cloister.enclave.inference import Inference
     from cloister.enclave.metering import Metering
     from cloister.enclave.served import ServedModel
-    from cloister.lending.terms import Consumer
+    from cloister.lending.conditions import Caller
+    from cloister.lending.contract import SignedContract
 
-__all__ = ["Answer", "InnerApi"]
+__all__ = ["SUB_ALLOWANCE", "Answer", "InnerApi"]
+
+SUB_ALLOWANCE = "cloister-sub-allowance"
+"""The field with a chain, base64url; its holder's token is in ``authorization``."""
 
 _MODEL = re.compile(r"/v2/models/([a-z0-9._-]{1,64})(?:/versions/([0-9a-f]{64}))?(/ready|/infer)?")
 _BEARER = re.compile(r"[Bb]earer ([A-Za-z0-9._~+/=-]{1,512})")
@@ -36,14 +42,22 @@ class Answer:
 
     response: BinaryResponse
     model: ServedModel | None = None
-    consumer: Consumer | None = None
+    consumer: Caller = None
 
 
 class InnerApi:
     """Answers inner requests."""
 
-    def __init__(self, models: Sequence[ServedModel], metering: Metering, inference: Inference) -> None:
-        """Serve ``models`` under ``metering``."""
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        metering: Metering,
+        inference: Inference,
+        *,
+        contract: SignedContract | None = None,
+    ) -> None:
+        """Serve ``models`` under ``metering``; ``contract`` is what they are lent on."""
+        self._contract = contract
         self._models = {model.terms.name: model for model in models}
         self._metering = metering
         self._inference = inference
@@ -53,19 +67,23 @@ class InnerApi:
         """Tell whether a request asks what anybody may ask: it costs nothing and changes nothing."""
         return request.path.startswith("/v2/health/")
 
-    def consumer(self, request: BinaryRequest) -> tuple[bytes | None, Consumer | None]:
-        """Return token and consumer of a request.
+    def consumer(self, request: BinaryRequest) -> tuple[bytes | None, Caller]:
+        """Return token and caller of a request: a consumer of the loan, or the holder of a sub-allowance.
 
-        Health needs none. Raises ``Rejected`` (``unauthorized``), ``Malformed`` for two tokens.
+        Health needs none. Raises ``Rejected`` (``unauthorized``, and as ``Metering.admit``), ``Malformed`` for two
+        tokens or two sub-allowances.
         """
         if self.is_health(request):
             return None, None
         value = value_of(request.headers, "authorization")
         found = _BEARER.fullmatch(value) if value is not None else None
         token = found[1].encode("ascii") if found is not None else None
-        return token, self._metering.consumer(token)
+        chain = value_of(request.headers, SUB_ALLOWANCE)
+        if chain is None:
+            return token, self._metering.consumer(token)
+        return token, self._metering.admit(parse_b64u(chain, what=SUB_ALLOWANCE, cap=MAX_CHAIN_BYTES), token)
 
-    async def answer(self, request: BinaryRequest, token: bytes | None, consumer: Consumer | None) -> Answer:
+    async def answer(self, request: BinaryRequest, token: bytes | None, consumer: Caller) -> Answer:
         """Return the answer. Raises ``Malformed``, ``Rejected``, ``Unavailable``."""
         match request.path:
             case "/v2/health/live":
@@ -77,13 +95,16 @@ class InnerApi:
             case "/v2":
                 _demand_method(request, "GET")
                 return Answer(response=_json(_server_metadata()))
+            case "/v2/contract":
+                _demand_method(request, "GET")
+                return Answer(response=_json(contract_json(self._contract, self._metering.consumers)))
         found = _MODEL.fullmatch(request.path)
         if found is None:
             raise Rejected.because("not_found", "path")
         return await self._model_answer(request, found, token, consumer)
 
     async def _model_answer(
-        self, request: BinaryRequest, found: re.Match[str], token: bytes | None, consumer: Consumer | None
+        self, request: BinaryRequest, found: re.Match[str], token: bytes | None, consumer: Caller
     ) -> Answer:
         model = self._model(found[1], found[2])
         match found[3]:
@@ -111,14 +132,14 @@ class InnerApi:
     def _is_ready(self) -> bool:
         return any(self._may_serve(model, None) for model in self._models.values())
 
-    def _may_serve(self, model: ServedModel, consumer: Consumer | None) -> bool:
+    def _may_serve(self, model: ServedModel, consumer: Caller) -> bool:
         try:
             self._metering.demand_live(model.terms, consumer)
         except Rejected:
             return False
         return True
 
-    def _model_metadata(self, model: ServedModel, consumer: Consumer | None) -> Json:
+    def _model_metadata(self, model: ServedModel, consumer: Caller) -> Json:
         signature = model.running.signature
         return {
             "inputs": [spec.to_json() for spec in signature.inputs],

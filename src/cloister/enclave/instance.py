@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.channel.keyset import EngineInfo, Keyset, KeysetModel
+from cloister.enclave.clock_source import find_clock_source
 from cloister.enclave.gateway import Gateway
 from cloister.enclave.inference import Inference
 from cloister.enclave.inner import InnerApi
 from cloister.enclave.logs import Event
 from cloister.enclave.metering import Metering
-from cloister.enclave.metrics import Metrics
+from cloister.enclave.metrics import CLOCK_CODES, Metrics
 from cloister.enclave.published import KeysetPublisher
 from cloister.enclave.renew import Renewal
-from cloister.errors import Unavailable
+from cloister.errors import CloisterError, Unavailable
 from cloister.lending.lease import LeaseState
 
 if TYPE_CHECKING:
@@ -58,16 +60,24 @@ class EnclaveInstance:
         self._log = log
         self._receipt_key = booted.key.verify_key
         self._closing = b""
+        self.clock_source = find_clock_source(source.tee)
+        self._log.write(
+            Event.CLOCK_SOURCE,
+            code=self.clock_source.name,
+            step=self.clock_source.kernel,
+            state="guarded" if self.clock_source.guarded else "host",
+        )
         self.metrics = Metrics(tuple(model.name for model in booted.grant.terms.models))
         self.metering = Metering(key=booted.key, grant=booted.grant, custodian=loan.custodian_key, clock=clock, log=log)
         self._policy_digest = booted.grant.policy_digest
         self._models = tuple(model.terms for model in booted.models)
-        self._loan_digest = hashlib.sha256(booted.grant.terms.dump()).hexdigest()
+        agreed = booted.grant.terms.dump() if booted.contract is None else booted.contract.payload
+        self._loan_digest = hashlib.sha256(agreed).hexdigest()
         self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log)
         self.inference = Inference(self.metering, self.metrics, config)
         self.publisher = KeysetPublisher(source, self._describe, clock=clock, limits=config.limits, log=log)
         self.gateway = Gateway(
-            InnerApi(booted.models, self.metering, self.inference),
+            InnerApi(booted.models, self.metering, self.inference, contract=booted.contract),
             self.publisher,
             self.metering,
             limits=config.limits,
@@ -117,6 +127,8 @@ class EnclaveInstance:
         self.metrics.set("cloister_lease_active", int(snapshot.state is LeaseState.ACTIVE))
         self.metrics.set("cloister_lease_seconds_left", round(left, 3))
         self.metrics.set("cloister_keyset_seconds_left", round(max(0.0, self.publisher.seconds_left), 3))
+        for code in CLOCK_CODES:
+            self.metrics.set("cloister_clock_anomalies_total", self.metering.anomalies[code], code)
         for terms in self.metering.terms.models:
             self.metrics.set("cloister_units_remaining", self.metering.remaining(terms.name, None), terms.name)
 
@@ -136,11 +148,16 @@ class EnclaveInstance:
         self._log.write(Event.WIPED, instance=self.metering.instance)
 
     async def send_close(self) -> None:
-        """Tell the custodian the last count.
+        """Send the last usage reports, then the last count.
 
-        Raises ``Unavailable`` or ``Rejected``; then the rest of N is written off, and nothing else is lost.
+        Raises ``Unavailable`` or ``Rejected``; then the rest of N is written off, and nothing else is lost. Without
+        the reports the close still goes out: what they would have said is then charged and not itemised.
         """
         if self._closing:
+            try:
+                await self.renewal.report(within=timedelta(seconds=self._config.limits.custodian_timeout_s))
+            except CloisterError as exc:
+                self._log.write(Event.REPORT_FAILED, error=type(exc).__name__)
             await self._link.close(self.metering.instance, self._closing)
             self._log.write(Event.CLOSED, instance=self.metering.instance)
 

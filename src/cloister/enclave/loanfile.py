@@ -1,7 +1,7 @@
 """The loan file: what a borrower got from the custodian (docs/reference/enclave-settings.md).
 
 It holds the borrower's token, so it must be readable by its owner only. It pins the custodian twice: the key
-that signs statements, and the CA of its TLS certificate.
+that signs statements, and the CA of its TLS certificate; and the borrower itself, where it signs the contract.
 """
 
 from __future__ import annotations
@@ -31,13 +31,18 @@ _TOKEN = re.compile(r"[\x21-\x7e]{16,512}")  # what a header field holds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoanFile:
-    """One loan as the borrower knows it. ``ca_pem`` None means: the system's trust store."""
+    """One loan as the borrower knows it. ``ca_pem`` None means: the system's trust store.
+
+    ``borrower_key`` is the key that must have signed the contract: without it here, a custodian could leave it out of
+    the terms, and with it the borrower's say. None for a loan that nobody countersigns.
+    """
 
     loan: LoanId
     custodian_url: str
     custodian_key: VerifyKey
     ca_pem: str | None
     token: str = field(repr=False)
+    borrower_key: VerifyKey | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> LoanFile:
@@ -50,6 +55,7 @@ class LoanFile:
             custodian_key=VerifyKey.take(fields, "custodian_key"),
             ca_pem=_ca(fields),
             token=fields.match("token", _TOKEN),
+            borrower_key=fields.optional("borrower_key", lambda name: VerifyKey.take(fields, name)),
         )
         fields.end()
         return parsed

@@ -1,17 +1,20 @@
 """The lease on the request path: one holder, one guarded clock, one lock.
 
-``LeaseHolder`` decides; this room gives it the time, notices clock steps (E7) and remembers whom the current
+``LeaseHolder`` decides; this room gives it the time, notices when clocks lie (E7) and remembers whom the current
 lease names, so that a consumer is known before anything is spent on it. Nothing here is ever stored.
 """
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from cloister.enclave.clock import read_clock
 from cloister.enclave.logs import Event
 from cloister.errors import Rejected
-from cloister.lending.clock import ClockGuard
+from cloister.lending.clock import ClockGuard, SignedTimes
 from cloister.lending.lease import LeaseHolder
 from cloister.lending.messages import Lease
 
@@ -21,8 +24,10 @@ if TYPE_CHECKING:
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.enclave.clock import Clock
     from cloister.enclave.logs import EventLog
+    from cloister.lending.conditions import Caller
     from cloister.lending.lease import LeaseSnapshot, Reservation
     from cloister.lending.messages import Grant, Refusal
+    from cloister.lending.sub_allowance import SubAllowance
     from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
 
 __all__ = ["Metering"]
@@ -35,11 +40,14 @@ class Metering:
         """Start with nothing to spend and no time (E1)."""
         self._holder = LeaseHolder(key=key, grant=grant, custodian=custodian)
         self._clock = clock
-        self._guard = ClockGuard(monotonic=clock.monotonic(), wall=clock.wall())
+        self._guard = ClockGuard(read_clock(clock), cores=len(os.sched_getaffinity(0)))
+        self._signed = SignedTimes()
+        self._asked: tuple[bytes, datetime | None] = (b"", None)
         self._log = log
         self._lock = threading.RLock()
         self._lease: Lease | None = None
         self.terms: Terms = grant.terms
+        self.anomalies: Counter[str] = Counter()
 
     @property
     def instance(self) -> InstanceId:
@@ -52,18 +60,27 @@ class Metering:
         return self._lease.policy_digest if self._lease else ""
 
     def now(self) -> datetime:
-        """Return the time of the lease; a step of the machine's clocks voids the lease first (E7)."""
+        """Return the time of the lease; clocks that do not fit together void the lease first (E7)."""
         with self._lock:
             try:
-                return self._read()
-            except Rejected:
-                fresh = self._read()  # the guard starts anew from the readings that made it raise
-                self._holder.void(fresh)
-                self._log.write(Event.CLOCK_STEP, instance=self.instance)
+                return self._guard.now(read_clock(self._clock))
+            except Rejected as exc:
+                fresh = self._guard.fresh  # it starts anew from the readings that made it raise
+                self._void(exc.code, fresh)
                 return fresh
 
-    def _read(self) -> datetime:
-        return self._guard.now(monotonic=self._clock.monotonic(), wall=self._clock.wall())
+    def beat(self) -> None:
+        """Note that this process lives; must be called several times in every ``lending.clock.GAP``."""
+        with self._lock:
+            self.now()
+            self._guard.beat()
+
+    def _void(self, code: str, now: datetime) -> None:
+        self._holder.void(now)
+        self._signed = SignedTimes()  # its times are of a clock that is over
+        self._asked = (self._asked[0], None)
+        self.anomalies[code] += 1
+        self._log.write(Event.CLOCK_STEP, instance=self.instance, code=code)
 
     def snapshot(self) -> LeaseSnapshot:
         """Return what there is to show, at this moment."""
@@ -85,15 +102,41 @@ class Metering:
     def request(self, nonce: bytes) -> bytes:
         """Return the signed lease request to send."""
         with self._lock:
-            return self._holder.request(self.now(), nonce)
+            now = self.now()
+            statement = self._holder.request(now, nonce)
+            if statement != self._asked[0]:  # a repeated request was sent when it was sent first
+                self._asked = (statement, now)
+            return statement
 
     def receive(self, statement: bytes) -> Lease | Refusal:
         """Take the custodian's answer. Raises as ``LeaseHolder.receive``."""
         with self._lock:
-            answer = self._holder.receive(statement, self.now())
+            now = self.now()
+            answer = self._holder.receive(statement, now)
             if isinstance(answer, Lease):
                 self._lease = answer
+                self._compare(answer, now)
             return answer
+
+    def _compare(self, lease: Lease, now: datetime) -> None:
+        """Hold our clock against the custodian's; where it is slower or faster the lease's time is void."""
+        sent = self._asked[1]
+        if sent is None or lease.issued_at is None:
+            return
+        try:
+            self._signed.take(sent=sent, received=now, issued_at=lease.issued_at)
+        except Rejected as exc:
+            self._void(exc.code, now)
+
+    def report(self) -> bytes | None:
+        """Return the usage report that is due before the pending request or the close, None where none is."""
+        with self._lock:
+            return self._holder.report()
+
+    def acknowledge(self, statement: bytes) -> None:
+        """Take the custodian's acknowledgement of it. Raises as ``LeaseHolder.acknowledge``."""
+        with self._lock:
+            self._holder.acknowledge(statement)
 
     def close(self) -> bytes:
         """Stop for good and return the signed last count."""
@@ -108,12 +151,25 @@ class Metering:
         with self._lock:
             return self._holder.consumer(token)
 
-    def demand_live(self, model: ModelTerms, consumer: Consumer | None) -> None:
+    def admit(self, chain: bytes, token: bytes | None) -> SubAllowance:
+        """Return the sub-allowance that ``token`` holds. Raises as ``Conditions.admit``; uses are not counted yet."""
+        return self._holder.conditions.admit(chain, token)
+
+    def precision(self, caller: Caller) -> int | None:
+        """Return to how many decimal places outputs are rounded, None for not at all."""
+        return self._holder.conditions.precision(caller)
+
+    @property
+    def consumers(self) -> tuple[Consumer, ...] | None:
+        """The consumers that the latest lease lists, those of the grant before the first; None for anybody."""
+        return self._lease.consumers if self._lease else self.terms.consumers
+
+    def demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         """Prove that bytes may leave now for this model and consumer (E5). Raises as ``LeaseHolder.demand_live``."""
         with self._lock:
             self._holder.demand_live(model, consumer, self.now())
 
-    def reserve(self, model: str, token: bytes | None, units: int) -> Reservation:
+    def reserve(self, model: str, token: bytes | SubAllowance | None, units: int) -> Reservation:
         """Set units aside (E4). Raises as ``LeaseHolder.reserve``."""
         with self._lock:
             return self._holder.reserve(model, token, units, self.now())
@@ -133,7 +189,7 @@ class Metering:
         with self._lock:
             self._holder.refund(reservation)
 
-    def remaining(self, model: str, consumer: Consumer | None) -> int:
+    def remaining(self, model: str, consumer: Caller) -> int:
         """Return what is left, for display."""
         with self._lock:
             return self._holder.remaining(model, consumer)

@@ -14,7 +14,7 @@ from cloister.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["METRICS", "METRICS_TYPE", "Metrics"]
+__all__ = ["CLOCK_CODES", "METRICS", "METRICS_TYPE", "Metrics"]
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,6 +26,7 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
     "cloister_units_total": ("counter", "model", "Units charged."),
     "cloister_engine_seconds_total": ("counter", "model", "Seconds spent in the engine."),
     "cloister_renewals_total": ("counter", "result", "Lease renewals by result."),
+    "cloister_clock_anomalies_total": ("counter", "kind", "Times the lease was voided because clocks did not fit."),
     "cloister_exchanges_running": ("gauge", "", "Exchanges under way."),
     "cloister_lease_active": ("gauge", "", "1 while a lease is active."),
     "cloister_lease_seconds_left": ("gauge", "", "Seconds until the lease ends unless renewed."),
@@ -34,6 +35,7 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
 }
 """Every metric there is."""
 
+CLOCK_CODES = frozenset({"clock_step", "clock_rate", "clock_gap", "clock_frozen", "clock_slow", "clock_fast"})
 _OUTCOMES = frozenset({"answered", "cut", "ohttp_key", "undecipherable", "replayed", "too_large", "busy", "failed"})
 _RESULTS = frozenset({"lease", "refusal", "stop", "unavailable", "rejected"})
 _CODES = frozenset(
@@ -53,13 +55,22 @@ _CODES = frozenset(
         "method_not_allowed",
         "not_found",
         "output",
+        "outside_hours",
         "request_id_reused",
         "request_id_too_long",
         "request_in_flight",
+        "sub_allowance_exhausted",
+        "sub_allowance_expired",
+        "sub_allowance_invalid",
+        "sub_allowance_rate",
+        "sub_allowance_scope",
+        "sub_allowances_busy",
+        "sub_allowances_off",
         "too_large",
         "unauthorized",
         "unavailable",
         "unknown_model",
+        "usage_unreported",
     }
 )
 
@@ -69,7 +80,13 @@ class Metrics:
 
     def __init__(self, models: tuple[str, ...] = ()) -> None:
         """Start every series at zero, so that a rate has a beginning."""
-        self._labels = {"outcome": _OUTCOMES, "result": _RESULTS, "code": _CODES, "model": frozenset(models)}
+        self._labels = {
+            "outcome": _OUTCOMES,
+            "result": _RESULTS,
+            "code": _CODES,
+            "kind": CLOCK_CODES,
+            "model": frozenset(models),
+        }
         self._lock = threading.Lock()
         self._values: dict[tuple[str, str], float] = {}
         for name, (_, label, _) in METRICS.items():

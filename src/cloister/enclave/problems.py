@@ -36,13 +36,22 @@ _STATUSES: Mapping[str, int] = {
     "method_not_allowed": 405,
     "not_found": 404,
     "output": 422,
+    "outside_hours": 403,
     "request_id_reused": 422,
     "request_id_too_long": 422,
     "request_in_flight": 409,
+    "sub_allowance_exhausted": 402,
+    "sub_allowance_expired": 403,
+    "sub_allowance_invalid": 401,
+    "sub_allowance_rate": 429,
+    "sub_allowance_scope": 403,
+    "sub_allowances_busy": 503,
+    "sub_allowances_off": 403,
     "too_large": 413,
     "unauthorized": 401,
     "unavailable": 503,
     "unknown_model": 404,
+    "usage_unreported": 503,
 }
 """Code of the first reason to status; whatever is not here is a fault of ours."""
 

@@ -1,4 +1,4 @@
-"""The renew loop: settle and ask again, before time or units run out; end when told or forgotten (E9, E10).
+"""The renew loop: report, settle and ask again, before time or units run out; end when told or forgotten (E9, E10).
 
 Renewed at T/3 after the last success, then every T/10 with jitter. A signed stop ends the instance at once; 2T
 without renewal end it too. There is no local grace.
@@ -17,6 +17,7 @@ from cloister.lending.messages import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from cloister.enclave.custodian_link import CustodianLink
     from cloister.enclave.logs import EventLog
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Ending", "Renewal"]
 
 _NONCE_BYTES = 16
-_TICK_S = 0.2  # seconds between looks at the clock: a machine that slept is noticed on waking
+_TICK_S = 0.2  # seconds between looks at the clock, and between heartbeats: what slept is noticed on waking
 _CALL_AT_MOST = 3  # one call may take T/3
+_REPORT_AT_MOST = 4  # one usage report T/4: a lease must still be had behind it
 
 
 class Ending(Enum):
@@ -51,13 +53,20 @@ class Renewal:
         self._stopped = False
 
     async def once(self) -> Lease | Refusal:
-        """Send the pending request or a new one, and take the answer.
+        """Send the pending request or a new one, the usage reports before it, and take the answer.
+
+        A report that did not get through keeps nobody from asking: the answer may be a stop. Else it is a
+        refusal that says what is missing, and the next turn reports again.
 
         Raises ``Unavailable`` when no answer came, ``Malformed`` and ``Rejected`` for one that does not hold;
         then the same bytes are sent again next time (E2).
         """
         metering = self._metering
         statement = metering.request(secrets.token_bytes(_NONCE_BYTES))
+        try:
+            await self.report(within=metering.terms.ttl / _REPORT_AT_MOST)
+        except CloisterError as exc:
+            self._note(exc)
         answer = metering.receive(
             await self._link.renew(metering.instance, statement, within=metering.terms.ttl / _CALL_AT_MOST)
         )
@@ -70,9 +79,29 @@ class Renewal:
             self._log.write(Event.LEASE_REFUSED, code=answer.reasons[0].code)
         return answer
 
+    async def report(self, *, within: timedelta) -> None:
+        """Send every usage report that is due, one after the other, in ``within`` each.
+
+        Raises ``Unavailable``, ``Malformed`` and ``Rejected``; then the same bytes are sent again next time.
+        """
+        metering = self._metering
+        while (statement := metering.report()) is not None:
+            metering.acknowledge(await self._link.report(metering.instance, statement, within=within))
+
     async def until_end(self, draw: Callable[[], float] | None = None) -> Ending:
         """Renew until the instance must end. ``draw`` gives random numbers of 0 to 1, for a repeatable run."""
-        draw = draw or _jitter
+        beating = asyncio.create_task(self._beat())  # beside the loop: a call may take T/3
+        try:
+            return await self._renew(draw or _jitter)
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self._metering.beat()
+            await asyncio.sleep(_TICK_S)
+
+    async def _renew(self, draw: Callable[[], float]) -> Ending:
         jitter = draw()
         while not self._metering.must_end():
             wait = self._metering.next_renewal(jitter).total_seconds()

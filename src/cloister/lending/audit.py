@@ -11,7 +11,7 @@ readers are shown different logs takes checkpoints that they compare (``verify_o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from cloister.crypto.sign import Label, Statement, VerifyKey
 from cloister.errors import Malformed, Rejected, UsageError
@@ -29,6 +29,7 @@ __all__ = [
     "AuditEntry",
     "Checkpoint",
     "MerkleTree",
+    "TreeHead",
     "VerifiedLog",
     "leaf_hash",
     "next_entry",
@@ -205,7 +206,19 @@ class VerifiedLog:
     last: AuditEntry | None
 
 
-def verify_log(entries: Iterable[bytes], checkpoint: Checkpoint | None) -> VerifiedLog:
+class TreeHead(Protocol):
+    """Size and root that somebody signed: this file's checkpoint, or the note of ``tlog.checkpoint``."""
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+
+    @property
+    def root(self) -> bytes:
+        """The tree hash."""
+
+
+def verify_log(entries: Iterable[bytes], checkpoint: TreeHead | None) -> VerifiedLog:
     """Prove that the lines are one unbroken log, and that it is the one ``checkpoint`` was signed over.
 
     None as checkpoint proves order only: whoever holds the log could have rewritten all of it; the

@@ -1,8 +1,8 @@
 """The clauses of a loan beyond models, consumers and counts: purpose, hours, precision, outage, refund.
 
 Every clause is optional and absent means its default; a default spelled out is refused, so that one loan has
-one spelling (docs/spec/lease.md, section 1). Not done here: obeying them (``lease``, ``lease_grant``), signing
-them (``contract``).
+one spelling (docs/spec/contract.md, section 2). Not done here: obeying them (``conditions``, ``lease_grant``),
+signing them (``contract``).
 """
 
 from __future__ import annotations
@@ -18,10 +18,20 @@ from cloister.wire import MAX_INT, Fields, Json
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-__all__ = ["MAX_WINDOWS", "NO_CLAUSES", "Clauses", "OfflineTerm", "RefundRule", "Window"]
+__all__ = [
+    "MAX_PRECISION",
+    "MAX_PURPOSE_CHARS",
+    "MAX_WINDOWS",
+    "NO_CLAUSES",
+    "Clauses",
+    "OfflineTerm",
+    "RefundRule",
+    "Window",
+    "take_hours",
+]
 
 MAX_WINDOWS = 64  # windows of one loan
-MAX_PURPOSE_CHARS = 1000
+MAX_PURPOSE_CHARS = 1000  # characters
 MAX_OFFLINE_S = 90 * 86_400  # seconds an offline term may last
 MAX_PRECISION = 15  # decimal places; a double has no more
 _DAYS = 7
@@ -110,7 +120,8 @@ class Clauses:
 
     ``purpose`` is for people; ``hours`` None means at any time; ``precision`` is the decimal places that floating
     outputs are rounded to, None for all; ``budget`` the units agreed on at the start; ``borrower`` the key with
-    which the borrower signs the contract and hands out sub-allowances, None for a loan nobody countersigns.
+    which the borrower signs the contract, None for a loan nobody countersigns; ``sub_allowances`` says that the
+    borrower may let others in by sub-allowances that it signs.
     """
 
     purpose: str = ""
@@ -120,6 +131,7 @@ class Clauses:
     offline: OfflineTerm | None = None
     refund: RefundRule = RefundRule.NONE
     borrower: VerifyKey | None = None
+    sub_allowances: bool = False
 
     def open_at(self, now: datetime) -> bool:
         """Tell whether the loan may be used at ``now``, in UTC."""
@@ -142,6 +154,8 @@ class Clauses:
             members["refund"] = self.refund.value
         if self.borrower is not None:
             members["borrower"] = self.borrower.dump()
+        if self.sub_allowances:
+            members["sub_allowances"] = True
         return members
 
     @classmethod
@@ -150,13 +164,16 @@ class Clauses:
         fields = Fields(value, what="clauses")
         clauses = cls(
             purpose=fields.text("purpose", cap=MAX_PURPOSE_CHARS, floor=1) if "purpose" in fields else "",
-            hours=_hours(fields) if "hours" in fields else None,
+            hours=take_hours(fields, "hours") if "hours" in fields else None,
             precision=fields.optional("precision", lambda name: fields.integer(name, cap=MAX_PRECISION)),
             budget=fields.optional("budget", lambda name: fields.integer(name, cap=MAX_INT)),
             offline=fields.optional("offline", lambda name: OfflineTerm.from_json(fields.take(name))),
             refund=_refund(fields) if "refund" in fields else RefundRule.NONE,
             borrower=fields.optional("borrower", lambda name: VerifyKey.take(fields, name)),
+            sub_allowances="sub_allowances" in fields,
         )
+        if clauses.sub_allowances and (not fields.boolean("sub_allowances") or clauses.borrower is None):
+            fields.fail("sub_allowances", "want true beside the borrower's key, or no such member")
         fields.end()
         return clauses
 
@@ -165,11 +182,11 @@ NO_CLAUSES = Clauses()
 """A loan that says nothing but its counts."""
 
 
-def _hours(fields: Fields) -> tuple[Window, ...]:
-    """Return the windows: at least one, in order, none twice. None at all would be a loan that is never open."""
-    windows = tuple(Window.from_json(item) for item in fields.items("hours", cap=MAX_WINDOWS))
+def take_hours(fields: Fields, name: str) -> tuple[Window, ...]:
+    """Return the windows: at least one, in order, none twice. None at all would be never open. Raises ``Malformed``."""
+    windows = tuple(Window.from_json(item) for item in fields.items(name, cap=MAX_WINDOWS))
     if not windows or list(windows) != sorted(set(windows)):
-        fields.fail("hours", "want at least one window, in order, each once")
+        fields.fail(name, "want at least one window, in order, each once")
     return windows
 
 

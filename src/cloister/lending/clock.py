@@ -1,23 +1,43 @@
-"""Time that can be trusted only as far as it was seen (30-metering, rule two and E7; threats T37, T52).
+"""Time that can be trusted only as far as it was seen (docs/spec/lease.md section 10, E7; threats T37, T52).
 
-An enclave has no clock of its own that the host cannot touch. ``ClockGuard`` turns two clocks of the
-machine into one ``now`` and tells when they disagree; then the lease is void and the count alone
-protects until the next renewal. ``custodian_time`` is the same thought for the custodian's restart.
+An enclave has no clock of its own that the host cannot touch. ``ClockGuard`` turns the clocks of the
+machine into one ``now`` and tells when they disagree, stand still while work is done, or leave a gap; then the
+lease is void and the count alone protects until the next renewal. ``SignedTimes`` holds the same clock against the
+times that the custodian signs. ``custodian_time`` is the same thought for the custodian's restart.
 
-Not detected: both clocks slowed or frozen together. The stated bound then is N further units.
+Not detected: every clock slowed or frozen together while the enclave is cut off and does little. The stated bound
+then is N further units.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from cloister.errors import Rejected, Unavailable
 
-__all__ = ["CUSTODIAN_STEP", "DRIFT", "SLACK", "STEP", "ClockGuard", "custodian_time", "lifetime"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "CUSTODIAN_STEP",
+    "DRIFT",
+    "GAP",
+    "SLACK",
+    "STEP",
+    "ClockGuard",
+    "Readings",
+    "SignedTimes",
+    "custodian_time",
+    "lifetime",
+]
 
 DRIFT = 1e-3  # how much slower than the custodian's clock an enclave's clock may run
 SLACK = timedelta(seconds=1)  # what a bound allows on top of drift
 STEP = timedelta(seconds=1)  # how far time may run back, or two clocks apart, before it counts as a step
+GAP = timedelta(seconds=5)  # between two heartbeats: a process that was stopped so long asks before it serves
+_BUSY = timedelta(seconds=1)  # processor time beyond what the clock allows before it counts as standing still
 CUSTODIAN_STEP = timedelta(seconds=5)  # how far the custodian's clock may stand behind its database
 
 
@@ -26,32 +46,126 @@ def lifetime(ttl: timedelta) -> timedelta:
     return ttl * (1 + DRIFT) + SLACK
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """What the machine's clocks say at one moment. ``raw`` and ``cpu`` are None where there is no such clock.
+
+    ``monotonic`` goes on in sleep and may be steered, ``raw`` stops in sleep and is steered by nobody, ``cpu`` is
+    the processor time of this process, all threads.
+    """
+
+    monotonic: timedelta
+    wall: datetime
+    raw: timedelta | None = None
+    cpu: timedelta | None = None
+
+
 class ClockGuard:
-    """Maps a monotonic clock to ``now`` and compares its pace with the wall clock (rule E7)."""
+    """Maps a monotonic clock to ``now`` and compares its pace with every other clock there is (rule E7).
 
-    __slots__ = ("_last", "_origin", "_start")
+    ``cores`` is how many threads of this process can run at once: so much faster may processor time pass.
+    """
 
-    def __init__(self, *, monotonic: timedelta, wall: datetime) -> None:
+    __slots__ = ("_beat", "_cores", "_last", "_start", "_window")
+
+    def __init__(self, first: Readings, *, cores: int = 1) -> None:
         """Start: from here on ``now`` is the first wall time plus what the monotonic clock advanced."""
-        self._start = monotonic
-        self._origin = wall
-        self._last = monotonic
+        self._cores = max(1, cores)
+        self._beat: timedelta | None = None
+        self._restart(first)
 
-    def now(self, *, monotonic: timedelta, wall: datetime) -> datetime:
+    def _restart(self, readings: Readings) -> None:
+        self._start = self._last = self._window = readings
+        self._beat = None if self._beat is None else readings.monotonic
+
+    @property
+    def fresh(self) -> datetime:
+        """The time at the latest reading."""
+        return self._start.wall + (self._last.monotonic - self._start.monotonic)
+
+    def now(self, readings: Readings) -> datetime:
         """Return the time to give to a ``LeaseHolder``.
 
-        Raises ``Rejected`` (``clock_step``) when the monotonic clock ran back or the two clocks moved
-        apart by more than ``STEP`` plus drift; the caller then calls ``LeaseHolder.void`` with the
-        guard's fresh time. The guard starts anew from these readings.
+        Raises ``Rejected`` and starts anew from these readings; the caller then calls ``LeaseHolder.void`` with the
+        guard's fresh time. The codes: ``clock_step`` (a clock ran back, or wall and monotonic moved apart),
+        ``clock_rate`` (the monotonic clock is slower than the raw one), ``clock_gap`` (the process or the machine
+        stood still), ``clock_frozen`` (more processor time passed than time).
         """
-        elapsed = monotonic - self._start
-        apart = abs((wall - self._origin) - elapsed)
-        if monotonic < self._last or apart > STEP + abs(elapsed) * DRIFT:
-            step = "backwards" if monotonic < self._last else f"{apart.total_seconds():.3f} s apart"
-            self._start, self._origin, self._last = monotonic, wall, monotonic
-            raise Rejected.because("clock_step", "clock", got=step, want=f"at most {STEP.total_seconds():.0f} s")
-        self._last = monotonic
-        return self._origin + elapsed
+        for code, size in self._anomalies(readings):
+            self._restart(readings)
+            raise Rejected.because(code, "clock", got=_shown(size))
+        self._last = readings
+        if readings.monotonic - self._window.monotonic >= STEP:
+            self._window = readings
+        return self.fresh
+
+    def beat(self) -> None:
+        """Note a heartbeat at the latest reading; from the first on, one must follow within ``GAP``."""
+        self._beat = self._last.monotonic
+
+    def _anomalies(self, readings: Readings) -> Iterator[tuple[str, timedelta]]:
+        """Yield code and size of whatever does not fit."""
+        start, last, window = self._start, self._last, self._window
+        elapsed = readings.monotonic - start.monotonic
+        allowed = STEP + abs(elapsed) * DRIFT
+        back = max(last.monotonic - readings.monotonic, _less(readings.raw, last.raw), _less(readings.cpu, last.cpu))
+        if back > timedelta(0):
+            yield "clock_step", back
+        if readings.raw is not None and start.raw is not None:
+            ahead = (readings.raw - start.raw) - elapsed
+            if abs(ahead) > allowed:  # behind: only the monotonic clock goes on in sleep
+                yield "clock_rate" if ahead > timedelta(0) else "clock_gap", abs(ahead)
+        apart = abs((readings.wall - start.wall) - elapsed)
+        if apart > allowed:
+            yield "clock_step", apart
+        if self._beat is not None and readings.monotonic - self._beat > GAP:
+            yield "clock_gap", readings.monotonic - self._beat
+        if readings.cpu is not None and window.cpu is not None:
+            worked = readings.cpu - window.cpu
+            if worked > (readings.monotonic - window.monotonic) * self._cores + _BUSY:
+                yield "clock_frozen", worked
+
+
+def _less(reading: timedelta | None, before: timedelta | None) -> timedelta:
+    """Return how far a clock ran back, if at all."""
+    return timedelta(0) if reading is None or before is None else before - reading
+
+
+def _shown(difference: timedelta) -> str:
+    return f"{difference.total_seconds():.3f} s"
+
+
+class SignedTimes:
+    """Holds our clock against the custodian's, from the time each lease says it was committed.
+
+    A commit lies between the sending of its request and the receipt of its answer, so the time between two commits
+    is bounded from both sides by our own; held-back or repeated answers change nothing in that. This finds clocks
+    that are slowed all together, as soon as the enclave renews.
+    """
+
+    __slots__ = ("_first",)
+
+    def __init__(self) -> None:
+        """Start without any answer."""
+        self._first: tuple[datetime, datetime, datetime] | None = None
+
+    def take(self, *, sent: datetime, received: datetime, issued_at: datetime) -> None:
+        """Compare one more lease with the first one; ``sent`` and ``received`` are our own times.
+
+        Raises ``Rejected`` (``clock_slow``, ``clock_fast``) and starts anew with this lease. A custodian whose clock is
+        corrected by up to ``CUSTODIAN_STEP`` is no anomaly.
+        """
+        first = self._first
+        if first is None:
+            self._first = (sent, received, issued_at)
+            return
+        theirs = issued_at - first[2]
+        slow = theirs - (received - first[0]) * (1 + DRIFT) - CUSTODIAN_STEP
+        fast = (sent - first[1]) - theirs * (1 + DRIFT) - CUSTODIAN_STEP
+        for code, beyond in (("clock_slow", slow), ("clock_fast", fast)):
+            if beyond > timedelta(0):
+                self._first = (sent, received, issued_at)
+                raise Rejected.because(code, "clock", got=_shown(beyond + CUSTODIAN_STEP), want="the custodian's pace")
 
 
 def custodian_time(now: datetime, *, latest: datetime) -> datetime:

@@ -19,6 +19,7 @@ from cloister.lending.ledger import ALLOWANCE, SPENT, WRITTEN_OFF, Account, Post
 from cloister.lending.messages import Close, Units
 from cloister.lending.state import Alarm, AlarmKind, InstanceState, InstanceStatus, LoanState
 from cloister.lending.terms import LOAN_METER, Meter
+from cloister.lending.usage_report import contradicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from cloister.crypto.sign import VerifyKey
     from cloister.lending.events import DetailValue
+    from cloister.lending.usage_report import Reported
 
 __all__ = [
     "Bound",
@@ -91,7 +93,9 @@ def verify_close(statement: bytes, key: VerifyKey) -> Close:
     return Close.parse(Statement.parse(statement, label=Close.LABEL).verify([key]))
 
 
-def decide_close(close: Close, *, instance: InstanceState, loan: LoanState, now: datetime) -> CloseDecision | None:
+def decide_close(
+    close: Close, *, instance: InstanceState, loan: LoanState, reported: Reported, now: datetime
+) -> CloseDecision | None:
     """Decide a verified close; None when this instance was closed before (nothing to write).
 
     Raises ``Rejected`` (``wrong_instance``, ``wrong_seq``); then nothing is written.
@@ -107,6 +111,8 @@ def decide_close(close: Close, *, instance: InstanceState, loan: LoanState, now:
         # Its escrow counts as spent already; after a recovery our own counters may be the older ones.
         return _closed(close, replace(instance, status=instance.status if found_out else InstanceStatus.CLOSED))
     alarm = _misfit(close, instance)
+    if alarm is None and contradicts(close, reported, loan.terms):
+        alarm = AlarmKind.FORK
     if alarm is not None and found_out:
         return None
     if alarm is not None:

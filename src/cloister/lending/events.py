@@ -34,12 +34,12 @@ class EventKind(Enum):
     ACCESS_DENIED = "access_denied"
     MODEL_PUBLISHED = "model_published"
     MODEL_WITHDRAWN = "model_withdrawn"
-    KEY_ROTATED = "key_rotated"
     LOAN_CREATED = "loan_created"
     TERMS_CHANGED = "terms_changed"
+    CONTRACT_OFFERED = "contract_offered"
+    CONTRACT_SIGNED = "contract_signed"
     POLICY_CHANGED = "policy_changed"
     CONSUMER_ADDED = "consumer_added"
-    CONSUMER_REMOVED = "consumer_removed"
     ALLOWANCE_ADDED = "allowance_added"
     ALLOWANCE_SET = "allowance_set"
     ALLOWANCE_WRITTEN_OFF = "allowance_written_off"
@@ -51,11 +51,15 @@ class EventKind(Enum):
     KEY_RELEASED = "key_released"
     LEASE_GRANTED = "lease_granted"
     LEASE_REFUSED = "lease_refused"
+    USAGE_REPORTED = "usage_reported"
+    USAGE_REFUSED = "usage_refused"
+    USAGE_STATED = "usage_stated"
     INSTANCE_CLOSED = "instance_closed"
     INSTANCE_WRITTEN_OFF = "instance_written_off"
     FORK_DETECTED = "fork_detected"
     OVERDRAFT_DETECTED = "overdraft_detected"
-    STATUS_GIVEN = "status_given"
+    CLOCK_ANOMALY = "clock_anomaly"
+    DRILL_RECORDED = "drill_recorded"
     BLOCKED = "blocked"
     UNBLOCKED = "unblocked"
     DEVICE_ENROLLED = "device_enrolled"
@@ -73,25 +77,34 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "block_version": int,
     "borrower": _LINE,
     "bundle": _HEX,
+    "clock": _NAME,
     "codes": _CODES,
     "consumer": _NAME,
+    "contract": _HEX,
     "custodian": _HEX,
     "debit": int,
     "device": _NAME,
     "epoch": int,
+    "exceeded": bool,
     "fallen": int,
+    "first": int,
+    "index": int,
     "instance": _HEX,
     "judged": int,
     "key_version": int,
     "kind": _NAME,
     "ledger_size": int,
+    "last": int,
     "limit": int,
     "loan": _NAME,
+    "measured_ms": int,
     "meter": _NAME,
     "model": _HEX,
     "models": int,
     "name": _NAME,
     "policy_digest": _HEX,
+    "promised_ms": int,
+    "promised_units": int,
     "reason": _LINE,
     "reply_digest": _HEX,
     "req_digest": _HEX,

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.errors import Rejected, UsageError
+from cloister.lending.answer import parse_answer
+from cloister.lending.conditions import Conditions, find_consumer
 from cloister.lending.lease_clock import LeaseClock
-from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Reservation
-from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Receipt, Refusal
+from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Pending, Reservation
+from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Refusal
 from cloister.lending.meters import Meters
-from cloister.lending.receipt import GENESIS, next_head
+from cloister.lending.sub_allowance import SubAllowance
 from cloister.lending.terms import (
     LOAN_METER,
     MAX_UNITS,
@@ -33,21 +34,15 @@ from cloister.lending.terms import (
     model_meter,
     unserved_cap,
 )
+from cloister.lending.usage_chain import MAX_UNREPORTED, UsageChain
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from cloister.crypto.sign import VerifyKey
+    from cloister.lending.conditions import Caller
 
 __all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_answer"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
-    """The one unanswered request (E2)."""
-
-    statement: bytes
-    digest: bytes
 
 
 class LeaseHolder:
@@ -69,14 +64,14 @@ class LeaseHolder:
         self._policy_digest = grant.policy_digest
         self._clock = LeaseClock()
         self._meters = Meters()
+        self.conditions = Conditions(grant.terms, self.instance)
         self._lease: Lease | None = None
-        self._pending: _Pending | None = None
+        self._pending: Pending | None = None
         self._final: LeaseState | None = None
         self._closing = b""
         self._seq = 0
-        self._index = 0
         self._reservations = 0
-        self._head = GENESIS
+        self._usage = UsageChain(instance=self.instance, loan=grant.terms.loan)
         self._open: dict[int, Reservation] = {}
 
     @property
@@ -93,14 +88,15 @@ class LeaseHolder:
         """When serving stops unless renewed; None before the first lease and after a clock step."""
         return self._clock.deadline
 
-    def remaining(self, model_name: str, consumer: Consumer | None = None) -> int:
+    def remaining(self, model_name: str, consumer: Caller = None) -> int:
         """Return what is left for this model and consumer as far as known: leased here, and not leased yet.
 
         What other instances hold is not in it. For display; ``reserve`` decides.
         """
         balances = self._lease.balances if self._lease else {}
         meters = self._meters_of(self._model(model_name), consumer)
-        return min(self._meters.room(meter) + balances.get(meter, 0) for meter in meters)
+        room = min(self._meters.room(meter) + balances.get(meter, 0) for meter in meters)
+        return self.conditions.room(consumer, room)
 
     def snapshot(self) -> LeaseSnapshot:
         """Return what there is to show."""
@@ -114,8 +110,9 @@ class LeaseHolder:
             reserved=self._meters.reserved,
             balances=dict(self._lease.balances) if self._lease else {},
             deadline=self._clock.deadline,
-            served=self._index,
-            chain_head=self._head,
+            served=self._usage.index,
+            unreported=self._usage.unreported,
+            chain_head=self._usage.head,
             block_version=self._block_version,
         )
 
@@ -152,7 +149,8 @@ class LeaseHolder:
             self._seq += 1
             payload = self._lease_request(nonce).dump()
             statement = Statement.sign(key, LeaseRequest.LABEL, payload).dump()
-            self._pending = _Pending(statement=statement, digest=hashlib.sha256(payload).digest())
+            digest = hashlib.sha256(payload).digest()
+            self._pending = Pending(statement=statement, digest=digest, served=self._usage.index)
         return self._pending.statement
 
     def receive(self, statement: bytes, now: datetime) -> Lease | Refusal:
@@ -182,44 +180,51 @@ class LeaseHolder:
 
         The caller erases keys and model before it sends this. Again: the same bytes.
         """
-        self._clock.observe(now)
+        moment = self._clock.observe(now)
         if self._key is not None:
             for reservation in tuple(self._open.values()):
                 self._release(reservation, used=reservation.units)
+                self._usage.unreceipted(reservation, units=reservation.units, now=moment)
+            self._usage.seal(self._key, upto=self._pending.served if self._pending else 0)
             self._seq += 1
             message = Close(
                 instance=self.instance,
                 epoch=self._epoch,
                 seq=self._seq,
                 used=self._meters.used,
-                chain_head=self._head,
+                served=self._usage.index,
+                chain_head=self._usage.head,
             )
             self._closing = Statement.sign(self._key, Close.LABEL, message.dump()).dump()
             self._final, self._key, self._pending = LeaseState.CLOSED, None, None
         return self._closing
 
-    def reserve(self, model_name: str, token: bytes | None, units: int, now: datetime) -> Reservation:
+    def reserve(self, model_name: str, token: bytes | SubAllowance | None, units: int, now: datetime) -> Reservation:
         """Set ``units``, the worst case, aside for one inference (E4), or raise ``Rejected``.
 
         Codes: ``unauthorized``, ``unknown_model``, ``blocked``, ``lease_expired``, ``clock_step``,
-        ``allowance_exhausted``. ``token`` is the consumer's bearer token.
+        ``allowance_exhausted``, ``usage_unreported``, and those of ``conditions``. ``token`` is the consumer's bearer
+        token, or the sub-allowance that ``conditions.admit`` returned.
         """
-        self._clock.observe(now)
-        consumer = self.consumer(token)
+        moment = self._clock.observe(now)
+        consumer = token if isinstance(token, SubAllowance) else self.consumer(token)
         model = self._model(model_name)
         self._demand_live(model, consumer)
+        self._usage.demand_room(len(self._open))
         meters = self._meters_of(model, consumer)
+        self._meters.demand_room(meters, units)
+        self.conditions.reserve(consumer, units, moment)
         self._meters.reserve(meters, units)
         self._reservations += 1
         reservation = Reservation(number=self._reservations, model=model, consumer=consumer, units=units, meters=meters)
         self._open[reservation.number] = reservation
         return reservation
 
-    def demand_live(self, model: ModelTerms, consumer: Consumer | None, now: datetime) -> None:
+    def demand_live(self, model: ModelTerms, consumer: Caller, now: datetime) -> None:
         """Prove that bytes may leave now for this model and consumer (E5), charging nothing.
 
         For what was charged before: the later chunks of an answer, and replies given again. Raises
-        ``Rejected``: ``lease_expired``, ``clock_step``, ``blocked``.
+        ``Rejected``: ``lease_expired``, ``clock_step``, ``blocked``, and as ``Conditions.demand``.
         """
         self._clock.observe(now)
         self._demand_live(model, consumer)
@@ -248,30 +253,39 @@ class LeaseHolder:
         """Replace the reservation by what was produced and return the signed receipt (E6).
 
         Charges first. Without a live lease it then raises as ``permit`` does: the last chunk must not
-        leave, and an answer without it is void to its consumer.
+        leave, and an answer without it is void to its consumer; its usage record says so.
         """
         if self._final is LeaseState.CLOSED:
             self._refuse("lease_expired")
         self._demand_open(reservation)
         self._release(reservation, used=units)
         moment = self._clock.observe(now)
-        self._demand_live(reservation.model, reservation.consumer)
-        key = self._signing_key()
-        self._index += 1
-        receipt = Receipt(
-            instance=self.instance,
-            index=self._index,
-            loan=self._terms.loan,
-            model=reservation.model.digest,
+        try:
+            self._demand_live(reservation.model, reservation.consumer)
+            key = self._signing_key()
+        except Rejected:
+            self._usage.unreceipted(reservation, units=units, now=moment)
+            raise
+        return self._usage.receipt(
+            key,
+            reservation,
             units=units,
             request=request_commitment,
             response=response_commitment,
-            previous=self._head,
             policy_digest=self._policy_digest,
-            issued_at=moment,
+            now=moment,
         )
-        self._head = next_head(self._head, request=request_commitment, response=response_commitment, index=self._index)
-        return Statement.sign(key, Receipt.LABEL, receipt.dump()).dump()
+
+    def report(self) -> bytes | None:
+        """Return the usage report to send before the pending request or the close, None where none is due.
+
+        The same bytes until they are acknowledged. Call ``request`` first: what it says is served is reported.
+        """
+        return self._usage.report(self._key, upto=self._pending.served if self._pending else 0)
+
+    def acknowledge(self, statement: bytes) -> None:
+        """Take the custodian's acknowledgement of that report. Raises as ``UsageChain.acknowledge``."""
+        self._usage.acknowledge(statement, self._custodian)
 
     def refund(self, reservation: Reservation) -> None:
         """Give a reservation back whole: the engine failed and no chunk has left.
@@ -294,7 +308,8 @@ class LeaseHolder:
             used=self._meters.used,
             reserved=self._meters.reserved,
             want={meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in known},
-            chain_head=self._head,
+            served=self._usage.index,
+            chain_head=self._usage.head,
         )
 
     def _metered(self) -> tuple[Meter, ...]:
@@ -310,16 +325,7 @@ class LeaseHolder:
 
         A token that the lease has replaced is nobody's. Raises ``Rejected`` (``unauthorized``).
         """
-        current = self._consumers()
-        if current is None:
-            return None
-        digest = hashlib.sha256(token or b"").digest()
-        ids = {consumer.id for consumer in current}
-        former = tuple(consumer for consumer in self._terms.consumers or () if consumer.id not in ids)
-        found = [item for item in (*current, *former) if hmac.compare_digest(item.token_sha256, digest)]
-        if token is None or not found:
-            raise Rejected.because("unauthorized", "consumer", hint="pass the consumer token of this loan")
-        return found[0]
+        return find_consumer(token, current=self._consumers(), granted=self._terms.consumers)
 
     def _model(self, name: str) -> ModelTerms:
         model = self._terms.model(name)
@@ -327,17 +333,17 @@ class LeaseHolder:
             raise Rejected.because("unknown_model", name[:80])
         return model
 
-    def _meters_of(self, model: ModelTerms, consumer: Consumer | None) -> tuple[Meter, ...]:
+    def _meters_of(self, model: ModelTerms, consumer: Caller) -> tuple[Meter, ...]:
         """Return the meters of one inference; one that the custodian leases is charged, whatever the terms say."""
         limits = self._meters.limits
         meters = [LOAN_METER]
         if model.metered or model_meter(model.name) in limits:
             meters.append(model_meter(model.name))
-        if consumer is not None and (consumer.metered or consumer_meter(consumer.id) in limits):
+        if isinstance(consumer, Consumer) and (consumer.metered or consumer_meter(consumer.id) in limits):
             meters.append(consumer_meter(consumer.id))
         return tuple(meters)
 
-    def _demand_live(self, model: ModelTerms, consumer: Consumer | None) -> None:
+    def _demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         if self._final is LeaseState.REVOKED:
             self._refuse("blocked")
         if self._final is not None or self._lease is None or not self._clock.live:
@@ -345,8 +351,10 @@ class LeaseHolder:
         if model.digest not in self._lease.models:
             raise Rejected.because("blocked", f"model {model.name}")
         listed = self._lease.consumers
-        if consumer is not None and listed is not None and consumer.id not in {other.id for other in listed}:
+        if isinstance(consumer, Consumer) and listed is not None and consumer.id not in {item.id for item in listed}:
             raise Rejected.because("blocked", f"consumer {consumer.id}")
+        if self._clock.seen is not None:  # a live lease has seen the time
+            self.conditions.demand(model, consumer, self._clock.seen)
 
     def _demand_open(self, reservation: Reservation) -> None:
         if self._open.get(reservation.number) is not reservation:
@@ -366,6 +374,7 @@ class LeaseHolder:
 
     def _release(self, reservation: Reservation, *, used: int) -> None:
         self._meters.settle(reservation.meters, reserved=reservation.units, used=used)
+        self.conditions.settle(reservation.consumer, reserved=reservation.units, used=used)
         del self._open[reservation.number]
 
     def _signing_key(self) -> SigningKey:
@@ -380,17 +389,8 @@ class LeaseHolder:
         return self._lease.ttl if self._lease else self._terms.ttl
 
     def _runs_low(self) -> bool:
-        if self._lease is None:
+        if self._lease is None or 2 * self._usage.unreported > MAX_UNREPORTED:
             return True
         room = self._meters.room(LOAN_METER)
-        return room <= 0 or (2 * room < unserved_cap(self._terms) and self._lease.balances.get(LOAN_METER, 0) > 0)
-
-
-def parse_answer(statement: bytes, custodian: VerifyKey) -> Lease | Refusal:
-    """Return the custodian's answer once its signature is proven. Raises ``Malformed`` and ``Rejected``."""
-    try:
-        signed = Statement.parse(statement, label=Lease.LABEL)
-    except Rejected:
-        refusal = Statement.parse(statement, label=Refusal.LABEL)
-        return Refusal.parse(refusal.verify([custodian]))
-    return Lease.parse(signed.verify([custodian]))
+        cap = self._lease.unserved or unserved_cap(self._terms)
+        return room <= 0 or (2 * room < cap and self._lease.balances.get(LOAN_METER, 0) > 0)

@@ -37,6 +37,11 @@ class LeaseClock:
         self._stepped = False
 
     @property
+    def seen(self) -> datetime | None:
+        """The latest reading; None before the first."""
+        return self._seen
+
+    @property
     def live(self) -> bool:
         """Tell whether the lease had time left at the latest reading."""
         return self.deadline is not None and self._seen is not None and self._seen < self.deadline

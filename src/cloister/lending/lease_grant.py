@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.errors import Reason, Rejected, Unavailable
+from cloister.lending.cadence import judge_cadence
 from cloister.lending.clock import lifetime
 from cloister.lending.ending import decide_write_off, moved, served
 from cloister.lending.events import Event, EventKind
@@ -34,12 +35,14 @@ from cloister.lending.terms import (
     model_meter,
     unserved_cap,
 )
+from cloister.lending.usage_report import contradicts
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.lending.events import DetailValue
+    from cloister.lending.usage_report import Reported
 
 __all__ = [
     "LeaseDecision",
@@ -105,6 +108,7 @@ def decide_lease(
     *,
     instance: InstanceState,
     loan: LoanState,
+    reported: Reported,
     epoch: int,
     now: datetime,
     quiet_until: datetime | None = None,
@@ -112,8 +116,9 @@ def decide_lease(
     """Decide a verified request, at ``now`` and under the custodian's ``epoch``.
 
     Steps: 1. it is this instance's; 2. the same again is replayed, the same number with other bytes is
-    a fork (C3); 3. the counters fit (C5); 4. nothing forbids a lease (C4, C8); 5. no quiet time after a
-    recovery (C11); 6. ceilings rise by what the balances have (C6). Raises ``Rejected``
+    a fork (C3); 3. the counters fit (C5), and the usage reports (C13); 4. nothing forbids a lease (C4, C8);
+    5. no quiet time after a recovery (C11); 6. everything served is reported (C13); 7. ceilings rise by what
+    the balances have (C6). Raises ``Rejected``
     (``wrong_instance``, ``wrong_seq``); then nothing is written.
     """
     if request.instance != instance.id or instance.loan != loan.terms.loan:
@@ -126,13 +131,27 @@ def decide_lease(
     misfit = _misfit(step)
     if misfit is not None:
         return _alarm(step, misfit, f"counters of seq {request.seq}")
+    if not instance.written_off and contradicts(request, reported, loan.terms):
+        return _alarm(step, AlarmKind.FORK, f"usage at seq {request.seq}")
     reasons, status = _stops(step, epoch)
     if reasons:
         return _stop(step, reasons, status)
-    if quiet_until is not None and now < quiet_until:
-        reason = Reason(code="recovering", subject="custodian")
-        return _settle(step, _refusal(step, (reason,), retry_after=quiet_until - now))
+    wait = _not_now(step, reported, quiet_until)
+    if wait is not None:
+        return _settle(step, wait)
     return _lease(step, epoch)
+
+
+def _not_now(step: _Step, reported: Reported, quiet_until: datetime | None) -> Refusal | None:
+    """Return the refusal of an instance that may ask again: after a recovery (C11), or with its reports (C13)."""
+    if quiet_until is not None and step.now < quiet_until:
+        reason = Reason(code="recovering", subject="custodian")
+        return _refusal(step, (reason,), retry_after=quiet_until - step.now)
+    if step.request.served > reported.index:
+        want = f"records up to {step.request.served}"
+        reason = Reason(code="usage_missing", subject="usage", got=str(reported.index), want=want)
+        return _refusal(step, (reason,))  # at its own pace: it reports first, then asks again
+    return None
 
 
 def sign_decision(decision: LeaseDecision, key: SigningKey) -> tuple[bytes, InstanceState]:
@@ -193,6 +212,8 @@ def _stops(step: _Step, epoch: int) -> tuple[tuple[Reason, ...], InstanceStatus]
     if instance.policy_digest != loan.policy_digest:
         changed = Reason(code="policy_changed", subject="loan", got=instance.policy_digest, want=loan.policy_digest)
         found.append((changed, InstanceStatus.BLOCKED))
+    elif loan.agreed_at is not None and instance.attested_at < loan.agreed_at:
+        found.append((Reason(code="contract_changed", subject="loan"), InstanceStatus.BLOCKED))
     if step.now >= instance.attested_at + loan.evidence_age:
         found.append((Reason(code="evidence_too_old", subject="instance"), InstanceStatus.BLOCKED))
     if step.now >= instance.dead_at and status is InstanceStatus.ACTIVE:
@@ -300,6 +321,8 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
         consumers=None if listed is None else tuple(item for item in listed if item.id not in loan.blocked_consumers),
         policy_digest=loan.policy_digest,
         block_version=loan.block_version,
+        issued_at=max(step.now, instance.committed_at),
+        unserved=None if step.instance.clock_trusted else unserved_cap(terms, trusted=False),
     )
     escrowed = tuple(moved(instance, meter, ALLOWANCE, escrow(instance.id), units) for meter, units in debits.items())
     committed_at = max(step.now, instance.committed_at)
@@ -317,8 +340,17 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
         debits=debits,
         postings=(*postings, *escrowed),
         alarms=(),
-        events=(_event(step, EventKind.LEASE_GRANTED, reply),),
+        events=(_event(step, EventKind.LEASE_GRANTED, reply), *_clock_events(step)),
     )
+
+
+def _clock_events(step: _Step) -> tuple[Event, ...]:
+    """Return the alarm where this instance's renewals do not come as T says."""
+    code = judge_cadence(step.instance, seq=step.request.seq, ttl=step.loan.terms.ttl, now=step.now)
+    if code is None:
+        return ()
+    details: dict[str, DetailValue] = {"codes": code, "loan": step.instance.loan, "seq": step.request.seq}
+    return (Event(kind=EventKind.CLOCK_ANOMALY, actor=step.instance.id, subject=step.instance.loan, details=details),)
 
 
 def _raise(step: _Step, meter: Meter) -> int:
@@ -326,14 +358,15 @@ def _raise(step: _Step, meter: Meter) -> int:
     terms, limit = step.loan.terms, step.instance.limits.get(meter, 0)
     if meter in _blocked_meters(step.loan):
         return 0
-    unserved = min(MAX_UNITS, step.request.used.get(meter, 0) + unserved_cap(terms))
+    cap = unserved_cap(terms, trusted=step.instance.clock_trusted)
+    unserved = min(MAX_UNITS, step.request.used.get(meter, 0) + cap)
     wanted = max(0, min(step.request.want.get(meter, 0), unserved) - limit)
     if terms.rate_cap and step.instance.limits:
         elapsed = max(timedelta(0), step.now - step.instance.committed_at)
         wanted = min(wanted, math.ceil(terms.rate_cap * elapsed.total_seconds()))
         # Each answer rounds up, so many quick ones would add up to more than the rate: in all there is a cap too.
         lived = max(timedelta(0), step.now - step.instance.attested_at)
-        in_all = unserved_cap(terms) + math.ceil(terms.rate_cap * lived.total_seconds())
+        in_all = cap + math.ceil(terms.rate_cap * lived.total_seconds())
         wanted = min(wanted, max(0, in_all - limit))
     return min(wanted, step.loan.balances.get(meter, 0))
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from cloister.lending.conditions import Caller
     from cloister.lending.messages import Units
-    from cloister.lending.terms import Consumer, InstanceId, Meter, ModelTerms
+    from cloister.lending.terms import InstanceId, Meter, ModelTerms
 
-__all__ = ["LeaseSnapshot", "LeaseState", "Reservation"]
+__all__ = ["LeaseSnapshot", "LeaseState", "Pending", "Reservation"]
 
 
 class LeaseState(Enum):
@@ -31,9 +32,18 @@ class Reservation:
 
     number: int
     model: ModelTerms
-    consumer: Consumer | None
+    consumer: Caller
     units: int
     meters: tuple[Meter, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """The one unanswered request (E2), and the index of the last usage record it speaks of."""
+
+    statement: bytes
+    digest: bytes
+    served: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,5 +60,6 @@ class LeaseSnapshot:
     balances: Units
     deadline: datetime | None
     served: int
+    unreported: int
     chain_head: bytes
     block_version: int

@@ -1,7 +1,8 @@
 """Merkle tree hashes, inclusion and consistency proofs over a log (RFC 6962 section 2.1).
 
-The tree keeps the hashes of full subtrees only while it grows, and every leaf hash for proofs. Not
-done here: what a leaf means, who signed a root.
+The tree keeps the hash of every full subtree, so that roots of the past, paths, proofs and tiles are
+looked up, not computed from all leaves. Not done here: what a leaf means, who signed a root, how hashes
+are laid out in files (``tlog.tiles``).
 """
 
 from __future__ import annotations
@@ -40,27 +41,21 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def _split(size: int) -> int:
-    """Return the largest power of two smaller than ``size``."""
-    return 1 << ((size - 1).bit_length() - 1)
-
-
-def _root(hashes: Sequence[bytes]) -> bytes:
-    """Return the tree hash over leaf hashes, in one pass over a stack of full subtrees."""
-    tree = MerkleTree(hashes)
-    return tree.root()
-
-
 class MerkleTree:
-    """A growing tree: appending costs a few hashes, the root a few more."""
+    """A growing tree that remembers the hash of every full subtree: about two hashes for each leaf.
 
-    __slots__ = ("_leaves", "_peaks", "_size")
+    Appending costs two hashes on average; a root, a path or a proof costs O(log n).
+    """
+
+    __slots__ = ("_is_copy", "_levels", "_size")
 
     def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
         """Start with the hashes of leaves that are there already."""
-        self._leaves: list[bytes] = []  # shared with copies; only the first ``_size`` are ours
+        # Level k holds the hashes of full subtrees of 2**k leaves, in order. Copies share the lists and read only
+        # the first ``_size >> k`` hashes of each; they never write there.
+        self._levels: list[list[bytes]] = [[]]
+        self._is_copy = False
         self._size = 0
-        self._peaks: list[tuple[int, bytes]] = []  # (leaves below, hash) of full subtrees, largest first
         for leaf in leaf_hashes:
             self.append_hash(leaf)
 
@@ -70,9 +65,15 @@ class MerkleTree:
         return self._size
 
     def copy(self) -> MerkleTree:
-        """Return a tree that grows on its own; copying costs next to nothing."""
+        """Return a tree that grows on its own. Copying costs next to nothing, the first leaf added to a copy O(n).
+
+        Safe beside a thread that adds leaves to this one.
+        """
         other = MerkleTree()
-        other._leaves, other._size, other._peaks = self._leaves, self._size, list(self._peaks)
+        # The size first: a leaf that is added meanwhile is then beyond it.
+        other._size = self._size
+        other._levels = self._levels
+        other._is_copy = True
         return other
 
     def append(self, data: bytes) -> bytes:
@@ -83,35 +84,53 @@ class MerkleTree:
 
     def append_hash(self, leaf: bytes) -> None:
         """Add a leaf by its hash."""
-        if len(self._leaves) != self._size:  # a copy has grown: part from it
-            self._leaves = self._leaves[: self._size]
-        self._leaves.append(leaf)
+        if self._is_copy:  # part from the tree that owns the lists
+            self._levels = [level[: self._size >> height] for height, level in enumerate(self._levels)]
+            self._is_copy = False
+        digest, height = leaf, 0
+        self._levels[0].append(leaf)
+        while self._size >> height & 1:  # the subtree to the left is full: so is the one above both
+            digest = node_hash(self._levels[height][-2], digest)
+            height += 1
+            if height == len(self._levels):
+                self._levels.append([])
+            self._levels[height].append(digest)
         self._size += 1
-        count, digest = 1, leaf
-        while self._peaks and self._peaks[-1][0] == count:
-            digest = node_hash(self._peaks.pop()[1], digest)
-            count *= 2
-        self._peaks.append((count, digest))
 
     def root(self) -> bytes:
         """Return the tree hash."""
-        if not self._peaks:
-            return EMPTY_ROOT
-        digest = self._peaks[-1][1]
-        for _, left in reversed(self._peaks[:-1]):
-            digest = node_hash(left, digest)
-        return digest
+        return self.root_at(self._size)
 
     def root_at(self, size: int) -> bytes:
         """Return the tree hash that this log had when it held ``size`` leaves."""
         self._demand(0 <= size <= self.size, f"size {size}")
-        return _root(self._leaves[:size])
+        return self._range(0, size) if size else EMPTY_ROOT
+
+    def leaf(self, index: int) -> bytes:
+        """Return the hash of leaf ``index``."""
+        self._demand(0 <= index < self.size, f"leaf {index}")
+        return self._levels[0][index]
+
+    def subtrees(self, height: int, start: int, count: int) -> tuple[bytes, ...]:
+        """Return the hashes of ``count`` full subtrees of ``2**height`` leaves, from the one numbered ``start`` on."""
+        fits = height >= 0 and start >= 0 and count >= 0 and start + count <= self.size >> height
+        self._demand(fits, f"{count} subtrees of height {height} from {start}")
+        return tuple(self._levels[height][start : start + count]) if count else ()
 
     def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the audit path of leaf ``index`` in the tree of ``size`` leaves (RFC 6962 section 2.1.1)."""
         until = self.size if size is None else size
         self._demand(0 <= index < until <= self.size, f"leaf {index} of {until}")
-        return tuple(_path(index, self._leaves[:until]))
+        start, path = 0, []
+        while until - start > 1:
+            cut = start + _split(until - start)
+            if index < cut:
+                path.append(self._range(cut, until))
+                until = cut
+            else:
+                path.append(self._range(start, cut))
+                start = cut
+        return tuple(reversed(path))
 
     def consistency(self, old: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the proof that the first ``old`` leaves are still there (RFC 6962 section 2.1.2)."""
@@ -119,7 +138,30 @@ class MerkleTree:
         self._demand(0 <= old <= until <= self.size, f"size {old} to {until}")
         if old in (0, until):
             return ()
-        return tuple(_subproof(old, self._leaves[:until], whole=True))
+        start, proof = 0, []
+        while old != until:
+            cut = start + _split(until - start)
+            if old <= cut:
+                proof.append(self._range(cut, until))
+                until = cut
+            else:
+                proof.append(self._range(start, cut))
+                start = cut
+        if start:  # else the old tree is one full subtree, whose hash the verifier has
+            proof.append(self._range(start, until))
+        return tuple(reversed(proof))
+
+    def _range(self, start: int, until: int) -> bytes:
+        """Return the tree hash over leaves ``start`` to ``until``, a part that RFC 6962 splits a tree into."""
+        peaks = []
+        while start < until:
+            height = (until - start).bit_length() - 1
+            peaks.append(self._levels[height][start >> height])
+            start += 1 << height
+        digest = peaks.pop()
+        while peaks:
+            digest = node_hash(peaks.pop(), digest)
+        return digest
 
     def _demand(self, fits: bool, what: str) -> None:  # noqa: FBT001 - an internal guard
         if not fits:
@@ -127,22 +169,9 @@ class MerkleTree:
             raise UsageError(msg)
 
 
-def _path(index: int, leaves: Sequence[bytes]) -> list[bytes]:
-    if len(leaves) == 1:
-        return []
-    cut = _split(len(leaves))
-    if index < cut:
-        return [*_path(index, leaves[:cut]), _root(leaves[cut:])]
-    return [*_path(index - cut, leaves[cut:]), _root(leaves[:cut])]
-
-
-def _subproof(old: int, leaves: Sequence[bytes], *, whole: bool) -> list[bytes]:
-    if old == len(leaves):
-        return [] if whole else [_root(leaves)]
-    cut = _split(len(leaves))
-    if old <= cut:
-        return [*_subproof(old, leaves[:cut], whole=whole), _root(leaves[cut:])]
-    return [*_subproof(old - cut, leaves[cut:], whole=False), _root(leaves[:cut])]
+def _split(size: int) -> int:
+    """Return the largest power of two smaller than ``size``."""
+    return 1 << ((size - 1).bit_length() - 1)
 
 
 def verify_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:

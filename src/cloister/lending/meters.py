@@ -58,16 +58,15 @@ class Meters:
         """Return what is used and reserved on this meter."""
         return self._used.get(meter, 0) + self._reserved.get(meter, 0)
 
-    def reserve(self, meters: Iterable[Meter], units: int) -> None:
-        """Set ``units`` aside on every meter, or on none.
+    def demand_room(self, meters: Iterable[Meter], units: int) -> None:
+        """Prove that every meter can take ``units`` more; sets nothing aside.
 
         Raises ``Rejected`` (``allowance_exhausted``) with one reason for each meter without room.
         """
         if type(units) is not int or not 1 <= units <= MAX_UNITS:
             msg = f"reserve: {units!r} units, want an integer of 1 to {MAX_UNITS}"
             raise UsageError(msg)
-        wanted = tuple(meters)
-        short = [meter for meter in wanted if self.room(meter) < units]
+        short = [meter for meter in meters if self.room(meter) < units]
         if short:
             reasons = tuple(
                 Rejected.because("allowance_exhausted", meter, got=str(self.room(meter)), want=str(units)).reasons[0]
@@ -75,6 +74,11 @@ class Meters:
             )
             msg = "; ".join(map(str, reasons))
             raise Rejected(msg, reasons=reasons, hint="ask the custodian for more, or wait until units are freed")
+
+    def reserve(self, meters: Iterable[Meter], units: int) -> None:
+        """Set ``units`` aside on every meter, or on none. Raises as ``demand_room``."""
+        wanted = tuple(meters)
+        self.demand_room(wanted, units)
         for meter in wanted:
             self._reserved[meter] = self._reserved.get(meter, 0) + units
 

@@ -1,7 +1,8 @@
 """Receipts: what an enclave signs for every inference, and what two of them prove (docs/spec/receipt.md).
 
-A receipt carries salted commitments, never content. Receipts of one instance form a hash chain whose
-head the custodian learns with every lease request, without learning the commitments.
+A receipt carries salted commitments, never content. Each receipt gives its usage record, and the records of
+one instance form a hash chain that both sides can follow: the consumer from its receipts, the custodian from
+the records alone, without learning a commitment.
 
 Not proven: that the answer is right, or that no other receipts exist. A consumer that keeps its
 receipts can show a fork (``fork_evidence``); one that throws them away cannot.
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.errors import Rejected, UsageError
-from cloister.lending.messages import Receipt
+from cloister.lending.messages import Receipt, UsageRecord
+from cloister.lending.messages.usage import minute_of
 from cloister.lending.terms import InstanceId, instance_id
 from cloister.wire import lp
 
@@ -30,8 +32,11 @@ __all__ = [
     "SALT_BYTES",
     "ForkEvidence",
     "commit",
+    "content_of",
     "fork_evidence",
+    "head_after",
     "next_head",
+    "record_of",
     "verify_chain",
     "verify_commitment",
     "verify_receipt",
@@ -42,7 +47,8 @@ GENESIS = bytes(32)
 """Chain head of an instance that has served nothing."""
 
 _COMMIT_LABEL = b"cloister/commit/v1"
-_CHAIN_LABEL = b"cloister/chain/v1"
+_CONTENT_LABEL = b"cloister/content/v1"
+_CHAIN_LABEL = b"cloister/chain/v2"
 
 
 def commit(salt: bytes, data: bytes) -> bytes:
@@ -61,9 +67,31 @@ def verify_commitment(commitment: bytes, salt: bytes, data: bytes, *, what: str)
         raise Rejected.because("commitment_mismatch", what)
 
 
-def next_head(head: bytes, *, request: bytes, response: bytes, index: int) -> bytes:
-    """Return the chain head after inference ``index`` (rule E6)."""
-    return hashlib.sha256(_CHAIN_LABEL + lp(head, request, response, index.to_bytes(8, "big"))).digest()
+def content_of(request: bytes, response: bytes) -> bytes:
+    """Return what a usage record says of two commitments: it fits this receipt, and tells nobody else anything."""
+    return hashlib.sha256(_CONTENT_LABEL + lp(request, response)).digest()
+
+
+def record_of(receipt: Receipt) -> UsageRecord:
+    """Return the one usage record that fits this receipt."""
+    return UsageRecord(
+        index=receipt.index,
+        model=receipt.model,
+        consumer=receipt.consumer if receipt.metered else None,
+        units=receipt.units,
+        at=minute_of(receipt.issued_at),
+        content=content_of(receipt.request, receipt.response),
+    )
+
+
+def next_head(head: bytes, record: UsageRecord) -> bytes:
+    """Return the chain head after ``record`` (rule E6)."""
+    return hashlib.sha256(_CHAIN_LABEL + lp(head, record.dump())).digest()
+
+
+def head_after(receipt: Receipt) -> bytes:
+    """Return the chain head after the inference of this receipt."""
+    return next_head(receipt.previous, record_of(receipt))
 
 
 def verify_receipt(statement: bytes, key: VerifyKey) -> Receipt:
@@ -81,6 +109,9 @@ def verify_receipt(statement: bytes, key: VerifyKey) -> Receipt:
 def verify_chain(receipts: Iterable[Receipt]) -> bytes:
     """Prove that verified receipts follow one another from the first inference; return the chain head.
 
+    Only a consumer that asked alone can: between receipts of others, and where units were charged without a
+    receipt, there are gaps that the usage records close.
+
     Raises ``Rejected`` (``chain_broken``) naming the first index that does not fit.
     """
     head, instance = GENESIS, None
@@ -89,25 +120,32 @@ def verify_chain(receipts: Iterable[Receipt]) -> bytes:
         if not same or receipt.index != index or receipt.previous != head:
             raise Rejected.because("chain_broken", f"receipt {index}", got=f"index {receipt.index}")
         instance = receipt.instance
-        head = next_head(head, request=receipt.request, response=receipt.response, index=index)
+        head = head_after(receipt)
     return head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkEvidence:
-    """Two receipts that one honest instance cannot both have signed: its memory was copied."""
+    """Two words on one index that one honest instance cannot both have signed: its memory was copied."""
 
     instance: InstanceId
     index: int
     first: Receipt
-    second: Receipt
+    second: Receipt | UsageRecord
 
 
-def fork_evidence(first: Receipt, second: Receipt) -> ForkEvidence | None:
-    """Return the proof of a fork, or None where the two receipts prove nothing (invariant I8).
+def fork_evidence(first: Receipt, second: Receipt | UsageRecord) -> ForkEvidence | None:
+    """Return the proof of a fork, or None where the two prove nothing (invariant I8).
 
-    Both must have been verified before: an unsigned receipt proves nothing.
+    The second is a receipt, or a usage record that the same instance reported. Both must have been verified
+    before: an unsigned word proves nothing.
     """
-    if first.instance != second.instance or first.index != second.index or first == second:
+    if first.index != second.index:
+        return None
+    if isinstance(second, Receipt):
+        differ = first.instance == second.instance and first != second
+    else:
+        differ = record_of(first) != second
+    if not differ:
         return None
     return ForkEvidence(instance=first.instance, index=first.index, first=first, second=second)

@@ -19,6 +19,7 @@ from cloister.attest.rats import TrustTier
 from cloister.crypto.sign import Statement, VerifyKey
 from cloister.errors import Reason, Rejected
 from cloister.lending.clock import lifetime
+from cloister.lending.clock_trust import COUNTED_CLOCKS, judge_clock
 from cloister.lending.ending import is_live
 from cloister.lending.messages import AttestRequest, Grant
 from cloister.lending.state import InstanceState
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cloister.attest.rats import AttestationResult
+    from cloister.lending.clock_trust import ClockPolicy, ClockStanding
     from cloister.lending.state import LoanState
 
 __all__ = ["BOOT_TIME", "Denied", "Grantable", "decide", "key_info", "register", "verify_attest", "verify_grant"]
@@ -49,13 +51,14 @@ def key_info(*, model: ModelDigest, loan: LoanId, instance: InstanceId, key_vers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grantable:
-    """A yes: these models may be opened by this instance. Both keys come from the attestation result."""
+    """A yes: these models may be opened by this instance. Keys and clock come from the attestation result."""
 
     instance: InstanceId
     instance_pub: VerifyKey
     kem_id: int
     kem_pub: bytes
     models: tuple[ModelTerms, ...]
+    clock: ClockStanding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +90,14 @@ def decide(
     now: datetime,
     max_age: timedelta,
     quiet_until: datetime | None = None,
+    clocks: ClockPolicy = COUNTED_CLOCKS,
 ) -> Grantable | Denied:
     """Decide whether the instance that ``result`` is about may have the keys of ``loan``.
 
-    ``instances`` are all of this loan, ``max_age`` is how old the result may be. The reasons are
+    ``instances`` are all of this loan, ``max_age`` is how old the result may be, ``clocks`` whose clock counts. The
+    reasons are
     ``wrong_loan``, ``binding_mismatch``, ``evidence_not_trusted``, ``evidence_too_old``,
-    ``policy_changed``, ``blocked``, ``allowance_exhausted``, ``too_many_instances``,
+    ``policy_changed``, ``blocked``, ``contract_unsigned``, ``allowance_exhausted``, ``too_many_instances``,
     ``instance_known`` and ``recovering``.
     """
     pub = VerifyKey(result.bound.get("instance_pub", b""))
@@ -116,6 +121,7 @@ def decide(
         kem_id=request.kem_id,
         kem_pub=result.bound["kem_pub"],
         models=models,
+        clock=judge_clock(result, clocks),
     )
 
 
@@ -142,6 +148,7 @@ def register(
         committed_at=now,
         dead_at=now + max(boot_time, lifetime(loan.terms.ttl)),
         clone_proof=clone_proof,
+        clock_trusted=grantable.clock.trusted,
     )
 
 
@@ -199,6 +206,9 @@ def _loan_reasons(loan: LoanState, *, models: tuple[ModelTerms, ...], live: int)
         reasons.append(Reason(code="blocked", subject="loan"))
     if not models:
         reasons.append(Reason(code="blocked", subject="every model of the loan"))
+    if loan.terms.clauses.borrower is not None and not loan.countersigned:
+        want = "the borrower's signature over the newest version"
+        reasons.append(Reason(code="contract_unsigned", subject="loan", want=want))
     if loan.balances.get(LOAN_METER, 0) < 1:
         reasons.append(Reason(code="allowance_exhausted", subject=LOAN_METER, got="0", want="at least 1"))
     if live >= loan.terms.max_instances:

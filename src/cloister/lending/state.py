@@ -45,7 +45,7 @@ class InstanceState:
     ``limits`` and ``used`` are absolute and never decrease. ``req_digest`` and ``reply`` belong to
     request ``seq``. ``dead_at`` is when no lease given to it can be alive any more (C8);
     ``written_off`` says that its escrow was emptied, ``clone_proof`` that the appraised policy excludes
-    copying its memory.
+    copying its memory, ``clock_trusted`` that its attested clock is outside the host's control (``clock_trust``).
     """
 
     id: InstanceId
@@ -65,6 +65,7 @@ class InstanceState:
     reply: bytes | None = None
     written_off: bool = False
     clone_proof: bool = False
+    clock_trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,8 @@ class LoanState:
     ``balances`` is what the allowance still holds per meter. ``block_version`` counts every block and
     unblock of this custodian. ``refund_on_close`` gives the unserved rest of a closing instance back,
     and only where the instance is ``clone_proof``: a copy could go on serving what was given back.
+    ``countersigned`` says that the borrower's signature over exactly these terms and this policy is there;
+    ``agreed_at`` is since when the contract in force is, None where there is none.
     """
 
     terms: Terms
@@ -85,6 +88,8 @@ class LoanState:
     blocked_consumers: frozenset[ConsumerId] = frozenset()
     evidence_age: timedelta = DEFAULT_EVIDENCE_AGE
     refund_on_close: bool = False
+    countersigned: bool = False
+    agreed_at: datetime | None = None
 
 
 class AlarmKind(Enum):

@@ -53,6 +53,8 @@ MAX_MODELS = 32  # models per loan
 MAX_CONSUMERS = 1000  # consumers per loan
 MAX_TTL_S = 3600  # seconds a lease may live
 MAX_CEILING = 1_000_000  # units one instance may hold unserved
+_UNTRUSTED_SHARE = 10  # the part of N that an instance with an untrusted clock may hold, where a loan names none
+_LEAST_UNTRUSTED = 5  # units: below that, serving would wait for a renewal after every few answers
 
 LOAN_ID = re.compile(r"loan-[a-z2-7]{16}")
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
@@ -146,8 +148,9 @@ class Terms:
     """What custodian and borrower agreed on. ``consumers`` None means anybody who reaches the enclave.
 
     ``ttl`` is T of docs/spec/lease.md (lease time-to-live), ``rate_cap`` units per second (0 = no cap),
-    ``max_ceiling`` the most units one instance may hold unserved (the hard part of N), ``max_instances``
-    how many enclave instances may live at once, ``clauses`` what else was agreed on.
+    ``max_ceiling`` the most units one instance may hold unserved (the hard part of N), ``untrusted_ceiling`` the same
+    for an instance whose clock is not to be trusted (None: ``unserved_cap`` says), ``max_instances`` how many
+    enclave instances may live at once, ``clauses`` what else was agreed on.
     """
 
     loan: LoanId
@@ -157,12 +160,13 @@ class Terms:
     ttl: timedelta = timedelta(seconds=60)
     rate_cap: int = 0
     max_ceiling: int = 1000
+    untrusted_ceiling: int | None = None
     max_instances: int = 4
     outage: OutageRule = OutageRule.STOP
     clauses: Clauses = NO_CLAUSES
     version: int = 1
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, Json]:
         """Return the JSON object of docs/spec/lease.md."""
         clauses = self.clauses.to_json()
         members: dict[str, Json] = {
@@ -178,6 +182,8 @@ class Terms:
             "v": 1,
             "version": self.version,
         }
+        if self.untrusted_ceiling is not None:
+            members["untrusted_ceiling"] = self.untrusted_ceiling
         return members | ({"clauses": clauses} if clauses else {})
 
     def dump(self) -> bytes:
@@ -199,12 +205,15 @@ class Terms:
             ttl=fields.seconds("ttl_s", floor=1, cap=MAX_TTL_S),
             rate_cap=fields.integer("rate_cap", cap=MAX_CEILING),
             max_ceiling=fields.integer("max_ceiling", floor=1, cap=MAX_CEILING),
+            untrusted_ceiling=fields.optional("untrusted_ceiling", lambda name: fields.integer(name, floor=1)),
             max_instances=fields.integer("max_instances", floor=1, cap=1000),
             outage=_outage(fields),
             clauses=_clauses(fields) if "clauses" in fields else NO_CLAUSES,
             version=fields.integer("version", floor=1),
         )
         fields.end()
+        if terms.untrusted_ceiling is not None and terms.untrusted_ceiling > terms.max_ceiling:
+            fields.fail("untrusted_ceiling", "want at most max_ceiling")
         if not models or len({model.name for model in models}) != len(models):
             fields.fail("models", "want at least one, each name once")
         if consumers is not None and len({consumer.id for consumer in consumers}) != len(consumers):
@@ -260,8 +269,16 @@ def meters_in(terms: Terms) -> tuple[Meter, ...]:
     return (LOAN_METER, *models, *consumers)
 
 
-def unserved_cap(terms: Terms) -> int:
-    """Return N: the most units of one meter that one instance may hold unserved, and one crash may lose."""
-    if not terms.rate_cap:
-        return terms.max_ceiling
-    return min(terms.max_ceiling, terms.rate_cap * int(terms.ttl.total_seconds()))
+def unserved_cap(terms: Terms, *, trusted: bool = True) -> int:
+    """Return N: the most units of one meter that one instance may hold unserved, and one crash may lose.
+
+    Where its clock is not ``trusted`` N is what a frozen clock can win, so it is smaller: ``untrusted_ceiling``, or a
+    tenth of N and at least 5 where the loan names none. Never more than N of a trusted clock.
+    """
+    cap = terms.max_ceiling
+    if terms.rate_cap:
+        cap = min(cap, terms.rate_cap * int(terms.ttl.total_seconds()))
+    if trusted:
+        return cap
+    untrusted = terms.untrusted_ceiling
+    return min(cap, max(_LEAST_UNTRUSTED, cap // _UNTRUSTED_SHARE) if untrusted is None else untrusted)

@@ -18,7 +18,7 @@ from cloister.errors import Reason
 from cloister.lending.audit import FIRST_PREVIOUS, Checkpoint, MerkleTree, next_entry
 from cloister.lending.events import Event, EventKind
 from cloister.lending.messages import Close, Lease, LeaseRequest, Receipt, Refusal
-from cloister.lending.receipt import GENESIS, commit, next_head
+from cloister.lending.receipt import GENESIS, commit, content_of, head_after, record_of
 from cloister.lending.terms import (
     LOAN_METER,
     Consumer,
@@ -48,6 +48,7 @@ REQUEST = LeaseRequest(
     used={LOAN_METER: 12},
     reserved={LOAN_METER: 2},
     want={LOAN_METER: 1014},
+    served=9,
     chain_head=bytes(range(32)),
 )
 LEASE = Lease(
@@ -71,12 +72,14 @@ REFUSAL = Refusal(
     retry_after=timedelta(0),
     block_version=4,
 )
-CLOSE = Close(instance=ME, epoch=2, seq=8, used={LOAN_METER: 14}, chain_head=bytes(range(32)))
+CLOSE = Close(instance=ME, epoch=2, seq=8, used={LOAN_METER: 14}, served=10, chain_head=bytes(range(32)))
 RECEIPT = Receipt(
     instance=ME,
     index=1,
     loan=LOAN,
     model=MODEL,
+    consumer=ConsumerId("ward-7"),
+    metered=True,
     units=3,
     request=commit(bytes(32), b"question"),
     response=commit(bytes(32), b"answer"),
@@ -99,9 +102,9 @@ def wrong(good: bytes) -> list[tuple[str, str]]:
         ("twice", text + text),
         ("unknown member", _dump({**members, "zz": 1})),
         ("double member", '{"v":1,' + text[1:]),
-        ("members out of order", '{"v":1,' + text[1:].replace(',"v":1', "")),
-        ("another version", _dump({**members, "v": 2})),
-        ("version as text", _dump({**members, "v": "1"})),
+        ("members out of order", f'{{"v":{members["v"]},' + text[1:].replace(f',"v":{members["v"]}', "")),
+        ("another version", _dump({**members, "v": members["v"] + 1})),
+        ("version as text", _dump({**members, "v": str(members["v"])})),
     ]
     for name, value in members.items():
         rest = {key: item for key, item in members.items() if key != name}
@@ -157,6 +160,18 @@ def cases(kind: str, good: bytes) -> list[dict[str, str]]:
     return found + [
         {"name": f"{kind}: {name}", "format": kind, "text": text, "expect": "Malformed"} for name, text in wrong(good)
     ]
+
+
+def clocked_cases() -> list[dict[str, str]]:
+    """Return leases with the two members that may be left out: alone, together, and each wrong in every way."""
+    both = replace(LEASE, issued_at=AT, unserved=100)
+    good = {"issued_at": replace(both, unserved=None), "unserved": replace(both, issued_at=None), "both": both}
+    found = [(f"with {name}", lease.dump().decode(), "valid") for name, lease in good.items()]
+    members = json.loads(both.dump())
+    for name, more in (("issued_at", ("2026-01-02T03:04:05+00:00", "yesterday", "")), ("unserved", (0, 1_000_001))):
+        bad = [*_bad(name, members[name]), *((f"of {value!r}", value) for value in more)]
+        found += [(f"{name} {kind}", _dump({**members, name: value}), "Malformed") for kind, value in bad]
+    return [{"name": f"lease: {name}", "format": "lease", "text": text, "expect": want} for name, text, want in found]
 
 
 def write(name: str, content: object) -> None:
@@ -231,7 +246,7 @@ def receipts() -> dict[str, object]:
     second = replace(
         RECEIPT,
         index=2,
-        previous=next_head(GENESIS, request=RECEIPT.request, response=RECEIPT.response, index=1),
+        previous=head_after(RECEIPT),
     )
     stolen = replace(RECEIPT, instance=instance_id(OTHER.verify_key.raw))
     return {
@@ -244,12 +259,16 @@ def receipts() -> dict[str, object]:
         "heads": [
             {
                 "previous": head.hex(),
-                "request": RECEIPT.request.hex(),
-                "response": RECEIPT.response.hex(),
-                "index": index,
-                "head": next_head(head, request=RECEIPT.request, response=RECEIPT.response, index=index).hex(),
+                "content": content_of(RECEIPT.request, RECEIPT.response).hex(),
+                "receipt": replace(RECEIPT, previous=head, **changes).dump().decode(),
+                "record": record_of(replace(RECEIPT, previous=head, **changes)).dump().decode(),
+                "head": head_after(replace(RECEIPT, previous=head, **changes)).hex(),
             }
-            for head, index in ((GENESIS, 1), (bytes(range(32)), 2**40))
+            for head, changes in (
+                (GENESIS, {}),
+                (bytes(range(32)), {"index": 2**40, "metered": False}),
+                (bytes(32), {"consumer": None, "metered": False, "units": 0}),
+            )
         ],
         "statements": [
             {"name": "first", "statement": statement(INSTANCE, Label.RECEIPT, RECEIPT.dump()), "expect": "valid"},
@@ -366,6 +385,7 @@ def main() -> None:
     """Write all files."""
     messages = {"lease-request": REQUEST, "lease": LEASE, "refusal": REFUSAL, "close": CLOSE}
     parsed = [case for kind, message in messages.items() for case in cases(kind, message.dump())]
+    parsed += clocked_cases()
     write("lease/messages.json", {"format": 1, "cases": parsed})
     keys = {"custodian_seed": bytes(range(32)).hex(), "instance_seed": bytes(range(32, 64)).hex()}
     known = {"epoch": 2, "block_version": 2, "req_digest": DIGEST.hex()}

@@ -22,7 +22,7 @@ from cloister.custodian.store.instances import find_instance, save_instance, sta
 from cloister.custodian.store.loans import find_loan
 from cloister.custodian.store.models import find_model, loans_of_model
 from cloister.errors import Rejected
-from cloister.lending.ending import Bound, block_bound
+from cloister.lending.ending import Bound, block_bound, is_live
 from cloister.lending.events import EventKind
 from cloister.lending.state import InstanceStatus
 from cloister.lending.terms import NAME, LoanId
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from cloister.custodian.tokens import Actor
     from cloister.lending.state import InstanceState
 
-__all__ = ["block", "block_list", "unblock"]
+__all__ = ["block", "block_list", "take_kind", "unblock"]
 
 
 def block(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     """Stop ``{"kind", "subject", "loan"?, "reason"}`` and say within which bound it stops."""
-    kind = _take_kind(body)
+    kind = take_kind(body)
     subject = body.text("subject", cap=128, floor=1)
     loan = body.optional("loan", lambda member: parse_loan_id(body.text(member, cap=64)))
     reason = body.text("reason", cap=200)
@@ -58,8 +58,12 @@ def block(transaction: Transaction, actor: Actor, body: Fields) -> Json:
             EventKind.BLOCKED, actor, subject, kind=kind.value, reason=reason, block_version=version,
             **({} if loan is None else {"loan": str(loan)}),
         )  # fmt: skip
-    bound = _bound(transaction, kind, subject, loan)
-    return {"block_version": version, "bound": {"seconds": bound.seconds, "units": bound.units}}
+    bound, instances = _bound(transaction, kind, subject, loan)
+    return {
+        "block_version": version,
+        "bound": {"seconds": bound.seconds, "units": bound.units},
+        "instances": [{"instance": item, "units": units} for item, units in instances.items()],
+    }
 
 
 def unblock(transaction: Transaction, actor: Actor, kind_text: str, subject: str, loan: LoanId | None) -> Json:
@@ -94,7 +98,8 @@ def block_list(context: Context) -> Json:
     return {"block_version": version, "blocks": blocks}
 
 
-def _take_kind(body: Fields) -> BlockKind:
+def take_kind(body: Fields) -> BlockKind:
+    """Return what kind of thing a block is about. Raises ``Malformed``."""
     text = body.text("kind", cap=16)
     kind = next((item for item in BlockKind if item.value == text), None)
     if kind is None:
@@ -126,12 +131,17 @@ def _stop_instance(transaction: Transaction, subject: str) -> None:
         save_instance(transaction.connection, replace(row.state, status=InstanceStatus.BLOCKED))
 
 
-def _bound(transaction: Transaction, kind: BlockKind, subject: str, loan: LoanId | None) -> Bound:
-    """Return within how many seconds, and after how many units at most, everything has stopped."""
+def _bound(
+    transaction: Transaction, kind: BlockKind, subject: str, loan: LoanId | None
+) -> tuple[Bound, dict[str, int]]:
+    """Return within how many seconds, after how many units at most, all has stopped; and the units of each instance."""
     connection = transaction.connection
     loans, instances = _affected(connection, kind, subject, loan)
     ttls = [loan_row(connection, item).terms.ttl for item in loans]
-    return block_bound(instances, ttl=max(ttls, default=timedelta(0)), now=transaction.now)
+    ttl, now = max(ttls, default=timedelta(0)), transaction.now
+    live = [item for item in instances if is_live(item, now=now)]
+    each = {str(item.id): block_bound([item], ttl=ttl, now=now).units for item in live}
+    return block_bound(live, ttl=ttl, now=now), each
 
 
 def _affected(

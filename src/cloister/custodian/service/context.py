@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from cloister.lending.audit import Checkpoint
     from cloister.lending.events import DetailValue
     from cloister.lending.ledger import Posting
+    from cloister.lending.merkle import MerkleTree
 
 __all__ = ["Context", "OnceKey", "Transaction"]
 
@@ -221,6 +222,11 @@ class Context:
     def size(self) -> int:
         """How many entries the audit log has."""
         return self._log.tree.size
+
+    @property
+    def tree(self) -> MerkleTree:
+        """The tree over the committed log as it stands now; what is added later is not in it."""
+        return self._log.tree.copy()
 
     @property
     def epoch(self) -> int:

@@ -14,6 +14,7 @@ from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.service.turns import Turns
 from cloister.custodian.store.instances import find_instance, find_key, save_instance
+from cloister.custodian.store.usage import find_reported
 from cloister.errors import Rejected
 from cloister.lending.ending import decide_close, verify_close
 from cloister.lending.events import EventKind
@@ -121,6 +122,7 @@ def _decision(transaction: Transaction, asked: _Asked) -> LeaseDecision | Replay
         asked.digest,
         instance=row.state,
         loan=loan_state(transaction.connection, loan, transaction.context.config),
+        reported=find_reported(transaction.connection, asked.instance, asked=asked.request.served),
         epoch=transaction.epoch.epoch,
         now=transaction.now,
         quiet_until=transaction.epoch.quiet_until,
@@ -134,7 +136,8 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
     def work(transaction: Transaction) -> None:
         row = _row(transaction.connection, instance)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
-        decision = decide_close(message, instance=row.state, loan=loan, now=transaction.now)
+        reported = find_reported(transaction.connection, instance, asked=message.served)
+        decision = decide_close(message, instance=row.state, loan=loan, reported=reported, now=transaction.now)
         if decision is None:
             return
         transaction.post(decision.postings)

@@ -135,6 +135,7 @@ def instance_json(row: InstanceRow, now: datetime) -> dict[str, Json]:
     state = row.state
     return {
         "attested_at": dump_time(state.attested_at),
+        "clock": {"rule": row.clock, "trusted": state.clock_trusted},
         "dead_at": dump_time(state.dead_at),
         "epoch": state.epoch,
         "id": state.id,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.policy import Policy, verify_successor
 from cloister.custodian.service.access import issue_token
+from cloister.custodian.service.contracts import draw_up, take_clauses
 from cloister.custodian.service.standing import loan_row
 from cloister.custodian.store.loans import (
     LoanRow,
@@ -36,6 +37,7 @@ from cloister.lending.terms import (
     Meter,
     ModelDigest,
     ModelTerms,
+    OutageRule,
     Terms,
     consumer_meter,
     meters_in,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from cloister.custodian.config import Config
     from cloister.custodian.service.context import Transaction
     from cloister.custodian.tokens import Actor
+    from cloister.lending.clauses import Clauses
 
 __all__ = ["add_consumers", "add_units", "create_loan", "replace_loan_policy", "set_units", "take_meter"]
 
@@ -68,10 +71,11 @@ def create_loan(transaction: Transaction, actor: Actor, body: Fields, *, url: st
     allowances[LOAN_METER] = body.integer("allowance", cap=MAX_UNITS)
     consumers, consumer_tokens = _take_consumers(transaction, body, allowances)
     policy = _take_policy(body, transaction.context.config)
+    clauses = take_clauses(body, transaction.context.config, budget=allowances[LOAN_METER])
     loan = LoanId("loan-" + base64.b32encode(transaction.context.rng(_LOAN_ID_BYTES)).decode("ascii").lower())
     terms = _take_terms(
         body, transaction.context.config, loan=loan, borrower=borrower, models=models, consumers=consumers,
-        allowance=allowances[LOAN_METER],
+        allowance=allowances[LOAN_METER], clauses=clauses,
     )  # fmt: skip
     row = LoanRow(terms=terms, policy=policy.dump(), policy_version=policy.version, created_at=transaction.now)
     insert_loan(transaction.connection, row)
@@ -79,6 +83,7 @@ def create_loan(transaction: Transaction, actor: Actor, body: Fields, *, url: st
         EventKind.LOAN_CREATED, actor, loan,
         borrower=borrower, models=len(models), policy_digest=policy.digest, terms_version=terms.version,
     )  # fmt: skip
+    draw_up(transaction, actor, terms, row.policy)
     for meter in meters_in(terms):
         _grant_first(transaction, actor, loan, meter, allowances.get(meter, 0))
     token = issue_token(transaction, actor, role=Role.BORROWER, name="borrower", loan=loan)
@@ -87,6 +92,8 @@ def create_loan(transaction: Transaction, actor: Actor, body: Fields, *, url: st
         "ca_pem": ca_pem, "custodian_key": dump_b64u(key.raw), "custodian_url": url,
         "loan": loan, "token": token, "v": 1,
     }  # fmt: skip
+    if clauses.borrower is not None:
+        loan_file["borrower_key"] = clauses.borrower.dump()
     return {"consumer_tokens": consumer_tokens, "loan": loan, "loan_file": loan_file, "terms": terms.to_json()}
 
 
@@ -101,6 +108,7 @@ def _take_model(transaction: Transaction, item: Json, allowances: dict[Meter, in
     name = fields.match("name", NAME)
     digest = ModelDigest(fields.match("digest", DIGEST))
     allowance = fields.optional("allowance", lambda member: fields.integer(member, cap=MAX_UNITS))
+    ticketed = fields.boolean("ticketed") if "ticketed" in fields else False
     fields.end()
     row = find_model(transaction.connection, digest)
     if row is None:
@@ -109,7 +117,7 @@ def _take_model(transaction: Transaction, item: Json, allowances: dict[Meter, in
         raise Rejected.because("model_withdrawn", "model")
     if allowance is not None:
         allowances[model_meter(name)] = allowance
-    return ModelTerms(name=name, digest=digest, metered=allowance is not None)
+    return ModelTerms(name=name, digest=digest, metered=allowance is not None, ticketed=ticketed)
 
 
 def _take_consumers(
@@ -154,6 +162,7 @@ def _take_terms(
     models: tuple[ModelTerms, ...],
     consumers: tuple[Consumer, ...] | None,
     allowance: int,
+    clauses: Clauses,
 ) -> Terms:
     """Return the terms, each limit from the body or from the settings; their own parser has the last word.
 
@@ -169,15 +178,18 @@ def _take_terms(
     for name in members:
         if name in body:
             members[name] = body.integer(name)
+    if "untrusted_ceiling" in body:
+        members["untrusted_ceiling"] = body.integer("untrusted_ceiling")
     body.end()
     return Terms.from_json(
         {
             **members,
             "borrower": borrower,
+            "clauses": clauses.to_json(),
             "consumers": None if consumers is None else [consumer.to_json() for consumer in consumers],
             "loan": loan,
             "models": [model.to_json() for model in models],
-            "outage": "stop",
+            "outage": (OutageRule.STOP if clauses.offline is None else OutageRule.OFFLINE).value,
             "v": 1,
             "version": 1,
         }
@@ -254,11 +266,16 @@ def add_consumers(transaction: Transaction, actor: Actor, loan: LoanId, body: Fi
 
 
 def replace_loan_policy(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields) -> Json:
-    """Replace the policy by ``{"policy"}`` of a higher version (T18); instances must attest again."""
+    """Replace the policy by ``{"policy"}`` of a higher version (T18); instances must attest again.
+
+    It counts at once, and changes the contract: where a borrower's key is named no key is released before the
+    borrower has signed the new version.
+    """
     row = loan_row(transaction.connection, loan)
     policy = _take_policy(body, transaction.context.config)
     body.end()
     verify_successor(policy, Policy.parse(row.policy))
     replace_policy(transaction.connection, loan, policy.dump(), policy.version)
+    draw_up(transaction, actor, row.terms, policy.dump())
     transaction.record(EventKind.POLICY_CHANGED, actor, loan, policy_digest=policy.digest, version=str(policy.version))
     return {"loan": loan, "policy_digest": policy.digest, "version": policy.version}

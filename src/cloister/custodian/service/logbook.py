@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cloister.custodian.service.context import Context
     from cloister.lending.terms import LoanId
 
-__all__ = ["MAX_ENTRIES", "audit_page", "entries_since", "signed_checkpoint"]
+__all__ = ["MAX_ENTRIES", "audit_page", "concerns", "entries_since", "loan_page", "signed_checkpoint"]
 
 MAX_ENTRIES = 1000  # entries in one answer
 
@@ -38,5 +38,20 @@ def entries_since(context: Context, after: int, *, loan: LoanId | None, limit: i
     with context.reading() as connection:
         lines = entries_after(connection, after + 1, limit=limit)
     entries = [AuditEntry.parse(line) for line in lines]
-    mine = [entry for entry in entries if loan is None or loan in (entry.subject, entry.details.get("loan"))]
+    mine = [entry for entry in entries if loan is None or concerns(entry, loan)]
     return mine, after + len(lines)
+
+
+def concerns(entry: AuditEntry, loan: LoanId | None) -> bool:
+    """Tell whether an entry is about this loan: what its borrower may read. Nothing is about no loan."""
+    return loan is not None and loan in (entry.subject, entry.details.get("loan"))
+
+
+def loan_page(context: Context, loan: LoanId, *, after: int, limit: int) -> Json:
+    """Return the entries about ``loan`` among the next ``limit`` behind index ``after``, and how far that was.
+
+    Their indexes have gaps: what lies between is about others. Each can be proven (``transparency.entry_proof``).
+    """
+    entries, last = entries_since(context, after, loan=loan, limit=limit)
+    found = [parse_json(entry.dump(), what="audit entry") for entry in entries]
+    return {"entries": found, "last": last, "size": context.size}

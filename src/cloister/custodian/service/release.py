@@ -7,17 +7,20 @@ what the loan is *now*, and the key leaves after its audit entry was committed.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.attest.binding import ReleaseBinding
+from cloister.attest.clones import clone_doubts
 from cloister.attest.ear import issue_ear
 from cloister.attest.endorse.gather import gather
 from cloister.attest.policy import Policy
 from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
 from cloister.crypto.sign import Statement
-from cloister.custodian.service.standing import loan_row, loan_state
+from cloister.custodian.service.contracts import contract_in_force
+from cloister.custodian.service.standing import counted_clocks, loan_row, loan_state
 from cloister.custodian.store.instances import (
     InstanceRow,
     find_instance,
@@ -152,7 +155,9 @@ def _release(
 ) -> bytes:
     def work(transaction: Transaction) -> bytes:
         row = loan_row(transaction.connection, request.loan)
+        contract = contract_in_force(transaction.connection, row)
         loan = loan_state(transaction.connection, row, context.config)
+        loan = replace(loan, countersigned=contract is not None)
         known = {item.state.id: item.state for item in standing_instances(transaction.connection, loan=request.loan)}
         own = find_instance(transaction.connection, instance_id(request.instance_pub.raw))  # of whichever loan
         if own is not None:
@@ -166,10 +171,12 @@ def _release(
             now=max(transaction.now, result.verified_at),
             max_age=_MAX_RESULT_AGE,
             quiet_until=transaction.epoch.quiet_until,
+            clocks=counted_clocks(context.config),
         )
         if isinstance(decision, Denied):
             raise Rejected("; ".join(map(str, decision.reasons)), reasons=decision.reasons)
         grant = _grant(transaction, digest, decision, loan=loan, result=result)
+        grant = replace(grant, contract=contract or b"")
         _register(transaction, actor, grant, decision, loan=loan, result=result)
         _keep(transaction, request, grant, policy=row.policy, endorsements=endorsements)
         return Statement.sign(context.vault.signing_key, Grant.LABEL, grant.dump()).dump()
@@ -225,7 +232,13 @@ def _register(
     result: AttestationResult,
 ) -> None:
     """Register the instance with limit 0 and log every key that leaves (I7)."""
-    state = register(decision, loan=loan, epoch=transaction.epoch.epoch, now=transaction.now)
+    state = register(
+        decision,
+        loan=loan,
+        epoch=transaction.epoch.epoch,
+        now=transaction.now,
+        clone_proof=not clone_doubts(result),
+    )
     insert_instance(
         transaction.connection,
         InstanceRow(
@@ -234,12 +247,14 @@ def _register(
             tee=result.tee,
             tier=result.tier.value,
             result=grant.result,
+            clock=decision.clock.code,
         ),
     )
     for key in grant.keys:
         transaction.record(
             EventKind.KEY_RELEASED, actor, state.id,
             loan=state.loan, model=key.model, key_version=key.key_version, policy_digest=loan.policy_digest,
+            clock=decision.clock.code,
             req_digest=grant.request_digest.hex(), software=hashlib.sha256(result.bound["software"]).hexdigest(),
             tee=result.tee, tier=result.tier.value,
         )  # fmt: skip

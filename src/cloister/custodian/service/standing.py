@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 from cloister.custodian.store.blocks import BlockKind, blocks_on
 from cloister.custodian.store.book import read_epoch
+from cloister.custodian.store.contracts import agreed_since
 from cloister.custodian.store.loans import LoanRow, balances_of, find_loan
 from cloister.custodian.store.models import withdrawn
 from cloister.errors import Rejected
+from cloister.lending.clauses import RefundRule
+from cloister.lending.clock_trust import ClockPolicy
 from cloister.lending.state import LoanState
 from cloister.lending.terms import LOAN_ID, ConsumerId, LoanId
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from cloister.custodian.config import Config
 
-__all__ = ["loan_row", "loan_state", "parse_loan_id"]
+__all__ = ["counted_clocks", "loan_row", "loan_state", "parse_loan_id"]
 
 
 def parse_loan_id(text: str) -> LoanId:
@@ -30,6 +33,11 @@ def parse_loan_id(text: str) -> LoanId:
     if not LOAN_ID.fullmatch(text):
         raise Rejected.because("not_found", "loan")
     return LoanId(text)
+
+
+def counted_clocks(config: Config) -> ClockPolicy:
+    """Return whose clocks this custodian counts on."""
+    return ClockPolicy(tees=frozenset(config.clock_tees), secure_tsc=frozenset(config.secure_tsc_measurements))
 
 
 def loan_row(connection: Connection, loan: LoanId) -> LoanRow:
@@ -41,7 +49,10 @@ def loan_row(connection: Connection, loan: LoanId) -> LoanRow:
 
 
 def loan_state(connection: Connection, row: LoanRow, config: Config) -> LoanState:
-    """Return the loan as it stands now. A withdrawn model counts as blocked (T24)."""
+    """Return the loan as it stands now. A withdrawn model counts as blocked (T24).
+
+    Whether the borrower has signed is for ``contracts.contract_in_force``: a release asks, a renewal need not.
+    """
     terms = row.terms
     digests = {model.digest for model in terms.models}
     blocks = blocks_on(connection, terms.loan, digests)
@@ -59,4 +70,6 @@ def loan_state(connection: Connection, row: LoanRow, config: Config) -> LoanStat
             if block.kind is BlockKind.CONSUMER and block.loan == terms.loan
         ),
         evidence_age=timedelta(seconds=config.evidence_max_age_s),
+        refund_on_close=terms.clauses.refund is RefundRule.UNUSED,
+        agreed_at=agreed_since(connection, terms.loan),
     )

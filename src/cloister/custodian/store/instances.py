@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, update
 
 from cloister.crypto.sign import VerifyKey
 from cloister.custodian.store.tables import INSTANCE, INSTANCE_METER, NONCE, moment, stamp
@@ -17,7 +17,7 @@ from cloister.lending.state import InstanceState, InstanceStatus
 from cloister.lending.terms import InstanceId, LoanId, Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime, timedelta
 
     from sqlalchemy import Connection, Row, Select
@@ -33,6 +33,7 @@ __all__ = [
     "find_key",
     "insert_instance",
     "insert_nonce",
+    "instances_between",
     "list_instances",
     "open_nonces",
     "purge_nonces",
@@ -62,13 +63,17 @@ _DEAD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRow:
-    """One instance: its state, the digest of its attested KEM key, its attestation result as a token."""
+    """One instance: its state, the digest of its attested KEM key, its attestation result as a token.
+
+    ``clock`` is the code of the rule by which its clock was judged.
+    """
 
     state: InstanceState
     kem_digest: bytes
     tee: str
     tier: str
     result: str
+    clock: str = "unknown"
 
 
 def _state_values(state: InstanceState) -> dict[str, object]:
@@ -100,6 +105,8 @@ def insert_instance(connection: Connection, row: InstanceRow) -> None:
             policy_digest=state.policy_digest,
             attested_at=stamp(state.attested_at),
             clone_proof=int(state.clone_proof),
+            clock_trusted=int(state.clock_trusted),
+            clock=row.clock,
             **_state_values(state),
         )
     )
@@ -152,8 +159,11 @@ def _instance(row: Row[tuple[object, ...]], meters: dict[Meter, tuple[int, int]]
         reply=row.reply,
         written_off=bool(row.written_off),
         clone_proof=bool(row.clone_proof),
+        clock_trusted=bool(row.clock_trusted),
     )
-    return InstanceRow(state=state, kem_digest=row.kem_digest, tee=row.tee, tier=row.tier, result=row.result)
+    return InstanceRow(
+        state=state, kem_digest=row.kem_digest, tee=row.tee, tier=row.tier, result=row.result, clock=row.clock
+    )
 
 
 def _meters(connection: Connection, instance: InstanceId) -> dict[Meter, tuple[int, int]]:
@@ -185,6 +195,15 @@ def standing_instances(connection: Connection, *, loan: LoanId | None = None) ->
     """Return every instance of a loan, or of all, that is not written off: all that may serve or hold units."""
     query = select(INSTANCE).where(INSTANCE.c.written_off == 0).order_by(INSTANCE.c.attested_at.desc(), INSTANCE.c.id)
     return _read(connection, query if loan is None else query.where(INSTANCE.c.loan == loan))
+
+
+def instances_between(
+    connection: Connection, loan: LoanId, start: datetime, end: datetime, *, also: Iterable[InstanceId], cap: int
+) -> Sequence[InstanceRow]:
+    """Return up to ``cap`` instances of a loan that could have served in ``[start, end)``, and those in ``also``."""
+    lived = and_(INSTANCE.c.attested_at < stamp(end), INSTANCE.c.dead_at >= stamp(start))
+    query = select(INSTANCE).where(INSTANCE.c.loan == loan, or_(lived, INSTANCE.c.id.in_(list(also))))
+    return _read(connection, query.order_by(INSTANCE.c.id).limit(cap))
 
 
 def dead_instances(connection: Connection, now: datetime, *, cap: int) -> Sequence[InstanceRow]:

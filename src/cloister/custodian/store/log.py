@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from cloister.custodian.store.tables import AUDIT, AUDIT_PENDING, LOG_HEAD, moment, stamp
 
@@ -22,6 +22,7 @@ __all__ = [
     "insert_pending",
     "pending_batches",
     "read_head",
+    "size_before",
     "take_pending",
     "write_head",
 ]
@@ -82,6 +83,13 @@ def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence
     """Return up to ``limit`` audit entries with index ``after`` or more, in order."""
     query = select(AUDIT.c.entry).where(AUDIT.c.idx >= after).order_by(AUDIT.c.idx).limit(limit)
     return [bytes(entry) for entry in connection.execute(query).scalars()]
+
+
+def size_before(connection: Connection, at: datetime) -> int | None:
+    """Return how many audit entries there were before ``at``, None where all are older."""
+    query = select(func.min(AUDIT.c.idx)).where(AUDIT.c.at >= stamp(at))
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else int(found)
 
 
 def insert_pending(connection: Connection, batch: bytes) -> None:

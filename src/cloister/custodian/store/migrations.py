@@ -107,7 +107,7 @@ _SECOND = (
         accepted_at INTEGER NOT NULL)""",
 )
 
-_THIRD = (
+_LOG_HEAD = (
     # one row: where log and ledger stand, written with the entries (docs/spec/audit-log.md, section 5)
     """CREATE TABLE log_head (
         id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, root BLOB NOT NULL, latest INTEGER NOT NULL,
@@ -116,7 +116,58 @@ _THIRD = (
     "CREATE TABLE audit_pending (id INTEGER PRIMARY KEY, batch BLOB NOT NULL)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
+_WITNESSES = (
+    # what witnesses said of the log (docs/spec/transparency-log.md): evidence for others, no part of the log
+    """CREATE TABLE cosignature (
+        witness TEXT NOT NULL, size INTEGER NOT NULL, at INTEGER NOT NULL, line TEXT NOT NULL,
+        PRIMARY KEY (witness, size))""",
+    "CREATE INDEX audit_by_time ON audit (at)",
+)
+
+_CLOCKS = (
+    # whether an instance's attested clock is outside the host's control, and by which rule (T37); not known: no
+    "ALTER TABLE instance ADD COLUMN clock_trusted INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE instance ADD COLUMN clock TEXT NOT NULL DEFAULT 'unknown'",
+)
+
+_USAGE = (
+    # the enclaves' usage reports as they were signed; minutes are numbered from 1970
+    """CREATE TABLE usage_report (
+        instance TEXT NOT NULL REFERENCES instance (id), first INTEGER NOT NULL CHECK (first >= 1),
+        last INTEGER NOT NULL, earliest INTEGER NOT NULL, latest INTEGER NOT NULL, head BLOB NOT NULL,
+        received_at INTEGER NOT NULL, statement BLOB NOT NULL,
+        PRIMARY KEY (instance, first), UNIQUE (instance, last), CHECK (last >= first), CHECK (latest >= earliest))""",
+    # their sums: consumer is empty where a record names none
+    """CREATE TABLE usage_total (
+        instance TEXT NOT NULL REFERENCES instance (id), model TEXT NOT NULL, consumer TEXT NOT NULL,
+        units INTEGER NOT NULL CHECK (units >= 0), PRIMARY KEY (instance, model, consumer))""",
+    """CREATE TABLE usage_sum (
+        instance TEXT NOT NULL, first INTEGER NOT NULL, minute INTEGER NOT NULL, model TEXT NOT NULL,
+        consumer TEXT NOT NULL, inferences INTEGER NOT NULL, units INTEGER NOT NULL, cut_units INTEGER NOT NULL,
+        PRIMARY KEY (instance, minute, model, consumer, first),
+        FOREIGN KEY (instance, first) REFERENCES usage_report (instance, first))""",
+    # the first proof that an instance forked: two statements of its key that contradict each other
+    """CREATE TABLE fork_evidence (
+        instance TEXT PRIMARY KEY REFERENCES instance (id), idx INTEGER NOT NULL, first BLOB NOT NULL,
+        second BLOB NOT NULL, at INTEGER NOT NULL)""",
+)
+
+_CONTRACTS = (
+    # every version of a loan's contract: as offered, and since when it is agreed on, null before that
+    """CREATE TABLE contract (
+        loan TEXT NOT NULL REFERENCES loan (id), version INTEGER NOT NULL, document BLOB NOT NULL,
+        created_at INTEGER NOT NULL, agreed_at INTEGER, PRIMARY KEY (loan, version))""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _FIRST,
+    _SECOND,
+    _LOG_HEAD,
+    _WITNESSES,
+    _CLOCKS,
+    _USAGE,
+    _CONTRACTS,
+)
 """Step n takes a database from schema version n to n + 1."""
 
 

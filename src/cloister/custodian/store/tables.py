@@ -16,10 +16,13 @@ __all__ = [
     "AUDIT",
     "AUDIT_PENDING",
     "BLOCK",
+    "CONTRACT",
+    "COSIGNATURE",
     "DEVICE",
     "ENDORSEMENT_BUNDLE",
     "ENROLMENT",
     "EPOCH",
+    "FORK_EVIDENCE",
     "IDEMPOTENCY",
     "INSTANCE",
     "INSTANCE_METER",
@@ -34,6 +37,9 @@ __all__ = [
     "REQUEST",
     "TABLES",
     "TOKEN",
+    "USAGE_REPORT",
+    "USAGE_SUM",
+    "USAGE_TOTAL",
     "moment",
     "stamp",
 ]
@@ -51,11 +57,12 @@ TOKEN = _table("token", "id sha256 role name loan created_at expires_at revoked_
 MODEL = _table("model", "digest name manifest signature envelope published_at withdrawn_at")
 LOAN = _table("loan", "id borrower terms policy policy_version created_at")
 LOAN_MODEL = _table("loan_model", "loan name digest")
+CONTRACT = _table("contract", "loan version document created_at agreed_at")
 ALLOWANCE = _table("allowance", "loan meter balance")
 INSTANCE = _table(
     "instance",
     "id loan pub kem_digest tee tier result policy_digest epoch seq req_digest reply chain_head attested_at "
-    "committed_at dead_at status written_off clone_proof",
+    "committed_at dead_at status written_off clone_proof clock_trusted clock",
 )
 INSTANCE_METER = _table("instance_meter", "instance meter ceiling used")
 NONCE = _table("nonce", "value loan expires_at used_at")
@@ -72,11 +79,17 @@ RELEASE_ENDORSEMENT = _table("release_endorsement", "release name sha256")
 ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at")
 LOG_HEAD = _table("log_head", "id size root latest ledger_size escrowed")
 AUDIT_PENDING = _table("audit_pending", "id batch")
+COSIGNATURE = _table("cosignature", "witness size at line")
+USAGE_REPORT = _table("usage_report", "instance first last earliest latest head received_at statement")
+USAGE_TOTAL = _table("usage_total", "instance model consumer units")
+USAGE_SUM = _table("usage_sum", "instance first minute model consumer inferences units cut_units")
+FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
-    LOG_HEAD, AUDIT_PENDING,
+    LOG_HEAD, AUDIT_PENDING, COSIGNATURE,
+    USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE, CONTRACT,
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 Each message is a value with ``dump`` to canonical JSON and ``parse`` back, and travels as a signed
 ``Statement`` under its ``LABEL``. Parsing proves form only: signatures, freshness and meaning are for
-``release`` and ``lease``. The formats are in docs/spec/release.md, lease.md and receipt.md.
+``release`` and ``lease``. The formats are in docs/spec/release.md, lease.md, receipt.md and usage.md.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from cloister.lending.messages.form import Units
 from cloister.lending.messages.leasing import Close, Lease, LeaseRequest, Refusal
 from cloister.lending.messages.proofs import Receipt, Status
 from cloister.lending.messages.registration import AttestRequest, Challenge, Grant, ReleasedKey
+from cloister.lending.messages.statement import UsageLine, UsageSpan, UsageStatement
+from cloister.lending.messages.usage import UsageAck, UsageRecord, UsageReport
 
 __all__ = [
     "AttestRequest",
@@ -24,4 +26,10 @@ __all__ = [
     "ReleasedKey",
     "Status",
     "Units",
+    "UsageAck",
+    "UsageLine",
+    "UsageRecord",
+    "UsageReport",
+    "UsageSpan",
+    "UsageStatement",
 ]

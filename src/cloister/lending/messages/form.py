@@ -12,7 +12,9 @@ from cloister.lending.terms import (
     MAX_MODELS,
     MAX_UNITS,
     METER,
+    NAME,
     Consumer,
+    ConsumerId,
     InstanceId,
     Meter,
     ModelDigest,
@@ -71,10 +73,10 @@ def take_reasons(fields: Fields, name: str) -> tuple[Reason, ...]:
     return tuple(reasons)
 
 
-def open_payload(data: bytes, what: str) -> Fields:
-    """Return the members of a canonical payload of version 1."""
-    fields = Fields.parse(data, what=what, cap=_MAX_MESSAGE_BYTES, canonical=True)
-    fields.literal("v", 1)
+def open_payload(data: bytes, what: str, *, version: int = 1, cap: int = _MAX_MESSAGE_BYTES) -> Fields:
+    """Return the members of a canonical payload of this version, of at most ``cap`` bytes."""
+    fields = Fields.parse(data, what=what, cap=cap, canonical=True)
+    fields.literal("v", version)
     return fields
 
 
@@ -89,6 +91,12 @@ def take_models(fields: Fields) -> tuple[ModelDigest, ...]:
     if not all(DIGEST.fullmatch(digest) for digest in digests):
         fields.fail("models", "want sha-256 digests")
     return tuple(ModelDigest(digest) for digest in digests)
+
+
+def take_consumer(fields: Fields) -> ConsumerId | None:
+    """Return the id in member ``consumer``; null means nobody in particular."""
+    value = fields.take("consumer")
+    return None if value is None else ConsumerId(Fields({"consumer": value}, what="consumer").match("consumer", NAME))
 
 
 def take_consumers(fields: Fields) -> tuple[Consumer, ...] | None:

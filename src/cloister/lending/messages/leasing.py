@@ -20,14 +20,15 @@ from cloister.lending.messages.form import (
 )
 from cloister.lending.terms import (
     DIGEST,
+    MAX_CEILING,
     Consumer,
     InstanceId,
     ModelDigest,
 )
-from cloister.wire import dump_b64u, dump_json
+from cloister.wire import Json, dump_b64u, dump_json, dump_time
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from cloister.errors import Reason
 
@@ -37,6 +38,7 @@ class LeaseRequest:
     """E to K: settle what was used and ask for higher ceilings. Signed by the instance key.
 
     ``used``, ``reserved`` and ``want`` are absolute per meter; ``want`` are the ceilings asked for.
+    ``served`` is the index of the last usage record, ``chain_head`` the head after it.
     """
 
     LABEL: ClassVar = Label.LEASE_REQUEST
@@ -48,6 +50,7 @@ class LeaseRequest:
     used: Units
     reserved: Units
     want: Units
+    served: int
     chain_head: bytes
 
     def dump(self) -> bytes:
@@ -60,6 +63,7 @@ class LeaseRequest:
                 "req_nonce": dump_b64u(self.req_nonce),
                 "reserved": units_json(self.reserved),
                 "seq": self.seq,
+                "served": self.served,
                 "used": units_json(self.used),
                 "v": 1,
                 "want": units_json(self.want),
@@ -78,6 +82,7 @@ class LeaseRequest:
             used=take_units(fields, "used"),
             reserved=take_units(fields, "reserved"),
             want=take_units(fields, "want"),
+            served=fields.integer("served"),
             chain_head=fields.b64u("chain_head", size=DIGEST_BYTES),
         )
         fields.end()
@@ -90,6 +95,8 @@ class Lease:
 
     ``limits`` are absolute ceilings per meter. ``models`` and ``consumers`` are those not blocked now
     (None: anybody); ``balances`` is what the allowance still holds beyond all ceilings, for display.
+    ``issued_at`` is the custodian's time of the commit, against which the enclave holds its own; ``unserved`` is N
+    where this instance's is smaller than the terms say.
     """
 
     LABEL: ClassVar = Label.LEASE
@@ -105,11 +112,17 @@ class Lease:
     consumers: tuple[Consumer, ...] | None
     policy_digest: str
     block_version: int
+    issued_at: datetime | None = None
+    unserved: int | None = None
 
     def dump(self) -> bytes:
         """Return the canonical payload."""
+        more: dict[str, Json] = {} if self.issued_at is None else {"issued_at": dump_time(self.issued_at)}
+        if self.unserved is not None:
+            more["unserved"] = self.unserved
         return dump_json(
-            {
+            more
+            | {
                 "balances": units_json(self.balances),
                 "block_version": self.block_version,
                 "consumers": None if self.consumers is None else [item.to_json() for item in self.consumers],
@@ -141,6 +154,8 @@ class Lease:
             consumers=take_consumers(fields),
             policy_digest=fields.match("policy_digest", DIGEST),
             block_version=fields.integer("block_version"),
+            issued_at=fields.optional("issued_at", fields.time),
+            unserved=fields.optional("unserved", lambda name: fields.integer(name, floor=1, cap=MAX_CEILING)),
         )
         fields.end()
         return message
@@ -201,6 +216,7 @@ class Close:
     epoch: int
     seq: int
     used: Units
+    served: int
     chain_head: bytes
 
     def dump(self) -> bytes:
@@ -211,6 +227,7 @@ class Close:
                 "epoch": self.epoch,
                 "instance": self.instance,
                 "seq": self.seq,
+                "served": self.served,
                 "used": units_json(self.used),
                 "v": 1,
             }
@@ -225,6 +242,7 @@ class Close:
             epoch=fields.integer("epoch", floor=1),
             seq=fields.integer("seq", floor=1),
             used=take_units(fields, "used"),
+            served=fields.integer("served"),
             chain_head=fields.b64u("chain_head", size=DIGEST_BYTES),
         )
         fields.end()

@@ -11,12 +11,15 @@ from cloister.lending.messages.form import (
     CODE,
     DIGEST_BYTES,
     open_payload,
+    take_consumer,
     take_instance,
     take_models,
 )
 from cloister.lending.terms import (
     DIGEST,
     LOAN_ID,
+    MAX_UNITS,
+    ConsumerId,
     InstanceId,
     LoanId,
     ModelDigest,
@@ -91,7 +94,8 @@ class Receipt:
 
     ``request`` and ``response`` are salted commitments (``receipt.commit``): they prove the content to
     whoever is shown content and salt, and tell nobody else anything. ``previous`` is the chain head
-    before this inference.
+    before this inference; with the rest it gives the usage record (``receipt.record_of``) and the head after it.
+    ``metered`` says that ``consumer`` has a meter of its own: then, and only then, its record names it.
     """
 
     LABEL: ClassVar = Label.RECEIPT
@@ -100,6 +104,8 @@ class Receipt:
     index: int
     loan: LoanId
     model: ModelDigest
+    consumer: ConsumerId | None
+    metered: bool
     units: int
     request: bytes
     response: bytes
@@ -111,30 +117,34 @@ class Receipt:
         """Return the canonical payload."""
         return dump_json(
             {
+                "consumer": self.consumer,
                 "index": self.index,
                 "instance": self.instance,
                 "issued_at": dump_time(self.issued_at),
                 "loan": self.loan,
+                "metered": self.metered,
                 "model": self.model,
                 "policy_digest": self.policy_digest,
                 "previous": dump_b64u(self.previous),
                 "request": dump_b64u(self.request),
                 "response": dump_b64u(self.response),
                 "units": self.units,
-                "v": 1,
+                "v": 2,
             }
         )
 
     @classmethod
     def parse(cls, data: bytes) -> Receipt:
         """Parse. Raises ``Malformed``."""
-        fields = open_payload(data, "receipt")
+        fields = open_payload(data, "receipt", version=2)
         message = cls(
             instance=take_instance(fields),
             index=fields.integer("index", floor=1),
             loan=LoanId(fields.match("loan", LOAN_ID)),
             model=ModelDigest(fields.match("model", DIGEST)),
-            units=fields.integer("units"),
+            consumer=take_consumer(fields),
+            metered=fields.boolean("metered"),
+            units=fields.integer("units", cap=MAX_UNITS),
             request=fields.b64u("request", size=DIGEST_BYTES),
             response=fields.b64u("response", size=DIGEST_BYTES),
             previous=fields.b64u("previous", size=DIGEST_BYTES),
@@ -142,4 +152,6 @@ class Receipt:
             issued_at=fields.time("issued_at"),
         )
         fields.end()
+        if message.metered and message.consumer is None:
+            fields.fail("metered", "nobody is metered")
         return message

@@ -31,6 +31,8 @@ from cloister.wire import Fields, Json, dump_b64u, dump_json
 if TYPE_CHECKING:
     from datetime import timedelta
 
+_MAX_CONTRACT_BYTES = 512 * 1024  # bytes of a signed contract, as ``contract`` has it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenge:
@@ -166,7 +168,8 @@ class Grant:
     """K to E: the instance is registered, and here are the keys of the models it may open.
 
     ``request_digest`` is SHA-256 over the AttestRequest payload that this answers. ``publisher`` is the
-    key that signed the manifests. ``result`` is the attestation result as an EAR token.
+    key that signed the manifests. ``result`` is the attestation result as an EAR token. ``contract`` is the loan's
+    signed contract, empty for a loan that has none.
     """
 
     LABEL: ClassVar = Label.GRANT
@@ -180,23 +183,23 @@ class Grant:
     publisher: VerifyKey
     keys: tuple[ReleasedKey, ...]
     block_version: int
+    contract: bytes = b""
 
     def dump(self) -> bytes:
         """Return the canonical payload."""
-        return dump_json(
-            {
-                "block_version": self.block_version,
-                "epoch": self.epoch,
-                "instance": self.instance,
-                "keys": [key.to_json() for key in self.keys],
-                "policy_digest": self.policy_digest,
-                "publisher": self.publisher.dump(),
-                "request_digest": dump_b64u(self.request_digest),
-                "result": self.result,
-                "terms": self.terms.to_json(),
-                "v": 1,
-            }
-        )
+        members: dict[str, Json] = {
+            "block_version": self.block_version,
+            "epoch": self.epoch,
+            "instance": self.instance,
+            "keys": [key.to_json() for key in self.keys],
+            "policy_digest": self.policy_digest,
+            "publisher": self.publisher.dump(),
+            "request_digest": dump_b64u(self.request_digest),
+            "result": self.result,
+            "terms": self.terms.to_json(),
+            "v": 1,
+        }
+        return dump_json(members | ({"contract": dump_b64u(self.contract)} if self.contract else {}))
 
     @classmethod
     def parse(cls, data: bytes) -> Grant:
@@ -212,6 +215,14 @@ class Grant:
             publisher=VerifyKey.take(fields, "publisher"),
             keys=tuple(ReleasedKey.from_json(item) for item in fields.items("keys", cap=MAX_MODELS)),
             block_version=fields.integer("block_version"),
+            contract=_take_contract(fields) if "contract" in fields else b"",
         )
         fields.end()
         return message
+
+
+def _take_contract(fields: Fields) -> bytes:
+    contract = fields.b64u("contract", cap=_MAX_CONTRACT_BYTES)
+    if not contract:
+        fields.fail("contract", "want a signed contract, or no such member")
+    return contract

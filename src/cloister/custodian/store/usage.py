@@ -1,0 +1,245 @@
+"""Rows of usage: the signed reports as they came, what sums them, and evidence of forks.
+
+A report is stored once and never changed. Its sums stand beside it: per instance for the lease requests that
+are held against them, per minute for statements.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, func, insert, select, update
+
+from cloister.custodian.store.tables import (
+    FORK_EVIDENCE,
+    INSTANCE,
+    LEDGER,
+    USAGE_REPORT,
+    USAGE_SUM,
+    USAGE_TOTAL,
+    stamp,
+)
+from cloister.lending.ledger import ALLOWANCE, escrow
+from cloister.lending.receipt import GENESIS
+from cloister.lending.terms import LOAN_METER, ConsumerId, InstanceId, LoanId, ModelDigest
+from cloister.lending.usage_report import Reported, totals_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from cloister.lending.messages import UsageReport
+
+__all__ = [
+    "StoredReport",
+    "SumRow",
+    "find_fork",
+    "find_report",
+    "find_reported",
+    "insert_fork",
+    "insert_report",
+    "itemised_units",
+    "refunds",
+    "report_before",
+    "report_with",
+    "reports_after",
+    "sums_between",
+]
+
+_NOBODY = ""  # the consumer of a record that names none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredReport:
+    """One report: its place in the chain, and the exact bytes that the instance signed."""
+
+    first: int
+    last: int
+    latest: int
+    head: bytes
+    statement: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumRow:
+    """Sums over a period: of one instance, one model, one consumer."""
+
+    instance: InstanceId
+    model: ModelDigest
+    consumer: ConsumerId | None
+    inferences: int
+    units: int
+    cut_units: int
+
+
+def _consumer(text: str) -> ConsumerId | None:
+    return ConsumerId(text) if text else None
+
+
+def find_reported(connection: Connection, instance: InstanceId, *, asked: int = -1) -> Reported:
+    """Return what an instance has reported, and the chain head after record ``asked`` where a report ends there."""
+    mine = USAGE_REPORT.c.instance == instance
+    query = select(USAGE_REPORT.c.last, USAGE_REPORT.c.head, USAGE_REPORT.c.latest).where(mine)
+    newest = connection.execute(query.order_by(USAGE_REPORT.c.first.desc()).limit(1)).one_or_none()
+    head = None if asked else GENESIS
+    if asked > 0:
+        head = connection.execute(
+            select(USAGE_REPORT.c.head).where(mine, USAGE_REPORT.c.last == asked)
+        ).scalar_one_or_none()
+    if newest is None:
+        return Reported(asked=head)
+    totals = connection.execute(select(USAGE_TOTAL).where(USAGE_TOTAL.c.instance == instance))
+    return Reported(
+        index=newest.last,
+        head=newest.head,
+        latest=newest.latest,
+        totals={(ModelDigest(row.model), _consumer(row.consumer)): row.units for row in totals},
+        asked=head,
+    )
+
+
+def find_report(connection: Connection, instance: InstanceId, first: int) -> bytes | None:
+    """Return the report that begins at record ``first``."""
+    query = select(USAGE_REPORT.c.statement).where(USAGE_REPORT.c.instance == instance, USAGE_REPORT.c.first == first)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def report_with(connection: Connection, instance: InstanceId, index: int) -> bytes | None:
+    """Return the report that holds record ``index``."""
+    query = select(USAGE_REPORT.c.statement).where(
+        USAGE_REPORT.c.instance == instance, USAGE_REPORT.c.first <= index, USAGE_REPORT.c.last >= index
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
+def report_before(connection: Connection, instance: InstanceId, minute: int) -> StoredReport | None:
+    """Return the last report that holds a record of before ``minute``."""
+    query = select(USAGE_REPORT).where(USAGE_REPORT.c.instance == instance, USAGE_REPORT.c.earliest < minute)
+    row = connection.execute(query.order_by(USAGE_REPORT.c.first.desc()).limit(1)).one_or_none()
+    if row is None:
+        return None
+    return StoredReport(first=row.first, last=row.last, latest=row.latest, head=row.head, statement=row.statement)
+
+
+def reports_after(connection: Connection, instance: InstanceId, after: int, *, limit: int) -> Sequence[bytes]:
+    """Return up to ``limit`` reports whose first record lies behind ``after``, in order."""
+    query = select(USAGE_REPORT.c.statement).where(USAGE_REPORT.c.instance == instance, USAGE_REPORT.c.first > after)
+    return list(connection.execute(query.order_by(USAGE_REPORT.c.first).limit(limit)).scalars())
+
+
+def insert_report(connection: Connection, report: UsageReport, statement: bytes, *, head: bytes, now: datetime) -> None:
+    """Store a report with its sums; ``head`` is the chain head after it."""
+    minutes = [record.minute for record in report.records]
+    connection.execute(
+        insert(USAGE_REPORT).values(
+            instance=report.instance,
+            first=report.first,
+            last=report.last,
+            earliest=minutes[0],
+            latest=minutes[-1],
+            head=head,
+            received_at=stamp(now),
+            statement=statement,
+        )
+    )
+    sums: dict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for record in report.records:
+        row = sums[record.minute, record.model, record.consumer or _NOBODY]
+        row[0] += record.content is not None
+        row[1] += record.units
+        row[2] += record.units if record.content is None else 0
+    connection.execute(
+        insert(USAGE_SUM),
+        [
+            {
+                "instance": report.instance,
+                "first": report.first,
+                "minute": minute,
+                "model": model,
+                "consumer": consumer,
+                "inferences": inferences,
+                "units": units,
+                "cut_units": cut_units,
+            }
+            for (minute, model, consumer), (inferences, units, cut_units) in sums.items()
+        ],
+    )
+    for (model, consumer), units in totals_of(report).items():
+        _add_total(connection, report.instance, model, consumer or _NOBODY, units)
+
+
+def _add_total(connection: Connection, instance: InstanceId, model: str, consumer: str, units: int) -> None:
+    key = and_(USAGE_TOTAL.c.instance == instance, USAGE_TOTAL.c.model == model, USAGE_TOTAL.c.consumer == consumer)
+    found = connection.execute(update(USAGE_TOTAL).where(key).values(units=USAGE_TOTAL.c.units + units))
+    if found.rowcount == 0:
+        connection.execute(insert(USAGE_TOTAL).values(instance=instance, model=model, consumer=consumer, units=units))
+
+
+def sums_between(connection: Connection, loan: LoanId, start: int, end: int) -> Sequence[SumRow]:
+    """Return the sums of a loan's records of minutes ``start`` up to but not ``end``."""
+    keys = (USAGE_SUM.c.instance, USAGE_SUM.c.model, USAGE_SUM.c.consumer)
+    query = select(
+        *keys,
+        func.sum(USAGE_SUM.c.inferences).label("inferences"),
+        func.sum(USAGE_SUM.c.units).label("units"),
+        func.sum(USAGE_SUM.c.cut_units).label("cut_units"),
+    ).where(
+        USAGE_SUM.c.instance.in_(select(INSTANCE.c.id).where(INSTANCE.c.loan == loan)),
+        USAGE_SUM.c.minute >= start,
+        USAGE_SUM.c.minute < end,
+    )
+    return [
+        SumRow(
+            instance=InstanceId(row.instance),
+            model=ModelDigest(row.model),
+            consumer=_consumer(row.consumer),
+            inferences=int(row.inferences),
+            units=int(row.units),
+            cut_units=int(row.cut_units),
+        )
+        for row in connection.execute(query.group_by(*keys).order_by(*keys))
+    ]
+
+
+def itemised_units(connection: Connection, loan: LoanId) -> dict[InstanceId, tuple[int, int]]:
+    """Return the last reported index and all itemised units of each instance of a loan that reported anything."""
+    mine = select(INSTANCE.c.id).where(INSTANCE.c.loan == loan)
+    last = select(USAGE_REPORT.c.instance, func.max(USAGE_REPORT.c.last).label("last")).group_by(
+        USAGE_REPORT.c.instance
+    )
+    units = select(USAGE_TOTAL.c.instance, func.sum(USAGE_TOTAL.c.units).label("units")).group_by(
+        USAGE_TOTAL.c.instance
+    )
+    indices = {row.instance: row.last for row in connection.execute(last.where(USAGE_REPORT.c.instance.in_(mine)))}
+    return {
+        InstanceId(row.instance): (indices[row.instance], int(row.units))
+        for row in connection.execute(units.where(USAGE_TOTAL.c.instance.in_(mine)))
+    }
+
+
+def refunds(connection: Connection, loan: LoanId) -> dict[str, int]:
+    """Return by escrow account what closing instances gave back to the allowance of a loan."""
+    query = select(LEDGER.c.debit, func.sum(LEDGER.c.units).label("units")).where(
+        LEDGER.c.loan == loan, LEDGER.c.meter == LOAN_METER, LEDGER.c.credit == ALLOWANCE
+    )
+    found = connection.execute(query.where(LEDGER.c.debit.like(f"{escrow(InstanceId(''))}%")).group_by(LEDGER.c.debit))
+    return {row.debit: int(row.units) for row in found}
+
+
+def find_fork(connection: Connection, instance: InstanceId) -> int | None:
+    """Return the index at which an instance was shown to have forked, None where nobody has shown it."""
+    query = select(FORK_EVIDENCE.c.idx).where(FORK_EVIDENCE.c.instance == instance)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def insert_fork(
+    connection: Connection, instance: InstanceId, index: int, first: bytes, second: bytes, *, now: datetime
+) -> None:
+    """Keep the first evidence that an instance forked: one is enough, and more would only fill the disk."""
+    connection.execute(
+        insert(FORK_EVIDENCE).values(instance=instance, idx=index, first=first, second=second, at=stamp(now))
+    )

@@ -1,0 +1,98 @@
+"""What the contract demands of each inference and between its chunks, beyond leases and counts.
+
+Hours, output precision, and sub-allowances: who is let in by one, what it narrows, what it has used. Models,
+consumers, time of the lease and units are ``lease``'s own. Pure: the lease's time is passed in, and the hours are
+no better than that time (docs/spec/contract.md, section 4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, TypeAlias
+
+from cloister.errors import Rejected
+from cloister.lending.sub_allowance import SubAllowance, verify_chain
+from cloister.lending.sub_meters import SubMeters
+from cloister.wire import dump_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
+
+__all__ = ["Caller", "Conditions", "find_consumer"]
+
+Caller: TypeAlias = "Consumer | SubAllowance | None"
+"""Who asks: a consumer of the loan, the holder of a sub-allowance, or anybody where the loan is open."""
+
+
+class Conditions:
+    """The conditions of one loan in one instance. Memory only: counts start at zero with the instance."""
+
+    __slots__ = ("_clauses", "_counts", "_instance", "_loan")
+
+    def __init__(self, terms: Terms, instance: InstanceId) -> None:
+        """Take what the grant says."""
+        self._clauses = terms.clauses
+        self._loan = terms.loan
+        self._instance = instance
+        self._counts = SubMeters()
+
+    def admit(self, chain: bytes, token: bytes | None) -> SubAllowance:
+        """Return the sub-allowance that ``chain`` is, presented by its holder's ``token``.
+
+        Raises ``Malformed``, ``Rejected`` (``sub_allowances_off``, ``sub_allowance_invalid``).
+        """
+        if not self._clauses.sub_allowances or self._clauses.borrower is None:
+            raise Rejected.because("sub_allowances_off", "loan", hint="its contract admits the consumers it lists")
+        return verify_chain(chain, token, borrower=self._clauses.borrower, loan=self._loan)
+
+    def demand(self, model: ModelTerms, caller: Caller, now: datetime) -> None:
+        """Prove that contract and sub-allowance admit this model now; for the start and for every chunk.
+
+        Raises ``Rejected``: ``outside_hours``, ``sub_allowance_scope``, ``sub_allowance_expired``.
+        """
+        if not self._clauses.open_at(now):
+            raise Rejected.because("outside_hours", "contract", got=dump_time(now), hint="the contract says when")
+        if isinstance(caller, SubAllowance):
+            caller.demand(model=model.name, instance=self._instance, now=now)
+
+    def reserve(self, caller: Caller, units: int, now: datetime) -> None:
+        """Set units aside with a sub-allowance. Raises ``Rejected`` as ``SubMeters.reserve``."""
+        if isinstance(caller, SubAllowance):
+            self._counts.reserve(caller, units, now)
+
+    def settle(self, caller: Caller, *, reserved: int, used: int) -> None:
+        """Replace what was set aside by what it came to."""
+        if isinstance(caller, SubAllowance):
+            self._counts.settle(caller, reserved=reserved, used=used)
+
+    def room(self, caller: Caller, room: int) -> int:
+        """Return how much of ``room`` a sub-allowance leaves."""
+        left = self._counts.room(caller) if isinstance(caller, SubAllowance) else None
+        return room if left is None else max(0, min(room, left))
+
+    def precision(self, caller: Caller) -> int | None:
+        """Return to how many decimal places floating outputs are rounded, None for not at all."""
+        own = caller.precision if isinstance(caller, SubAllowance) else None
+        wanted = [places for places in (self._clauses.precision, own) if places is not None]
+        return min(wanted, default=None)
+
+
+def find_consumer(
+    token: bytes | None, *, current: tuple[Consumer, ...] | None, granted: tuple[Consumer, ...] | None
+) -> Consumer | None:
+    """Return whose token this is: of the lease, or of the grant and blocked since; None in a loan for anybody.
+
+    A token that the lease has replaced is nobody's. Raises ``Rejected`` (``unauthorized``).
+    """
+    if current is None:
+        return None
+    digest = hashlib.sha256(token or b"").digest()
+    ids = {consumer.id for consumer in current}
+    former = tuple(consumer for consumer in granted or () if consumer.id not in ids)
+    found = [item for item in (*current, *former) if hmac.compare_digest(item.token_sha256, digest)]
+    if token is None or not found:
+        raise Rejected.because("unauthorized", "consumer", hint="pass the consumer token of this loan")
+    return found[0]

@@ -1,0 +1,220 @@
+"""What the enclave reports of each inference, and the custodian's word that it has it (docs/spec/usage.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import ClassVar
+
+from cloister.crypto.sign import Label
+from cloister.lending.messages.form import DIGEST_BYTES, open_payload, take_instance
+from cloister.lending.terms import (
+    DIGEST,
+    LOAN_ID,
+    MAX_CONSUMERS,
+    MAX_MODELS,
+    MAX_UNITS,
+    NAME,
+    ConsumerId,
+    InstanceId,
+    LoanId,
+    ModelDigest,
+)
+from cloister.wire import Fields, Json, dump_b64u, dump_json, dump_time, parse_b64u
+
+__all__ = [
+    "MAX_RECORDS",
+    "MAX_REPORT_BYTES",
+    "MINUTE",
+    "UsageAck",
+    "UsageRecord",
+    "UsageReport",
+    "minute_number",
+    "minute_of",
+]
+
+MAX_RECORDS = 1000  # records in one report
+MAX_REPORT_BYTES = 512 * 1024  # bytes of one report's payload
+
+MINUTE = timedelta(minutes=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MINUTE = (datetime(9999, 12, 31, 23, 59, tzinfo=UTC) - _EPOCH) // MINUTE
+_COLUMNS = 5
+
+
+def minute_number(moment: datetime) -> int:
+    """Return the minute that ``moment`` lies in as a number, from 1970 on."""
+    return (moment - _EPOCH) // MINUTE
+
+
+def minute_of(moment: datetime) -> datetime:
+    """Return the whole minute that ``moment`` lies in: all that a record says of time (T61)."""
+    return _EPOCH + minute_number(moment) * MINUTE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRecord:
+    """One charged inference as the custodian may know it: no commitment, no second, no name nobody meters.
+
+    ``content`` is SHA-256 over both salted commitments (``receipt.content_of``), None where the units were
+    charged and no receipt was given. ``at`` is a whole minute of the enclave's clock.
+    """
+
+    index: int
+    model: ModelDigest
+    consumer: ConsumerId | None
+    units: int
+    at: datetime
+    content: bytes | None
+
+    @property
+    def minute(self) -> int:
+        """The minute as a number, from 1970 on."""
+        return minute_number(self.at)
+
+    def dump(self) -> bytes:
+        """Return the canonical bytes that the chain runs over.
+
+        Written out and not by ``dump_json``: it stands on the request path. Nothing in a record needs an escape.
+        """
+        consumer = "null" if self.consumer is None else f'"{self.consumer}"'
+        content = "null" if self.content is None else f'"{dump_b64u(self.content)}"'
+        return (
+            f'{{"at":"{dump_time(self.at)}","consumer":{consumer},"content":{content},'
+            f'"index":{self.index},"model":"{self.model}","units":{self.units}}}'
+        ).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageReport:
+    """E to K: the records from one index on, in order, and the chain head before them. Signed by the instance key."""
+
+    LABEL: ClassVar = Label.USAGE_REPORT
+
+    instance: InstanceId
+    loan: LoanId
+    previous: bytes
+    records: tuple[UsageRecord, ...]
+
+    @property
+    def first(self) -> int:
+        """The index of the first record."""
+        return self.records[0].index
+
+    @property
+    def last(self) -> int:
+        """The index of the last record."""
+        return self.records[-1].index
+
+    def dump(self) -> bytes:
+        """Return the canonical payload: models and consumers once, one short row for each record."""
+        models, consumers = _tables(self.records)
+        at_model = {model: number for number, model in enumerate(models)}
+        at_consumer = {consumer: number for number, consumer in enumerate(consumers)}
+        rows: list[Json] = [
+            [
+                record.minute,
+                at_model[record.model],
+                None if record.consumer is None else at_consumer[record.consumer],
+                record.units,
+                None if record.content is None else dump_b64u(record.content),
+            ]
+            for record in self.records
+        ]
+        return dump_json(
+            {
+                "consumers": [str(consumer) for consumer in consumers],
+                "first": self.first,
+                "instance": self.instance,
+                "loan": self.loan,
+                "models": [str(model) for model in models],
+                "previous": dump_b64u(self.previous),
+                "records": rows,
+                "v": 1,
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> UsageReport:
+        """Parse. Raises ``Malformed``."""
+        fields = open_payload(data, "usage report", cap=MAX_REPORT_BYTES)
+        instance = take_instance(fields)
+        loan = LoanId(fields.match("loan", LOAN_ID))
+        first = fields.integer("first", floor=1)
+        previous = fields.b64u("previous", size=DIGEST_BYTES)
+        models = fields.texts("models", cap=MAX_MODELS, item_cap=64)
+        consumers = fields.texts("consumers", cap=MAX_CONSUMERS, item_cap=64)
+        rows = fields.items("records", cap=MAX_RECORDS)
+        fields.end()
+        if not rows:
+            fields.fail("records", "want at least one")
+        if not all(DIGEST.fullmatch(model) for model in models):
+            fields.fail("models", "want sha-256 digests")
+        if not all(NAME.fullmatch(consumer) for consumer in consumers):
+            fields.fail("consumers", "want consumer ids")
+        if first + len(rows) - 1 > MAX_UNITS:
+            fields.fail("first", "too large")
+        records = tuple(_record(row, first + at, models, consumers) for at, row in enumerate(rows))
+        if _tables(records) != (list(models), list(consumers)):
+            fields.fail("models", "want models and consumers once each, in the order of their records")
+        if any(one.at > other.at for one, other in pairwise(records)):
+            fields.fail("records", "a time that runs back")
+        return cls(instance=instance, loan=loan, previous=previous, records=records)
+
+
+def _tables(records: tuple[UsageRecord, ...]) -> tuple[list[ModelDigest], list[ConsumerId]]:
+    """Return the models and the named consumers of records, each once, in the order in which they come."""
+    models = dict.fromkeys(record.model for record in records)
+    consumers = dict.fromkeys(record.consumer for record in records if record.consumer is not None)
+    return list(models), list(consumers)
+
+
+def _record(row: Json, index: int, models: tuple[str, ...], consumers: tuple[str, ...]) -> UsageRecord:
+    """Return one row of a report as the record it stands for."""
+    cells = row if isinstance(row, list) else []
+    fields = Fields(dict(zip(("minute", "model", "consumer", "units", "content"), cells, strict=False)), what="record")
+    if len(cells) != _COLUMNS:
+        fields.fail("row", f"want {_COLUMNS} cells")
+    minute = fields.integer("minute", cap=_LAST_MINUTE)
+    model = fields.integer("model", cap=len(models) - 1)
+    consumer, content = fields.take("consumer"), fields.take("content")
+    if consumer is not None:
+        consumer = Fields({"consumer": consumer}, what="record").integer("consumer", cap=len(consumers) - 1)
+    if content is not None and not isinstance(content, str):
+        fields.fail("content", "want base64url or null")
+    return UsageRecord(
+        index=index,
+        model=ModelDigest(models[model]),
+        consumer=None if consumer is None else ConsumerId(consumers[consumer]),
+        units=fields.integer("units", cap=MAX_UNITS),
+        at=_EPOCH + minute * MINUTE,
+        content=None if content is None else parse_b64u(content, what="record: content", size=DIGEST_BYTES),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageAck:
+    """K to E: the records up to ``last`` are stored, and the chain head after them is ``head``."""
+
+    LABEL: ClassVar = Label.USAGE_ACK
+
+    instance: InstanceId
+    last: int
+    head: bytes
+
+    def dump(self) -> bytes:
+        """Return the canonical payload."""
+        return dump_json({"head": dump_b64u(self.head), "instance": self.instance, "last": self.last, "v": 1})
+
+    @classmethod
+    def parse(cls, data: bytes) -> UsageAck:
+        """Parse. Raises ``Malformed``."""
+        fields = open_payload(data, "usage ack")
+        message = cls(
+            instance=take_instance(fields),
+            last=fields.integer("last", floor=1),
+            head=fields.b64u("head", size=DIGEST_BYTES),
+        )
+        fields.end()
+        return message

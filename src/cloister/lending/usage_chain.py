@@ -1,0 +1,176 @@
+"""The enclave's side of usage: number every charged inference, chain its record, report it (docs/spec/usage.md).
+
+Lives in enclave memory beside the meters. A record stays here until the custodian acknowledged the report it
+is in; a report that was made is sent with the same bytes until then. Reports end where a lease request was
+made, so that the custodian knows the chain head that the request names.
+
+Not done here: the meters, the lease, time. What is unreported when the process is killed is lost: its units
+are written off and never itemised.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloister.crypto.sign import Statement
+from cloister.errors import Rejected
+from cloister.lending.messages import Receipt, UsageAck, UsageRecord, UsageReport
+from cloister.lending.messages.usage import MAX_RECORDS, minute_of
+from cloister.lending.receipt import GENESIS, next_head, record_of
+from cloister.lending.terms import Consumer, InstanceId, LoanId, consumer_meter
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cloister.crypto.sign import SigningKey, VerifyKey
+    from cloister.lending.lease_state import Reservation
+
+__all__ = ["MAX_UNREPORTED", "UsageChain"]
+
+MAX_UNREPORTED = 20_000  # records; an enclave that cannot report more of them stops serving
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """One report on its way: its exact bytes, and the acknowledgement that ends it."""
+
+    statement: bytes
+    last: int
+    head: bytes
+    records: int
+
+
+class UsageChain:
+    """Index, chain head and unreported records of one instance."""
+
+    def __init__(self, *, instance: InstanceId, loan: LoanId) -> None:
+        """Start with nothing served."""
+        self.index = 0
+        self.head = GENESIS
+        self._instance = instance
+        self._loan = loan
+        self._latest: datetime | None = None
+        self._records: deque[tuple[UsageRecord, bytes]] = deque()  # each with the head after it
+        self._reported = GENESIS  # the head before the first record that is in no report yet
+        self._made: deque[_Made] = deque()
+
+    @property
+    def unreported(self) -> int:
+        """How many records the custodian has not acknowledged."""
+        return len(self._records) + sum(made.records for made in self._made)
+
+    def demand_room(self, running: int) -> None:
+        """Prove that the records of ``running`` inferences and one more have a place (``usage_unreported``)."""
+        if self.unreported + running >= MAX_UNREPORTED:
+            want = f"less than {MAX_UNREPORTED}"
+            raise Rejected.because("usage_unreported", "usage records", got=str(self.unreported), want=want)
+
+    def receipt(
+        self,
+        key: SigningKey,
+        reservation: Reservation,
+        *,
+        units: int,
+        request: bytes,
+        response: bytes,
+        policy_digest: str,
+        now: datetime,
+    ) -> bytes:
+        """Chain one inference and return its signed receipt. Its time never runs back, whatever the clock does."""
+        consumer = _consumer(reservation)
+        receipt = Receipt(
+            instance=self._instance,
+            index=self.index + 1,
+            loan=self._loan,
+            model=reservation.model.digest,
+            consumer=None if consumer is None else consumer.id,
+            metered=_names_consumer(reservation),
+            units=units,
+            request=request,
+            response=response,
+            previous=self.head,
+            policy_digest=policy_digest,
+            issued_at=self._forward(now),
+        )
+        statement = Statement.sign(key, Receipt.LABEL, receipt.dump()).dump()
+        self._append(record_of(receipt))
+        return statement
+
+    def unreceipted(self, reservation: Reservation, *, units: int, now: datetime) -> None:
+        """Chain units that were charged and have no receipt: an answer cut after charging, or never finished."""
+        consumer = _consumer(reservation)
+        record = UsageRecord(
+            index=self.index + 1,
+            model=reservation.model.digest,
+            consumer=consumer.id if consumer is not None and _names_consumer(reservation) else None,
+            units=units,
+            at=minute_of(self._forward(now)),
+            content=None,
+        )
+        self._append(record)
+
+    def report(self, key: SigningKey | None, *, upto: int) -> bytes | None:
+        """Return the signed report to send, the same bytes until it is acknowledged; None where nothing is due.
+
+        A new one is made over the records up to index ``upto``, at most ``MAX_RECORDS`` of them, and only
+        while there is a ``key``.
+        """
+        if not self._made and key is not None:
+            self._make(key, upto)
+        return self._made[0].statement if self._made else None
+
+    def seal(self, key: SigningKey, *, upto: int) -> None:
+        """Sign everything that is left, before the key goes: first up to ``upto``, then the rest."""
+        while self._make(key, upto):
+            pass
+        while self._make(key, self.index):
+            pass
+
+    def acknowledge(self, statement: bytes, custodian: VerifyKey) -> None:
+        """Let go of the report on its way once the custodian has it.
+
+        Raises ``Malformed`` and ``Rejected`` (``not_pending`` for an acknowledgement of anything else).
+        """
+        ack = UsageAck.parse(Statement.parse(statement, label=UsageAck.LABEL).verify([custodian]))
+        made = self._made[0] if self._made else None
+        fits = made is not None and (ack.instance, ack.last) == (self._instance, made.last)
+        if made is None or not fits or not hmac.compare_digest(ack.head, made.head):
+            raise Rejected.because("not_pending", "usage ack", got=str(ack.last))
+        self._made.popleft()
+
+    def _make(self, key: SigningKey, upto: int) -> bool:
+        """Sign one more report over what is unreported up to ``upto``. Tells whether there was anything."""
+        taken: list[UsageRecord] = []
+        head = self._reported
+        while self._records and self._records[0][0].index <= upto and len(taken) < MAX_RECORDS:
+            record, head = self._records.popleft()
+            taken.append(record)
+        if not taken:
+            return False
+        report = UsageReport(instance=self._instance, loan=self._loan, previous=self._reported, records=tuple(taken))
+        statement = Statement.sign(key, UsageReport.LABEL, report.dump()).dump()
+        self._made.append(_Made(statement=statement, last=report.last, head=head, records=len(taken)))
+        self._reported = head
+        return True
+
+    def _append(self, record: UsageRecord) -> None:
+        self.index, self.head = record.index, next_head(self.head, record)
+        self._records.append((record, self.head))
+
+    def _forward(self, now: datetime) -> datetime:
+        self._latest = now if self._latest is None else max(self._latest, now)
+        return self._latest
+
+
+def _consumer(reservation: Reservation) -> Consumer | None:
+    """Return the contract's consumer who asked; whom the borrower lets in by a sub-allowance is its own affair."""
+    return reservation.consumer if isinstance(reservation.consumer, Consumer) else None
+
+
+def _names_consumer(reservation: Reservation) -> bool:
+    """Tell whether the inference is charged to a meter of its consumer: only then its record names it (T61)."""
+    consumer = _consumer(reservation)
+    return consumer is not None and consumer_meter(consumer.id) in reservation.meters

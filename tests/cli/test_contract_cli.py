@@ -1,0 +1,244 @@
+"""Contracts and sub-allowances as people write and read them on the command line."""
+
+from __future__ import annotations
+
+import json
+import stat
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cli_kit import free_port
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloister.attest.software import SoftwareManifest
+from cloister.cli.contract_file import EXAMPLE, read_contract_file
+from cloister.cli.hours import dump_hours, parse_hours
+from cloister.client import HeldSubAllowance
+from cloister.errors import UsageError
+from cloister.lending.clauses import Window
+from cloister.testing.simulated import simulated_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cli_kit import Shell
+
+LOAN = "loan-" + "a" * 16
+POLICY = simulated_policy(SoftwareManifest(code="ab" * 32, python="3.11", packages={}, settings={})).dump()
+
+
+def window(day: int, start: int, end: int) -> Window:
+    return Window(day=day, start=start * 60, end=end * 60)
+
+
+@pytest.mark.parametrize(
+    ("texts", "windows"),
+    [
+        (["mon-fri 08:00-18:00"], [window(day, 8, 18) for day in range(1, 6)]),
+        (["sat 10:00-12:00", "mon 08:00-09:00"], [window(1, 8, 9), window(6, 10, 12)]),
+        (["daily 00:00-24:00"], [window(day, 0, 24) for day in range(1, 8)]),
+        (["fri-mon 08:00-09:00"], [window(day, 8, 9) for day in (1, 5, 6, 7)]),
+        (["sun 22:00-06:00"], [window(1, 0, 6), window(7, 22, 24)]),
+        (["mon 22:00-00:00"], [window(1, 22, 24)]),
+    ],
+)
+def test_hours_as_people_write_them(texts: list[str], windows: list[Window]) -> None:
+    assert list(parse_hours(texts)) == windows
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "mon", "08:00-18:00", "mo 08:00-18:00", "mon 8:00-18:00", "mon 08:00-08:00", "mon 24:00-01:00",
+     "mon 08:60-09:00", "mon 25:00-26:00", "mon-xyz 08:00-09:00", "mon 08:00-18:00 CET", "mon 08:00 - 18:00"],
+)  # fmt: skip
+def test_other_hours_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="UTC"):
+        parse_hours([text])
+
+
+@given(st.sets(st.builds(window, st.integers(1, 7), st.integers(0, 11), st.integers(12, 24)), min_size=1))
+def test_hours_are_printed_as_they_may_be_typed(windows: set[Window]) -> None:
+    assert set(parse_hours(dump_hours(sorted(windows)))) == windows
+
+
+# contract files
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "contract.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_example_is_a_contract_file(tmp_path: Path) -> None:
+    body, policy = read_contract_file(written(tmp_path, EXAMPLE))
+    assert policy == tmp_path / "policy.json"
+    assert body["clauses"]["precision"] == 3
+    assert len(body["clauses"]["hours"]) == 6
+    assert body["consumers"] == [{"id": "ward-1"}]
+    assert "refund" not in body["clauses"]
+
+
+def test_every_member_that_the_example_leaves_commented_out_is_one(tmp_path: Path) -> None:
+    key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+    lines = []
+    for line in EXAMPLE.splitlines():
+        bare = line.removeprefix("# ")
+        uncommented = bare if line.startswith("# ") and (" = " in bare.split("#")[0] or bare.startswith("[")) else line
+        lines.append(uncommented.replace('"..."', f'"{key}"'))
+    text = "\n".join(lines)
+    assert {"borrower_key", "offline", "sub_allowances"} <= set(tomllib.loads(text))
+    body, _ = read_contract_file(written(tmp_path, text))
+    assert body["clauses"]["offline"] == {"lasts_s": 172_800, "units": 500}
+    assert (body["clauses"]["borrower"], body["clauses"]["sub_allowances"]) == (key, True)
+    assert body["models"][0]["ticketed"] is True
+
+
+@pytest.mark.parametrize(
+    ("find", "put"),
+    [
+        ("borrower = ", "borower = "),
+        ("allowance = 10000", ""),
+        ("precision = 3", "precision = 16"),
+        ("precision = 3", 'precision = "3"'),
+        ('refund = "none"', 'refund = "all"'),
+        ('"mon-fri 08:00-18:00"', "8"),
+        ('"mon-fri 08:00-18:00"', '"always"'),
+        ("[[consumers]]", "[consumers]"),
+        ('policy = "policy.json"', "policy = 1"),
+        ("[[models]]", "[[models"),
+    ],
+)
+def test_another_contract_file_is_refused_and_says_where_to_look(tmp_path: Path, find: str, put: str) -> None:
+    assert find in EXAMPLE
+    with pytest.raises(UsageError):
+        read_contract_file(written(tmp_path, EXAMPLE.replace(find, put, 1)))
+
+
+# sub-allowances
+
+
+def made(shell: Shell, *words: str, name: str = "ward.allowance") -> Any:
+    if not (shell.folder / "borrower.key").exists():
+        shell.ok("borrower", "key", "--out", "borrower.key")
+    return shell.ok("allowance", "new", "--loan", LOAN, "--key", "borrower.key", "--out", name, *words)
+
+
+def test_a_borrowers_key_is_for_its_owner_alone(shell: Shell) -> None:
+    said = shell.ok("borrower", "key", "--out", "borrower.key")
+    path = shell.folder / "borrower.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().strip() not in json.dumps(said)
+    path.chmod(0o644)
+    refused = shell("allowance", "new", "--loan", LOAN, "--key", "borrower.key", "--out", "x")
+    assert refused.code == 2
+    assert "0644" in refused.err
+
+
+def test_a_sub_allowance_is_made_narrowed_and_shown(shell: Shell) -> None:
+    words = ("--units", "10", "--hours", "mon-fri 08:00-18:00", "--purpose", "triage", "--name", "ward-1")
+    made(shell, *words)
+    shell.ok("allowance", "narrow", "ward.allowance", "--units", "3", "--model", "digits", "--out", "bed.allowance")
+    shown = shell.ok("allowance", "show", "bed.allowance")
+    assert [block["units"] for block in shown["blocks"]] == [10, 3]
+    path = shell.folder / "bed.allowance"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    secret = HeldSubAllowance.load(path).token
+    plain = shell("allowance", "show", "bed.allowance")
+    assert "mon-fri 08:00-18:00 (UTC)" in plain.out
+    assert secret not in plain.out + json.dumps(shown)
+
+
+def test_a_sub_allowance_ends_within_a_day_unless_it_says_so(shell: Shell) -> None:
+    assert made(shell)["ends"] != made(shell, "--for", "2d", name="other")["ends"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--hours", "always"), ("--model", "No Such Name"), ("--instance", "x"), ("--for", "0"), ("--for", "99d")]
+)
+def test_a_sub_allowance_out_of_form_is_not_made(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.ok("borrower", "key", "--out", "borrower.key")
+    said = shell("allowance", "new", "--loan", LOAN, "--key", "borrower.key", "--out", "x", *words)
+    assert said.code == 2
+    assert not (shell.folder / "x").exists()
+
+
+def test_a_file_that_others_can_read_is_no_sub_allowance(shell: Shell) -> None:
+    made(shell)
+    (shell.folder / "ward.allowance").chmod(0o640)
+    assert shell("allowance", "show", "ward.allowance").code == 2
+
+
+# the contract with a custodian
+
+
+@pytest.fixture
+def custodian(shell: Shell) -> Iterator[Shell]:
+    """Yield a shell beside a running custodian with one published model."""
+    port = free_port()
+    shell.ok("trust", "simulated-root", "root.json", "--public", "root.pub.json")
+    shell.ok("custodian", "init", "--port", str(port))
+    (shell.folder / "model.onnx").write_bytes(b"not looked into by a custodian")
+    (shell.folder / "policy.json").write_bytes(POLICY)
+    with shell.start("custodian", "serve", "--insecure-simulated-root", "root.pub.json") as server:
+        server.until_port(port)
+        sealed = shell.ok("model", "seal", "model.onnx", "--out", "sealed", "--name", "digits")
+        shell.ok("model", "publish", "sealed")
+        (shell.folder / "digest").write_text(sealed["digest"])
+        yield shell
+
+
+def test_a_contract_is_written_offered_read_signed_and_amended(custodian: Shell) -> None:
+    shell = custodian
+    public = shell.ok("borrower", "key", "--out", "borrower.key")["public"]
+    example = shell("loan", "contract", "--example").out
+    assert example == EXAMPLE
+    text = example.replace("0" * 64, (shell.folder / "digest").read_text())
+    text = text.replace('# borrower_key = "..."', f'borrower_key = "{public}"')
+    written(shell.folder, text)
+    said = shell("loan", "create", "--from", "contract.toml", "--out", "clinic.loan", "--tokens", "tokens")
+    loan = said.out.split()[0]
+    assert "loan accept" in said.err
+    # The borrower reads it in plain words and signs; without a word of consent nothing is signed.
+    read = shell("loan", "contract", "--loan-file", "clinic.loan")
+    assert "mon-fri 08:00-18:00, sat 10:00-12:00 (UTC)" in read.out
+    assert "floating outputs rounded to 3 decimal places" in read.out
+    assert "waits for the borrower's signature" in read.out
+    unasked = shell("loan", "accept", "--loan-file", "clinic.loan", "--key", "borrower.key")
+    assert unasked.code == 2
+    shell.ok("borrower", "key", "--out", "other.key")
+    assert shell("loan", "accept", "--loan-file", "clinic.loan", "--key", "other.key", "--yes").code == 2
+    signed = shell("loan", "accept", "--loan-file", "clinic.loan", "--key", "borrower.key", "--yes")
+    assert (signed.code, "signed version 1" in signed.out) == (0, True)
+    assert "Triage of chest images" in signed.err
+    again = shell.ok("loan", "accept", "--loan-file", "clinic.loan", "--key", "borrower.key", "--yes")
+    assert again == {"signed": False}
+    # A change is an offer first.
+    offered = shell.ok("loan", "amend", loan, "--precision", "1", "--drop", "hours")
+    assert offered["in_force"] is False
+    both = shell.ok("loan", "contract", loan)
+    clauses = {name: both[name]["contract"]["terms"]["clauses"] for name in ("in_force", "offered")}
+    assert (clauses["in_force"]["precision"], clauses["offered"]["precision"]) == (3, 1)
+    assert "hours" not in clauses["offered"]
+    assert clauses["offered"]["purpose"] == clauses["in_force"]["purpose"]
+    shell.ok("loan", "accept", "--loan-file", "clinic.loan", "--key", "borrower.key", "--yes")
+    assert shell.ok("loan", "contract", loan)["offered"] is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--from", "contract.toml", "--borrower", "x"),
+        ("--borrower", "x"),
+        ("--borrower", "x", "--model", "a=b", "--allowance", "1", "--policy", "policy.json"),
+        ("--borrower", "x", "--model", "a=b", "--allowance", "1", "--policy", "policy.json", "--anybody",
+         "--offline", "soon"),
+    ],
+)  # fmt: skip
+def test_a_loan_that_is_not_said_whole_is_not_made(shell: Shell, words: tuple[str, ...]) -> None:
+    (shell.folder / "policy.json").write_bytes(POLICY)
+    written(shell.folder, EXAMPLE)
+    assert shell("loan", "create", *words, "--out", "clinic.loan", "--tokens", "tokens").code == 2

@@ -1,0 +1,111 @@
+"""Every fact of the house has its event, and no event says more than its form allows (T83, T84, T85)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cloister.custodian.routes import ROUTES
+from cloister.errors import UsageError
+from cloister.lending.events import DETAILS, Event, EventKind
+
+if TYPE_CHECKING:
+    from custodian_kit import Bench
+
+SOURCE = Path(__file__).parents[2] / "src" / "cloister"
+TEXT = "\n".join(
+    path.read_text(encoding="utf-8") for path in sorted(SOURCE.rglob("*.py")) if path.name != "events.py"
+) + (SOURCE / "custodian" / "events.py").read_text(encoding="utf-8")
+
+RESERVED = {EventKind.TERMS_CHANGED: "terms grow only by consumers today, which has a kind of its own"}
+"""Kinds that nothing emits yet, each with the reason why it stays."""
+
+FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
+    ("POST", "/v1/loans/{loan}/challenge"): (EventKind.CHALLENGE_ISSUED,),
+    ("POST", "/v1/loans/{loan}/attest"): (EventKind.KEY_RELEASED, EventKind.ATTESTATION_REFUSED),
+    ("POST", "/v1/instances/{instance}/lease"): (
+        EventKind.LEASE_GRANTED, EventKind.LEASE_REFUSED, EventKind.FORK_DETECTED, EventKind.OVERDRAFT_DETECTED,
+    ),
+    ("POST", "/v1/instances/{instance}/close"): (EventKind.INSTANCE_CLOSED, EventKind.INSTANCE_WRITTEN_OFF),
+    ("POST", "/v1/loans/{loan}/requests"): (EventKind.MORE_REQUESTED,),
+    ("POST", "/v1/models"): (EventKind.MODEL_PUBLISHED,),
+    ("POST", "/v1/models/{digest}/withdraw"): (EventKind.MODEL_WITHDRAWN,),
+    ("POST", "/v1/loans"): (EventKind.LOAN_CREATED,),
+    ("POST", "/v1/loans/{loan}/top-up"): (EventKind.ALLOWANCE_ADDED,),
+    ("POST", "/v1/loans/{loan}/set"): (EventKind.ALLOWANCE_SET,),
+    ("POST", "/v1/loans/{loan}/requests/{request}/approve"): (EventKind.MORE_APPROVED,),
+    ("POST", "/v1/loans/{loan}/requests/{request}/deny"): (EventKind.MORE_DENIED,),
+    ("POST", "/v1/loans/{loan}/consumers"): (EventKind.CONSUMER_ADDED,),
+    ("POST", "/v1/loans/{loan}/policy"): (EventKind.POLICY_CHANGED,),
+    ("POST", "/v1/blocks"): (EventKind.BLOCKED,),
+    ("DELETE", "/v1/blocks/{kind}/{subject}"): (EventKind.UNBLOCKED,),
+    ("POST", "/v1/recall"): (EventKind.RECALLED,),
+    ("POST", "/v1/tokens"): (EventKind.TOKEN_CREATED,),
+    ("DELETE", "/v1/tokens/{token}"): (EventKind.TOKEN_REVOKED,),
+    ("POST", "/v1/devices/enrolments"): (EventKind.DEVICE_REFUSED,),
+    ("POST", "/v1/devices/enrolments/{enrolment}/finish"): (EventKind.DEVICE_ENROLLED, EventKind.DEVICE_REFUSED),
+}  # fmt: skip
+"""What the log says of each route that changes something."""
+
+SILENT = {
+    ("POST", "/log/cosignatures"): "signed evidence about the log; an entry for each would make the log grow by it"
+}
+"""Routes that change something and leave no entry, each with the reason."""
+
+NO_ROUTE = {
+    EventKind.CUSTODIAN_INITIALISED, EventKind.CUSTODIAN_STARTED, EventKind.CUSTODIAN_STOPPED, EventKind.ACCESS_DENIED,
+    EventKind.CUSTODIAN_RECOVERED, EventKind.ALLOWANCE_WRITTEN_OFF, EventKind.ENDORSEMENTS_ACCEPTED,
+}  # fmt: skip
+"""Facts that no call brings about."""
+
+
+@pytest.mark.parametrize("kind", EventKind, ids=lambda kind: kind.value)
+def test_every_kind_is_emitted_somewhere_or_says_why_not(kind: EventKind) -> None:
+    assert bool(re.search(rf"\bEventKind\.{kind.name}\b", TEXT)) != (kind in RESERVED)
+
+
+def test_every_route_that_changes_something_has_its_fact_and_every_fact_its_route() -> None:
+    changing = {(route.method, route.path) for route in ROUTES if route.method != "GET"}
+    assert changing == set(FACTS) | set(SILENT)
+    told = {kind for kinds in FACTS.values() for kind in kinds}
+    assert told | NO_ROUTE | set(RESERVED) == set(EventKind)
+
+
+@pytest.mark.parametrize("name", sorted(DETAILS))
+def test_every_detail_that_is_allowed_is_said_somewhere(name: str) -> None:
+    assert re.search(rf'\b{name}=|"{name}":|\["{name}"\]', TEXT)
+
+
+def test_free_text_is_a_line_and_only_where_a_person_wrote_it() -> None:
+    free = {
+        name
+        for name, form in DETAILS.items()
+        if isinstance(form, re.Pattern) and form.fullmatch("a sentence, so to say")
+    }
+    assert free == {"borrower", "reason"}
+    for name in free:
+        for bad in ("two\nlines", "x" * 201, "\x1b[31m", "a\u2028b", 7):
+            with pytest.raises(UsageError):
+                Event(kind=EventKind.BLOCKED, actor="a", subject="b", details={name: bad})
+    for name in ("input", "output", "token_text", "key", "prompt", "", "Reason"):
+        with pytest.raises(UsageError):
+            Event(kind=EventKind.BLOCKED, actor="a", subject="b", details={name: "x"})
+
+
+def test_one_day_of_a_custodian_says_only_allowed_kinds_and_details(bench: Bench) -> None:
+    lent = bench.lend()
+    toy = lent.boot()
+    toy.renew()
+    asked = bench.post(f"/v1/loans/{lent.id}/requests", {"units": 1, "reason": "more"}, token=lent.token).json()
+    bench.post(f"/v1/loans/{lent.id}/requests/{asked['id']}/deny", {"reason": "no"})
+    bench.post("/v1/blocks", {"kind": "loan", "subject": lent.id, "reason": "why"})
+    bench.get("/v1/loans", token=lent.token)
+    toy.close()
+    kinds = {kind.value for kind in EventKind} - {kind.value for kind in RESERVED}
+    said = bench.audit()
+    assert {entry["kind"] for entry in said} <= kinds
+    assert {name for entry in said for name in entry["details"]} <= set(DETAILS)
+    assert {"access_denied", "more_denied", "blocked", "instance_closed", "lease_granted"} <= set(bench.kinds())

@@ -1,0 +1,315 @@
+"""The contract through all three parties: signed, released on, shown, obeyed; and parts of it handed on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from flow_house import ENCLAVE, TTL_S, House, asynchronous, brightest, open_house, row
+from onnx import TensorProto, helper
+
+from cloister.attest.rats import Verdict
+from cloister.client import AsyncClient, HeldSubAllowance
+from cloister.client.contract import verify_contract
+from cloister.crypto.sign import Label, SigningKey
+from cloister.errors import Rejected
+from cloister.lending.contract import Contract, SignedContract
+from cloister.lending.sub_allowance import Caveats
+from cloister.lending.terms import LoanId
+from cloister.wire import dump_b64u, dump_json, parse_b64u, parse_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BORROWER, STRANGER = SigningKey(bytes([9]) * 32), SigningKey(bytes([8]) * 32)
+SATURDAY_NOON = 12 * 60  # minutes: when the house's time starts
+KEY = {"borrower": BORROWER.verify_key.dump()}
+
+
+def third() -> bytes:
+    """Return a model that divides by three."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["three"], value_float=3.0),
+            helper.make_node("Div", ["image", "three"], ["third"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("third", TensorProto.FLOAT, ["batch", 4])],
+    )
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
+    )
+
+
+async def sign(house: House, key: SigningKey = BORROWER) -> SignedContract:
+    """Sign what the custodian offers, as the borrower."""
+    headers = {"authorization": f"Bearer {house.loan_file['token']}"}
+    path = f"/v1/loans/{house.loan}/contract"
+    offer = (await house.admin.get(path, headers=headers)).json()["offered"]
+    signed = SignedContract.parse(parse_b64u(offer, what="offer")).accept(key, custodian=house.key)
+    body = {
+        "signature": dump_b64u(signed.borrower or b""),
+        "version": Contract.parse(signed.payload).version,
+    }
+    answer = await house.admin.post(path, json=body, headers=headers)
+    assert answer.is_success, answer.text
+    return signed
+
+
+async def lend(house: House, allowance: int = 50, **more: Any) -> SignedContract:
+    clauses = KEY | more.pop("clauses", {})
+    await house.lend(allowance, clauses=clauses, **more)
+    return await sign(house)
+
+
+def sub(house: House, **members: Any) -> HeldSubAllowance:
+    caveats = Caveats(**{"not_after": house.clock.now + timedelta(hours=1), **members})
+    return HeldSubAllowance.start(BORROWER, loan=LoanId(house.loan), caveats=caveats)
+
+
+async def holder(house: House, held: HeldSubAllowance) -> AsyncClient:
+    return await AsyncClient.verify(
+        ENCLAVE, house.trust(), sub_allowance=held, schemes=house.schemes(), transport=house.wires, clock=house.clock
+    )
+
+
+async def refused(client: AsyncClient, index: int = 0) -> str:
+    with pytest.raises(Rejected) as caught:
+        await client.infer("digits", row(index))
+    return caught.value.code
+
+
+@asynchronous
+async def test_an_enclave_does_not_start_on_a_contract_that_only_one_has_signed(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.lend(5, clauses=KEY)
+        with pytest.raises(Rejected) as caught:
+            async with house.enclave():
+                pass
+        assert caught.value.code == "contract_unsigned"
+        await sign(house)
+        async with house.enclave(), await house.client() as client:
+            assert (await client.infer("digits", row(1))).label == "class-1"
+
+
+@asynchronous
+async def test_a_consumer_sees_the_contract_that_both_have_signed_and_evidence_binds(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        signed = await lend(house, clauses={"purpose": "triage", "precision": 2})
+        async with house.enclave(), await house.client(borrower=BORROWER.verify_key) as client:
+            agreed = await client.contract()
+        assert agreed.document == signed.dump()
+        assert agreed.consumers == ("clinic",)
+        assert agreed.contract.terms.clauses.purpose == "triage"
+        assert all(check.verdict is Verdict.PASSED for check in agreed.checks)
+        assert b"token_sha256" not in agreed.contract.dump()
+
+
+@asynchronous
+async def test_a_consumer_shown_another_contract_than_the_one_served_under_refuses(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        signed = await lend(house, clauses={"purpose": "triage"})
+        async with house.enclave(), await house.client() as client:
+            trust, enclave = house.trust(), client.enclave
+        contract = Contract.parse(signed.payload)
+        kinder = replace(contract, terms=replace(contract.terms, rate_cap=1))
+        # Even if custodian and borrower had signed it: this instance was not attested with it.
+        key = house.service.context.vault.signing_key
+        other = SignedContract.offer(kinder, key).accept(BORROWER, custodian=house.key)
+        body = dump_json({"consumers": ["clinic"], "contract": dump_b64u(other.dump())})
+        with pytest.raises(Rejected, match="contract_mismatch"):
+            verify_contract(body, enclave=enclave, trust=trust)
+        one_sided = dump_json({"consumers": None, "contract": dump_b64u(SignedContract.offer(kinder, key).dump())})
+        with pytest.raises(Rejected, match="contract_unsigned"):
+            verify_contract(one_sided, enclave=enclave, trust=trust)
+        forged = replace(other, custodian=STRANGER.sign(Label.CONTRACT, other.payload))
+        with pytest.raises(Rejected, match="signature_invalid"):
+            verify_contract(
+                dump_json({"consumers": None, "contract": dump_b64u(forged.dump())}), enclave=enclave, trust=trust
+            )
+
+
+@asynchronous
+async def test_a_borrowers_key_that_the_trust_file_does_not_name_is_refused_or_shown_as_unchecked(
+    tmp_path: Path,
+) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house)
+        async with house.enclave():
+            async with await house.client(borrower=STRANGER.verify_key) as client:
+                with pytest.raises(Rejected, match="borrower's key"):
+                    await client.contract()
+            async with await house.client() as client:
+                agreed = await client.contract()
+        unchecked = [check.subject for check in agreed.checks if check.verdict is Verdict.NOT_CHECKED]
+        assert unchecked == ["borrower's key"]
+
+
+@asynchronous
+async def test_a_consumer_who_joins_later_is_listed_beside_the_contract(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house)
+        async with house.enclave() as enclave, await house.client() as client:
+            await house.post(f"/v1/loans/{house.loan}/consumers", {"consumers": [{"id": "ward"}]})
+            house.clock.advance(TTL_S / 3)
+            await enclave.renewal.once()
+            agreed = await client.contract()
+        assert agreed.consumers == ("clinic", "ward")
+        assert [item.id for item in agreed.contract.terms.consumers or ()] == ["clinic"]
+
+
+@asynchronous
+async def test_a_custodian_that_leaves_the_borrowers_key_out_gets_no_enclave(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.lend(5)  # a loan that nobody countersigns, given to a borrower who was promised a say
+        path = tmp_path / "loan.json"
+        path.write_bytes(
+            dump_json({**parse_json(path.read_bytes(), what="loan"), "borrower_key": KEY["borrower"]})  # type: ignore[dict-item]  # an object
+        )
+        with pytest.raises(Rejected, match="borrower's key"):
+            async with house.enclave():
+                pass
+
+
+@asynchronous
+async def test_a_stranger_is_not_shown_the_contract(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house)
+        async with house.enclave(), await house.client("nobody") as client:
+            with pytest.raises(Rejected) as caught:
+                await client.contract()
+        assert caught.value.code == "unauthorized"
+
+
+@asynchronous
+async def test_nothing_is_served_once_the_hours_are_over(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        hours = [{"day": 6, "end": SATURDAY_NOON + 1, "start": 0}]
+        await lend(house, clauses={"hours": hours})
+        async with house.enclave() as enclave, await house.client() as client:
+            await client.infer("digits", row(0), idempotency_key="kept")
+            house.clock.advance(TTL_S - 1)
+            await enclave.renewal.once()
+            await client.infer("digits", row(0))
+            house.clock.advance(1)
+            assert await refused(client) == "outside_hours"
+            with pytest.raises(Rejected) as caught:  # nor is an answer of before given again
+                await client.infer("digits", row(0), idempotency_key="kept")
+            assert caught.value.code == "outside_hours"
+
+
+@asynchronous
+async def test_outputs_are_rounded_inside_and_the_receipt_commits_to_what_is_sent(tmp_path: Path) -> None:
+    async with open_house(tmp_path, models={"digits": third()}) as house:
+        await lend(house, clauses={"precision": 2, "sub_allowances": True})
+        coarse = sub(house, precision=0)
+        async with house.enclave():
+            async with await house.client() as client:
+                answer = await client.infer("digits", row(1, mark=2.0))
+            async with await holder(house, coarse) as client:
+                coarser = await client.infer("digits", row(1, mark=2.0))
+        assert np.asarray(answer.outputs["third"]).tolist() == [[0.0, np.float32(0.67), 0.0, 0.0]]
+        assert np.asarray(coarser.outputs["third"]).tolist() == [[0.0, 1.0, 0.0, 0.0]]
+        for item in (answer, coarser):
+            item.receipt.demand_content(request=item.request, response=item.response)
+
+
+@asynchronous
+async def test_a_sub_allowance_is_used_and_narrowed_without_a_call_to_the_custodian(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house, consumers=(), clauses={"sub_allowances": True})
+        async with house.enclave():
+            first = sub(house, units=3, name="ward-1")
+            second = first.narrow(Caveats(units=2, models=("digits",)))
+            third_one = first.narrow(Caveats(models=("other",)))
+            async with await holder(house, first) as ann, await holder(house, second) as bob:
+                house.wires.cut.add(8443)  # the custodian is out of reach, and nobody misses it
+                assert (await bob.infer("digits", row(2))).label == "class-2"
+                assert (await bob.infer("digits", row(2))).remaining == 0
+                assert await refused(bob) == "sub_allowance_exhausted"
+                assert (await ann.infer("digits", row(2))).remaining == 0
+                assert await refused(ann) == "sub_allowance_exhausted"
+                assert (await ann.contract()).consumers == ()
+                house.wires.cut.clear()
+            async with await holder(house, third_one) as eve:
+                assert await refused(eve) == "sub_allowance_scope"
+
+
+@asynchronous
+async def test_a_sub_allowance_in_the_wrong_hands_ends_or_out_of_place_is_refused(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house, clauses={"sub_allowances": True})
+        held = sub(house)
+        stolen_chain = HeldSubAllowance(chain=held.narrow(Caveats()).chain, secret=held.secret)
+        by_stranger = HeldSubAllowance.start(
+            STRANGER, loan=LoanId(house.loan), caveats=Caveats(not_after=house.clock.now + timedelta(hours=1))
+        )
+        elsewhere = HeldSubAllowance.start(
+            BORROWER, loan=LoanId("loan-" + "a" * 16), caveats=Caveats(not_after=house.clock.now + timedelta(hours=1))
+        )
+        async with house.enclave() as enclave:
+            for wrong in (stolen_chain, by_stranger, elsewhere):
+                async with await holder(house, wrong) as client:
+                    assert await refused(client) == "sub_allowance_invalid"
+            other_instance = sub(house, instance="0" * 64)
+            async with await holder(house, other_instance) as client:
+                assert await refused(client) == "sub_allowance_scope"
+            here = sub(house, instance=enclave.metering.instance, not_after=house.clock.now + timedelta(seconds=30))
+            async with await holder(house, here) as client:
+                await client.infer("digits", row(0))
+                house.clock.advance(30)
+                await enclave.renewal.once()
+                assert await refused(client) == "sub_allowance_expired"
+
+
+@asynchronous
+async def test_a_sub_allowance_lets_nobody_in_where_the_contract_does_not_say_so(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house)
+        async with house.enclave(), await holder(house, sub(house)) as client:
+            assert await refused(client) == "sub_allowances_off"
+
+
+@asynchronous
+async def test_parallel_requests_at_the_last_unit_of_a_sub_allowance_get_one_answer(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house, clauses={"sub_allowances": True})
+        async with house.enclave(), await holder(house, sub(house, units=1)) as client:
+            await client.model("digits")
+            asked = await asyncio.gather(*(client.infer("digits", row(0)) for _ in range(8)), return_exceptions=True)
+        served = [item for item in asked if not isinstance(item, BaseException)]
+        codes = {item.code for item in asked if isinstance(item, Rejected)}
+        assert len(served) == 1
+        assert codes == {"sub_allowance_exhausted"}
+
+
+@asynchronous
+async def test_no_secret_of_a_sub_allowance_is_on_the_wire_or_in_a_log(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house, clauses={"sub_allowances": True})
+        held = sub(house)
+        async with house.enclave(), await holder(house, held) as client:
+            await client.infer("digits", row(0))
+        seen = b"".join(bytes(data) for data in house.wires.seen.values()) + house.log.getvalue().encode()
+        assert held.token.encode() not in seen
+        assert held.field[:64].encode() not in seen
+        assert held.secret.seed() not in seen
+        assert held.token not in repr(held)
+
+
+@asynchronous
+async def test_t50_unused_units_come_back_from_hardware_that_excludes_copies(tmp_path: Path) -> None:
+    async with open_house(tmp_path, models={"digits": brightest()}, hardware="snp") as house:
+        await lend(house, 50, clauses={"refund": "unused"})
+        async with house.enclave() as enclave:
+            async with await house.client() as client:
+                await client.infer("digits", row(0))
+            enclave.wipe()
+            await enclave.send_close()
+        meter = await house.meter()
+        assert (meter["spent"], meter["written_off"], meter["balance"]) == (1, 0, 49)
