@@ -133,18 +133,22 @@ class Context:
         self._ticket = 0
         self._sequenced = 0
 
-    def transact(self, work: Callable[[Transaction], T]) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, beside: bool = False) -> T:
         """Run one use case; it is committed, logged and checkpointed when this returns.
+
+        ``beside``: other custodians over the database may run theirs meanwhile, and the log has what they did in
+        an order that could have been; for that a use case takes its loan's turn (``loans.take_turn``) before it reads
+        anything that others of the loan change. Without it, it waits until nobody else runs.
 
         Raises ``Unavailable``: fenced, clock behind, disk full; then nothing has happened, or it has
         happened and the answer must be asked for again.
         """
-        result = self._run_again_where_contended(work) if self.store.shared else self._run_alone(work)
+        result = self._run_shared(work, beside=beside) if self.store.shared else self._run_as_the_one_writer(work)
         self.catch_up()
         return result
 
-    def _run_alone(self, work: Callable[[Transaction], T]) -> T:
-        """Run it as the one writer: its entries are in the log with the same commit."""
+    def _run_as_the_one_writer(self, work: Callable[[Transaction], T]) -> T:
+        """Run it; its entries are in the log with the same commit."""
         with self._lock:
             with self.store.writing() as connection:
                 transaction = self._begin(connection)
@@ -153,11 +157,11 @@ class Context:
             self._log.follow(moved)
         return result
 
-    def _run_again_where_contended(self, work: Callable[[Transaction], T]) -> T:
-        """Run it beside other custodians, as often as it meets them, then see that its entries are in the log."""
+    def _run_shared(self, work: Callable[[Transaction], T], *, beside: bool) -> T:
+        """Run it, again where it met another, then see that its entries are in the log."""
         for tries in range(_TRIES):
             try:
-                with self.store.writing(alone=tries >= _TRIES_BESIDE) as connection:
+                with self.store.writing(alone=not beside or tries >= _TRIES_BESIDE) as connection:
                     transaction = self._begin(connection)
                     result = work(transaction)
                     leave_pending(connection, transaction.batch)
@@ -276,7 +280,7 @@ class Context:
     ) -> None:
         """Log a refusal in a transaction of its own: what is refused is audited too."""
         codes = _codes(refusal)
-        self.transact(lambda transaction: transaction.record(kind, actor, subject, codes=codes, **details))
+        self.transact(lambda work: work.record(kind, actor, subject, codes=codes, **details), beside=True)
 
 
 def _codes(refusal: CloisterError) -> str:

@@ -14,6 +14,7 @@ from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.service.turns import Turns
 from cloister.custodian.store.instances import find_instance, find_key, save_instance
+from cloister.custodian.store.loans import take_turn
 from cloister.custodian.store.usage import find_reported
 from cloister.errors import Rejected
 from cloister.lending.ending import decide_close, verify_close
@@ -86,16 +87,25 @@ class Leases:
         """
         request, digest = verify_request(statement, _key(self._context, instance))
         try:
-            return self._turns.take(_Asked(instance=instance, request=request, digest=digest))
+            return self._one(_Asked(instance=instance, request=request, digest=digest))
         except Rejected as refusal:
             self._context.refuse(
                 EventKind.LEASE_REFUSED, instance, instance, refusal, req_digest=digest.hex(), seq=request.seq
             )
             raise
 
+    def _one(self, asked: _Asked) -> bytes:
+        if not self._context.store.shared:
+            return self._turns.take(asked)
+        # A group of many loans would meet another custodian's nearly always; the database groups commits by itself.
+        (answer,) = self._decide([asked])
+        if isinstance(answer, Rejected):
+            raise answer
+        return answer
+
     def _decide(self, group: Sequence[_Asked]) -> list[bytes | Rejected]:
         """Decide and write in one transaction; the replies' bytes are stored before they are sent (C7, C12)."""
-        return self._context.transact(lambda transaction: [_answer(transaction, asked) for asked in group])
+        return self._context.transact(lambda work: [_answer(work, asked) for asked in group], beside=True)
 
 
 def _answer(transaction: Transaction, asked: _Asked) -> bytes | Rejected:
@@ -116,6 +126,7 @@ def _answer(transaction: Transaction, asked: _Asked) -> bytes | Rejected:
 def _decision(transaction: Transaction, asked: _Asked) -> LeaseDecision | Replay:
     """Read how instance and loan stand in this transaction, after whatever was decided in it before; decide."""
     row = _row(transaction.connection, asked.instance)
+    take_turn(transaction.connection, row.state.loan)
     loan = loan_row(transaction.connection, row.state.loan)
     return decide_lease(
         asked.request,
@@ -135,6 +146,7 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
 
     def work(transaction: Transaction) -> None:
         row = _row(transaction.connection, instance)
+        take_turn(transaction.connection, row.state.loan)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
         reported = find_reported(transaction.connection, instance, asked=message.served)
         decision = decide_close(message, instance=row.state, loan=loan, reported=reported, now=transaction.now)
@@ -144,7 +156,7 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
         save_instance(transaction.connection, decision.instance)
         transaction.record_all(decision.events)
 
-    context.transact(work)
+    context.transact(work, beside=True)
 
 
 def status(context: Context, instance: InstanceId, nonce: Nonce) -> bytes:
