@@ -245,7 +245,9 @@ class MemoryCustodian:
         with self.transaction(now) as db:
             loan = terms.loan
             zero = dict.fromkeys(meters_in(terms), 0)
-            db.loans[loan] = LoanState(terms=terms, balances=zero, policy_digest=POLICY, block_version=db.block_version)
+            db.loans[loan] = LoanState(
+                terms=terms, balances=zero, policy_digest=POLICY, block_version=db.block_version, countersigned=True
+            )
             for meter, units in allowance.items():
                 db.post(top_up(loan, meter, balance=0, units=units))
             db.credit(loan, allowance)
