@@ -16,11 +16,12 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloister.attest.endorse import Given
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
 from cloister.custodian.service.audit_log import Batch, leave_pending, sequence_pending
+from cloister.custodian.service.turns import Turns
 from cloister.custodian.store.book import (
     Answer,
     EpochRow,
@@ -39,7 +40,7 @@ from cloister.lending.ledger import ALLOWANCE
 from cloister.wire import Json, dump_json, lp, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -129,6 +130,7 @@ class Context:
         self._lock = threading.Lock()
         self._checkpoint_lock = threading.Lock()
         self._sequence_lock = threading.Lock()
+        self._turns: Turns[Callable[[Transaction], Any], Any] = Turns(self._run_as_the_one_writer)
         self._ticket_lock = threading.Lock()
         self._ticket = 0
         self._sequenced = 0
@@ -143,19 +145,24 @@ class Context:
         Raises ``Unavailable``: fenced, clock behind, disk full; then nothing has happened, or it has
         happened and the answer must be asked for again.
         """
-        result = self._run_shared(work, beside=beside) if self.store.shared else self._run_as_the_one_writer(work)
+        if self.store.shared:
+            result = self._run_shared(work, beside=beside)
+        elif beside:
+            result = self._turns.take(work)  # those that wait for one another share a commit and a checkpoint
+        else:
+            (result,) = self._run_as_the_one_writer([work])
         self.catch_up()
         return result
 
-    def _run_as_the_one_writer(self, work: Callable[[Transaction], T]) -> T:
-        """Run it; its entries are in the log with the same commit."""
+    def _run_as_the_one_writer(self, works: Sequence[Callable[[Transaction], T]]) -> list[T]:
+        """Run them, all or none; their entries are in the log with the same commit."""
         with self._lock:
             with self.store.writing() as connection:
                 transaction = self._begin(connection)
-                result = work(transaction)
+                results = [work(transaction) for work in works]
                 moved = self._log.put(connection, [transaction.batch])
             self._log.follow(moved)
-        return result
+        return results
 
     def _run_shared(self, work: Callable[[Transaction], T], *, beside: bool) -> T:
         """Run it, again where it met another, then see that its entries are in the log."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
-from cloister.custodian.service.turns import Turns
 from cloister.custodian.store.instances import find_instance, find_key, save_instance
 from cloister.custodian.store.loans import take_turn
 from cloister.custodian.store.usage import find_reported
@@ -25,8 +24,6 @@ from cloister.lending.state import InstanceStatus
 from cloister.lending.terms import DIGEST, InstanceId
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import Connection
 
     from cloister.attest.rats import Nonce
@@ -72,12 +69,11 @@ class _Asked:
 
 
 class Leases:
-    """Answers lease requests; those that wait for one another share a transaction."""
+    """Answers lease requests."""
 
     def __init__(self, context: Context) -> None:
         """Answer in ``context``."""
         self._context = context
-        self._turns: Turns[_Asked, bytes] = Turns(self._decide)
 
     def lease(self, instance: InstanceId, statement: bytes) -> bytes:
         """Return the signed lease, or the signed refusal, for one lease request.
@@ -95,17 +91,11 @@ class Leases:
             raise
 
     def _one(self, asked: _Asked) -> bytes:
-        if not self._context.store.shared:
-            return self._turns.take(asked)
-        # A group of many loans would meet another custodian's nearly always; the database groups commits by itself.
-        (answer,) = self._decide([asked])
+        """Decide and write in one transaction; the reply's bytes are stored before they are sent (C7, C12)."""
+        answer = self._context.transact(lambda transaction: _answer(transaction, asked), beside=True)
         if isinstance(answer, Rejected):
             raise answer
         return answer
-
-    def _decide(self, group: Sequence[_Asked]) -> list[bytes | Rejected]:
-        """Decide and write in one transaction; the replies' bytes are stored before they are sent (C7, C12)."""
-        return self._context.transact(lambda work: [_answer(work, asked) for asked in group], beside=True)
 
 
 def _answer(transaction: Transaction, asked: _Asked) -> bytes | Rejected:
