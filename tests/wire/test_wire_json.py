@@ -6,6 +6,7 @@ import json
 import struct
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -216,6 +217,23 @@ def test_what_is_written_parses_back_to_an_equal_value(value: Json) -> None:
     except UsageError:
         return
     assert parse_json(data, what="x", canonical=True) == value
+
+
+@given(_VALUES)
+def test_the_quick_way_of_writing_gives_the_bytes_of_the_slow_one(value: Json) -> None:
+    try:
+        data = dump_json(value)
+    except UsageError:
+        return
+    assert data == rfc8785.dumps(value)
+
+
+def test_every_character_is_written_as_rfc_8785_writes_it() -> None:
+    text = "".join(chr(code) for code in (*range(0x300), *range(0x2000, 0x2100), 0xFEFF, 0xFFFF, 0x10000, 0x10FFFF))
+    assert dump_json([text]) == rfc8785.dumps([text])
+    assert dump_json({chr(code): code for code in range(128)}) == rfc8785.dumps(
+        {chr(code): code for code in range(128)}
+    )
 
 
 def test_ten_thousand_mutations_only_malformed() -> None:

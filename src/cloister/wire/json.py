@@ -14,7 +14,7 @@ import rfc8785
 from cloister.errors import Malformed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "MAX_DEPTH",
@@ -42,11 +42,37 @@ def dump_json(value: Json) -> bytes:
     ``MAX_INT`` is refused, as the integer is (RFC 7493 section 2.2).
     """
     try:
+        if _is_plain(value):
+            return _PLAIN.encode(value).encode("utf-8")
         _demand_exact(value)
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, ValueError, RecursionError) as exc:
         msg = "json: value cannot be written canonically"
         raise UsageError(msg) from exc
+
+
+_PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+_ATOMS = frozenset((str, bool, type(None)))
+
+
+def _is_plain(value: Json) -> bool:
+    """Tell whether Python's own encoder, sorting keys, writes what RFC 8785 demands: several times faster.
+
+    It does for strings, integers in range, booleans and null under ASCII keys: floats have their own form
+    there, other keys their own order. Subclasses may write themselves otherwise, so only exact types pass.
+    """
+    if type(value) in _ATOMS:
+        return True
+    if isinstance(value, int):
+        return type(value) is int and -MAX_INT <= value <= MAX_INT
+    if isinstance(value, dict):
+        plain = type(value) is dict and all(type(key) is str and key.isascii() for key in value)
+        return plain and _are_plain(value.values())
+    return isinstance(value, (list, tuple)) and type(value) in (list, tuple) and _are_plain(value)
+
+
+def _are_plain(values: Iterable[Json]) -> bool:
+    return all(type(value) in _ATOMS or _is_plain(value) for value in values)
 
 
 def _demand_exact(value: Json) -> None:
@@ -151,7 +177,8 @@ def parse_json(data: bytes, *, what: str, cap: int = MAX_JSON_BYTES, canonical: 
         raise Malformed(msg)
     try:
         text = data.decode("utf-8")
-        if _too_deep(text):
+        # So few brackets cannot nest so deep, wherever they stand: only more are counted one by one.
+        if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
             msg = f"{what}: nested deeper than {MAX_DEPTH}"
             raise Malformed(msg)
         value: Json = json.loads(
