@@ -47,6 +47,7 @@ class FailPoints:
         self.at, self.fault = at, fault
         self.count = 0
         self.met: str | None = None
+        self.names: list[str] = []
         self.dead = False
         self._lock = threading.Lock()
 
@@ -56,6 +57,7 @@ class FailPoints:
             if self.dead:
                 raise ProcessEnded
             self.count += 1
+            self.names.append(name)
             if self.count != self.at:
                 return call()
             self.met = name
