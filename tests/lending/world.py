@@ -35,6 +35,7 @@ from cloister.lending.terms import (
     ModelTerms,
     Terms,
     consumer_meter,
+    meters_in,
     model_meter,
     unserved_cap,
 )
@@ -167,7 +168,7 @@ class World:
         return next(iter(self.loans))
 
     def add_loan(self, loan_terms: Terms, units: int) -> None:
-        meters = (LOAN_METER, model_meter("metered"), consumer_meter(ConsumerId("bob")))
+        meters = meters_in(loan_terms)
         allowance = dict.fromkeys(meters, units)
         self.custodian.create_loan(loan_terms, allowance, self.custodian_now())
         self.loans[loan_terms.loan] = loan_terms
