@@ -1,0 +1,386 @@
+"""One list of events, several custodians: the real service on every store, and the pure decisions in memory.
+
+After every event all of them must stand alike: balances, instances, the sums of every account, epoch, block
+version, what was answered, and what the log says of it. Three differences are wanted and left out: only the
+service logs its own starts, its tokens and challenges, requests that it refused without an answer; only the
+service names the blocker and his reason; and it lays the blocks of a recovery as blocks of their own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from custodian_fake import MemoryCustodian, attest_statement
+from custodian_kit import SOFTWARE, Bench, Lent, Toy
+
+from cloister.custodian.setup import recover_custodian
+from cloister.custodian.store.book import entries_after, read_epoch
+from cloister.custodian.store.instances import list_instances
+from cloister.custodian.store.loans import balances_of, postings_of
+from cloister.errors import Rejected, Unavailable
+from cloister.lending.audit import AuditEntry
+from cloister.lending.lease import LeaseHolder, parse_answer
+from cloister.lending.release import verify_grant
+from cloister.lending.terms import MAX_TTL_S, ConsumerId, InstanceId, Meter, ModelDigest, Terms, meters_in
+from cloister.testing.simulated import simulated_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+    from pathlib import Path
+
+    from cloister.lending.ledger import Posting
+    from cloister.lending.state import InstanceState
+
+EVENTS = 150
+KINDS = (
+    *("launch", "launch", "ask", "ask", "ask", "ask", "retry", "old", "serve", "serve", "close", "wait", "wait"),
+    *("top_up", "set", "block", "unblock", "unblock", "instance", "fork", "crash", "keep", "restore", "recover"),
+)
+COMPARED = {
+    "allowance_added": ("units",),
+    "allowance_set": ("units",),
+    "allowance_written_off": ("meter", "units"),
+    "blocked": ("block_version",),
+    "custodian_recovered": ("epoch", "ledger_size", "units"),
+    "fork_detected": None,
+    "instance_closed": None,
+    "instance_written_off": None,
+    "lease_granted": None,
+    "lease_refused": None,
+    "overdraft_detected": None,
+    "unblocked": ("block_version",),
+}
+"""What of an entry all custodians say; None for all of it."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the settings of a custodian on this store."""
+    if request.param == "sqlite":
+        return {}
+    if importlib.util.find_spec("cloister.custodian.store.postgres") is None:
+        pytest.skip("this version has no store on PostgreSQL")
+    url = os.environ.get("CLOISTER_TEST_POSTGRESQL")
+    if url is None:
+        pytest.skip("CLOISTER_TEST_POSTGRESQL names no database to use up")
+    return {"database": url}
+
+
+class Pair:
+    """One enclave, lent to by both: the same key, and a lease of each custodian."""
+
+    def __init__(self, toy: Toy, memory: LeaseHolder) -> None:
+        self.toy, self.memory = toy, memory
+        assert toy.holder is not None
+        self.real = toy.holder
+        self.sent: list[bytes] = []
+        self.answers: tuple[bytes, bytes] | None = None
+
+
+class Both:
+    """The real custodian and the one in memory, told the same at the same time."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.folder = folder
+        self.bench = Bench(folder / "custodian", settings=settings)
+        self.can_restore = not settings  # an older copy of the file is put back; other stores have tools for that
+        body = {"consumers": [{"id": "ann"}, {"id": "bob", "allowance": 60}], "allowance": 60, "ttl_s": 60}
+        models = [{"digest": self.bench.digest, "name": "digits", "allowance": 60}]
+        self.lent: Lent = self.bench.lend(**body, models=models, max_ceiling=5, max_instances=12)
+        self.terms = Terms.from_json(self.lent.made["terms"])
+        self.memory = MemoryCustodian(seed)
+        self.memory.sweeps_in_passing, self.memory.longest_ttl = True, timedelta(seconds=MAX_TTL_S)
+        self.memory.policy = simulated_policy(SOFTWARE).digest
+        self.memory.create_loan(self.terms, dict.fromkeys(meters_in(self.terms), 60), self.bench.clock())
+        self.pairs: list[Pair] = []
+        self.blocks: set[tuple[str, str]] = set()
+        self.backup: tuple[Path, Any] | None = None
+        self._read = {"real": len(self._lines()), "memory": len(self.memory.db.lines)}
+
+    # --- events ---
+
+    def event(self) -> str:
+        name = self.rng.choice(KINDS)
+        getattr(self, name)()
+        return name
+
+    def _pair(self) -> Pair | None:
+        return self.rng.choice(self.pairs[-6:]) if self.pairs else None
+
+    def launch(self) -> None:
+        toy, now = Toy(self.lent), self.bench.clock()
+        answer = self.lent.attest(toy.attest_statement(toy.take_challenge()))
+        statement, digest = attest_statement(toy.key, self.lent.id, self.rng.randbytes(32))
+        try:
+            granted = self.memory.attest(statement, now)
+        except Rejected:
+            assert answer.status_code >= 400, "only one of them released a key"
+            return
+        assert answer.status_code == 200, answer.text
+        toy.accept(answer.content)
+        key = self.memory.key.verify_key
+        grant = verify_grant(granted, custodian=key, request_digest=digest, instance=toy.id)
+        self.pairs.append(Pair(toy, LeaseHolder(key=toy.key, grant=grant, custodian=key)))
+
+    def ask(self) -> None:
+        pair, nonce, now = self._pair(), self.rng.randbytes(16), self.bench.clock()
+        if pair is None:
+            return
+        with suppress(Rejected):
+            statement = pair.real.request(now, nonce)
+            assert statement == pair.memory.request(now, nonce)
+            pair.sent.append(statement)
+            self._bring(pair, statement)
+            if pair.answers is not None and self.rng.random() < 0.8:
+                for holder, answer in zip((pair.real, pair.memory), pair.answers, strict=True):
+                    with suppress(Rejected):
+                        holder.receive(answer, now)
+
+    def _bring(self, pair: Pair, statement: bytes) -> None:
+        answer, now = pair.toy.send(statement), self.bench.clock()
+        try:
+            told = self.memory.lease(pair.toy.id, statement, now)
+        except Rejected:
+            assert answer.status_code >= 400, "only one of them answered"
+            return
+        assert answer.status_code == 200, answer.text
+        pair.answers = (answer.content, told)
+        real = parse_answer(answer.content, self.bench.init.key)
+        assert real == parse_answer(told, self.memory.key.verify_key)
+
+    def retry(self) -> None:
+        pair = self._pair()
+        if pair is not None and pair.sent:
+            self._bring(pair, pair.sent[-1])
+
+    def old(self) -> None:
+        pair = self._pair()
+        if pair is not None and pair.sent:
+            self._bring(pair, self.rng.choice(pair.sent))
+
+    def serve(self) -> None:
+        pair, now, units = self._pair(), self.bench.clock(), self.rng.randint(1, 3)
+        if pair is None:
+            return
+        token = self.lent.made["consumer_tokens"][self.rng.choice(("ann", "bob"))].encode()
+        for holder in (pair.real, pair.memory):
+            with suppress(Rejected):
+                holder.settle(holder.reserve("digits", token, units, now), units, bytes(32), bytes(32), now)
+
+    def close(self) -> None:
+        pair, now = self._pair(), self.bench.clock()
+        if pair is None or self.rng.random() < 0.7:
+            return
+        pair.toy.close()
+        with suppress(Rejected):
+            self.memory.close(pair.toy.id, pair.memory.close(now), now)
+
+    def wait(self) -> None:
+        self.bench.clock.advance(self.rng.choice((1, 10, 20, 62)))
+
+    def top_up(self) -> None:
+        meter, units = self._meter(), self.rng.randint(1, 9)
+        assert self.bench.post(f"/v1/loans/{self.lent.id}/top-up", {"meter": meter, "units": units}).status_code == 200
+        self.memory.top_up(self.lent.id, meter, units, self.bench.clock())
+
+    def set(self) -> None:
+        meter, units = self._meter(), self.rng.randint(0, 40)
+        answer = self.bench.post(f"/v1/loans/{self.lent.id}/set", {"meter": meter, "units": units})
+        assert answer.status_code == 200, answer.text
+        self.memory.set_allowance(self.lent.id, meter, units, self.bench.clock())
+
+    def _meter(self) -> Meter:
+        return self.rng.choice(meters_in(self.terms))
+
+    def block(self) -> None:
+        kind = self.rng.choice(("loan", "model", "consumer"))
+        subject = {"loan": self.lent.id, "model": self.bench.digest, "consumer": "bob"}[kind]
+        if (kind, subject) not in self.blocks and self.rng.random() < 0.5:
+            self.blocks.add((kind, subject))
+            body = {"kind": kind, "subject": subject, "reason": "why not"}
+            answer = self.bench.post("/v1/blocks", body | ({"loan": self.lent.id} if kind == "consumer" else {}))
+            assert answer.status_code in (200, 201), answer.text
+            self._block(kind, blocked=True)
+
+    def unblock(self) -> None:
+        for kind, subject in sorted(self.blocks):
+            query = f"?loan={self.lent.id}" if kind == "consumer" else ""
+            answer = self.bench.client.delete(f"/v1/blocks/{kind}/{subject}{query}", headers=self.bench.admin)
+            assert answer.status_code == 200, answer.text
+            self._block(kind, blocked=False)
+        self.blocks.clear()
+
+    def _block(self, kind: str, *, blocked: bool) -> None:
+        now = self.bench.clock()
+        match kind:
+            case "loan":
+                self.memory.block_loan(self.lent.id, now, blocked=blocked)
+            case "model":
+                self.memory.block_model(ModelDigest(self.bench.digest), now, blocked=blocked)
+            case _:
+                self.memory.block_consumer(self.lent.id, ConsumerId("bob"), now, blocked=blocked)
+
+    def instance(self) -> None:
+        """Block an instance that stands; of others the memory would forget how they ended."""
+        standing = [item for item in self.memory.db.instances.values() if item.status.value == "active"]
+        if standing and self.rng.random() < 0.4:
+            chosen = self.rng.choice(standing)
+            body = {"kind": "instance", "subject": chosen.id, "reason": "why not"}
+            assert self.bench.post("/v1/blocks", body).status_code in (200, 201)
+            self.memory.block_instance(chosen.id, self.bench.clock())
+
+    def fork(self) -> None:
+        """Ask with the number of the last request and other bytes, as a copy of the memory does."""
+        pair = self._pair()
+        if pair is not None and pair.sent and self.rng.random() < 0.3:
+            copied, nonce = pair.toy, self.rng.randbytes(16)
+            twin = LeaseHolder(key=copied.key, grant=copied.grant, custodian=self.bench.init.key)  # type: ignore[arg-type]  # it has one
+            twin._seq = pair.real._seq - 1
+            self._bring(pair, twin.request(self.bench.clock(), nonce))
+
+    # --- the machine ---
+
+    def crash(self) -> None:
+        """End the process without a word, and start again."""
+        self.bench.client.close()
+        self.bench.service.abandon()
+        self.bench.open()
+        self.memory.running = False
+        self.memory.start()
+
+    def keep(self) -> None:
+        if self.can_restore:
+            path = self.folder / f"backup-{self.rng.getrandbits(64)}.db"
+            self.bench.service.context.store.backup(path)
+            self.backup = (path, self.memory.db.copy())
+
+    def restore(self) -> None:
+        """Put the last backup in place. Who restores one twice finds blocks that he has lifted since."""
+        if self.backup is None or self.rng.random() < 0.5:
+            return
+        path, db = self.backup
+        self.bench.client.close()
+        self.bench.service.abandon()
+        database = self.bench.home / "custodian.db"
+        for suffix in ("-wal", "-shm"):
+            database.with_name(database.name + suffix).unlink(missing_ok=True)
+        shutil.copyfile(path, database)
+        self.memory.restore(db)
+        self._come_back()
+        self.backup = None
+
+    def recover(self) -> None:
+        """Recover a database that is whole: what a careful person does once too often."""
+        if self.rng.random() < 0.1:
+            self.bench.client.close()
+            self.bench.service.abandon()
+            self._come_back()
+
+    def _come_back(self) -> None:
+        clock = self.bench.clock
+        recover_custodian(self.bench.home, self.bench.unlock, clock=clock, rng=self.bench.rng)
+        self.memory.recover(clock())
+        self.bench.open()
+        state = self.memory.db.loans[self.lent.id]
+        self.blocks = {("loan", self.lent.id)} if state.blocked else set()
+        self.blocks |= {("model", digest) for digest in state.blocked_models}
+        self.blocks |= {("consumer", name) for name in state.blocked_consumers}
+        self._read = {"real": len(self._lines()), "memory": len(self.memory.db.lines)}
+        clock.advance(MAX_TTL_S * 1.002)  # the quiet time; during it there is nothing to compare
+
+    # --- how they stand ---
+
+    def demand_alike(self) -> None:
+        """Prove that both stand alike, and that both logs say the same of what was new."""
+        real, memory = self._real(), self._memory()
+        for name, value in real.items():
+            assert value == memory[name], name
+        said = {"real": self._news("real", self._lines()), "memory": self._news("memory", self.memory.db.lines)}
+        assert said["real"] == said["memory"]
+
+    def _real(self) -> dict[str, Any]:
+        with self.bench.service.context.store.reading() as connection:
+            epoch = read_epoch(connection)
+            return {
+                "epoch": (epoch.epoch, epoch.block_version),
+                "balances": balances_of(connection, self.lent.id),
+                "accounts": accounts(postings_of(connection, self.lent.id)),
+                "instances": {row.state.id: told(row.state) for row in list_instances(connection, loan=self.lent.id)},
+            }
+
+    def _memory(self) -> dict[str, Any]:
+        db = self.memory.db
+        return {
+            "epoch": (db.epoch, db.block_version),
+            "balances": db.loans[self.lent.id].balances,
+            "accounts": accounts(db.postings),
+            "instances": {item.id: told(item) for item in db.instances.values()},
+        }
+
+    def _lines(self) -> list[bytes]:
+        with self.bench.service.context.store.reading() as connection:
+            return list(entries_after(connection, 0, limit=100_000))
+
+    def _news(self, whose: str, lines: list[bytes]) -> list[Hashable]:
+        fresh = [AuditEntry.parse(line) for line in lines[self._read[whose] :]]
+        self._read[whose] = len(lines)
+        return [entry for entry in map(compared, fresh) if entry is not None]
+
+    def end(self) -> None:
+        with suppress(Unavailable):
+            self.bench.close()
+
+
+def accounts(postings: Iterable[Posting]) -> dict[tuple[str, str], int]:
+    """Return what stands on every account of every meter."""
+    sums: dict[tuple[str, str], int] = {}
+    for item in postings:
+        for account, sign in ((item.credit_account, 1), (item.debit_account, -1)):
+            sums[item.meter, account] = sums.get((item.meter, account), 0) + sign * item.units
+    return {key: units for key, units in sums.items() if units}
+
+
+def told(item: InstanceState) -> InstanceState:
+    """Return an instance without the reply's bytes, which each custodian signs for itself, and empty counts."""
+    limits = {meter: units for meter, units in item.limits.items() if units}
+    used = {meter: units for meter, units in item.used.items() if units}
+    return replace(item, reply=None, limits=limits, used=used)
+
+
+def compared(entry: AuditEntry) -> Hashable | None:
+    """Return what every custodian says of this event; None for what only the service logs."""
+    kind = entry.kind.value
+    if kind not in COMPARED or (kind == "lease_refused" and "reply_digest" not in entry.details):
+        return None
+    names = COMPARED[kind]
+    details = {name: value for name, value in entry.details.items() if names is None or name in names}
+    return (kind, entry.subject, entry.at, tuple(sorted(details.items())))
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_the_same_events_end_in_equal_states(place: Path, settings: dict[str, Any], seed: int) -> None:
+    print(f"seed {seed}")  # noqa: T201 - what to run again
+    both = Both(place, settings, seed)
+    try:
+        for number in range(EVENTS):
+            name = both.event()
+            try:
+                both.demand_alike()
+            except AssertionError as difference:
+                difference.add_note(f"seed {seed}, event {number}: {name}")
+                raise
+    finally:
+        both.end()
+    instances = both.memory.db.instances.values()
+    assert len(instances) > 5
+    assert InstanceId(both.pairs[0].toy.id) in both.memory.db.instances
+    assert len({item.status for item in instances}) > 1
