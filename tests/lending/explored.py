@@ -3,7 +3,7 @@
 A state of the world is a few numbers, each the number of a part's state: a database, an enclave, what is
 on the wire. A step of a part is done by the product's own code (``LeaseHolder``, ``decide_lease`` and the
 rest, through ``MemoryCustodian``) the first time, and looked up from then on. Two states of a part are one
-where nothing that the protocol reads differs: heads of chains, the log's lines and past times are left out.
+where nothing that the protocol reads differs: the log's lines, the minutes of records and past times are left out.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from books import Books, Violation
 from custodian_fake import EPOCH_START, Db, MemoryCustodian, attest_statement, instance_key
+from explored_usage import Fate, bring_reports, chain_key, count_without_time, demand_reported, immutable_in, reports_key
 from world import SLOWEST
 
 from cloister.errors import Rejected, Unavailable
-from cloister.lending.receipt import GENESIS
 from cloister.lending.release import verify_grant
 from cloister.lending.terms import LOAN_METER, LoanId, ModelDigest, ModelTerms, Terms
 
@@ -76,9 +76,9 @@ class Cell:
     def twin(self, **changes: Any) -> Cell:
         """Return a cell with a memory of its own."""
         held = self.holder
-        fixed = (held._key, held._custodian, held._terms, held._lease, held._pending)
+        fixed = (held._key, held._custodian, held._terms, held._lease, held._pending, *immutable_in(held._usage))
         memory = copy.deepcopy(held, {id(item): item for item in fixed})
-        memory._head, memory._open = GENESIS, dict(held._open)
+        memory._open = dict(held._open)
         return replace(self, holder=memory, **changes)
 
     def key(self) -> Hashable:
@@ -88,7 +88,9 @@ class Cell:
         pending = held._pending.digest if held._pending else b""
         counts = (held._seq, held._epoch, held._block_version, held._meters._reserved.get(LOAN_METER, 0), *view)
         streams = tuple(sorted(item.units for item in self.streams))
-        return (self.slot, self.copy, self.frozen_at, held._final, held._lease is None, counts, times, pending, streams)
+        usage = chain_key(held._usage)
+        process = (self.slot, self.copy, self.frozen_at)
+        return (*process, held._final, held._lease is None, counts, times, pending, streams, usage)
 
 
 def db_key(db: Db) -> Hashable:
@@ -110,6 +112,7 @@ def db_key(db: Db) -> Hashable:
         db.escrowed,
         tuple(db.instances),
         instances,
+        reports_key(db),
     )
 
 
@@ -147,7 +150,7 @@ class Parts:
     def _custodian_step(self, name: tuple[Any, ...], work: Callable[..., Any]) -> tuple[int, Any, bool]:
         """Return the database after ``name`` (what, database, tick, more), what was heard, and whether an alarm rang.
 
-        Proves on the way what concerns the custodian alone: I2, I4, I5, I7.
+        Proves on the way what concerns the custodian alone: I2, I4, I5, I7, and of I9 that no lease comes without the reports.
         """
         done = self._steps.get(name)
         if done is None:
@@ -170,7 +173,8 @@ class Parts:
         trusted = custodian.key.verify_key
         answer = custodian.attest(statement, now)
         grant = verify_grant(answer, custodian=trusted, request_digest=digest, instance=instance)
-        return self._cell(Cell(holder=self._holder_type(key=key, grant=grant, custodian=trusted), slot=slot))
+        holder = count_without_time(self._holder_type(key=key, grant=grant, custodian=trusted))
+        return self._cell(Cell(holder=holder, slot=slot))
 
     def lease(self, db: int, tick: int, request: int) -> tuple[int, int | None, bool]:
         """Bring a request: the database after it, the answer, and whether an alarm rang."""
@@ -182,13 +186,24 @@ class Parts:
         asked = (custodian.db.epoch, request)
         return self.answers.number((reply, asked), (reply, asked))
 
-    def close(self, db: int, tick: int, cell: int) -> tuple[int, None, bool]:
-        """Close an enclave and bring its last word."""
-        return self._custodian_step(("close", db, tick, cell), self._close)
+    def report(self, db: int, tick: int, cell: int, fate: Fate) -> tuple[int, int, bool]:
+        """Bring the reports of an enclave: the database after it, the enclave, and whether an alarm rang."""
+        return self._custodian_step(("report", db, tick, cell, fate), self._report)
 
-    def _close(self, custodian: MemoryCustodian, now: datetime, cell: int) -> None:
-        closing = self.cells.values[cell].twin()
-        custodian.close(closing.holder.instance, closing.holder.close(now), now)
+    def _report(self, custodian: MemoryCustodian, now: datetime, cell: int, fate: Fate) -> int:
+        after = self.cells.values[cell].twin()
+        bring_reports(custodian, after.holder, now, fate)
+        return self._cell(after)
+
+    def close(self, db: int, tick: int, cell: int, fate: Fate) -> tuple[int, None, bool]:
+        """Close an enclave and bring its last reports, unless they are lost, and its last word."""
+        return self._custodian_step(("close", db, tick, cell, fate), self._close)
+
+    def _close(self, custodian: MemoryCustodian, now: datetime, cell: int, fate: Fate) -> None:
+        closing = self.cells.values[cell].twin().holder
+        last = closing.close(now)
+        bring_reports(custodian, closing, now, fate)
+        custodian.close(closing.instance, last, now)
 
     def block(self, db: int, tick: int, *, blocked: bool) -> int:
         return self._custodian_step(("block", db, tick, blocked), self._block)[0]
@@ -319,7 +334,7 @@ def _let_go(holder: LeaseHolder, stream: Reservation, now: datetime) -> int:
 
 
 def _demand_books(before: Db, db: Db) -> None:
-    """Prove the custodian's books, and that what an instance was told has a leaf in its log (I7)."""
+    """Prove the custodian's books, that what an instance was told has a leaf in its log (I7), and its reports (I9)."""
     books = Books.of(before)
     changed = books.follow(db)
     lines = b"\n".join(db.lines)
@@ -328,6 +343,7 @@ def _demand_books(before: Db, db: Db) -> None:
             raise Violation("I7", "a reply without an audit leaf")
         if item.id.encode() not in lines:
             raise Violation("I7", "a release without an audit leaf")
+        demand_reported(item, db)
 
 
 def _demand_forward(before: Cell, after: Cell) -> None:

@@ -4,7 +4,7 @@ What can happen: launch, ask, bring any earlier request, deliver any earlier ans
 and finish a stream, end, time passing, and what the ``Config`` allows an adversary and a lender besides. A
 message that is lost is one that is never brought; a crash of an enclave is an enclave that does nothing any
 more; a crash of the custodian after its commit is an answer that is never delivered, or with ``answers_lost``
-one that does not exist. After every step I1 to I8 are proven: those of one part where its step is taken
+one that does not exist. After every step I1 to I9 are proven: those of one part where its step is taken
 (``explored``), those of the whole here.
 
 The search is breadth-first, so the first violation has a shortest way to it.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from books import Violation
 from custodian_fake import MemoryCustodian
 from explored import TICK, Parts
+from explored_usage import Fate
 
 from cloister.lending.clock import lifetime
 from cloister.lending.lease import LeaseHolder
@@ -180,9 +181,24 @@ class Explorer:
                 yield from self._streams(state, at, cell)
             if self.config.closes:
                 self._last = f"enclave {at} closes"
-                db, _, alarm = parts.close(state.db, tick, cell)
-                self._demand_true(alarm=alarm)
-                yield self._last, state._replace(db=db, cells=_put(state.cells, at, None))
+                yield self._last, self._closed(state, at, cell, Fate.HEARD)
+                if self.config.answers_lost:
+                    self._last += ", its reports lost"
+                    yield self._last, self._closed(state, at, cell, Fate.LOST)
+            yield from self._reports(state, at, cell)
+
+    def _closed(self, state: State, at: int, cell: int, fate: Fate) -> State:
+        db, _, alarm = self.parts.close(state.db, state.tick, cell, fate)
+        self._demand_true(alarm=alarm)
+        return state._replace(db=db, cells=_put(state.cells, at, None))
+
+    def _reports(self, state: State, at: int, cell: int) -> Iterator[tuple[str, State]]:
+        for fate in Fate if self.config.answers_lost else (Fate.HEARD,):
+            self._last = f"enclave {at} {fate.value}"
+            db, after, alarm = self.parts.report(state.db, state.tick, cell, fate)
+            self._demand_true(alarm=alarm)
+            if (db, after) != (state.db, cell):
+                yield self._last, state._replace(db=db, cells=_put(state.cells, at, after))
 
     def _streams(self, state: State, at: int, cell: int) -> Iterator[tuple[str, State]]:
         self._last = f"enclave {at} begins a stream"
