@@ -13,9 +13,10 @@ from cloister.custodian.checkpoint import read_checkpoint
 from cloister.custodian.service.blocks import block
 from cloister.custodian.service.context import OnceKey
 from cloister.custodian.service.models import publish
-from cloister.custodian.store.book import entries_after, read_epoch
+from cloister.custodian.store.book import read_epoch
 from cloister.custodian.store.instances import list_instances
 from cloister.custodian.store.loans import balances_of, postings_of
+from cloister.custodian.store.log import entries_after
 from cloister.custodian.tokens import Actor, Role
 from cloister.errors import CloisterError, Unavailable
 from cloister.lending.audit import verify_log

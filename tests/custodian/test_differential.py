@@ -1,17 +1,16 @@
 """One list of events, several custodians: the real service on every store, and the pure decisions in memory.
 
-After every event all of them must stand alike: balances, instances, the sums of every account, epoch, block
-version, what was answered, and what the log says of it. Three differences are wanted and left out: only the
+After every event all of them must stand alike: balances, instances, usage reports, the sums of every account, epoch,
+block version, what was answered, and what the log says of it. Three differences are wanted and left out: only the
 service logs its own starts, its tokens and challenges, requests that it refused without an answer; only the
 service names the blocker and his reason; and it lays the blocks of a recovery as blocks of their own.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import random
 import shutil
+import tomllib
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -22,9 +21,11 @@ from custodian_fake import MemoryCustodian, attest_statement
 from custodian_kit import SOFTWARE, Bench, Lent, Toy
 
 from cloister.custodian.setup import recover_custodian
-from cloister.custodian.store.book import entries_after, read_epoch
+from cloister.custodian.store.book import read_epoch
 from cloister.custodian.store.instances import list_instances
 from cloister.custodian.store.loans import balances_of, postings_of
+from cloister.custodian.store.log import entries_after
+from cloister.custodian.store.usage import find_reported
 from cloister.errors import Rejected, Unavailable
 from cloister.lending.audit import AuditEntry
 from cloister.lending.lease import LeaseHolder, parse_answer
@@ -38,10 +39,27 @@ if TYPE_CHECKING:
 
     from cloister.lending.ledger import Posting
     from cloister.lending.state import InstanceState
+    from cloister.lending.usage_report import Reported
+    from postgres_kit import PostgresServer
 
 EVENTS = 150
 KINDS = (
-    *("launch", "launch", "ask", "ask", "ask", "ask", "retry", "old", "serve", "serve", "close", "wait", "wait"),
+    *(
+        "launch",
+        "launch",
+        "ask",
+        "ask",
+        "ask",
+        "ask",
+        "retry",
+        "old",
+        "report_again",
+        "serve",
+        "serve",
+        "close",
+        "wait",
+        "wait",
+    ),
     *("top_up", "set", "block", "unblock", "unblock", "instance", "fork", "crash", "keep", "restore", "recover"),
 )
 COMPARED = {
@@ -57,21 +75,18 @@ COMPARED = {
     "lease_refused": None,
     "overdraft_detected": None,
     "unblocked": ("block_version",),
+    "usage_reported": None,
 }
 """What of an entry all custodians say; None for all of it."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Return the settings of a custodian on this store."""
+def server(request: pytest.FixtureRequest) -> PostgresServer | None:
+    """Return the server that the custodian's database is on; None where it is a file."""
     if request.param == "sqlite":
-        return {}
-    if importlib.util.find_spec("cloister.custodian.store.postgres") is None:
-        pytest.skip("this version has no store on PostgreSQL")
-    url = os.environ.get("CLOISTER_TEST_POSTGRESQL")
-    if url is None:
-        pytest.skip("CLOISTER_TEST_POSTGRESQL names no database to use up")
-    return {"database": url}
+        return None
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return postgres
 
 
 class Pair:
@@ -82,17 +97,18 @@ class Pair:
         assert toy.holder is not None
         self.real = toy.holder
         self.sent: list[bytes] = []
+        self.reports: list[bytes] = []
         self.answers: tuple[bytes, bytes] | None = None
 
 
 class Both:
     """The real custodian and the one in memory, told the same at the same time."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any], seed: int) -> None:
+    def __init__(self, folder: Path, server: PostgresServer | None, seed: int) -> None:
         self.rng = random.Random(seed)
         self.folder = folder
-        self.bench = Bench(folder / "custodian", settings=settings)
-        self.can_restore = not settings  # an older copy of the file is put back; other stores have tools for that
+        self.server = server
+        self.bench = Bench(folder / "custodian", postgres=server)
         body = {"consumers": [{"id": "ann"}, {"id": "bob", "allowance": 60}], "allowance": 60, "ttl_s": 60}
         models = [{"digest": self.bench.digest, "name": "digits", "allowance": 60}]
         self.lent: Lent = self.bench.lend(**body, models=models, max_ceiling=5, max_instances=12)
@@ -103,7 +119,7 @@ class Both:
         self.memory.create_loan(self.terms, dict.fromkeys(meters_in(self.terms), 60), self.bench.clock())
         self.pairs: list[Pair] = []
         self.blocks: set[tuple[str, str]] = set()
-        self.backup: tuple[Path, Any] | None = None
+        self.backup: tuple[Path | str, Any] | None = None
         self._read = {"real": len(self._lines()), "memory": len(self.memory.db.lines)}
 
     # --- events ---
@@ -139,6 +155,8 @@ class Both:
             statement = pair.real.request(now, nonce)
             assert statement == pair.memory.request(now, nonce)
             pair.sent.append(statement)
+            if self.rng.random() < 0.8:
+                self._report(pair)
             self._bring(pair, statement)
             if pair.answers is not None and self.rng.random() < 0.8:
                 for holder, answer in zip((pair.real, pair.memory), pair.answers, strict=True):
@@ -156,6 +174,32 @@ class Both:
         pair.answers = (answer.content, told)
         real = parse_answer(answer.content, self.bench.init.key)
         assert real == parse_answer(told, self.memory.key.verify_key)
+
+    def _report(self, pair: Pair) -> None:
+        """Bring the reports that are due; half of the acknowledgements get lost."""
+        while (statement := pair.real.report()) is not None:
+            assert statement == pair.memory.report()
+            heard = self._bring_report(pair, statement)
+            if heard is None or self.rng.random() < 0.5:
+                return
+            for holder, ack in zip((pair.real, pair.memory), heard, strict=True):
+                holder.acknowledge(ack)
+
+    def _bring_report(self, pair: Pair, statement: bytes) -> tuple[bytes, bytes] | None:
+        pair.reports.append(statement)
+        answer = pair.toy.send_report(statement)
+        try:
+            told = self.memory.report(pair.toy.id, statement, self.bench.clock())
+        except Rejected:
+            assert answer.status_code >= 400, "only one of them took a report"
+            return None
+        assert answer.status_code == 200, answer.text
+        return answer.content, told
+
+    def report_again(self) -> None:
+        pair = self._pair()
+        if pair is not None and pair.reports:
+            self._bring_report(pair, self.rng.choice(pair.reports))
 
     def retry(self) -> None:
         pair = self._pair()
@@ -180,9 +224,15 @@ class Both:
         pair, now = self._pair(), self.bench.clock()
         if pair is None or self.rng.random() < 0.7:
             return
-        pair.toy.close()
-        with suppress(Rejected):
-            self.memory.close(pair.toy.id, pair.memory.close(now), now)
+        statement = pair.real.close(now)
+        assert statement == pair.memory.close(now)
+        if self.rng.random() < 0.7:
+            self._report(pair)
+        answer = pair.toy.send_close(statement)
+        try:
+            self.memory.close(pair.toy.id, statement, now)
+        except Rejected:
+            assert answer.status_code >= 400, "only one of them took a close"
 
     def wait(self) -> None:
         self.bench.clock.advance(self.rng.choice((1, 10, 20, 62)))
@@ -251,38 +301,52 @@ class Both:
 
     def crash(self) -> None:
         """End the process without a word, and start again."""
-        self.bench.client.close()
-        self.bench.service.abandon()
+        self._end()
         self.bench.open()
         self.memory.running = False
         self.memory.start()
 
     def keep(self) -> None:
-        if self.can_restore:
+        """Copy the database. A server copies one that nobody is connected to: there the custodian starts again."""
+        if self.server is None:
             path = self.folder / f"backup-{self.rng.getrandbits(64)}.db"
             self.bench.service.context.store.backup(path)
             self.backup = (path, self.memory.db.copy())
+            return
+        self._end()
+        self.backup = (self.server.create(self._database()), self.memory.db.copy())
+        self.bench.open()
 
     def restore(self) -> None:
         """Put the last backup in place. Who restores one twice finds blocks that he has lifted since."""
         if self.backup is None or self.rng.random() < 0.5:
             return
-        path, db = self.backup
-        self.bench.client.close()
-        self.bench.service.abandon()
-        database = self.bench.home / "custodian.db"
-        for suffix in ("-wal", "-shm"):
-            database.with_name(database.name + suffix).unlink(missing_ok=True)
-        shutil.copyfile(path, database)
+        kept, db = self.backup
+        self._end()
+        if isinstance(kept, str):
+            config = self.bench.home / "config.toml"
+            config.write_text(config.read_text().replace(self._database(), kept))
+        else:
+            database = self.bench.home / "custodian.db"
+            for suffix in ("-wal", "-shm"):
+                database.with_name(database.name + suffix).unlink(missing_ok=True)
+            shutil.copyfile(kept, database)
         self.memory.restore(db)
         self._come_back()
         self.backup = None
 
+    def _database(self) -> str:
+        return str(tomllib.loads((self.bench.home / "config.toml").read_text())["custodian"]["database"])
+
+    def _end(self) -> None:
+        """End the process without a word."""
+        self.bench.client.close()
+        self.bench.service.abandon()
+
     def recover(self) -> None:
         """Recover a database that is whole: what a careful person does once too often."""
         if self.rng.random() < 0.1:
-            self.bench.client.close()
-            self.bench.service.abandon()
+            self._end()
             self._come_back()
 
     def _come_back(self) -> None:
@@ -315,6 +379,7 @@ class Both:
                 "balances": balances_of(connection, self.lent.id),
                 "accounts": accounts(postings_of(connection, self.lent.id)),
                 "instances": {row.state.id: told(row.state) for row in list_instances(connection, loan=self.lent.id)},
+                "reported": {pair.toy.id: standing(find_reported(connection, pair.toy.id)) for pair in self.pairs},
             }
 
     def _memory(self) -> dict[str, Any]:
@@ -324,6 +389,7 @@ class Both:
             "balances": db.loans[self.lent.id].balances,
             "accounts": accounts(db.postings),
             "instances": {item.id: told(item) for item in db.instances.values()},
+            "reported": {pair.toy.id: standing(db.reported(pair.toy.id)) for pair in self.pairs},
         }
 
     def _lines(self) -> list[bytes]:
@@ -356,6 +422,11 @@ def told(item: InstanceState) -> InstanceState:
     return replace(item, reply=None, limits=limits, used=used)
 
 
+def standing(reported: Reported) -> Hashable:
+    """Return what stands of an instance's usage."""
+    return (reported.index, reported.head, frozenset(reported.totals.items()))
+
+
 def compared(entry: AuditEntry) -> Hashable | None:
     """Return what every custodian says of this event; None for what only the service logs."""
     kind = entry.kind.value
@@ -367,9 +438,9 @@ def compared(entry: AuditEntry) -> Hashable | None:
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_the_same_events_end_in_equal_states(place: Path, settings: dict[str, Any], seed: int) -> None:
+def test_the_same_events_end_in_equal_states(place: Path, server: PostgresServer | None, seed: int) -> None:
     print(f"seed {seed}")  # noqa: T201 - what to run again
-    both = Both(place, settings, seed)
+    both = Both(place, server, seed)
     try:
         for number in range(EVENTS):
             name = both.event()
@@ -381,6 +452,7 @@ def test_the_same_events_end_in_equal_states(place: Path, settings: dict[str, An
     finally:
         both.end()
     instances = both.memory.db.instances.values()
+    assert any(both.memory.db.reports.values())
     assert len(instances) > 5
     assert InstanceId(both.pairs[0].toy.id) in both.memory.db.instances
     assert len({item.status for item in instances}) > 1

@@ -9,6 +9,7 @@ where nothing that the protocol reads differs: the log's lines, the minutes of r
 from __future__ import annotations
 
 import copy
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from books import Books, Violation
 from custodian_fake import EPOCH_START, Db, MemoryCustodian, attest_statement, instance_key
-from explored_usage import Fate, bring_reports, chain_key, count_without_time, demand_reported, immutable_in, reports_key
+from explored_usage import Fate, bring_reports, chain_key, count_without_time, demand_reported, reports_due, reports_key
 from world import SLOWEST
 
 from cloister.errors import Rejected, Unavailable
@@ -75,10 +76,9 @@ class Cell:
 
     def twin(self, **changes: Any) -> Cell:
         """Return a cell with a memory of its own."""
-        held = self.holder
-        fixed = (held._key, held._custodian, held._terms, held._lease, held._pending, *immutable_in(held._usage))
-        memory = copy.deepcopy(held, {id(item): item for item in fixed})
-        memory._open = dict(held._open)
+        memory = copy.copy(self.holder)
+        for name in ("_clock", "_meters", "_usage", "_open"):  # the rest is frozen, or is nothing without consumers
+            setattr(memory, name, _own(getattr(memory, name)))
         return replace(self, holder=memory, **changes)
 
     def key(self) -> Hashable:
@@ -116,6 +116,15 @@ def db_key(db: Db) -> Hashable:
     )
 
 
+def _own(part: Any) -> Any:
+    """Return a copy of a part of memory, whose own containers are copies too; what is in them is frozen."""
+    mine = copy.copy(part)
+    for name in (*getattr(type(part), "__slots__", ()), *getattr(part, "__dict__", ())):
+        if isinstance(held := getattr(part, name), (dict, deque)):
+            setattr(mine, name, held.copy())
+    return mine
+
+
 class Parts:
     """Every state of every part that was met, and every step that was taken between them."""
 
@@ -150,7 +159,8 @@ class Parts:
     def _custodian_step(self, name: tuple[Any, ...], work: Callable[..., Any]) -> tuple[int, Any, bool]:
         """Return the database after ``name`` (what, database, tick, more), what was heard, and whether an alarm rang.
 
-        Proves on the way what concerns the custodian alone: I2, I4, I5, I7, and of I9 that no lease comes without the reports.
+        Proves on the way what concerns the custodian alone: I2, I4, I5, I7, and that no lease comes
+        without the reports (I9).
         """
         done = self._steps.get(name)
         if done is None:
@@ -189,6 +199,13 @@ class Parts:
     def report(self, db: int, tick: int, cell: int, fate: Fate) -> tuple[int, int, bool]:
         """Bring the reports of an enclave: the database after it, the enclave, and whether an alarm rang."""
         return self._custodian_step(("report", db, tick, cell, fate), self._report)
+
+    def due(self, cell: int) -> bool:
+        """Tell whether this enclave has reports to bring."""
+        return reports_due(self.cells.values[cell].holder)
+
+    def unreported(self, cell: int) -> int:
+        return self.cells.values[cell].holder._usage.unreported
 
     def _report(self, custodian: MemoryCustodian, now: datetime, cell: int, fate: Fate) -> int:
         after = self.cells.values[cell].twin()

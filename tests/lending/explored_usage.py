@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from books import Violation
 from custodian_fake import EPOCH_START
@@ -19,7 +19,7 @@ from cloister.lending.state import InstanceStatus
 from cloister.lending.usage_chain import UsageChain
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable
     from datetime import datetime
 
     from custodian_fake import Db, MemoryCustodian
@@ -52,10 +52,12 @@ def count_without_time(holder: LeaseHolder) -> LeaseHolder:
     return holder
 
 
-def immutable_in(chain: UsageChain) -> Iterator[Any]:
-    """Return what copies of this chain may share."""
-    yield from chain._records
-    yield from chain._made
+def reports_due(holder: LeaseHolder) -> bool:
+    """Tell whether there is a report to bring, made or to be made."""
+    chain, pending = holder._usage, holder._pending
+    if chain._made or pending is None or not chain._records:
+        return bool(chain._made)
+    return chain._records[0][0].index <= pending.served
 
 
 def chain_key(chain: UsageChain) -> Hashable:
@@ -92,6 +94,6 @@ __all__ = [
     "chain_key",
     "count_without_time",
     "demand_reported",
-    "immutable_in",
+    "reports_due",
     "reports_key",
 ]

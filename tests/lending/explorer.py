@@ -180,12 +180,16 @@ class Explorer:
             if self.config.streams:
                 yield from self._streams(state, at, cell)
             if self.config.closes:
-                self._last = f"enclave {at} closes"
-                yield self._last, self._closed(state, at, cell, Fate.HEARD)
-                if self.config.answers_lost:
-                    self._last += ", its reports lost"
-                    yield self._last, self._closed(state, at, cell, Fate.LOST)
-            yield from self._reports(state, at, cell)
+                yield from self._closes(state, at, cell)
+            if parts.due(cell):
+                yield from self._reports(state, at, cell)
+
+    def _closes(self, state: State, at: int, cell: int) -> Iterator[tuple[str, State]]:
+        self._last = f"enclave {at} closes"
+        yield self._last, self._closed(state, at, cell, Fate.HEARD)
+        if self.config.answers_lost and self.parts.unreported(cell):
+            self._last = f"enclave {at} closes, its reports lost"
+            yield self._last, self._closed(state, at, cell, Fate.LOST)
 
     def _closed(self, state: State, at: int, cell: int, fate: Fate) -> State:
         db, _, alarm = self.parts.close(state.db, state.tick, cell, fate)
