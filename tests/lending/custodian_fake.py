@@ -146,7 +146,6 @@ class MemoryCustodian:
         self.boot_time = BOOT_TIME
         self.policy = POLICY
         self.longest_ttl: timedelta | None = None  # the largest of any loan, ever; the largest of its loans where None
-        self.sweeps_in_passing = False
         self.alarms: list[Alarm] = []
         self._keep_outside()
 
@@ -310,18 +309,10 @@ class MemoryCustodian:
     def sweep(self, now: datetime) -> None:
         """Write off the instances whose leases cannot be alive any more (C8)."""
         with self.transaction(now) as db:
-            self._write_off_dead(db)
-
-    def _write_off_dead(self, db: Db) -> None:
-        for instance in tuple(db.instances.values()):
-            ended = self.write_off(instance, db, db.latest)
-            if ended is not None:
-                db.instances[instance.id] = ended
-
-    def _pass_by(self, db: Db) -> None:
-        """Sweep in passing, where this custodian does as the real one."""
-        if self.sweeps_in_passing:
-            self._write_off_dead(db)
+            for instance in tuple(db.instances.values()):
+                ended = self.write_off(instance, db, db.latest)
+                if ended is not None:
+                    db.instances[instance.id] = ended
 
     def write_off(self, instance: InstanceState, db: Db, now: datetime) -> InstanceState | None:
         decision = decide_write_off(instance, now=now)
@@ -352,7 +343,6 @@ class MemoryCustodian:
             verified_at=max(now, self.db.latest),
         )
         with self.transaction(now) as db:
-            self._pass_by(db)
             loan = db.loans[request.loan]
             decision = decide(
                 request,
@@ -404,7 +394,6 @@ class MemoryCustodian:
             raise Rejected.because("unknown_instance", "instance", got=instance_name)
         request, digest = verify_request(statement, self.db.instances[instance_name].key)
         with self.transaction(now) as db:
-            self._pass_by(db)
             instance = db.instances[instance_name]
             decision = self.decide(request, digest, instance, db.loans[instance.loan], db)
             if isinstance(decision, Replay):
