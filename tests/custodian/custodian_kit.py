@@ -378,6 +378,10 @@ class Toy:
         assert self.holder is not None
         statement = self.holder.close(self.bench.clock())
         self.report()
+        return self.send_close(statement)
+
+    def send_close(self, statement: bytes) -> httpx.Response:
+        """Send a close as bytes."""
         return self.bench.client.post(f"/v1/instances/{self.id}/close", content=statement, headers=STATEMENT)
 
 

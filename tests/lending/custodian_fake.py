@@ -86,6 +86,7 @@ class Db:
     block_version: int = 0
     latest: datetime = EPOCH_START
     quiet_until: datetime | None = None
+    escrowed: int = 0
 
     def copy(self) -> Db:
         return replace(
@@ -98,12 +99,9 @@ class Db:
             tree=self.tree.copy(),
         )
 
-    @property
-    def escrowed(self) -> int:
-        return sum(posting.units for posting in self.postings if posting.debit_account == ALLOWANCE)
-
     def post(self, *postings: Posting) -> None:
         self.postings += postings
+        self.escrowed += sum(posting.units for posting in postings if posting.debit_account == ALLOWANCE)
 
     def change(self, loan: LoanId, **members: object) -> None:
         self.loans[loan] = replace(self.loans[loan], **members)  # type: ignore[arg-type]  # names are the caller's
@@ -142,10 +140,12 @@ class MemoryCustodian:
         self.publisher = SigningKey(hashlib.sha256(b"publisher%d" % seed).digest()).verify_key
         self.db = Db()
         self.held_epoch = 1
-        self.outside = b""
+        self.kept: Checkpoint | None = None
         self.running = True
         self.fail_at: str | None = None
         self.boot_time = BOOT_TIME
+        self.policy = POLICY
+        self.longest_ttl: timedelta | None = None  # the largest of any loan, ever; the largest of its loans where None
         self.alarms: list[Alarm] = []
         self._keep_outside()
 
@@ -154,9 +154,7 @@ class MemoryCustodian:
     @contextmanager
     def transaction(self, now: datetime) -> Iterator[Db]:
         """Run one transaction: all of it or nothing, then the checkpoint outside, then the answer."""
-        if not self.running:
-            message = "custodian is down"
-            raise Unavailable(message)
+        self._demand_running()
         db = self.db.copy()
         verify_epoch(held=self.held_epoch, stored=db.epoch)
         db.latest = custodian_time(now, latest=db.latest)
@@ -167,6 +165,11 @@ class MemoryCustodian:
         self._keep_outside()
         self._die("before answer")
 
+    def _demand_running(self) -> None:
+        if not self.running:
+            message = "custodian is down"
+            raise Unavailable(message)
+
     def _die(self, point: str) -> None:
         if self.fail_at == point:
             self.fail_at = None
@@ -175,7 +178,7 @@ class MemoryCustodian:
 
     def _keep_outside(self) -> None:
         db = self.db
-        checkpoint = Checkpoint(
+        self.kept = Checkpoint(
             origin=self.key.verify_key,
             size=db.tree.size,
             root=db.tree.root(),
@@ -185,7 +188,12 @@ class MemoryCustodian:
             block_version=db.block_version,
             at=db.latest,
         )
-        self.outside = Statement.sign(self.key, Checkpoint.LABEL, checkpoint.dump()).dump()
+
+    @property
+    def outside(self) -> bytes:
+        """The signed checkpoint that is kept outside the database."""
+        assert self.kept is not None
+        return Statement.sign(self.key, Checkpoint.LABEL, self.kept.dump()).dump()
 
     # --- start, backup, recover ---
 
@@ -223,7 +231,8 @@ class MemoryCustodian:
             balances={
                 (loan, meter): units for loan, state in db.loans.items() for meter, units in state.balances.items()
             },
-            longest_ttl=max((state.terms.ttl for state in db.loans.values()), default=timedelta(seconds=60)),
+            longest_ttl=self.longest_ttl
+            or max((state.terms.ttl for state in db.loans.values()), default=timedelta(seconds=60)),
             now=db.latest,
         )
         db.epoch, db.quiet_until, db.block_version = recovery.epoch, recovery.quiet_until, recovery.block_version
@@ -246,7 +255,11 @@ class MemoryCustodian:
             loan = terms.loan
             zero = dict.fromkeys(meters_in(terms), 0)
             db.loans[loan] = LoanState(
-                terms=terms, balances=zero, policy_digest=POLICY, block_version=db.block_version, countersigned=True
+                terms=terms,
+                balances=zero,
+                policy_digest=self.policy,
+                block_version=db.block_version,
+                countersigned=True,
             )
             for meter, units in allowance.items():
                 db.post(top_up(loan, meter, balance=0, units=units))
@@ -317,6 +330,7 @@ class MemoryCustodian:
 
     def attest(self, statement: bytes, now: datetime) -> bytes:
         """Release a key to an instance whose evidence is taken for genuine here; the keys are left out."""
+        self._demand_running()
         request, digest = verify_attest(statement)
         result = AttestationResult(
             tee=request.evidence.tee,
@@ -329,7 +343,7 @@ class MemoryCustodian:
                 "software": request.software,
             },
             tier=TrustTier.AFFIRMING,
-            policy_digest=POLICY,
+            policy_digest=self.policy,
             verified_at=max(now, self.db.latest),
         )
         with self.transaction(now) as db:
@@ -353,7 +367,7 @@ class MemoryCustodian:
                 request_digest=digest,
                 epoch=db.epoch,
                 terms=loan.terms,
-                policy_digest=POLICY,
+                policy_digest=self.policy,
                 result="an EAR stands here",
                 publisher=self.publisher,
                 keys=(),
@@ -379,6 +393,7 @@ class MemoryCustodian:
 
     def lease(self, instance_name: InstanceId, statement: bytes, now: datetime) -> bytes:
         """Answer one lease request. Raises what the service raises, and ``Crash``."""
+        self._demand_running()
         if instance_name not in self.db.instances:
             raise Rejected.because("unknown_instance", "instance", got=instance_name)
         request, digest = verify_request(statement, self.db.instances[instance_name].key)

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar
 
+from books import Violation
 from custodian_fake import EPOCH_START, Crash, Db, MemoryCustodian, attest_statement, instance_key
-from invariants import Invariants, Violation
+from invariants import Invariants
 
 from cloister.errors import Rejected, Unavailable, UsageError
 from cloister.lending.lease import LeaseHolder, LeaseState, Reservation
@@ -34,6 +35,7 @@ from cloister.lending.terms import (
     ModelTerms,
     Terms,
     consumer_meter,
+    meters_in,
     model_meter,
     unserved_cap,
 )
@@ -145,6 +147,7 @@ class World:
         self.granted: dict[tuple[LoanId, Meter], int] = defaultdict(int)
         self.served: dict[tuple[LoanId, Meter], int] = defaultdict(int)
         self.relaxed: dict[tuple[LoanId, Meter], int] = defaultdict(int)
+        self.withdrawals: dict[int, tuple[LoanId, int]] = {}
         self.blocks: dict[tuple[str, str], datetime] = {}
         self.replies: dict[tuple[int, bytes], set[bytes]] = defaultdict(set)
         self.debits: dict[tuple[int, bytes], int] = defaultdict(int)
@@ -166,7 +169,7 @@ class World:
         return next(iter(self.loans))
 
     def add_loan(self, loan_terms: Terms, units: int) -> None:
-        meters = (LOAN_METER, model_meter("metered"), consumer_meter(ConsumerId("bob")))
+        meters = meters_in(loan_terms)
         allowance = dict.fromkeys(meters, units)
         self.custodian.create_loan(loan_terms, allowance, self.custodian_now())
         self.loans[loan_terms.loan] = loan_terms
@@ -183,6 +186,8 @@ class World:
         before = self._balance(loan)
         if self._commits(lambda: self.custodian.set_allowance(loan, LOAN_METER, units, self.custodian_now())):
             self.granted[loan, LOAN_METER] += units - before
+            if units < before:
+                self.withdrawals[len(self.custodian.db.postings)] = (loan, before - units)
         self.verify()
 
     def block(self, kind: str, subject: str) -> None:
@@ -258,11 +263,20 @@ class World:
         if not self.backups:
             return
         db, debits = self.backups[number]
+        self._forget_withdrawals(len(db.postings))
         self.custodian.restore(db)
         # What was debited since is undone with the database; nobody was answered before the checkpoint knew of it.
         self.debits = defaultdict(int, debits)
         self.invariants.start_anew()
         self.restart_custodian()
+
+    def _forget_withdrawals(self, kept: int) -> None:
+        """Undo withdrawals that go with the database and that no checkpoint knows of: nobody was told of them."""
+        assert self.custodian.kept is not None
+        for size in [size for size in self.withdrawals if size > kept]:
+            loan, units = self.withdrawals.pop(size)
+            if size > self.custodian.kept.ledger_size:
+                self.granted[loan, LOAN_METER] += units
 
     def set_custodian_clock(self, seconds: float) -> None:
         self.custodian_clock = timedelta(seconds=seconds)
@@ -275,6 +289,8 @@ class World:
         return self._boot(loan or self.loan, f"enclave {self._boots} of {self._nonces}")
 
     def _boot(self, loan: LoanId, name: str) -> Enclave | None:
+        if not self.custodian.running:  # nobody is there to attest to
+            return None
         key, instance = instance_key(name)
         statement, digest = attest_statement(key, loan, self._nonce() * 2)
         with suppress(Rejected, Unavailable, Crash):
@@ -285,7 +301,7 @@ class World:
             holder = self.holder_type(key=key, grant=grant, custodian=self.custodian.key.verify_key)
             enclave = Enclave(name=name, holder=holder, key=key, booted=self.now)
             self.enclaves.append(enclave)
-            self.verify()
+            self.verify(enclave)
             return enclave
         self.verify()
         return None
@@ -339,11 +355,11 @@ class World:
             while (statement := enclave.holder.report()) is not None:
                 self.reports.append((enclave.id, statement))
                 ack = self.custodian.report(enclave.id, statement, self.custodian_now())
-                self.verify()
+                self.verify(enclave)
                 if not acknowledged:
                     break
                 enclave.holder.acknowledge(ack)
-        self.verify()
+        self.verify(enclave)
 
     def report_again(self, number: int) -> None:
         """Bring any usage report ever sent to the custodian once more."""
@@ -362,7 +378,7 @@ class World:
         with suppress(Rejected):
             statement = enclave.holder.request(enclave.time(self.now), self._nonce())
             self.requests.append((enclave.id, statement))
-            self.verify()
+            self.verify(enclave)
             if reports:
                 self.report(enclave)
             return len(self.requests) - 1
@@ -394,7 +410,7 @@ class World:
         if enclave.alive:
             with suppress(Rejected, UsageError):
                 enclave.holder.receive(self.answers[number], enclave.time(self.now))
-        self.verify()
+        self.verify(enclave)
 
     def renew(self, enclave: Enclave) -> bool:
         """Ask and hear at once, as on a good day. Tells whether a lease came."""
@@ -414,7 +430,7 @@ class World:
                 self.report(enclave)
             self.custodian.close(enclave.id, statement, self.custodian_now())
         self.kill(enclave)
-        self.verify()
+        self.verify(enclave)
 
     # --- consumers ---
 
@@ -426,7 +442,7 @@ class World:
             reservation = enclave.holder.reserve(model, TOKENS[consumer], units, enclave.time(self.now))
             stream = Stream(reservation=reservation, model=model, consumer=consumer)
             enclave.streams.append(stream)
-            self.verify()
+            self.verify(enclave)
             return stream
         return None
 
@@ -440,7 +456,7 @@ class World:
             return False
         stream.produced += 1
         self._left(enclave, stream, 1)
-        self.verify()
+        self.verify(enclave)
         return True
 
     def finish(self, enclave: Enclave, stream: Stream) -> bytes | None:
@@ -453,9 +469,9 @@ class World:
             time = enclave.time(self.now)
             receipt = enclave.holder.settle(stream.reservation, stream.produced, *commitments, time)
             self.receipts.append(verify_receipt(receipt, enclave.key.verify_key))
-            self.verify()
+            self.verify(enclave)
             return receipt
-        self.verify()
+        self.verify(enclave)
         return None
 
     def serve(self, enclave: Enclave, units: int = 1, model: str = "plain", consumer: str = "ann") -> int:
@@ -490,9 +506,9 @@ class World:
         for meter in meters:
             self.served[loan, meter] += units
 
-    def verify(self) -> None:
-        """Raise ``Violation`` if one of I1 to I8 does not hold now."""
-        self.invariants.verify()
+    def verify(self, *touched: Enclave) -> None:
+        """Raise ``Violation`` if one of I1 to I9 does not hold now, having done something to these enclaves."""
+        self.invariants.verify(touched)
 
     def _balance(self, loan: LoanId) -> int:
         return self.custodian.db.loans[loan].balances[LOAN_METER]

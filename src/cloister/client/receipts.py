@@ -10,6 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import VerifyKey
@@ -18,8 +19,6 @@ from cloister.lending.receipt import SALT_BYTES, fork_evidence, head_after, veri
 from cloister.wire import Fields, dump_b64u, dump_json, parse_b64u
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cloister.channel.fields import FieldLines
     from cloister.client.trust import VerifiedEnclave
     from cloister.lending.messages import Receipt
@@ -66,7 +65,7 @@ class VerifiedReceipt:
         )
 
     def save(self, path: Path | str) -> None:
-        """Write the receipt to a new file of mode 0600. Raises ``UsageError`` when it exists."""
+        """Write a new file of mode 0600, durably. Raises ``UsageError`` when it exists, ``Unavailable``."""
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError as exc:
@@ -75,8 +74,15 @@ class VerifiedReceipt:
         except OSError as exc:
             msg = f"{path}: {exc.strerror}"
             raise Unavailable(msg) from exc
-        with os.fdopen(handle, "wb") as file:
-            file.write(self.dump() + b"\n")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.dump() + b"\n")
+                file.flush()
+                os.fsync(handle)
+        except OSError as exc:
+            Path(path).unlink(missing_ok=True)  # half a receipt proves nothing
+            msg = f"{path}: {exc.strerror}"
+            raise Unavailable(msg) from exc
 
     @classmethod
     def parse(cls, data: bytes) -> VerifiedReceipt:

@@ -26,7 +26,7 @@ class HomeLock:
     __slots__ = ("_fd",)
 
     def __init__(self, path: Path) -> None:
-        """Take the lock. Raises ``Unavailable`` saying which process holds it, or what the disk says."""
+        """Take the lock. Raises ``Unavailable``, saying which process holds it or what failed; then it is let go."""
         self._fd = -1
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -35,16 +35,16 @@ class HomeLock:
             os.pwrite(self._fd, f"process {os.getpid()}\n".encode("ascii"), 0)
         except OSError as exc:
             self.close()
-            msg = f"lock {path}: {exc.strerror}"
-            raise Unavailable(msg, hint="the custodian's home must be writable") from exc
-        except Unavailable:
+            msg = f"custodian home {path.parent}: lock: {exc.strerror}"
+            raise Unavailable(msg, hint="give the home's disk room to be written") from exc
+        except BaseException:
             self.close()
             raise
 
     def _take(self, path: Path) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
+        except OSError as exc:
             holder = os.pread(self._fd, _MAX_LINE, 0).decode("ascii", "replace").strip() or "another process"
             msg = f"custodian home {path.parent}: held by {holder}"
             raise Unavailable(msg, hint="stop that process first; two custodians must never share a ledger") from exc

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloister.custodian.vaults.encrypted_file import read_private, write_private
-from cloister.errors import Malformed, UsageError
+from cloister.errors import Malformed, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,8 @@ def authority_certificate(pkcs8: bytes, *, name: str, now: datetime) -> bytes:
 def write_server_certificate(folder: Path, pkcs8: bytes, *, names: Sequence[str], now: datetime) -> bool:
     """Renew ``server.pem`` and ``server.key`` below ``ca.pem`` in ``folder`` where that is due.
 
-    Returns whether they were renewed: absent, within 30 days of their end, or for other names.
+    Returns whether they were renewed: absent, within 30 days of their end, or for other names. Raises
+    ``Unavailable`` where they cannot be written; half of them written is renewed again.
     """
     certificate_path, key_path = folder / "server.pem", folder / "server.key"
     if certificate_path.exists() and key_path.exists():
@@ -92,11 +93,15 @@ def write_server_certificate(folder: Path, pkcs8: bytes, *, names: Sequence[str]
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _server_certificate(authority, load_authority(pkcs8), key, names, now)
     fresh_key, fresh_certificate = folder / "server.key.new", folder / "server.pem.new"
-    fresh_key.unlink(missing_ok=True)
-    write_private(fresh_key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    fresh_certificate.write_bytes(certificate)
-    fresh_key.replace(key_path)
-    fresh_certificate.replace(certificate_path)
+    try:
+        fresh_key.unlink(missing_ok=True)
+        write_private(fresh_key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        fresh_certificate.write_bytes(certificate)
+        fresh_key.replace(key_path)
+        fresh_certificate.replace(certificate_path)
+    except OSError as exc:
+        msg = f"{folder}: {exc.strerror}"
+        raise Unavailable(msg, hint="the next start writes the certificate again") from exc
     return True
 
 

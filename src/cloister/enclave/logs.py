@@ -6,6 +6,7 @@ name, never a sentence out of a request. Whoever needs another field adds it to 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -61,11 +62,15 @@ class EventLog:
         self._stream = stream
 
     def write(self, event: Event, **fields: str | float) -> None:
-        """Write one event. Raises ``UsageError`` for a field that is not in the table: a mistake of ours."""
+        """Write one event; one that cannot be written is lost.
+
+        Raises ``UsageError`` for a field that is not in the table: a mistake of ours.
+        """
         line: dict[str, str | float] = {"at": dump_time(self._clock()), "event": event.value}
         for name, value in fields.items():
             line[name] = _checked(name, value)
-        print(json.dumps(line, ensure_ascii=True), file=self._stream or sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk behind the log stops no inference: the audit log is elsewhere
+            print(json.dumps(line, ensure_ascii=True), file=self._stream or sys.stderr, flush=True)
 
 
 def _checked(name: str, value: str | float) -> str | float:

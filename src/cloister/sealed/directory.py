@@ -210,10 +210,19 @@ class DirectorySink:
                 _sync(place)
             self._temporary.chmod(0o755)
             _sync(self._temporary)
-            self._temporary.rename(self._out)
-            _sync(self._out.parent)
+            self._move()
         except OSError as exc:
             raise _cannot_write(self._out) from exc
+
+    def _move(self) -> None:
+        """Put the package in its place, durably, or take it back: who is told of a failure finds nothing there."""
+        try:
+            self._temporary.rename(self._out)
+            _sync(self._out.parent)
+        except OSError:
+            if not self._temporary.exists():
+                self._out.rename(self._temporary)
+            raise
 
     def __enter__(self) -> Self:
         return self

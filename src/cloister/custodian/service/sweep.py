@@ -1,4 +1,4 @@
-"""Instances that can serve no more are written off (C8): in passing, and by a timer."""
+"""Instances that can serve no more are written off (C8): by a timer, and before a usage statement."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _demand_private(path: Path, status: os.stat_result, cap: int) -> None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a new file of mode 0600, durably. Raises ``UsageError`` when it exists."""
+    """Write a new file of mode 0600, durably, or none. Raises ``UsageError`` when it exists, ``Unavailable``."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as exc:
@@ -137,10 +137,15 @@ def write_private(path: Path, data: bytes) -> None:
     except OSError as exc:
         msg = f"{path}: {exc.strerror}"
         raise Unavailable(msg) from exc
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+    except OSError as exc:
+        path.unlink(missing_ok=True)  # half a file would stand in the way of the next try
+        msg = f"{path}: {exc.strerror}"
+        raise Unavailable(msg) from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
