@@ -13,7 +13,7 @@ Beside it stands what the same machine does in the same run when it does nothing
 folder, Ed25519, canonical JSON, a small transaction of SQLite.
 
 ``--database`` puts the ledger on PostgreSQL (an empty database); then one and ``--custodians`` custodians over it are
-compared, as fast as they go. Instances belong to loans of a hundred; each renews at one custodian.
+compared, as fast as they go. Instances belong to loans of four; each renews at one custodian.
 """
 
 from __future__ import annotations

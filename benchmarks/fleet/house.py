@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cloister.custodian.service import CustodianService
 
 SOFTWARE = SoftwareManifest(code="ab" * 32, python="3.11", packages={}, settings={})
-INSTANCES_PER_LOAN = 100
+INSTANCES_PER_LOAN = 4  # as many as a loan has by default
 ALLOWANCE = 10**12
 _CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a fresh folder is made in it

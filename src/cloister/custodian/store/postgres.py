@@ -42,6 +42,7 @@ _LOCK_CLASS = 0x436C6F69  # advisory locks of ours: "Cloi", then which
 _MIGRATING, _SEQUENCING, _WRITING = 1, 2, 3
 _SETTINGS = {
     "application_name": "cloister",
+    "enable_seqscan": "off",  # a scan of a whole table, small or not, would meet whoever writes any row of it
     "idle_in_transaction_session_timeout": "30s",
     "lock_timeout": "10s",
     "statement_timeout": "60s",
