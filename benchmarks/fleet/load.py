@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 TTL_S = 60
 RENEW_S = TTL_S / 3
-UNITS = 5  # units one instance serves between two renewals
+UNITS = 5  # units one instance serves between two renewals, in one inference, reported before the renewal
 _TIMEOUT = timedelta(seconds=TTL_S / 3)
 _FILES = 8192  # descriptors a thousand connections and more may want
 
@@ -105,10 +105,17 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
 
+    async def report(self, instance: str, statement: bytes) -> bytes:
+        """Return the acknowledgement of one usage report."""
+        return await self._post(f"/v1/instances/{instance}/usage", statement)
+
     async def renew(self, instance: str, statement: bytes) -> bytes:
         """Return the answer to one lease request."""
+        return await self._post(f"/v1/instances/{instance}/lease", statement)
+
+    async def _post(self, path: str, statement: bytes) -> bytes:
         head = (
-            f"POST /v1/instances/{instance}/lease HTTP/1.1\r\nHost: localhost\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
             f"Content-Type: {STATEMENT_TYPE}\r\nContent-Length: {len(statement)}\r\n\r\n"
         )
         self._writer.write(head.encode() + statement)
@@ -151,6 +158,8 @@ class Fleet:
                         return
                     statement = instance.request()
                     begun = time.perf_counter()
+                    while (report := instance.holder.report()) is not None:
+                        instance.holder.acknowledge(await wire.report(instance.holder.instance, report))
                     answer = await wire.renew(instance.holder.instance, statement)
                     found.waits.append(time.perf_counter() - begun)
                     instance.receive(answer)
@@ -183,6 +192,8 @@ class Fleet:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             try:
                 statement = instance.request()
+                while (report := instance.holder.report()) is not None:
+                    instance.holder.acknowledge(await link.report(instance.holder.instance, report, within=_TIMEOUT))
                 instance.receive(await link.renew(instance.holder.instance, statement, within=_TIMEOUT))
                 found.waits.append(time.perf_counter() - due)
             except CloisterError as exc:

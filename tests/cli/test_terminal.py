@@ -143,6 +143,8 @@ def test_99_no_command_takes_a_secret_as_an_argument() -> None:
                     assert name.removeprefix("--") in {
                         "token-file",
                         "token_file",
+                        "staff-token-file",
+                        "staff_token_file",
                         "passphrase-file",
                         "passphrase_file",
                         "tokens",

@@ -20,7 +20,7 @@ TEXT = "\n".join(
     path.read_text(encoding="utf-8") for path in sorted(SOURCE.rglob("*.py")) if path.name != "events.py"
 ) + (SOURCE / "custodian" / "events.py").read_text(encoding="utf-8")
 
-RESERVED = {EventKind.TERMS_CHANGED: "terms grow only by consumers today, which has a kind of its own"}
+RESERVED: dict[EventKind, str] = {}
 """Kinds that nothing emits yet, each with the reason why it stays."""
 
 FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
@@ -28,6 +28,7 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/loans/{loan}/attest"): (EventKind.KEY_RELEASED, EventKind.ATTESTATION_REFUSED),
     ("POST", "/v1/instances/{instance}/lease"): (
         EventKind.LEASE_GRANTED, EventKind.LEASE_REFUSED, EventKind.FORK_DETECTED, EventKind.OVERDRAFT_DETECTED,
+        EventKind.CLOCK_ANOMALY,
     ),
     ("POST", "/v1/instances/{instance}/close"): (EventKind.INSTANCE_CLOSED, EventKind.INSTANCE_WRITTEN_OFF),
     ("POST", "/v1/loans/{loan}/requests"): (EventKind.MORE_REQUESTED,),
@@ -40,6 +41,13 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/loans/{loan}/requests/{request}/deny"): (EventKind.MORE_DENIED,),
     ("POST", "/v1/loans/{loan}/consumers"): (EventKind.CONSUMER_ADDED,),
     ("POST", "/v1/loans/{loan}/policy"): (EventKind.POLICY_CHANGED,),
+    ("POST", "/v1/loans/{loan}/amend"): (EventKind.TERMS_CHANGED, EventKind.CONTRACT_OFFERED),
+    ("POST", "/v1/loans/{loan}/contract"): (EventKind.CONTRACT_SIGNED,),
+    ("POST", "/v1/instances/{instance}/usage"): (
+        EventKind.USAGE_REPORTED, EventKind.USAGE_REFUSED, EventKind.FORK_DETECTED,
+    ),
+    ("POST", "/v1/forks"): (EventKind.FORK_DETECTED,),
+    ("POST", "/v1/drills"): (EventKind.DRILL_RECORDED,),
     ("POST", "/v1/blocks"): (EventKind.BLOCKED,),
     ("DELETE", "/v1/blocks/{kind}/{subject}"): (EventKind.UNBLOCKED,),
     ("POST", "/v1/recall"): (EventKind.RECALLED,),
@@ -58,6 +66,7 @@ SILENT = {
 NO_ROUTE = {
     EventKind.CUSTODIAN_INITIALISED, EventKind.CUSTODIAN_STARTED, EventKind.CUSTODIAN_STOPPED, EventKind.ACCESS_DENIED,
     EventKind.CUSTODIAN_RECOVERED, EventKind.ALLOWANCE_WRITTEN_OFF, EventKind.ENDORSEMENTS_ACCEPTED,
+    EventKind.USAGE_STATED,
 }  # fmt: skip
 """Facts that no call brings about."""
 

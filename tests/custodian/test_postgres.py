@@ -222,8 +222,27 @@ def test_a_use_case_that_met_another_is_run_again_and_alone_in_the_end(pair: Pai
             raise Contended("met another")
         return 7
 
-    assert pair.bench.service.context.transact(work) == 7
+    assert pair.bench.service.context.transact(work, beside=True) == 7
     assert tries == [False, False, False, True, True]
+
+
+def test_a_request_whose_use_case_is_run_again_is_read_again(pair: Pair) -> None:
+    """What a first try took out of the body is there for the second."""
+    lent = pair.bench.lend()
+    store = pair.bench.service.context.store
+    writing, left = store.writing, [2]
+
+    @contextmanager
+    def unlucky(*, fenced: bool = True, alone: bool = False) -> Iterator[Any]:
+        with writing(fenced=fenced, alone=alone) as connection:
+            yield connection
+            left[0] -= 1
+            if left[0] >= 0:
+                raise Contended("met another")
+
+    store.writing = unlucky  # type: ignore[method-assign]
+    assert pair.bench.post(f"/v1/loans/{lent.id}/top-up", {"units": 7}).json()["balance"] == 17
+    assert left == [-1]
 
 
 def test_a_use_case_that_always_meets_another_ends_as_unavailable(pair: Pair) -> None:

@@ -35,7 +35,7 @@ def together(turns: Turns[T, bytes], calls: Sequence[Callable[[], bytes]]) -> li
 
 
 def _renewals(bench: Bench, toys: Sequence[Toy], statements: Sequence[bytes]) -> list[bytes | BaseException]:
-    turns = bench.service._leases._turns
+    turns = bench.service.context._turns
     calls = [
         lambda toy=toy, statement=statement: bench.service.lease(toy.id, statement)
         for toy, statement in zip(toys, statements, strict=True)

@@ -12,6 +12,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cloister.custodian.setup import backup_custodian
 from cloister.lending.audit import AuditEntry, Checkpoint, verify_checkpoint, verify_log
 from cloister.lending.ledger import (
     ALLOWANCE,
@@ -67,6 +68,20 @@ class OnDisk:
     def limit_of(self, instance: str) -> int:
         """Return the highest ceiling this instance was ever given."""
         return self.instances[instance][0]
+
+
+def read_shared(home: Path, key: VerifyKey, scratch: Path) -> OnDisk:
+    """Return the same of a database that several custodians share, as a backup of it says, with each checkpoint."""
+    found: list[OnDisk] = []
+    for number, checkpoint in enumerate(sorted(home.glob("checkpoint*.json"))):
+        folder = scratch / f"shared-{number}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        backup_custodian(home, folder / "custodian.db")
+        shutil.copy(checkpoint, folder / "checkpoint.json")
+        found.append(read_home(folder, key, folder / "copy"))
+    assert len({item.tree.root() for item in found}) == 1
+    return max(found, key=lambda item: item.checkpoint.size)
 
 
 def read_home(home: Path, origin: VerifyKey, scratch: Path) -> OnDisk:

@@ -76,11 +76,13 @@ class DrillHouse:
         allowance: int,
         consumers: int = 2,
         home: Path | None = None,
+        database: str | None = None,
     ) -> None:
         """Make a custodian, start it, seal, publish and lend a model; no enclave runs yet.
 
-        ``home`` puts the custodian's home somewhere else than below ``root``.
+        ``home`` puts the custodian's home somewhere else than below ``root``, ``database`` its rows on PostgreSQL.
         """
+        self.database = database
         self.ttl_s, self.max_ceiling = ttl_s, max_ceiling
         self.allowance, self.consumers = allowance, consumers
         self.world = World(root)
@@ -89,7 +91,8 @@ class DrillHouse:
         for variables in self.world.variables.values():  # the processes run the source that this test imports
             variables["PYTHONPATH"] = str(Path(cloister.__file__).parents[1])
         self.world.variables[self.world.custodian]["CLOISTER_CUSTODIAN_HOME"] = str(self.home)
-        self.custodian_port, self.enclave_port = free_port(), free_port()
+        self.custodian_port, self.enclave_port, self.second_port = free_port(), free_port(), free_port()
+        self.second: Running | None = None
         self.simulated = SimulatedRoot.generate()
         self.custodian: Running | None = None
         self.enclave: Running | None = None
@@ -119,7 +122,9 @@ class DrillHouse:
         self._stack.close()
 
     def _make(self) -> None:
-        settings = {"port": self.custodian_port, "sweep_interval_s": 1, "max_instances": 200}
+        settings: dict[str, Any] = {"port": self.custodian_port, "sweep_interval_s": 1, "max_instances": 200}
+        if self.database is not None:
+            settings["database"] = self.database
         key = KeyFile.create(self.world.custodian / "vault.key")
         self.made = init_custodian(self.home, key, settings=settings, kdf=CHEAP)
         self.simulated.save(self.world.borrower / "simulated-root.json")
@@ -136,6 +141,26 @@ class DrillHouse:
         if wait:
             self.until_custodian()
         return time.monotonic() - before
+
+    def start_second(self) -> None:
+        """Start another custodian over the same PostgreSQL, with a port and a checkpoint of its own."""
+        public = str(self.world.root / "simulated-root.pub.json")
+        variables = self.world.variables[self.world.custodian]
+        before = dict(variables)
+        variables |= {
+            "CLOISTER_CUSTODIAN_CHECKPOINT": "checkpoint-2.json", "CLOISTER_CUSTODIAN_PORT": str(self.second_port),
+        }  # fmt: skip
+        try:
+            words = ("custodian", "serve", "--insecure-simulated-root", public)
+            self.second = self.world.start(self.world.custodian, "second", *words)
+        finally:
+            self.world.variables[self.world.custodian] = before
+        self.world.until_port(self.second, self.second_port)
+
+    def kill_second(self) -> None:
+        """Kill -9 the second custodian."""
+        assert self.second is not None
+        assert self.second.stop(signal.SIGKILL) == -signal.SIGKILL, self.second.said()[-2000:]
 
     def until_custodian(self) -> None:
         """Wait until the custodian listens."""

@@ -192,7 +192,7 @@ class Rebuilt:
         try:
             with store.reading() as connection:
                 log = load_log(connection)
-            verify_start(log, self._home / "checkpoint.json", self._recording.key)
+            verify_start(log, (self._home / "checkpoint.json",), self._recording.key)
         finally:
             store.close()
         demand_kept(read_home(self._home, self._recording.key, self._folder / "scratch"), self._recording, told)

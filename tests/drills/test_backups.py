@@ -158,7 +158,7 @@ def test_a_database_of_every_schema_there_was_opens_and_says_the_same(path: Path
             with store.reading() as connection:
                 assert schema_version(connection) == len(MIGRATIONS)
                 log = load_log(connection)
-                verify_start(log, home / "checkpoint.json", key)
+                verify_start(log, (home / "checkpoint.json",), key)
                 assert log.tree.size == expected["entries"]
                 balances = balances_of(connection, LoanId(expected["loan"]))
                 assert balances[LOAN_METER] == expected["meter"]["balance"]

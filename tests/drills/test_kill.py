@@ -111,7 +111,7 @@ def kill_custodians(folder: Path, *, rounds: int, seed: int, measured: Measured)
             measured(
                 "acknowledged additions and requests, of them lost", f"{staff.added // UNITS + len(staff.asks)}, 0"
             )
-            measured("answers that a kill took from their asker", lost)
+            measured("calls of staff that got no answer and were made again", lost)
             # Nothing was lost on the way: what is granted is served to the last unit, by the same instance.
             until_exhausted(house, askers, within_s=60 + 2 * rounds)
             served = sum(receipt.units for receipt in receipts_of(askers))

@@ -6,7 +6,6 @@ and the order must be one that the clients could have seen (what had ended befor
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import ssl
 import threading
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from counts import RACE_OPERATIONS, RACES
-from disk import OnDisk, read_home
+from disk import OnDisk, read_home, read_shared
 from drill_house import DrillHouse
 from memory import in_memory
 from toys import ToyBox, lend_to_toys
@@ -41,7 +40,6 @@ CEILING = 5
 pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning"),
-    pytest.mark.parametrize("database", ["sqlite", "postgresql"]),
 ]
 
 
@@ -57,26 +55,43 @@ class Done:
     balance: int
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str | None:
+    """Return the URL of an empty PostgreSQL database, None for a file in the home."""
+    return str(request.getfixturevalue("postgres").create()) if request.param == "postgresql" else None
+
+
 @contextmanager
-def racers(folder: Path, database: str, **terms: Any) -> Iterator[tuple[DrillHouse, dict[str, Any], list[Toy]]]:
-    """Yield sixteen toys of one loan, each with a connection of its own; PostgreSQL will have two custodians."""
-    if database == "postgresql" and importlib.util.find_spec("cloister.custodian.store.postgres") is None:
-        pytest.skip("this Cloister has no store on PostgreSQL: cloister.custodian.store.postgres")
-    if database == "postgresql":
-        pytest.skip("the drill's house starts custodians on SQLite only")
+def racers(folder: Path, database: str | None, **terms: Any) -> Iterator[tuple[DrillHouse, dict[str, Any], list[Toy]]]:
+    """Yield sixteen toys of one loan, each with a connection of its own; on PostgreSQL they go to two custodians."""
     with (
         in_memory(folder) as place,
-        DrillHouse(folder / "parties", home=place / "home", ttl_s=60, max_ceiling=1, allowance=1) as house,
+        DrillHouse(
+            folder / "parties", home=place / "home", ttl_s=60, max_ceiling=1, allowance=1, database=database
+        ) as house,
         ExitStack() as stack,
     ):
+        ports = [house.custodian_port]
+        if database is not None:
+            house.start_second()
+            ports.append(house.second_port)
         made = lend_to_toys(house, max_instances=RACERS, ttl_s=600, **terms)
         context = ssl.create_default_context(cafile=str(house.home / "tls" / "ca.pem"))
-        url = f"https://localhost:{house.custodian_port}"
-        boxes = [stack.enter_context(ToyBox(house, made, url=url, context=context)) for _ in range(RACERS)]
+        urls = [f"https://localhost:{ports[number % len(ports)]}" for number in range(RACERS)]
+        boxes = [stack.enter_context(ToyBox(house, made, url=url, context=context)) for url in urls]
         yield house, made, [box.boot() for box in boxes]
 
 
-def race(folder: Path, database: str, *, rounds: int, measured: Measured) -> None:
+def left_behind(house: DrillHouse, scratch: Path) -> OnDisk:
+    """Kill whatever runs, and return what it left."""
+    house.kill_custodian()
+    if house.database is None:
+        return read_home(house.home, house.made.key, scratch)
+    house.kill_second()
+    return read_shared(house.home, house.made.key, scratch)
+
+
+def race(folder: Path, database: str | None, *, rounds: int, measured: Measured) -> None:
     """Let all ask at once for one unit; one gets it, each time."""
     with racers(folder, database, allowance=1, max_ceiling=1) as (house, made, toys):
         with ThreadPoolExecutor(RACERS) as pool:
@@ -90,8 +105,7 @@ def race(folder: Path, database: str, *, rounds: int, measured: Measured) -> Non
                 for toy in toys:  # what was served is told before the next race, so that the winner may win again
                     toy.renew()
                 house.call("POST", f"/v1/loans/{made['loan']}/top-up", {"units": 1})
-        house.kill_custodian()
-        found = read_home(house.home, house.made.key, folder / "scratch")
+        found = left_behind(house, folder / "scratch")
         assert sum(found.limit_of(toy.id) for toy in toys) == rounds
     measured("races of sixteen for one unit, units given", f"{rounds}, {rounds}")
 
@@ -116,7 +130,7 @@ def _winner(toys: list[Toy]) -> Toy:
     return winner
 
 
-def append(folder: Path, database: str, *, operations: int, seed: int, measured: Measured) -> None:
+def append(folder: Path, database: str | None, *, operations: int, seed: int, measured: Measured) -> None:
     """Let sixteen lease and serve while staff adds units; then play the log back."""
     with racers(folder, database, allowance=RACERS, max_ceiling=CEILING) as (house, made, toys):
         each = operations // RACERS
@@ -131,8 +145,7 @@ def append(folder: Path, database: str, *, operations: int, seed: int, measured:
                 stop.set()
             added = adding.result()
         seconds = time.monotonic() - began
-        house.kill_custodian()
-        found = read_home(house.home, house.made.key, folder / "scratch")
+        found = left_behind(house, folder / "scratch")
         demand_played_back(found, made["loan"], done, added)
     measured("leases and additions, each found in the log as answered", len(done) + len(added))
     measured("a second", f"{(len(done) + len(added)) / seconds:.0f}")
@@ -208,21 +221,21 @@ def demand_order(placed: list[tuple[float, float, int]]) -> None:
         assert newest < index
 
 
-def test_sixteen_racing_for_the_last_unit_get_one(tmp_path: Path, database: str, measured: Measured) -> None:
+def test_sixteen_racing_for_the_last_unit_get_one(tmp_path: Path, database: str | None, measured: Measured) -> None:
     race(tmp_path, database, rounds=RACES.suite, measured=measured)
 
 
-def test_the_log_played_back_gives_every_answer(tmp_path: Path, database: str, measured: Measured) -> None:
+def test_the_log_played_back_gives_every_answer(tmp_path: Path, database: str | None, measured: Measured) -> None:
     append(tmp_path, database, operations=RACE_OPERATIONS.suite, seed=15, measured=measured)
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(7200)
-def test_sixteen_racing_very_often_get_one_each_time(tmp_path: Path, database: str, measured: Measured) -> None:
+def test_sixteen_racing_very_often_get_one_each_time(tmp_path: Path, database: str | None, measured: Measured) -> None:
     race(tmp_path, database, rounds=RACES.many, measured=measured)
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(14400)
-def test_a_long_log_played_back_gives_every_answer(tmp_path: Path, database: str, measured: Measured) -> None:
+def test_a_long_log_played_back_gives_every_answer(tmp_path: Path, database: str | None, measured: Measured) -> None:
     append(tmp_path, database, operations=RACE_OPERATIONS.many, seed=150, measured=measured)

@@ -77,7 +77,9 @@ def test_rounding_again_changes_nothing_and_moves_no_number_far(values: list[flo
     finite = np.isfinite(np.array(values, dtype=np.float32))
     before = np.array(values, dtype=np.float64)[finite]
     moved = np.abs(once.array.astype(np.float64)[finite] - before)
-    assert (moved <= 0.5 * 10.0**-places + np.spacing(np.abs(before).astype(np.float32))).all()
+    with np.errstate(over="ignore"):  # beside the largest number there is no next one
+        spacing = np.spacing(np.abs(before).astype(np.float32))
+    assert (moved <= 0.5 * 10.0**-places + spacing).all()
 
 
 def test_a_million_outputs_take_milliseconds() -> None:

@@ -255,7 +255,11 @@ class MemoryCustodian:
             loan = terms.loan
             zero = dict.fromkeys(meters_in(terms), 0)
             db.loans[loan] = LoanState(
-                terms=terms, balances=zero, policy_digest=self.policy, block_version=db.block_version
+                terms=terms,
+                balances=zero,
+                policy_digest=self.policy,
+                block_version=db.block_version,
+                countersigned=True,
             )
             for meter, units in allowance.items():
                 db.post(top_up(loan, meter, balance=0, units=units))

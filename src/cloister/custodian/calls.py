@@ -97,6 +97,11 @@ class Call:
             raise Malformed(msg)
         return int(text)
 
+    def change(self, work: Callable[[Transaction, Fields], Json]) -> Json:
+        """Run a use case over the body's members, which are taken anew each time that it is run."""
+        self.fields()  # what is no json object opens no transaction
+        return self.run(lambda transaction: work(transaction, self.fields()))
+
     def run(self, work: Callable[[Transaction], Json]) -> Json:
         """Run a use case in one transaction, once for each Idempotency-Key of this actor."""
         key = None

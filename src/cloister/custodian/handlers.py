@@ -76,8 +76,10 @@ def status(call: Call) -> Reply:
 
 def ask_more(call: Call) -> Reply:
     """Ask the custodian for more units."""
-    loan, body = call.loan, call.fields()
-    return json_reply(call.run(lambda transaction: asks.ask_more(transaction, call.actor, loan, body)), status=201)
+    loan = call.loan
+    return json_reply(
+        call.change(lambda transaction, body: asks.ask_more(transaction, call.actor, loan, body)), status=201
+    )
 
 
 def summary(call: Call) -> Reply:
@@ -87,8 +89,7 @@ def summary(call: Call) -> Reply:
 
 def publish(call: Call) -> Reply:
     """Publish a sealed model."""
-    body = call.fields()
-    return json_reply(call.run(lambda transaction: models.publish(transaction, call.actor, body)), status=201)
+    return json_reply(call.change(lambda transaction, body: models.publish(transaction, call.actor, body)), status=201)
 
 
 def list_models(call: Call) -> Reply:
@@ -110,10 +111,12 @@ def withdraw(call: Call) -> Reply:
 
 def create_loan(call: Call) -> Reply:
     """Make a loan; the answer shows the borrower's and the consumers' tokens once."""
-    body, service = call.fields(), call.service
+    service = call.service
     return json_reply(
-        call.run(
-            lambda transaction: loans.create_loan(transaction, call.actor, body, url=service.url, ca_pem=service.ca_pem)
+        call.change(
+            lambda transaction, body: loans.create_loan(
+                transaction, call.actor, body, url=service.url, ca_pem=service.ca_pem
+            )
         ),
         status=201,
     )
@@ -131,33 +134,33 @@ def show_loan(call: Call) -> Reply:
 
 def top_up(call: Call) -> Reply:
     """Add units to an allowance."""
-    loan, body = call.loan, call.fields()
-    return json_reply(call.run(lambda transaction: loans.add_units(transaction, call.actor, loan, body)))
+    loan = call.loan
+    return json_reply(call.change(lambda transaction, body: loans.add_units(transaction, call.actor, loan, body)))
 
 
 def set_units(call: Call) -> Reply:
     """Set what an allowance still holds."""
-    loan, body = call.loan, call.fields()
-    return json_reply(call.run(lambda transaction: loans.set_units(transaction, call.actor, loan, body)))
+    loan = call.loan
+    return json_reply(call.change(lambda transaction, body: loans.set_units(transaction, call.actor, loan, body)))
 
 
 def approve(call: Call) -> Reply:
     """Approve a request for more: its units are added at once."""
-    loan, ask, body = call.loan, call.parameters["request"], call.fields()
-    return json_reply(call.run(lambda transaction: asks.approve(transaction, call.actor, loan, ask, body)))
+    loan, ask = call.loan, call.parameters["request"]
+    return json_reply(call.change(lambda transaction, body: asks.approve(transaction, call.actor, loan, ask, body)))
 
 
 def deny(call: Call) -> Reply:
     """Deny a request for more."""
-    loan, ask, body = call.loan, call.parameters["request"], call.fields()
-    return json_reply(call.run(lambda transaction: asks.deny(transaction, call.actor, loan, ask, body)))
+    loan, ask = call.loan, call.parameters["request"]
+    return json_reply(call.change(lambda transaction, body: asks.deny(transaction, call.actor, loan, ask, body)))
 
 
 def add_consumers(call: Call) -> Reply:
     """Add consumers to a loan; the answer shows their tokens once."""
-    loan, body = call.loan, call.fields()
+    loan = call.loan
     return json_reply(
-        call.run(lambda transaction: loans.add_consumers(transaction, call.actor, loan, body)), status=201
+        call.change(lambda transaction, body: loans.add_consumers(transaction, call.actor, loan, body)), status=201
     )
 
 
@@ -168,20 +171,22 @@ def show_contract(call: Call) -> Reply:
 
 def accept_contract(call: Call) -> Reply:
     """Sign the newest version of the contract: the borrower's word."""
-    loan, body = call.loan, call.fields()
-    return json_reply(call.run(lambda transaction: contracts.accept(transaction, call.actor, loan, body)))
+    loan = call.loan
+    return json_reply(call.change(lambda transaction, body: contracts.accept(transaction, call.actor, loan, body)))
 
 
 def amend(call: Call) -> Reply:
     """Offer other clauses; they count once the borrower has signed them."""
-    loan, body = call.loan, call.fields()
-    return json_reply(call.run(lambda transaction: contracts.amend(transaction, call.actor, loan, body)))
+    loan = call.loan
+    return json_reply(call.change(lambda transaction, body: contracts.amend(transaction, call.actor, loan, body)))
 
 
 def replace_policy(call: Call) -> Reply:
     """Replace a loan's policy by a newer one; instances attest again."""
-    loan, body = call.loan, call.fields()
-    return json_reply(call.run(lambda transaction: loans.replace_loan_policy(transaction, call.actor, loan, body)))
+    loan = call.loan
+    return json_reply(
+        call.change(lambda transaction, body: loans.replace_loan_policy(transaction, call.actor, loan, body))
+    )
 
 
 def list_blocks(call: Call) -> Reply:
@@ -191,8 +196,7 @@ def list_blocks(call: Call) -> Reply:
 
 def block(call: Call) -> Reply:
     """Block a model, loan, instance or consumer; the answer says within which bound it stops."""
-    body = call.fields()
-    return json_reply(call.run(lambda transaction: blocks.block(transaction, call.actor, body)), status=201)
+    return json_reply(call.change(lambda transaction, body: blocks.block(transaction, call.actor, body)), status=201)
 
 
 def unblock(call: Call) -> Reply:
@@ -204,8 +208,9 @@ def unblock(call: Call) -> Reply:
 
 def record_drill(call: Call) -> Reply:
     """Write down what a drill measured, beside what was promised."""
-    body = call.fields()
-    return json_reply(call.run(lambda transaction: drills.record_drill(transaction, call.actor, body)), status=201)
+    return json_reply(
+        call.change(lambda transaction, body: drills.record_drill(transaction, call.actor, body)), status=201
+    )
 
 
 def recall(call: Call) -> Reply:
@@ -237,8 +242,9 @@ def list_tokens(call: Call) -> Reply:
 
 def create_token(call: Call) -> Reply:
     """Make a token; the answer shows it once."""
-    body = call.fields()
-    return json_reply(call.run(lambda transaction: access.create_token(transaction, call.actor, body)), status=201)
+    return json_reply(
+        call.change(lambda transaction, body: access.create_token(transaction, call.actor, body)), status=201
+    )
 
 
 def revoke_token(call: Call) -> Reply:

@@ -120,16 +120,22 @@ async def boot(
 
     # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
     loader = _Loader(grant=grant, kem=kem, engine=engine, progress=progress)
+    models = await _load_all(loader, packages, log)
+    return Booted(key=key, grant=grant, models=models, software=software, contract=contract)
+
+
+async def _load_all(loader: _Loader, packages: Sequence[FoundPackage], log: EventLog) -> tuple[ServedModel, ...]:
+    """Load every granted model, or none."""
     models: list[ServedModel] = []
     try:
-        for terms, package in _matched(grant, packages):
+        for terms, package in _matched(loader.grant, packages):
             models.append(await asyncio.to_thread(loader.load, terms, package))
             log.write(Event.MODEL_LOADED, model=terms.name, digest=terms.digest, bytes=models[-1].manifest.size)
     except BaseException:
         for model in models:
             model.close()
         raise
-    return Booted(key=key, grant=grant, models=tuple(models), software=software, contract=contract)
+    return tuple(models)
 
 
 def _verified_challenge(statement: bytes, loan: LoanFile) -> Challenge:

@@ -16,11 +16,12 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloister.attest.endorse import Given
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
 from cloister.custodian.service.audit_log import Batch, leave_pending, sequence_pending
+from cloister.custodian.service.turns import Turns
 from cloister.custodian.store.book import (
     Answer,
     EpochRow,
@@ -39,7 +40,7 @@ from cloister.lending.ledger import ALLOWANCE
 from cloister.wire import Json, dump_json, lp, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -129,35 +130,45 @@ class Context:
         self._lock = threading.Lock()
         self._checkpoint_lock = threading.Lock()
         self._sequence_lock = threading.Lock()
+        self._turns: Turns[Callable[[Transaction], Any], Any] = Turns(self._run_as_the_one_writer)
         self._ticket_lock = threading.Lock()
         self._ticket = 0
         self._sequenced = 0
 
-    def transact(self, work: Callable[[Transaction], T]) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, beside: bool = False) -> T:
         """Run one use case; it is committed, logged and checkpointed when this returns.
+
+        ``beside``: other custodians over the database may run theirs meanwhile, and the log has what they did in
+        an order that could have been; for that a use case takes its loan's turn (``loans.take_turn``) before it reads
+        anything that others of the loan change. Without it, it waits until nobody else runs.
 
         Raises ``Unavailable``: fenced, clock behind, disk full; then nothing has happened, or it has
         happened and the answer must be asked for again.
         """
-        result = self._run_again_where_contended(work) if self.store.shared else self._run_alone(work)
+        if self.store.shared:
+            result = self._run_shared(work, beside=beside)
+        elif beside:
+            result = self._turns.take(work)  # those that wait for one another share a commit and a checkpoint
+        else:
+            (result,) = self._run_as_the_one_writer([work])
         self.catch_up()
         return result
 
-    def _run_alone(self, work: Callable[[Transaction], T]) -> T:
-        """Run it as the one writer: its entries are in the log with the same commit."""
+    def _run_as_the_one_writer(self, works: Sequence[Callable[[Transaction], T]]) -> list[T]:
+        """Run them, all or none; their entries are in the log with the same commit."""
         with self._lock:
             with self.store.writing() as connection:
                 transaction = self._begin(connection)
-                result = work(transaction)
+                results = [work(transaction) for work in works]
                 moved = self._log.put(connection, [transaction.batch])
             self._log.follow(moved)
-        return result
+        return results
 
-    def _run_again_where_contended(self, work: Callable[[Transaction], T]) -> T:
-        """Run it beside other custodians, as often as it meets them, then see that its entries are in the log."""
+    def _run_shared(self, work: Callable[[Transaction], T], *, beside: bool) -> T:
+        """Run it, again where it met another, then see that its entries are in the log."""
         for tries in range(_TRIES):
             try:
-                with self.store.writing(alone=tries >= _TRIES_BESIDE) as connection:
+                with self.store.writing(alone=not beside or tries >= _TRIES_BESIDE) as connection:
                     transaction = self._begin(connection)
                     result = work(transaction)
                     leave_pending(connection, transaction.batch)
@@ -276,7 +287,7 @@ class Context:
     ) -> None:
         """Log a refusal in a transaction of its own: what is refused is audited too."""
         codes = _codes(refusal)
-        self.transact(lambda transaction: transaction.record(kind, actor, subject, codes=codes, **details))
+        self.transact(lambda work: work.record(kind, actor, subject, codes=codes, **details), beside=True)
 
 
 def _codes(refusal: CloisterError) -> str:

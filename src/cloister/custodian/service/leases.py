@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row, loan_state
-from cloister.custodian.service.turns import Turns
 from cloister.custodian.store.instances import find_instance, find_key, save_instance
+from cloister.custodian.store.loans import take_turn
 from cloister.custodian.store.usage import find_reported
 from cloister.errors import Rejected
 from cloister.lending.ending import decide_close, verify_close
@@ -24,8 +24,6 @@ from cloister.lending.state import InstanceStatus
 from cloister.lending.terms import DIGEST, InstanceId
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import Connection
 
     from cloister.attest.rats import Nonce
@@ -71,12 +69,11 @@ class _Asked:
 
 
 class Leases:
-    """Answers lease requests; those that wait for one another share a transaction."""
+    """Answers lease requests."""
 
     def __init__(self, context: Context) -> None:
         """Answer in ``context``."""
         self._context = context
-        self._turns: Turns[_Asked, bytes] = Turns(self._decide)
 
     def lease(self, instance: InstanceId, statement: bytes) -> bytes:
         """Return the signed lease, or the signed refusal, for one lease request.
@@ -86,16 +83,19 @@ class Leases:
         """
         request, digest = verify_request(statement, _key(self._context, instance))
         try:
-            return self._turns.take(_Asked(instance=instance, request=request, digest=digest))
+            return self._one(_Asked(instance=instance, request=request, digest=digest))
         except Rejected as refusal:
             self._context.refuse(
                 EventKind.LEASE_REFUSED, instance, instance, refusal, req_digest=digest.hex(), seq=request.seq
             )
             raise
 
-    def _decide(self, group: Sequence[_Asked]) -> list[bytes | Rejected]:
-        """Decide and write in one transaction; the replies' bytes are stored before they are sent (C7, C12)."""
-        return self._context.transact(lambda transaction: [_answer(transaction, asked) for asked in group])
+    def _one(self, asked: _Asked) -> bytes:
+        """Decide and write in one transaction; the reply's bytes are stored before they are sent (C7, C12)."""
+        answer = self._context.transact(lambda transaction: _answer(transaction, asked), beside=True)
+        if isinstance(answer, Rejected):
+            raise answer
+        return answer
 
 
 def _answer(transaction: Transaction, asked: _Asked) -> bytes | Rejected:
@@ -116,6 +116,7 @@ def _answer(transaction: Transaction, asked: _Asked) -> bytes | Rejected:
 def _decision(transaction: Transaction, asked: _Asked) -> LeaseDecision | Replay:
     """Read how instance and loan stand in this transaction, after whatever was decided in it before; decide."""
     row = _row(transaction.connection, asked.instance)
+    take_turn(transaction.connection, row.state.loan)
     loan = loan_row(transaction.connection, row.state.loan)
     return decide_lease(
         asked.request,
@@ -135,6 +136,7 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
 
     def work(transaction: Transaction) -> None:
         row = _row(transaction.connection, instance)
+        take_turn(transaction.connection, row.state.loan)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
         reported = find_reported(transaction.connection, instance, asked=message.served)
         decision = decide_close(message, instance=row.state, loan=loan, reported=reported, now=transaction.now)
@@ -144,7 +146,7 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
         save_instance(transaction.connection, decision.instance)
         transaction.record_all(decision.events)
 
-    context.transact(work)
+    context.transact(work, beside=True)
 
 
 def status(context: Context, instance: InstanceId, nonce: Nonce) -> bytes:

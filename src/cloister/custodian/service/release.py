@@ -31,6 +31,7 @@ from cloister.custodian.store.instances import (
     standing_instances,
     take_nonce,
 )
+from cloister.custodian.store.loans import take_turn
 from cloister.custodian.store.models import find_model
 from cloister.custodian.store.releases import ReleaseRow, insert_release, purge_releases
 from cloister.custodian.vaults import unwrap_dek
@@ -65,6 +66,7 @@ def challenge(context: Context, actor: Actor, loan: LoanId) -> bytes:
     ttl = timedelta(seconds=context.config.nonce_ttl_s)
 
     def work(transaction: Transaction) -> int:
+        take_turn(transaction.connection, loan)
         loan_row(transaction.connection, loan)
         purge_nonces(transaction.connection, transaction.now, keep=_NONCE_MEMORY)
         if open_nonces(transaction.connection, loan, transaction.now) >= context.config.nonces_per_loan:
@@ -73,7 +75,7 @@ def challenge(context: Context, actor: Actor, loan: LoanId) -> bytes:
         transaction.record(EventKind.CHALLENGE_ISSUED, actor, loan)
         return transaction.epoch.epoch
 
-    epoch = context.transact(work)
+    epoch = context.transact(work, beside=True)
     key = context.vault.signing_key
     message = Challenge(nonce=nonce, custodian=key.verify_key, loan=loan, epoch=epoch, ttl=ttl)
     return Statement.sign(key, Challenge.LABEL, message.dump()).dump()
@@ -108,7 +110,7 @@ def attest(context: Context, actor: Actor, loan: LoanId, statement: bytes) -> by
 
 def _take(context: Context, request: AttestRequest) -> None:
     found, now = context.transact(
-        lambda transaction: (take_nonce(transaction.connection, request.nonce, transaction.now), transaction.now)
+        lambda work: (take_nonce(work.connection, request.nonce, work.now), work.now), beside=True
     )
     if found is None or found.loan != request.loan:
         raise Rejected.because("nonce_unknown", "nonce", hint="ask for a fresh challenge")
@@ -154,6 +156,7 @@ def _release(
     endorsements: Mapping[str, bytes],
 ) -> bytes:
     def work(transaction: Transaction) -> bytes:
+        take_turn(transaction.connection, request.loan)
         row = loan_row(transaction.connection, request.loan)
         contract = contract_in_force(transaction.connection, row)
         loan = loan_state(transaction.connection, row, context.config)
@@ -181,7 +184,7 @@ def _release(
         _keep(transaction, request, grant, policy=row.policy, endorsements=endorsements)
         return Statement.sign(context.vault.signing_key, Grant.LABEL, grant.dump()).dump()
 
-    return context.transact(work)
+    return context.transact(work, beside=True)
 
 
 def _grant(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.standing import loan_row
 from cloister.custodian.service.sweep import write_off_dead
-from cloister.custodian.store.instances import find_instance, instances_between, save_instance
+from cloister.custodian.store.instances import find_instance, find_key, instances_between, save_instance
+from cloister.custodian.store.loans import take_turn
 from cloister.custodian.store.usage import (
     find_report,
     find_reported,
@@ -70,7 +71,10 @@ def report(context: Context, instance: InstanceId, statement: bytes) -> bytes:
 
 def _key(context: Context, instance: InstanceId) -> VerifyKey:
     with context.reading() as connection:
-        return _row(connection, instance).state.key
+        key = find_key(connection, instance)
+    if key is None:
+        raise Rejected.because("not_found", "instance")
+    return key
 
 
 def _row(connection: Connection, instance: InstanceId) -> InstanceRow:
@@ -86,6 +90,7 @@ def _take(context: Context, message: UsageReport, statement: bytes) -> ReportDec
     def work(transaction: Transaction) -> ReportDecision:
         connection = transaction.connection
         state = _row(connection, message.instance).state
+        take_turn(connection, state.loan)
         decision = decide_report(
             message,
             statement,
@@ -101,7 +106,7 @@ def _take(context: Context, message: UsageReport, statement: bytes) -> ReportDec
         transaction.record_all(decision.events)
         return decision
 
-    return context.transact(work)
+    return context.transact(work, beside=True)
 
 
 def loan_of(context: Context, instance: InstanceId) -> LoanId:

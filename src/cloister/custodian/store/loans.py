@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, func, insert, select, update
 
+from cloister.custodian.store.dialects import POSTGRESQL
 from cloister.custodian.store.tables import ALLOWANCE, LEDGER, LOAN, LOAN_MODEL, moment, stamp
 from cloister.errors import Rejected
 from cloister.lending.ledger import ALLOWANCE as ALLOWANCE_ACCOUNT
 from cloister.lending.ledger import Account, Posting
-from cloister.lending.terms import LoanId, Meter, Terms
+from cloister.lending.terms import LOAN_METER, LoanId, Meter, Terms
 from cloister.wire import parse_json
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "postings_of",
     "replace_policy",
     "replace_terms",
+    "take_turn",
 ]
 
 
@@ -185,6 +187,18 @@ _HALVES = (
 def _whole(high: object, low: object) -> int:
     """Return the sum of both halves, whatever number type the database sums into."""
     return (int(str(high)) << 32) + int(str(low))
+
+
+def take_turn(connection: Connection, loan: LoanId) -> None:
+    """Come before or after every other transaction that takes this loan's turn, never beside it.
+
+    Where several custodians write, transactions that only read what another changes could stand in the log in an
+    order in which they cannot have happened. Writing the same row makes the later of two fail and run again. A loan
+    without that row has never had a unit.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        key = (ALLOWANCE.c.loan == loan) & (ALLOWANCE.c.meter == LOAN_METER)
+        connection.execute(update(ALLOWANCE).where(key).values(balance=ALLOWANCE.c.balance))
 
 
 def account_balances(

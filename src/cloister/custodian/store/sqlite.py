@@ -36,6 +36,7 @@ __all__ = ["SqliteStore", "is_affected_sqlite"]
 _LOG = logging.getLogger(__name__)
 _BUSY_TIMEOUT_MS = 5000
 _READERS = 8  # read connections at once
+_READER_CACHE_KIB = 512  # of pages that each keeps: eight of SQLite's default would be 16 MiB
 _WAL_BUG_FIRST, _WAL_BUG_LAST = (3, 7, 0), (3, 51, 2)
 
 
@@ -180,6 +181,8 @@ def _engine(path: Path, *, query_only: bool) -> Engine:
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA mmap_size=0")
         cursor.execute("PRAGMA trusted_schema=OFF")
+        if query_only:
+            cursor.execute(f"PRAGMA cache_size=-{_READER_CACHE_KIB}")
         cursor.execute(f"PRAGMA query_only={'ON' if query_only else 'OFF'}")
         cursor.close()
 

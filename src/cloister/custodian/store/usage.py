@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from cloister.custodian.store.tables import (
     FORK_EVIDENCE,
@@ -52,6 +52,28 @@ __all__ = [
 
 _NOBODY = ""  # the consumer of a record that names none
 
+# Built once: each renewal and each report runs them.
+_MINE = USAGE_REPORT.c.instance == bindparam("of")
+_NEWEST = (
+    select(USAGE_REPORT.c.last, USAGE_REPORT.c.head, USAGE_REPORT.c.latest)
+    .where(_MINE)
+    .order_by(USAGE_REPORT.c.first.desc())
+    .limit(1)
+)
+_HEAD = select(USAGE_REPORT.c.head).where(_MINE, USAGE_REPORT.c.last == bindparam("last"))
+_FIRST = select(USAGE_REPORT.c.statement).where(_MINE, USAGE_REPORT.c.first == bindparam("first"))
+_TOTALS = select(USAGE_TOTAL).where(USAGE_TOTAL.c.instance == bindparam("of"))
+_INSERT_REPORT, _INSERT_SUM, _INSERT_TOTAL = insert(USAGE_REPORT), insert(USAGE_SUM), insert(USAGE_TOTAL)
+_ADD_TOTAL = (
+    update(USAGE_TOTAL)
+    .where(
+        USAGE_TOTAL.c.instance == bindparam("of"),
+        USAGE_TOTAL.c.model == bindparam("what"),
+        USAGE_TOTAL.c.consumer == bindparam("who"),
+    )
+    .values(units=USAGE_TOTAL.c.units + bindparam("more"))
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredReport:
@@ -82,17 +104,15 @@ def _consumer(text: str) -> ConsumerId | None:
 
 def find_reported(connection: Connection, instance: InstanceId, *, asked: int = -1) -> Reported:
     """Return what an instance has reported, and the chain head after record ``asked`` where a report ends there."""
-    mine = USAGE_REPORT.c.instance == instance
-    query = select(USAGE_REPORT.c.last, USAGE_REPORT.c.head, USAGE_REPORT.c.latest).where(mine)
-    newest = connection.execute(query.order_by(USAGE_REPORT.c.first.desc()).limit(1)).one_or_none()
-    head = None if asked else GENESIS
-    if asked > 0:
-        head = connection.execute(
-            select(USAGE_REPORT.c.head).where(mine, USAGE_REPORT.c.last == asked)
-        ).scalar_one_or_none()
+    newest = connection.execute(_NEWEST, {"of": instance}).one_or_none()
     if newest is None:
-        return Reported(asked=head)
-    totals = connection.execute(select(USAGE_TOTAL).where(USAGE_TOTAL.c.instance == instance))
+        return Reported(asked=None if asked else GENESIS)
+    head = None if asked else GENESIS
+    if asked == newest.last:
+        head = newest.head
+    elif asked > 0:
+        head = connection.execute(_HEAD, {"of": instance, "last": asked}).scalar_one_or_none()
+    totals = connection.execute(_TOTALS, {"of": instance})
     return Reported(
         index=newest.last,
         head=newest.head,
@@ -104,8 +124,7 @@ def find_reported(connection: Connection, instance: InstanceId, *, asked: int = 
 
 def find_report(connection: Connection, instance: InstanceId, first: int) -> bytes | None:
     """Return the report that begins at record ``first``."""
-    query = select(USAGE_REPORT.c.statement).where(USAGE_REPORT.c.instance == instance, USAGE_REPORT.c.first == first)
-    return connection.execute(query).scalar_one_or_none()
+    return connection.execute(_FIRST, {"of": instance, "first": first}).scalar_one_or_none()
 
 
 def report_with(connection: Connection, instance: InstanceId, index: int) -> bytes | None:
@@ -135,16 +154,17 @@ def insert_report(connection: Connection, report: UsageReport, statement: bytes,
     """Store a report with its sums; ``head`` is the chain head after it."""
     minutes = [record.minute for record in report.records]
     connection.execute(
-        insert(USAGE_REPORT).values(
-            instance=report.instance,
-            first=report.first,
-            last=report.last,
-            earliest=minutes[0],
-            latest=minutes[-1],
-            head=head,
-            received_at=stamp(now),
-            statement=statement,
-        )
+        _INSERT_REPORT,
+        {
+            "instance": report.instance,
+            "first": report.first,
+            "last": report.last,
+            "earliest": minutes[0],
+            "latest": minutes[-1],
+            "head": head,
+            "received_at": stamp(now),
+            "statement": statement,
+        },
     )
     sums: dict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for record in report.records:
@@ -153,7 +173,7 @@ def insert_report(connection: Connection, report: UsageReport, statement: bytes,
         row[1] += record.units
         row[2] += record.units if record.content is None else 0
     connection.execute(
-        insert(USAGE_SUM),
+        _INSERT_SUM,
         [
             {
                 "instance": report.instance,
@@ -173,10 +193,10 @@ def insert_report(connection: Connection, report: UsageReport, statement: bytes,
 
 
 def _add_total(connection: Connection, instance: InstanceId, model: str, consumer: str, units: int) -> None:
-    key = and_(USAGE_TOTAL.c.instance == instance, USAGE_TOTAL.c.model == model, USAGE_TOTAL.c.consumer == consumer)
-    found = connection.execute(update(USAGE_TOTAL).where(key).values(units=USAGE_TOTAL.c.units + units))
-    if found.rowcount == 0:
-        connection.execute(insert(USAGE_TOTAL).values(instance=instance, model=model, consumer=consumer, units=units))
+    key = {"of": instance, "what": model, "who": consumer, "more": units}
+    if connection.execute(_ADD_TOTAL, key).rowcount == 0:
+        values = {"instance": instance, "model": model, "consumer": consumer, "units": units}
+        connection.execute(_INSERT_TOTAL, values)
 
 
 def sums_between(connection: Connection, loan: LoanId, start: int, end: int) -> Sequence[SumRow]:
