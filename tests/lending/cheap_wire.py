@@ -27,6 +27,7 @@ from cloister.lending.messages import (
     UsageAck,
     UsageReport,
 )
+from cloister.wire import json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,12 +93,14 @@ def cheap_wire() -> Iterator[None]:
     memories = [_Memory(kind) for kind in _MESSAGES]
     real = SigningKey.sign, VerifyKey.verify
     SigningKey.sign, VerifyKey.verify = _sign, _verify  # type: ignore[method-assign]  # a seam of simulations only
+    plain, json._is_plain = json._is_plain, lambda _value: True  # nothing here has floats or names beyond ASCII
     for memory in memories:
         memory.kind.dump, memory.kind.parse = memory.dump(), staticmethod(memory.parse())
     try:
         yield
     finally:
         SigningKey.sign, VerifyKey.verify = real  # type: ignore[method-assign]  # back to Ed25519
+        json._is_plain = plain
         for memory in memories:
             memory.kind.dump, memory.kind.parse = memory.real
 

@@ -1,6 +1,6 @@
 """Anything may happen in any order: a Hypothesis state machine over the whole lease protocol.
 
-After every step ``World.verify`` checks I1 to I8 under the conditions of the adversary table.
+After every step ``World.verify`` checks I1 to I9 under the conditions of the adversary table.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import pytest
 from cheap_wire import cheap_wire
 from world import Enclave, World, terms
 
-from cloister.lending.audit import verify_checkpoint, verify_log
+from cloister.lending.audit import AuditEntry, verify_checkpoint, verify_log
 from cloister.lending.lease import LeaseState
 
 if TYPE_CHECKING:
@@ -280,10 +280,25 @@ def test_a_seed_tells_the_same_story_twice(*, cheap: bool) -> None:
     assert first.chunks == second.chunks
 
 
+def told(lines: list[bytes]) -> list[tuple[object, ...]]:
+    """Return what a log says, without the one digest in it that is over a signature too."""
+    entries = [AuditEntry.parse(line) for line in lines]
+    own = {"usage_reported": "req_digest"}
+    return [
+        (
+            entry.kind,
+            entry.subject,
+            entry.at,
+            {k: v for k, v in entry.details.items() if own.get(entry.kind.value) != k},
+        )
+        for entry in entries
+    ]
+
+
 def test_a_cheap_wire_tells_the_story_of_the_true_one() -> None:
-    """No decision hangs on a signature: digests of requests are over payloads, and all else is the same."""
+    """No decision hangs on a signature: all that is said and done is the same."""
     with cheap_wire():
         cheap = simulate(2, 300).world
     true = simulate(2, 300).world
     assert cheap.chunks == true.chunks
-    assert cheap.custodian.db.lines == true.custodian.db.lines
+    assert told(cheap.custodian.db.lines) == told(true.custodian.db.lines)
