@@ -11,7 +11,8 @@ import pytest
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Malformed, Rejected, UsageError
 from cloister.lending.audit import AuditEntry, Checkpoint, verify_checkpoint, verify_log
-from cloister.lending.lease import LeaseHolder, _Pending
+from cloister.lending.answers import Pending
+from cloister.lending.lease import LeaseHolder
 from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Receipt, Refusal
 from cloister.lending.receipt import commit, fork_evidence, next_head, verify_chain, verify_commitment, verify_receipt
 from cloister.lending.terms import LoanId, ModelDigest, ModelTerms, Terms, instance_id
@@ -81,7 +82,7 @@ def test_answer_to_a_pending_request(case: dict[str, str]) -> None:
         json.loads((VECTORS / "receipt/messages.json").read_text())["cases"][0]["text"].encode()
     ).issued_at
     holder.request(now, bytes(16))
-    holder._pending = _Pending(statement=b"", digest=bytes.fromhex(ANSWERS["req_digest"]))
+    holder._pending = Pending(statement=b"", digest=bytes.fromhex(ANSWERS["req_digest"]))
     before = holder.snapshot()
     statement = case["statement"].encode()
     if case["expect"] in ("Lease", "Refusal"):

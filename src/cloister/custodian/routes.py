@@ -66,6 +66,9 @@ _ENCLAVES = (
     _route(
         "POST", "/v1/instances/{instance}/lease", ANYBODY, handlers.lease, body=Body.STATEMENT, answers=STATEMENT_TYPE
     ),
+    _route(
+        "POST", "/v1/instances/{instance}/ticket", ANYBODY, handlers.ticket, body=Body.STATEMENT, answers=STATEMENT_TYPE
+    ),
     _route("POST", "/v1/instances/{instance}/close", ANYBODY, handlers.close, body=Body.STATEMENT),
 )
 
@@ -96,7 +99,7 @@ _LOANS = (
         "POST", "/v1/loans", MANAGE, handlers.create_loan, body=Body.JSON, once=True,
         members=(
             Member(name="borrower", type="string", doc="the borrower's name, shown to consumers as the operator"),
-            Member(name="models", type="array", doc="`{name, digest, allowance?}`, at least one"),
+            Member(name="models", type="array", doc="`{name, digest, allowance?, ticketed?}`, at least one"),
             Member(name="allowance", type="integer", doc="units of the whole loan"),
             Member(name="consumers", type="array or null", doc="`{id, allowance?}`; null means anybody"),
             Member(name="policy", type="object", doc="appraisal policy (docs/spec/policy.md)"),
@@ -104,7 +107,21 @@ _LOANS = (
             Member(name="rate_cap", type="integer", doc="units per second, 0 for no cap", required=False),
             Member(name="max_ceiling", type="integer", doc="units one instance may hold unserved", required=False),
             Member(name="max_instances", type="integer", doc="instances that may live at once", required=False),
+            Member(name="offline", type="object", doc="`{lasts_s, units, overdraft?}`: what a voucher may bring to a "
+                   "place without a network", required=False),
         ),
+    ),
+    _route(
+        "POST", "/v1/loans/{loan}/vouchers", MANAGE, handlers.sign_voucher, body=Body.JSON, answers=STATEMENT_TYPE,
+        members=(
+            Member(name="request", type="string", doc="the request file's exact bytes, base64url"),
+            Member(name="units", type="integer", doc="the most units it may carry; the offline term's by default",
+                   required=False),
+        ),
+    ),
+    # Signed by the instance key inside, whoever brings it.
+    _route(
+        "POST", "/v1/loans/{loan}/vouchers/settle", MANAGE | BORROWER, handlers.settle_voucher, body=Body.STATEMENT
     ),
     _route("GET", "/v1/loans", STAFF, handlers.list_loans),
     _route("GET", "/v1/loans/{loan}", STAFF, handlers.show_loan),

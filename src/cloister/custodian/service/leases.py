@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
+from cloister.custodian.service.debts import repay_booked
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.service.sweep import write_off_dead
 from cloister.custodian.store.instances import find_instance, save_instance
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from cloister.custodian.store.instances import InstanceRow
     from cloister.lending.messages import LeaseRequest
 
-__all__ = ["close", "lease", "parse_instance_id", "status"]
+__all__ = ["close", "instance_key", "instance_row", "lease", "parse_instance_id", "status"]
 
 
 def parse_instance_id(text: str) -> InstanceId:
@@ -40,17 +41,18 @@ def parse_instance_id(text: str) -> InstanceId:
     return InstanceId(text)
 
 
-def _row(connection: Connection, instance: InstanceId) -> InstanceRow:
+def instance_row(connection: Connection, instance: InstanceId) -> InstanceRow:
+    """Return one instance. Raises ``Rejected`` (``not_found``)."""
     row = find_instance(connection, instance)
     if row is None:
         raise Rejected.because("not_found", "instance")
     return row
 
 
-def _key(context: Context, instance: InstanceId) -> VerifyKey:
+def instance_key(context: Context, instance: InstanceId) -> VerifyKey:
     """Return the instance's key without touching state (C1)."""
     with context.reading() as connection:
-        return _row(connection, instance).state.key
+        return instance_row(connection, instance).state.key
 
 
 def lease(context: Context, instance: InstanceId, statement: bytes) -> bytes:
@@ -59,7 +61,7 @@ def lease(context: Context, instance: InstanceId, statement: bytes) -> bytes:
     Raises ``Malformed``, ``Rejected`` (not signed by this instance, wrong sequence number) and
     ``Unavailable``; then nothing was written, or the same request gets the stored answer.
     """
-    request, digest = verify_request(statement, _key(context, instance))
+    request, digest = verify_request(statement, instance_key(context, instance))
     try:
         return _decide(context, instance, request, digest)
     except Rejected as refusal:
@@ -71,7 +73,7 @@ def _decide(context: Context, instance: InstanceId, request: LeaseRequest, diges
     """Decide and write in one transaction; the reply's bytes are stored before they are sent (C7, C12)."""
     with context.begin() as transaction:
         write_off_dead(transaction)
-        row = _row(transaction.connection, instance)
+        row = instance_row(transaction.connection, instance)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
         decision = decide_lease(
             request,
@@ -88,14 +90,15 @@ def _decide(context: Context, instance: InstanceId, request: LeaseRequest, diges
         transaction.post(decision.postings)
         save_instance(transaction.connection, state)
         transaction.record_all(decision.events)
+        repay_booked(transaction, state.loan, decision.postings)
         return reply
 
 
 def close(context: Context, instance: InstanceId, statement: bytes) -> None:
     """Note that an instance has ended; saying so twice changes nothing."""
-    message = verify_close(statement, _key(context, instance))
+    message = verify_close(statement, instance_key(context, instance))
     with context.begin() as transaction:
-        row = _row(transaction.connection, instance)
+        row = instance_row(transaction.connection, instance)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
         decision = decide_close(message, instance=row.state, loan=loan, now=transaction.now)
         if decision is None:
@@ -103,12 +106,13 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
         transaction.post(decision.postings)
         save_instance(transaction.connection, decision.instance)
         transaction.record_all(decision.events)
+        repay_booked(transaction, row.state.loan, decision.postings)
 
 
 def status(context: Context, instance: InstanceId, nonce: Nonce) -> bytes:
     """Return the signed standing of an instance for a consumer who chose ``nonce`` (T4). Writes nothing."""
     with context.reading() as connection:
-        row = _row(connection, instance)
+        row = instance_row(connection, instance)
         loan = loan_state(connection, loan_row(connection, row.state.loan), context.config)
     now = context.now()
     state = "blocked" if loan.blocked and row.state.status is InstanceStatus.ACTIVE else row.state.status.value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.policy import Policy, verify_successor
 from cloister.custodian.service.access import issue_token
+from cloister.custodian.service.debts import repay_owed
 from cloister.custodian.service.standing import loan_row
 from cloister.custodian.store.loans import (
     LoanRow,
@@ -101,6 +102,7 @@ def _take_model(transaction: Transaction, item: Json, allowances: dict[Meter, in
     name = fields.match("name", NAME)
     digest = ModelDigest(fields.match("digest", DIGEST))
     allowance = fields.optional("allowance", lambda member: fields.integer(member, cap=MAX_UNITS))
+    ticketed = fields.optional("ticketed", fields.boolean) or False
     fields.end()
     row = find_model(transaction.connection, digest)
     if row is None:
@@ -109,7 +111,7 @@ def _take_model(transaction: Transaction, item: Json, allowances: dict[Meter, in
         raise Rejected.because("model_withdrawn", "model")
     if allowance is not None:
         allowances[model_meter(name)] = allowance
-    return ModelTerms(name=name, digest=digest, metered=allowance is not None)
+    return ModelTerms(name=name, digest=digest, metered=allowance is not None, ticketed=ticketed)
 
 
 def _take_consumers(
@@ -169,15 +171,17 @@ def _take_terms(
     for name in members:
         if name in body:
             members[name] = body.integer(name)
+    offline = body.take("offline") if "offline" in body else None
     body.end()
     return Terms.from_json(
         {
             **members,
+            **({} if offline is None else {"clauses": {"offline": offline}}),
             "borrower": borrower,
             "consumers": None if consumers is None else [consumer.to_json() for consumer in consumers],
             "loan": loan,
             "models": [model.to_json() for model in models],
-            "outage": "stop",
+            "outage": "stop" if offline is None else "offline",
             "v": 1,
             "version": 1,
         }
@@ -203,11 +207,12 @@ def add_units(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields
 
 
 def top_up_units(transaction: Transaction, loan: LoanId, meter: Meter, units: int) -> int:
-    """Post a top-up and return the new balance. Raises ``Rejected`` (``too_many_units``)."""
+    """Post a top-up, pay an overdraft from it, and return the balance. Raises ``Rejected`` (``too_many_units``)."""
     balance = balances_of(transaction.connection, loan).get(meter, 0)
     _demand_countable(transaction, loan, meter, units)
     transaction.post([top_up(loan, meter, balance=balance, units=units)])
-    return balance + units
+    repay_owed(transaction, loan)
+    return balances_of(transaction.connection, loan).get(meter, 0)
 
 
 def _demand_countable(transaction: Transaction, loan: LoanId, meter: Meter, units: int) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "ARTIFACT",
     "AUDIT",
     "BLOCK",
+    "CONSUMPTION",
     "DEVICE",
     "ENDORSEMENT_BUNDLE",
     "ENROLMENT",
@@ -31,7 +32,9 @@ __all__ = [
     "RELEASE_ENDORSEMENT",
     "REQUEST",
     "TABLES",
+    "TICKET",
     "TOKEN",
+    "VOUCHER",
     "moment",
     "stamp",
 ]
@@ -53,9 +56,12 @@ ALLOWANCE = _table("allowance", "loan meter balance")
 INSTANCE = _table(
     "instance",
     "id loan pub kem_digest tee tier result policy_digest epoch seq req_digest reply chain_head attested_at "
-    "committed_at dead_at status written_off clone_proof",
+    "committed_at dead_at status written_off clone_proof voucher_until",
 )
-INSTANCE_METER = _table("instance_meter", "instance meter ceiling used")
+INSTANCE_METER = _table("instance_meter", "instance meter ceiling used filed reach")
+VOUCHER = _table("voucher", "instance seq req_digest digest reply issued_at")
+CONSUMPTION = _table("consumption", "instance statement at")
+TICKET = _table("ticket", "instance idx req_digest reply units")
 NONCE = _table("nonce", "value loan expires_at used_at")
 LEDGER = _table("ledger", "id at loan meter debit credit units")
 BLOCK = _table("block", "kind subject loan reason by at")
@@ -72,6 +78,7 @@ ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
+    VOUCHER, CONSUMPTION, TICKET,
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 Each message is a value with ``dump`` to canonical JSON and ``parse`` back, and travels as a signed
 ``Statement`` under its ``LABEL``. Parsing proves form only: signatures, freshness and meaning are for
-``release`` and ``lease``. The formats are in docs/spec/release.md, lease.md and receipt.md.
+``release`` and ``lease``. The formats are in docs/spec/release.md, lease.md, voucher.md, ticket.md and receipt.md.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from cloister.lending.messages.form import Units
 from cloister.lending.messages.leasing import Close, Lease, LeaseRequest, Refusal
 from cloister.lending.messages.proofs import Receipt, Status
 from cloister.lending.messages.registration import AttestRequest, Challenge, Grant, ReleasedKey
+from cloister.lending.messages.tickets import Ticket, TicketRequest
+from cloister.lending.messages.vouchers import Consumption, Voucher, VoucherRequest
 
 __all__ = [
     "AttestRequest",
     "Challenge",
     "Close",
+    "Consumption",
     "Grant",
     "Lease",
     "LeaseRequest",
@@ -23,5 +26,9 @@ __all__ = [
     "Refusal",
     "ReleasedKey",
     "Status",
+    "Ticket",
+    "TicketRequest",
     "Units",
+    "Voucher",
+    "VoucherRequest",
 ]
