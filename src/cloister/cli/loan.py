@@ -9,9 +9,11 @@ import click
 from rich.text import Text
 
 from cloister.attest.policy import Policy
+from cloister.cli.loan_clauses import mark_ticketed, offline_term
 from cloister.cli.loan_watch import watch_loan
 from cloister.cli.remote import Remote, from_options, from_token, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file
+from cloister.cli.voucher import voucher
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import UsageError
 from cloister.lending.terms import NAME
@@ -45,7 +47,7 @@ def _spec(text: str, what: str) -> tuple[str, int | None]:
     return name, int(units)
 
 
-def _model(text: str) -> Json:
+def _model(text: str) -> dict[str, Json]:
     name, found, rest = text.partition("=")
     digest, colon, units = rest.partition(":")
     if not found or (colon and not units.isdecimal()):
@@ -102,6 +104,12 @@ def _write_tokens(files: dict[str, Path], tokens: dict[str, str], *, force: bool
 @click.option("--consumer", "consumers", multiple=True, help="NAME[=UNITS]; repeat for more.")
 @click.option("--anybody", is_flag=True, help="Serve whoever reaches the enclave.")
 @click.option("--policy", type=_file, required=True, help="Appraisal policy: which enclaves may have the key.")
+@click.option(
+    "--offline",
+    metavar="SECONDS:UNITS[:OVERDRAFT]",
+    help="Offline term: how long a voucher lasts and what it may carry.",
+)
+@click.option("--ticketed", multiple=True, metavar="NAME", help="Model that takes a ticket for each inference; repeat.")
 @click.option("--ttl", "ttl_s", type=click.IntRange(1, 3600), help="T: seconds a lease lives.")
 @click.option("--rate-cap", type=_units, help="Units per second, 0 for no cap.")
 @click.option("--max-ceiling", type=click.IntRange(min=1), help="N: units one instance may hold unserved.")
@@ -121,6 +129,8 @@ def create(
     consumers: tuple[str, ...],
     anybody: bool,
     policy: Path,
+    offline: str | None,
+    ticketed: tuple[str, ...],
     out: Path,
     tokens: Path | None,
     force: bool,
@@ -140,10 +150,12 @@ def create(
         "allowance": allowance,
         "borrower": borrower,
         "consumers": _consumers(consumers, anybody=anybody),
-        "models": [_model(text) for text in models],
+        "models": mark_ticketed([_model(text) for text in models], ticketed),
         "policy": _policy(policy),
     }
     body |= {name: value for name, value in limits.items() if value is not None}
+    if offline is not None:
+        body["offline"] = offline_term(offline)
     with from_options(home=home, url=url, ca=ca, token_file=token_file) as remote:
         made = remote.post("/v1/loans", body)
     write_file(out, dump_json(made["loan_file"]), force=force, private=True)
@@ -179,7 +191,9 @@ def draw_loan(terminal: Terminal, shown: dict[str, Any], out: Console) -> None:
     bound = shown["bound"]
     out.print(Text.assemble(f"{shown['loan']}  {shown['borrower']}  ", (str(shown["state"]), "bold")))
     out.print(f"a block stops it within {bound['seconds']:g} s or {bound['units']} units, whichever comes first")
-    parts = ("granted", "balance", "held", "spent", "written_off")
+    parts: tuple[str, ...] = ("granted", "balance", "held", "spent", "written_off")
+    if any(counts["owed"] for counts in shown["meters"].values()):
+        parts = (*parts, "owed")
     rows = [(meter, *(str(counts[part]) for part in parts)) for meter, counts in shown["meters"].items()]
     out.print(terminal.table(("meter", *parts), rows))
     live = [item for item in shown["instances"] if item["live"]]
@@ -342,6 +356,9 @@ def watch(terminal: Terminal, /, *, loan_id: str, **where: Any) -> None:
     """Follow a loan live until interrupted."""
     with from_options(**where) as remote:
         watch_loan(terminal, remote, loan_id, lambda shown, out: draw_loan(terminal, shown, out))
+
+
+loan.add_command(voucher)
 
 
 @loan.group(cls=Group)

@@ -10,10 +10,13 @@ from cloister.enclave.gateway import Gateway
 from cloister.enclave.inference import Inference
 from cloister.enclave.inner import InnerApi
 from cloister.enclave.logs import Event
+from cloister.enclave.media import CLOSE, MediaFolder
 from cloister.enclave.metering import Metering
 from cloister.enclave.metrics import Metrics
 from cloister.enclave.published import KeysetPublisher
 from cloister.enclave.renew import Renewal
+from cloister.enclave.tickets import Tickets
+from cloister.enclave.vouchers import Vouchers
 from cloister.errors import Unavailable
 from cloister.lending.lease import LeaseState
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from cloister.enclave.boot import Booted
     from cloister.enclave.clock import Clock
     from cloister.enclave.config import EnclaveConfig
-    from cloister.enclave.custodian_link import CustodianLink
+    from cloister.enclave.custodian_link import Link
     from cloister.enclave.engines import Engine
     from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.loanfile import LoanFile
@@ -43,7 +46,7 @@ class EnclaveInstance:
         *,
         source: EvidenceSource,
         engine: Engine,
-        link: CustodianLink,
+        link: Link,
         clock: Clock,
         log: EventLog,
         tls_spki: tuple[bytes, ...] = (),
@@ -64,7 +67,9 @@ class EnclaveInstance:
         self._models = tuple(model.terms for model in booted.models)
         self._loan_digest = hashlib.sha256(booted.grant.terms.dump()).hexdigest()
         self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log)
-        self.inference = Inference(self.metering, self.metrics, config)
+        self.inference = Inference(self.metering, self.metrics, config, Tickets(self.metering, link))
+        self.media = None if config.media is None else MediaFolder(config.media)
+        self.vouchers = None if self.media is None else Vouchers(self.metering, self.media, log=log)
         self.publisher = KeysetPublisher(source, self._describe, clock=clock, limits=config.limits, log=log)
         self.gateway = Gateway(
             InnerApi(booted.models, self.metering, self.inference),
@@ -141,6 +146,8 @@ class EnclaveInstance:
         Raises ``Unavailable`` or ``Rejected``; then the rest of N is written off, and nothing else is lost.
         """
         if self._closing:
+            if self.media is not None and self._link.is_online:
+                self.media.write(CLOSE, self._closing)  # should the network be gone, a courier can bring it
             await self._link.close(self.metering.instance, self._closing)
             self._log.write(Event.CLOSED, instance=self.metering.instance)
 

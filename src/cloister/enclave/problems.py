@@ -39,6 +39,8 @@ _STATUSES: Mapping[str, int] = {
     "request_id_reused": 422,
     "request_id_too_long": 422,
     "request_in_flight": 409,
+    "ticket_expired": 409,
+    "ticket_refused": 403,
     "too_large": 413,
     "unauthorized": 401,
     "unavailable": 503,

@@ -18,7 +18,7 @@ from cloister.lending.messages import Lease
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cloister.enclave.custodian_link import CustodianLink
+    from cloister.enclave.custodian_link import Link
     from cloister.enclave.logs import EventLog
     from cloister.enclave.metering import Metering
     from cloister.enclave.metrics import Metrics
@@ -42,7 +42,7 @@ class Ending(Enum):
 class Renewal:
     """Keeps one lease alive over one link."""
 
-    def __init__(self, metering: Metering, link: CustodianLink, *, metrics: Metrics, log: EventLog) -> None:
+    def __init__(self, metering: Metering, link: Link, *, metrics: Metrics, log: EventLog) -> None:
         """Keep the lease of ``metering``."""
         self._metering = metering
         self._link = link
@@ -71,11 +71,14 @@ class Renewal:
         return answer
 
     async def until_end(self, draw: Callable[[], float] | None = None) -> Ending:
-        """Renew until the instance must end. ``draw`` gives random numbers of 0 to 1, for a repeatable run."""
+        """Renew until the instance must end; without a network only watch for that end.
+
+        ``draw`` gives random numbers of 0 to 1, for a repeatable run.
+        """
         draw = draw or _jitter
         jitter = draw()
         while not self._metering.must_end():
-            wait = self._metering.next_renewal(jitter).total_seconds()
+            wait = self._metering.next_renewal(jitter).total_seconds() if self._link.is_online else _TICK_S
             if wait > 0:
                 await asyncio.sleep(min(wait, _TICK_S))
                 continue

@@ -60,9 +60,11 @@ _EAR_LIFE = timedelta(days=1)
 def challenge(context: Context, actor: Actor, loan: LoanId) -> bytes:
     """Return a signed, single-use nonce for one attestation for this loan. Bounded for each loan (T51)."""
     nonce = Nonce(context.rng(NONCE_BYTES))
-    ttl = timedelta(seconds=context.config.nonce_ttl_s)
     with context.begin() as transaction:
-        loan_row(transaction.connection, loan)
+        offline = loan_row(transaction.connection, loan).terms.clauses.offline
+        ttl = timedelta(seconds=context.config.nonce_ttl_s)
+        if offline is not None:
+            ttl = max(ttl, offline.lasts)  # it may travel on removable media
         purge_nonces(transaction.connection, transaction.now, keep=_NONCE_MEMORY)
         if open_nonces(transaction.connection, loan, transaction.now) >= context.config.nonces_per_loan:
             raise Rejected.because("too_many_requests", "challenge", hint="answer the open challenges, or wait")

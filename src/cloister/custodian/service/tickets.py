@@ -31,8 +31,9 @@ def ticket(context: Context, instance: InstanceId, statement: bytes) -> bytes:
     try:
         return _decide(context, instance, request, digest)
     except Rejected as refusal:
-        details = {"req_digest": digest.hex(), "seq": request.index}
-        context.refuse(EventKind.TICKET_REFUSED, instance, instance, refusal, **details)
+        context.refuse(
+            EventKind.TICKET_REFUSED, instance, instance, refusal, req_digest=digest.hex(), seq=request.index
+        )
         raise
 
 

@@ -64,8 +64,10 @@ def sign(context: Context, actor: Actor, loan: LoanId, body: Fields) -> bytes:
     try:
         return _sign(context, loan, request, digest, units)
     except Rejected as refusal:
-        details = {"instance": request.instance, "req_digest": digest.hex(), "seq": request.seq}
-        context.refuse(EventKind.VOUCHER_REFUSED, actor, loan, refusal, **details)
+        context.refuse(
+            EventKind.VOUCHER_REFUSED, actor, loan, refusal,
+            instance=request.instance, req_digest=digest.hex(), seq=request.seq,
+        )  # fmt: skip
         raise
 
 
