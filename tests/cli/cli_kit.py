@@ -72,7 +72,7 @@ class Shell:
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of a process: nothing but what it needs."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
         return {**kept, "HOME": str(self.folder), **self.variables, **more}
 
     def process(self, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:

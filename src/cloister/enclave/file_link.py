@@ -10,8 +10,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Label, Statement
-from cloister.enclave.media import ATTEST, CHALLENGE, CLOSE, GRANT
+from cloister.enclave.media import ATTEST, CHALLENGE, CHALLENGE_REQUEST, CLOSE, GRANT
 from cloister.errors import Malformed, Rejected, Unavailable
+from cloister.wire import dump_json
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -33,8 +34,13 @@ class FileLink:
         """Take the folder of removable media."""
         self._media = media
 
-    async def challenge(self, loan: LoanId) -> bytes:  # noqa: ARG002 - the file says for which loan, signed
-        """Return the Challenge statement once its file is there."""
+    async def challenge(self, loan: LoanId) -> bytes:
+        """Say that a challenge is wanted; return the Challenge statement once its file is there.
+
+        A file from before is passed over: its nonce may be used up, and a courier would go twice.
+        """
+        wanted = dump_json({"loan": loan, "v": 1})
+        await asyncio.to_thread(self._media.write, CHALLENGE_REQUEST, wanted)
         return await self._arrived(CHALLENGE, Label.CHALLENGE)
 
     async def attest(self, loan: LoanId, statement: bytes) -> bytes:  # noqa: ARG002 - the statement says for which loan

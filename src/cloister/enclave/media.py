@@ -1,10 +1,10 @@
 """The folder in which files come and go on removable media (docs/spec/voucher.md, section 7).
 
-    out: attest.json  voucher-request.json  consumption.json  close.json
+    out: challenge-request.json  attest.json  voucher-request.json  consumption.json  close.json
     in:  challenge.json  grant.json  voucher.json  ask
 
-Everything in it is a signed statement, bound to this instance's memory: whoever writes here can keep files away and
-put others in their place, and that is all. Nothing that counts is read back. Files are written whole or not at all.
+Everything that counts in it is a signed statement, bound to this instance's memory: whoever writes here can keep
+files away and put others in their place, and that is all. No count is read back. Files are written whole or not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "ASK",
     "ATTEST",
     "CHALLENGE",
+    "CHALLENGE_REQUEST",
     "CLOSE",
     "CONSUMPTION",
     "GRANT",
@@ -36,6 +37,7 @@ __all__ = [
 ASK = "ask"
 ATTEST = "attest.json"
 CHALLENGE = "challenge.json"
+CHALLENGE_REQUEST = "challenge-request.json"
 CLOSE = "close.json"
 CONSUMPTION = "consumption.json"
 GRANT = "grant.json"
