@@ -145,7 +145,7 @@ def test_boot_top_up_serve_and_settle_by_files_alone(site: Site) -> None:
     # 2. Its statement goes out; it has served nothing yet.
     enclave.until((site.media / "consumption.json").exists)
     settled = shell.ok("loan", "voucher", "settle", "media/consumption.json")
-    assert (settled["settled"], settled["used"]) == ({}, {})
+    assert (settled["settled"], settled["used"]) == ({}, {"loan": 0})
     # 3. The same request is the same voucher, and an older voucher is no news.
     shell.ok("loan", "voucher", "sign", "media/voucher-request.json", "--out", "again.json")
     assert (folder / "again.json").read_bytes() == (folder / "voucher.json").read_bytes()

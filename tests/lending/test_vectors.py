@@ -10,8 +10,8 @@ import pytest
 
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Malformed, Rejected, UsageError
-from cloister.lending.audit import AuditEntry, Checkpoint, verify_checkpoint, verify_log
 from cloister.lending.answers import Pending
+from cloister.lending.audit import AuditEntry, Checkpoint, verify_checkpoint, verify_log
 from cloister.lending.lease import LeaseHolder
 from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Receipt, Refusal
 from cloister.lending.receipt import commit, fork_evidence, next_head, verify_chain, verify_commitment, verify_receipt
