@@ -201,7 +201,7 @@ SAMPLES: tuple[Message, ...] = (
         index=5,
         request=b"\x0b" * 32,
         model=MODEL,
-        consumer=CONSUMER.id,
+        consumer=None,  # a member that may be absent is told apart by the vectors
         units=2,
     ),
     Ticket(
