@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cloister.crypto.sign import Label
 from cloister.lending.messages.form import DIGEST_BYTES, open_payload, take_instance
 from cloister.lending.terms import DIGEST, NAME, ConsumerId, InstanceId, ModelDigest
-from cloister.wire import Json, dump_b64u, dump_json
+from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -39,16 +39,18 @@ class TicketRequest:
 
     def dump(self) -> bytes:
         """Return the canonical payload."""
-        members: dict[str, Json] = {
-            "epoch": self.epoch,
-            "index": self.index,
-            "instance": self.instance,
-            "model": self.model,
-            "request": dump_b64u(self.request),
-            "units": self.units,
-            "v": 1,
-        }
-        return dump_json(members | ({} if self.consumer is None else {"consumer": self.consumer}))
+        return dump_json(
+            {
+                "consumer": self.consumer,
+                "epoch": self.epoch,
+                "index": self.index,
+                "instance": self.instance,
+                "model": self.model,
+                "request": dump_b64u(self.request),
+                "units": self.units,
+                "v": 1,
+            }
+        )
 
     @classmethod
     def parse(cls, data: bytes) -> TicketRequest:
@@ -60,11 +62,19 @@ class TicketRequest:
             index=fields.integer("index", floor=1),
             request=fields.b64u("request", size=DIGEST_BYTES),
             model=ModelDigest(fields.match("model", DIGEST)),
-            consumer=fields.optional("consumer", lambda name: ConsumerId(fields.match(name, NAME))),
+            consumer=_take_consumer(fields),
             units=fields.integer("units", floor=1),
         )
         fields.end()
         return message
+
+
+def _take_consumer(fields: Fields) -> ConsumerId | None:
+    """Return the consumer's id; null where the loan is open to anybody."""
+    value = fields.take("consumer")
+    if value is None:
+        return None
+    return ConsumerId(Fields({"consumer": value}, what="ticket request").match("consumer", NAME))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
