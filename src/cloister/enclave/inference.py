@@ -66,7 +66,7 @@ class Inference:
     ) -> BinaryResponse:
         """Return the answer with its receipt.
 
-        Raises ``Malformed``, ``Rejected``, ``Unavailable``; then it cost nothing.
+        Raises ``Malformed``, ``Rejected``, ``Unavailable``; then it cost nothing, but for a ticket that was taken.
         """
         request_id = value_of(request.headers, IDEMPOTENCY_KEY)
         if request_id is None:

@@ -112,14 +112,15 @@ async def serve_async(
 ) -> Ending:
     """Boot and serve until the end, or until ``stop`` is set. Raises as ``serve``; does not harden the process."""
     loan = read_loan_file(config.loan)
+    media = None if config.media is None else MediaFolder(config.media)
     software = measure_software(config)
     engine = around.engine or OnnxEngine(threads=config.engine_threads)
     tls = prepare_tls(config, around.clock.wall())
     within = timedelta(seconds=config.limits.custodian_timeout_s)
     async with contextlib.AsyncExitStack() as stack:
         link: Link
-        if config.airgapped and config.media is not None:
-            link = FileLink(MediaFolder(config.media))
+        if config.airgapped and media is not None:
+            link = FileLink(media)
         else:
             link = await stack.enter_async_context(CustodianLink(loan, timeout=within, transport=around.transport))
         booted = await boot(
