@@ -56,6 +56,8 @@ _CODES = frozenset(
         "request_id_reused",
         "request_id_too_long",
         "request_in_flight",
+        "ticket_expired",
+        "ticket_refused",
         "too_large",
         "unauthorized",
         "unavailable",
