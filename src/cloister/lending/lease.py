@@ -27,6 +27,7 @@ from cloister.lending.terms import (
     LOAN_METER,
     MAX_UNITS,
     Consumer,
+    Meter,
     ModelTerms,
     instance_id,
     leased_meters,
@@ -47,10 +48,9 @@ __all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_a
 
 
 class LeaseHolder:
-    """One enclave instance: its key, its ceilings, its deadline.
+    """One enclave instance: its key, its ceilings, its deadline. Starts with ceiling zero and no time (E1).
 
-    Takes the instance key, the verified grant for it and the custodian's key. Starts with ceiling zero
-    and no time (E1). Raises ``Rejected`` (``wrong_instance``) for a grant to another instance.
+    Raises ``Rejected`` (``wrong_instance``) for a grant to another instance.
     """
 
     def __init__(self, *, key: SigningKey, grant: Grant, custodian: VerifyKey) -> None:
@@ -93,15 +93,11 @@ class LeaseHolder:
         return max(filter(None, (self._clock.deadline, self.offline.deadline)), default=None)
 
     def remaining(self, model_name: str, consumer: Consumer | None = None) -> int:
-        """Return what is left for this model and consumer as far as known: leased here, and not leased yet.
-
-        What other instances hold is not in it. For display; ``reserve`` decides.
-        """
+        """Return what is left as far as known: leased here, and not leased yet. For display; ``reserve`` decides."""
         balances = self._lease.balances if self._lease else {}
         model = self._model(model_name)
-        room = 0 if model.ticketed else 1  # a ticket takes from the balance alone
-        meters = meters_of(model, consumer, self._meters.limits)
-        return min(room * self._meters.room(meter) + balances.get(meter, 0) for meter in meters)
+        room = (lambda _: 0) if model.ticketed else self._meters.room  # a ticket takes from the balance alone
+        return min(room(meter) + balances.get(meter, 0) for meter in self._meters_of(model, consumer))
 
     def snapshot(self) -> LeaseSnapshot:
         """Return what there is to show."""
@@ -209,7 +205,7 @@ class LeaseHolder:
         consumer = self.consumer(token)
         model = self._model(model_name)
         self._demand_live(model, consumer)
-        meters = () if model.ticketed else meters_of(model, consumer, self._meters.limits)  # its ticket is the charge
+        meters = () if model.ticketed else self._meters_of(model, consumer)  # its ticket is the charge
         self._meters.overdraw(self.offline.tops)
         self._meters.reserve(meters, units)
         self._reservations += 1
@@ -301,8 +297,8 @@ class LeaseHolder:
 
     def wanted(self, cap: int) -> Units:
         """Return ceilings with room for ``cap`` units each."""
-        meters = leased_meters(self._terms, self._consumers(), self._meters.limits)
-        return {meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in meters}
+        known = leased_meters(self._terms, self._consumers(), self._meters.limits)
+        return {meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in known}
 
     def counters(self) -> Counters:
         """Return where this instance stands."""
@@ -348,6 +344,9 @@ class LeaseHolder:
         if model is None:
             raise Rejected.because("unknown_model", name[:80])
         return model
+
+    def _meters_of(self, model: ModelTerms, consumer: Consumer | None) -> tuple[Meter, ...]:
+        return meters_of(model, consumer, self._meters.limits)
 
     def _demand_live(self, model: ModelTerms, consumer: Consumer | None) -> None:
         if self._final is LeaseState.REVOKED:
