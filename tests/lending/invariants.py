@@ -15,6 +15,7 @@ from cloister.lending.clock import lifetime
 from cloister.lending.ledger import (
     ALLOWANCE,
     ISSUED,
+    OVERDRAFT,
     SPENT,
     WITHDRAWN,
     WRITTEN_OFF,
@@ -93,9 +94,10 @@ class Invariants:
         mine = [item for item in db.postings if item.loan == loan and item.meter == meter]
         limits = sum(item.limits.get(meter, 0) for item in db.instances.values() if item.loan == loan)
         lost = sum(item.units for item in mine if (item.debit_account, item.credit_account) == (ALLOWANCE, WRITTEN_OFF))
-        total = granted(mine, loan=loan, meter=meter)
-        if balance + limits + lost != total:
-            raise Violation("I2", f"{meter}: {balance} + {limits} + {lost} is not {total}")
+        tickets = sum(item.units for item in mine if (item.debit_account, item.credit_account) == (ALLOWANCE, SPENT))
+        total = granted(mine, loan=loan, meter=meter) - balance_of(mine, OVERDRAFT, loan=loan, meter=meter)
+        if balance + limits + lost + tickets != total:
+            raise Violation("I2", f"{meter}: {balance} + {limits} + {lost} + {tickets} is not {total}")
         if balance_of(mine, ALLOWANCE, loan=loan, meter=meter) != balance:
             raise Violation("I2", f"{meter}: the ledger's allowance is not the balance {balance}")
         for item in db.instances.values():
@@ -103,7 +105,7 @@ class Invariants:
             if item.loan == loan and balance_of(mine, escrow(item.id), loan=loan, meter=meter) != held:
                 raise Violation("I2", f"{meter}: the ledger's escrow is not {held}")
         accounts = {item.debit_account for item in mine} | {item.credit_account for item in mine}
-        known = {ISSUED, ALLOWANCE, SPENT, WITHDRAWN, WRITTEN_OFF} | {escrow(name) for name in db.instances}
+        known = {ISSUED, ALLOWANCE, OVERDRAFT, SPENT, WITHDRAWN, WRITTEN_OFF} | {escrow(name) for name in db.instances}
         if accounts - known:
             raise Violation("I2", f"{meter}: units in {sorted(accounts - known)}")
 
