@@ -29,7 +29,7 @@ TERM = {"lasts_s": DAY, "units": 6}
 
 def _lend(bench: Bench, *, overdraft: int = 0, **changes: Any) -> Lent:
     term = TERM | ({"overdraft": overdraft} if overdraft else {})
-    return bench.lend(**{"allowance": 20, "max_ceiling": 2, "offline": term, **changes})
+    return bench.lend(**{"allowance": 20, "max_ceiling": 2, "clauses": {"offline": term}, **changes})
 
 
 def _ask(toy: Toy) -> bytes:

@@ -198,8 +198,8 @@ class Metering:
 
     @property
     def consumers(self) -> tuple[Consumer, ...] | None:
-        """The consumers that the latest lease lists, those of the grant before the first; None for anybody."""
-        return self._lease.consumers if self._lease else self.terms.consumers
+        """The consumers that the latest lease or voucher lists, those of the grant before the first; None for anybody."""
+        return self._word.consumers if self._word else self.terms.consumers
 
     def demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         """Prove that bytes may leave now for this model and consumer (E5). Raises as ``LeaseHolder.demand_live``."""

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.lending.answers import Answer
+    from cloister.lending.conditions import Caller
     from cloister.lending.lease_state import Reservation
     from cloister.lending.messages import Lease, Refusal, Units, Voucher
-    from cloister.lending.terms import Consumer, InstanceId, ModelTerms
+    from cloister.lending.terms import InstanceId, ModelTerms
 
 __all__ = ["Counters", "Owner"]
 
@@ -55,7 +56,7 @@ class Owner(Protocol):
     def take_refusal(self, refusal: Refusal) -> None:
         """Take a refusal that was proven."""
 
-    def demand_live(self, model: ModelTerms, consumer: Consumer | None, now: datetime) -> None:
+    def demand_live(self, model: ModelTerms, consumer: Caller, now: datetime) -> None:
         """Prove that bytes may leave now for this model and consumer. Raises ``Rejected``."""
 
     def demand_open(self, reservation: Reservation) -> None:

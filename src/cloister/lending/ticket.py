@@ -20,6 +20,7 @@ from cloister.errors import Rejected, UsageError
 from cloister.lending.answers import parse_ticket
 from cloister.lending.lease_state import Pending
 from cloister.lending.messages import Refusal, Ticket, TicketRequest
+from cloister.lending.terms import Consumer
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -74,7 +75,7 @@ class TicketHolder:
             index=self._index,
             request=commitment,
             model=reservation.model.digest,
-            consumer=reservation.consumer.id if reservation.consumer else None,
+            consumer=reservation.consumer.id if isinstance(reservation.consumer, Consumer) else None,
             units=reservation.units,
         )
         payload = message.dump()

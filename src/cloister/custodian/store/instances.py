@@ -177,7 +177,7 @@ def _instance(row: Row[tuple[object, ...]], meters: dict[Meter, Row[tuple[object
 
 def _meters(connection: Connection, instance: InstanceId) -> dict[Meter, tuple[int, int]]:
     rows = connection.execute(_METERS, {"of": instance})
-    return {Meter(row.meter): (row.ceiling, row.used) for row in rows}
+    return {Meter(row.meter): row for row in rows}
 
 
 def find_instance(connection: Connection, instance: InstanceId) -> InstanceRow | None:
