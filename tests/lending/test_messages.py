@@ -18,6 +18,7 @@ from cloister.lending.messages import (
     AttestRequest,
     Challenge,
     Close,
+    Consumption,
     Grant,
     Lease,
     LeaseRequest,
@@ -25,12 +26,16 @@ from cloister.lending.messages import (
     Refusal,
     ReleasedKey,
     Status,
+    Ticket,
+    TicketRequest,
     UsageAck,
     UsageLine,
     UsageRecord,
     UsageReport,
     UsageSpan,
     UsageStatement,
+    Voucher,
+    VoucherRequest,
 )
 from cloister.lending.messages.usage import minute_of
 from cloister.lending.terms import (
@@ -54,6 +59,7 @@ Message: TypeAlias = (
     AttestRequest
     | Challenge
     | Close
+    | Consumption
     | Grant
     | Lease
     | LeaseRequest
@@ -63,6 +69,10 @@ Message: TypeAlias = (
     | UsageAck
     | UsageReport
     | UsageStatement
+    | Ticket
+    | TicketRequest
+    | Voucher
+    | VoucherRequest
 )
 Path: TypeAlias = "tuple[str | int, ...]"
 
@@ -197,6 +207,64 @@ SAMPLES: tuple[Message, ...] = (
             ),
         ),
         issued_at=NOW,
+    ),
+    VoucherRequest(
+        instance=INSTANCE,
+        loan=LOAN,
+        epoch=1,
+        seq=3,
+        req_nonce=b"\x07" * 16,
+        used=UNITS,
+        reserved={LOAN_METER: 1},
+        want=UNITS,
+        chain_head=b"\x08" * 32,
+    ),
+    Voucher(
+        instance=INSTANCE,
+        loan=LOAN,
+        epoch=1,
+        seq=3,
+        req_digest=b"\x09" * 32,
+        chain_head=b"\x08" * 32,
+        limits=UNITS,
+        overdraft=4,
+        lasts=timedelta(days=14),
+        models=(MODEL,),
+        consumers=(CONSUMER,),
+        policy_digest="cd" * 32,
+        block_version=2,
+        issued_at=NOW,
+    ),
+    Consumption(
+        instance=INSTANCE,
+        loan=LOAN,
+        voucher=b"\x0e" * 32,
+        number=2,
+        used=UNITS,
+        chain_head=b"\x08" * 32,
+        first=3,
+        last=9,
+        at=NOW,
+    ),
+    TicketRequest(
+        instance=INSTANCE,
+        epoch=1,
+        index=5,
+        request=b"\x0b" * 32,
+        model=MODEL,
+        consumer=CONSUMER.id,
+        units=2,
+    ),
+    Ticket(
+        instance=INSTANCE,
+        epoch=1,
+        index=5,
+        req_digest=b"\x09" * 32,
+        request=b"\x0b" * 32,
+        model=MODEL,
+        units=2,
+        ttl=timedelta(seconds=30),
+        block_version=2,
     ),
 )
 

@@ -40,7 +40,7 @@ def enclave() -> None:
 
 def _config(path: Path | None, overrides: dict[str, Any]) -> EnclaveConfig:
     """Return the settings; what the command line names is relative to where it was typed."""
-    for name in ("loan", "tls_certificate", "tls_key"):
+    for name in ("loan", "media", "tls_certificate", "tls_key"):
         if overrides.get(name) is not None:
             overrides[name] = str(Path(overrides[name]).absolute())
     places = [str(Path(item).absolute()) for item in overrides.pop("models", ())]
@@ -58,6 +58,8 @@ def _config(path: Path | None, overrides: dict[str, Any]) -> EnclaveConfig:
 @click.option(
     "--profile", type=click.Choice(["development", "production"]), help="production refuses what is insecure."
 )
+@click.option("--media", type=_folder, help="Folder in which files come and go on removable media.")
+@click.option("--airgapped", is_flag=True, default=None, help="Boot and live by the files in --media alone.")
 @click.option("--ready-file", type=_file, help="Write the address here once serving.")
 @click.option("--gpu", is_flag=True, help="Attest every NVIDIA GPU of this machine too.")
 @click.option(

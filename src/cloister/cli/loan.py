@@ -13,6 +13,7 @@ from cloister.cli.loan_create import consumer_json, create, policy_json, token_f
 from cloister.cli.loan_watch import watch_loan
 from cloister.cli.remote import from_loan_file, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
+from cloister.cli.voucher import voucher
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +66,9 @@ def draw_loan(terminal: Terminal, shown: dict[str, Any], out: Console) -> None:
     bound = shown["bound"]
     out.print(Text.assemble(f"{shown['loan']}  {shown['borrower']}  ", (str(shown["state"]), "bold")))
     out.print(f"a block stops it within {bound['seconds']:g} s or {bound['units']} units, whichever comes first")
-    parts = ("granted", "balance", "held", "spent", "written_off")
+    parts: tuple[str, ...] = ("granted", "balance", "held", "spent", "written_off")
+    if any(counts["owed"] for counts in shown["meters"].values()):
+        parts = (*parts, "owed")
     rows = [(meter, *(str(counts[part]) for part in parts)) for meter, counts in shown["meters"].items()]
     out.print(terminal.table(("meter", *parts), rows))
     live = [item for item in shown["instances"] if item["live"]]
@@ -223,6 +226,9 @@ def watch(terminal: Terminal, /, *, loan_id: str, **where: Any) -> None:
     """Follow a loan live until interrupted."""
     with from_options(**where) as remote:
         watch_loan(terminal, remote, loan_id, lambda shown, out: draw_loan(terminal, shown, out))
+
+
+loan.add_command(voucher)
 
 
 @loan.group(cls=Group)

@@ -45,6 +45,7 @@ __all__ = [
 ADMIN_TOKEN_NAME = "admin.token"  # noqa: S105 - the name of a file, not a token
 HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
 _DEFAULT_HOME = Path("~/.local/share/cloister/custodian")
+STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
 _MAX_ANSWER_BYTES = 16 << 20
 _MAX_EVENT_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
@@ -134,6 +135,10 @@ class Remote:
         """POST once: a fresh Idempotency-Key makes a retry by the transport harmless."""
         headers = {"content-type": "application/json", "idempotency-key": secrets.token_urlsafe(18)}
         return self._call("POST", path, content=dump_json(body), headers=headers)
+
+    def send(self, path: str, body: bytes, *, media_type: str = STATEMENT_TYPE) -> bytes:
+        """POST bytes as they are, without a key for retries: a signed statement is its own. Returns the exact bytes."""
+        return self._send("POST", path, content=body, headers={"content-type": media_type}).content
 
     def delete(self, path: str, **query: str) -> Any:
         """DELETE something."""

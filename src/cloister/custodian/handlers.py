@@ -5,7 +5,19 @@ from __future__ import annotations
 from cloister import __version__
 from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.custodian.calls import Call, Reply, json_reply, statement_reply
-from cloister.custodian.service import access, asks, blocks, contracts, drills, loan_views, loans, logbook, models
+from cloister.custodian.service import (
+    access,
+    asks,
+    blocks,
+    contracts,
+    drills,
+    loan_views,
+    loans,
+    logbook,
+    models,
+    tickets,
+    vouchers,
+)
 from cloister.custodian.service.leases import parse_instance_id
 from cloister.custodian.service.standing import parse_loan_id
 from cloister.errors import Unavailable
@@ -59,6 +71,22 @@ def attest(call: Call) -> Reply:
 def lease(call: Call) -> Reply:
     """Settle what was used and raise the ceilings; the answer is a lease or a refusal, signed."""
     return statement_reply(call.service.lease(parse_instance_id(call.parameters["instance"]), call.body))
+
+
+def ticket(call: Call) -> Reply:
+    """Pay for one inference of a ticketed model; the answer is a ticket or a refusal, signed."""
+    instance = parse_instance_id(call.parameters["instance"])
+    return statement_reply(tickets.ticket(call.service.context, instance, call.body))
+
+
+def sign_voucher(call: Call) -> Reply:
+    """Sign the voucher that a request file asks for; the same request gets the same voucher."""
+    return statement_reply(vouchers.sign(call.service.context, call.actor, call.loan, call.fields()))
+
+
+def settle_voucher(call: Call) -> Reply:
+    """Take a consumption statement that an enclave without a network wrote."""
+    return json_reply(vouchers.settle(call.service.context, call.loan, call.body))
 
 
 def close(call: Call) -> Reply:

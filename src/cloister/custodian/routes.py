@@ -79,6 +79,9 @@ _ENCLAVES = (
     _route(
         "POST", "/v1/instances/{instance}/lease", ANYBODY, handlers.lease, body=Body.STATEMENT, answers=STATEMENT_TYPE
     ),
+    _route(
+        "POST", "/v1/instances/{instance}/ticket", ANYBODY, handlers.ticket, body=Body.STATEMENT, answers=STATEMENT_TYPE
+    ),
     _route("POST", "/v1/instances/{instance}/close", ANYBODY, handlers.close, body=Body.STATEMENT),
 )
 
@@ -124,6 +127,18 @@ _LOANS = (
             _CLAUSES,
             *_LIMITS,
         ),
+    ),
+    _route(
+        "POST", "/v1/loans/{loan}/vouchers", MANAGE, handlers.sign_voucher, body=Body.JSON, answers=STATEMENT_TYPE,
+        members=(
+            Member(name="request", type="string", doc="the request file's exact bytes, base64url"),
+            Member(name="units", type="integer", doc="the most units it may carry; the offline term's by default",
+                   required=False),
+        ),
+    ),
+    # Signed by the instance key inside, whoever brings it.
+    _route(
+        "POST", "/v1/loans/{loan}/vouchers/settle", MANAGE | BORROWER, handlers.settle_voucher, body=Body.STATEMENT
     ),
     _route("GET", "/v1/loans", STAFF, handlers.list_loans),
     _route("GET", "/v1/loans/{loan}", STAFF, handlers.show_loan),

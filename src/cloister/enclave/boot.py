@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from cloister.attest.software import SoftwareManifest
     from cloister.enclave.config import EnclaveConfig
-    from cloister.enclave.custodian_link import CustodianLink
+    from cloister.enclave.custodian_link import Link
     from cloister.enclave.engines import Engine
     from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.loanfile import LoanFile
@@ -69,7 +69,7 @@ async def boot(
     source: EvidenceSource,
     software: SoftwareManifest,
     engine: Engine,
-    link: CustodianLink,
+    link: Link,
     log: EventLog,
     progress: Callable[[int, int], None] | None = None,
 ) -> Booted:

@@ -28,7 +28,7 @@ ENV_PREFIX = "CLOISTER_ENCLAVE_"
 _MAX_CONFIG_BYTES = 256 * 1024
 _MAX_MODELS = 32
 _LISTS = ("models",)
-_TRUTHS = ("behind_proxy", "require_unswappable")
+_TRUTHS = ("airgapped", "behind_proxy", "require_unswappable")
 _NUMBERS = ("engine_threads", "engine_workers")
 
 
@@ -84,6 +84,8 @@ class EnclaveConfig:
     profile: Profile = Profile.DEVELOPMENT
     behind_proxy: bool = False
     require_unswappable: bool = False
+    media: Path | None = None
+    airgapped: bool = False
     engine_threads: int = 1
     engine_workers: int = 1
     limits: Limits = field(default_factory=Limits)
@@ -177,6 +179,8 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         profile=Profile(_choice(taken, "profile", Profile.DEVELOPMENT, tuple(Profile))),
         behind_proxy=taken.optional("behind_proxy", taken.boolean) or False,
         require_unswappable=taken.optional("require_unswappable", taken.boolean) or False,
+        media=_path(taken, "media", base),
+        airgapped=taken.optional("airgapped", taken.boolean) or False,
         engine_threads=_number(taken, "engine_threads", 1, floor=0, cap=1024),
         engine_workers=_number(taken, "engine_workers", 1, floor=1, cap=1024),
         limits=_limits(taken),
@@ -228,6 +232,9 @@ def _demand_sane(config: EnclaveConfig) -> None:
     files = (config.tls_certificate, config.tls_key)
     if (config.tls is Tls.FILES) != all(files) or (config.tls is not Tls.FILES and any(files)):
         msg = "tls: want tls = 'files' together with tls_certificate and tls_key"
+        raise UsageError(msg)
+    if config.airgapped and config.media is None:
+        msg = "airgapped: want media, the folder in which files come and go"
         raise UsageError(msg)
     if not config.models:
         msg = "models: none, want the folder of at least one sealed model"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import httpx2
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cloister.enclave.loanfile import LoanFile
     from cloister.lending.terms import InstanceId, LoanId
 
-__all__ = ["STATEMENT_TYPE", "CustodianLink", "pinned", "refusal"]
+__all__ = ["STATEMENT_TYPE", "CustodianLink", "Link", "pinned", "refusal"]
 
 STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
 _MAX_ANSWER_BYTES = 2 << 20
@@ -35,11 +35,37 @@ _OK = range(200, 300)
 _REFUSED = range(400, 500)
 
 
+class Link(Protocol):
+    """How an enclave reaches its custodian. Calls raise ``Unavailable`` without an answer, ``Rejected`` for a no."""
+
+    is_online: bool
+
+    async def challenge(self, loan: LoanId) -> bytes:
+        """Return a Challenge statement."""
+
+    async def attest(self, loan: LoanId, statement: bytes) -> bytes:
+        """Send an Attest statement; return a Grant statement."""
+
+    async def renew(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send a LeaseRequest statement; return a Lease or Refusal statement."""
+
+    async def report(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send a UsageReport statement; return a UsageAck statement."""
+
+    async def ticket(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send a TicketRequest statement; return a Ticket or Refusal statement."""
+
+    async def close(self, instance: InstanceId, statement: bytes) -> None:
+        """Send the Close statement."""
+
+
 class CustodianLink:
     """Calls of an enclave to its custodian. Use as an async context manager.
 
     ``transport`` replaces the network, for tests and for simulators in one process.
     """
+
+    is_online = True
 
     def __init__(
         self, loan: LoanFile, *, timeout: timedelta, transport: httpx2.AsyncBaseTransport | None = None
@@ -79,6 +105,11 @@ class CustodianLink:
     async def report(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send a UsageReport statement; return the UsageAck statement that came ``within`` this time."""
         path = f"/v1/instances/{instance}/usage"
+        return await self._post(path, statement, {}, within=min(within, self._within))
+
+    async def ticket(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send a TicketRequest statement; return a Ticket or Refusal statement that came ``within`` this time."""
+        path = f"/v1/instances/{instance}/ticket"
         return await self._post(path, statement, {}, within=min(within, self._within))
 
     async def close(self, instance: InstanceId, statement: bytes) -> None:

@@ -1,6 +1,7 @@
 """One inference: read, fit, count, run, charge. The order is the product.
 
     idempotency -> engine slot -> reserve (no suspension after it) -> run -> permit -> settle -> remember
+                                   ticketed model: -> ticket (waited for), proven again ->
 
 Everything before ``reserve`` costs nothing and may be refused; everything after it either ends in a receipt or
 gives the units back.
@@ -13,6 +14,7 @@ import hashlib
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloister.channel.bhttp import BinaryResponse
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from cloister.enclave.metrics import Metrics
     from cloister.enclave.oip import InferRequest
     from cloister.enclave.served import ServedModel
+    from cloister.enclave.tickets import Tickets
     from cloister.lending.conditions import Caller
     from cloister.lending.lease import Reservation
 
@@ -48,10 +51,11 @@ _SMALL_BODY_BYTES = 64 * 1024  # read at once; larger ones in a thread
 class Inference:
     """Runs inferences against a lease. One per enclave; ``close`` ends its threads."""
 
-    def __init__(self, metering: Metering, metrics: Metrics, config: EnclaveConfig) -> None:
+    def __init__(self, metering: Metering, metrics: Metrics, config: EnclaveConfig, tickets: Tickets) -> None:
         """Prepare ``engine_workers`` threads; as many inferences run at once."""
         self._metering = metering
         self._metrics = metrics
+        self._tickets = tickets
         self._limits = config.limits
         self._slots = asyncio.Semaphore(config.engine_workers)
         self._threads = ThreadPoolExecutor(max_workers=config.engine_workers, thread_name_prefix="engine")
@@ -64,7 +68,7 @@ class Inference:
     ) -> BinaryResponse:
         """Return the answer with its receipt.
 
-        Raises ``Malformed``, ``Rejected``, ``Unavailable``; then it cost nothing.
+        Raises ``Malformed``, ``Rejected``, ``Unavailable``; then it cost nothing, but for a ticket that was taken.
         """
         request_id = value_of(request.headers, IDEMPOTENCY_KEY)
         if request_id is None:
@@ -98,14 +102,21 @@ class Inference:
         async with self._slots:
             # E4: between this check and the start of the run nothing is waited for.
             reservation = self._metering.reserve(model.terms.name, who, units)
+            salt = secrets.token_bytes(SALT_BYTES)
+            ticket = None
             try:
+                if model.terms.ticketed:  # the wait; then the ticket and the lease are proven again, and it runs
+                    ticket = await self._tickets.take(reservation, commit(salt, request.body))
                 loop = asyncio.get_running_loop()
                 response = await loop.run_in_executor(self._threads, self._run, model, tensors, asked, places)
                 self._metering.permit(reservation, units)
             except BaseException:
                 self._metering.refund(reservation)
                 raise
-            return self._charged(reservation, request, response, consumer)
+            charged = self._charged(reservation, request, response, consumer, salt)
+            if ticket is None:
+                return charged
+            return replace(charged, trailers=(*charged.trailers, ("cloister-ticket", dump_b64u(ticket))))
 
     async def _fitted(self, model: ServedModel, request: BinaryRequest) -> tuple[InferRequest, tuple[Tensor, ...]]:
         """Read a request and hold it against the model; a large one aside, so that the lease goes on being renewed."""
@@ -142,10 +153,15 @@ class Inference:
         return BinaryResponse(status=200, headers=headers, body=body)
 
     def _charged(
-        self, reservation: Reservation, request: BinaryRequest, response: BinaryResponse, consumer: Caller
+        self,
+        reservation: Reservation,
+        request: BinaryRequest,
+        response: BinaryResponse,
+        consumer: Caller,
+        request_salt: bytes,
     ) -> BinaryResponse:
         """Settle, and return the response with the receipt and both salts in its trailer."""
-        request_salt, response_salt = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(SALT_BYTES)
+        response_salt = secrets.token_bytes(SALT_BYTES)
         model = reservation.model.name
         receipt = self._metering.settle(
             reservation,

@@ -12,10 +12,13 @@ from cloister.enclave.gateway import Gateway
 from cloister.enclave.inference import Inference
 from cloister.enclave.inner import InnerApi
 from cloister.enclave.logs import Event
+from cloister.enclave.media import CLOSE, MediaFolder
 from cloister.enclave.metering import Metering
 from cloister.enclave.metrics import CLOCK_CODES, Metrics
 from cloister.enclave.published import KeysetPublisher
 from cloister.enclave.renew import Renewal
+from cloister.enclave.tickets import Tickets
+from cloister.enclave.vouchers import Vouchers
 from cloister.errors import CloisterError, Unavailable
 from cloister.lending.lease import LeaseState
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from cloister.enclave.boot import Booted
     from cloister.enclave.clock import Clock
     from cloister.enclave.config import EnclaveConfig
-    from cloister.enclave.custodian_link import CustodianLink
+    from cloister.enclave.custodian_link import Link
     from cloister.enclave.engines import Engine
     from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.loanfile import LoanFile
@@ -45,7 +48,7 @@ class EnclaveInstance:
         *,
         source: EvidenceSource,
         engine: Engine,
-        link: CustodianLink,
+        link: Link,
         clock: Clock,
         log: EventLog,
         tls_spki: tuple[bytes, ...] = (),
@@ -74,7 +77,9 @@ class EnclaveInstance:
         agreed = booted.grant.terms.dump() if booted.contract is None else booted.contract.payload
         self._loan_digest = hashlib.sha256(agreed).hexdigest()
         self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log)
-        self.inference = Inference(self.metering, self.metrics, config)
+        self.inference = Inference(self.metering, self.metrics, config, Tickets(self.metering, link))
+        self.media = None if config.media is None else MediaFolder(config.media)
+        self.vouchers = None if self.media is None else Vouchers(self.metering, self.media, log=log)
         self.publisher = KeysetPublisher(source, self._describe, clock=clock, limits=config.limits, log=log)
         self.gateway = Gateway(
             InnerApi(booted.models, self.metering, self.inference, contract=booted.contract),
@@ -158,6 +163,8 @@ class EnclaveInstance:
                 await self.renewal.report(within=timedelta(seconds=self._config.limits.custodian_timeout_s))
             except CloisterError as exc:
                 self._log.write(Event.REPORT_FAILED, error=type(exc).__name__)
+            if self.media is not None and self._link.is_online:
+                self.media.write(CLOSE, self._closing)  # should the network be gone, a courier can bring it
             await self._link.close(self.metering.instance, self._closing)
             self._log.write(Event.CLOSED, instance=self.metering.instance)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cloister.enclave.logs import EventLog
     from cloister.lending.conditions import Caller
     from cloister.lending.lease import LeaseSnapshot, Reservation
-    from cloister.lending.messages import Grant, Refusal
+    from cloister.lending.messages import Grant, Refusal, Ticket, Voucher
     from cloister.lending.sub_allowance import SubAllowance
     from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
 
@@ -45,7 +45,7 @@ class Metering:
         self._asked: tuple[bytes, datetime | None] = (b"", None)
         self._log = log
         self._lock = threading.RLock()
-        self._lease: Lease | None = None
+        self._word: Lease | Voucher | None = None
         self.terms: Terms = grant.terms
         self.anomalies: Counter[str] = Counter()
 
@@ -56,8 +56,8 @@ class Metering:
 
     @property
     def policy_digest(self) -> str:
-        """The digest of the policy that the latest lease names, empty before the first."""
-        return self._lease.policy_digest if self._lease else ""
+        """The digest of the policy that the latest lease or voucher names, empty before the first."""
+        return self._word.policy_digest if self._word else ""
 
     def now(self) -> datetime:
         """Return the time of the lease; clocks that do not fit together void the lease first (E7)."""
@@ -114,7 +114,7 @@ class Metering:
             now = self.now()
             answer = self._holder.receive(statement, now)
             if isinstance(answer, Lease):
-                self._lease = answer
+                self._word = answer
                 self._compare(answer, now)
             return answer
 
@@ -137,6 +137,43 @@ class Metering:
         """Take the custodian's acknowledgement of it. Raises as ``LeaseHolder.acknowledge``."""
         with self._lock:
             self._holder.acknowledge(statement)
+
+    def voucher_request(self, nonce: bytes) -> bytes:
+        """Return a new signed voucher request. Raises ``Rejected`` (``no_offline_term``)."""
+        with self._lock:
+            return self._holder.offline.request(self.now(), nonce)
+
+    def receive_voucher(self, statement: bytes) -> Voucher:
+        """Take a voucher. Raises as ``OfflineHolder.receive``."""
+        with self._lock:
+            self._word = voucher = self._holder.offline.receive(statement, self.now())
+            return voucher
+
+    def consumption(self) -> bytes:
+        """Return a new signed consumption statement. Raises ``Rejected`` (``voucher_unknown``)."""
+        with self._lock:
+            return self._holder.offline.consumption(self.now())
+
+    @property
+    def pending_ticket(self) -> bytes | None:
+        """The ticket request to send again first."""
+        with self._lock:
+            return self._holder.tickets.pending
+
+    def ticket_request(self, reservation: Reservation, commitment: bytes) -> bytes:
+        """Return the signed ticket request for one inference."""
+        with self._lock:
+            return self._holder.tickets.request(reservation, commitment, self.now())
+
+    def receive_ticket(self, statement: bytes) -> Ticket | Refusal:
+        """Take the answer to the pending ticket request. Raises as ``TicketHolder.receive``."""
+        with self._lock:
+            return self._holder.tickets.receive(statement, self.now())
+
+    def begin_ticketed(self, reservation: Reservation, commitment: bytes) -> bytes:
+        """Prove that the inference may start now; return its ticket. Raises as ``TicketHolder.begin``."""
+        with self._lock:
+            return self._holder.tickets.begin(reservation, commitment, self.now())
 
     def close(self) -> bytes:
         """Stop for good and return the signed last count."""
@@ -161,8 +198,8 @@ class Metering:
 
     @property
     def consumers(self) -> tuple[Consumer, ...] | None:
-        """The consumers that the latest lease lists, those of the grant before the first; None for anybody."""
-        return self._lease.consumers if self._lease else self.terms.consumers
+        """The consumers that the latest lease or voucher lists, those of the grant before it; None for anybody."""
+        return self._word.consumers if self._word else self.terms.consumers
 
     def demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         """Prove that bytes may leave now for this model and consumer (E5). Raises as ``LeaseHolder.demand_live``."""

@@ -66,6 +66,8 @@ _CODES = frozenset(
         "sub_allowance_scope",
         "sub_allowances_busy",
         "sub_allowances_off",
+        "ticket_expired",
+        "ticket_refused",
         "too_large",
         "unauthorized",
         "unavailable",

@@ -47,6 +47,8 @@ _STATUSES: Mapping[str, int] = {
     "sub_allowance_scope": 403,
     "sub_allowances_busy": 503,
     "sub_allowances_off": 403,
+    "ticket_expired": 409,
+    "ticket_refused": 403,
     "too_large": 413,
     "unauthorized": 401,
     "unavailable": 503,

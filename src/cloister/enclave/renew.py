@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-    from cloister.enclave.custodian_link import CustodianLink
+    from cloister.enclave.custodian_link import Link
     from cloister.enclave.logs import EventLog
     from cloister.enclave.metering import Metering
     from cloister.enclave.metrics import Metrics
@@ -44,7 +44,7 @@ class Ending(Enum):
 class Renewal:
     """Keeps one lease alive over one link."""
 
-    def __init__(self, metering: Metering, link: CustodianLink, *, metrics: Metrics, log: EventLog) -> None:
+    def __init__(self, metering: Metering, link: Link, *, metrics: Metrics, log: EventLog) -> None:
         """Keep the lease of ``metering``."""
         self._metering = metering
         self._link = link
@@ -89,7 +89,10 @@ class Renewal:
             metering.acknowledge(await self._link.report(metering.instance, statement, within=within))
 
     async def until_end(self, draw: Callable[[], float] | None = None) -> Ending:
-        """Renew until the instance must end. ``draw`` gives random numbers of 0 to 1, for a repeatable run."""
+        """Renew until the instance must end; without a network only watch for that end.
+
+        ``draw`` gives random numbers of 0 to 1, for a repeatable run.
+        """
         beating = asyncio.create_task(self._beat())  # beside the loop: a call may take T/3
         try:
             return await self._renew(draw or _jitter)
@@ -104,7 +107,7 @@ class Renewal:
     async def _renew(self, draw: Callable[[], float]) -> Ending:
         jitter = draw()
         while not self._metering.must_end():
-            wait = self._metering.next_renewal(jitter).total_seconds()
+            wait = self._metering.next_renewal(jitter).total_seconds() if self._link.is_online else _TICK_S
             if wait > 0:
                 await asyncio.sleep(min(wait, _TICK_S))
                 continue

@@ -24,11 +24,13 @@ from cloister.enclave.boot import boot
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.custodian_link import CustodianLink
 from cloister.enclave.engines.onnx import OnnxEngine
+from cloister.enclave.file_link import FileLink
 from cloister.enclave.hardening import demand_unswappable, harden
 from cloister.enclave.instance import EnclaveInstance
 from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import Event, EventLog, ServerLogHandler
 from cloister.enclave.measure import measure_software
+from cloister.enclave.media import MediaFolder
 from cloister.enclave.renew import Ending
 from cloister.enclave.tls import prepare_tls
 from cloister.errors import CloisterError, Rejected, UsageError
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from cloister.enclave.clock import Clock
     from cloister.enclave.config import EnclaveConfig, Limits
+    from cloister.enclave.custodian_link import Link
     from cloister.enclave.engines import Engine
     from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.tls import OuterTls
@@ -109,11 +112,17 @@ async def serve_async(
 ) -> Ending:
     """Boot and serve until the end, or until ``stop`` is set. Raises as ``serve``; does not harden the process."""
     loan = read_loan_file(config.loan)
+    media = None if config.media is None else MediaFolder(config.media)
     software = measure_software(config)
     engine = around.engine or OnnxEngine(threads=config.engine_threads)
     tls = prepare_tls(config, around.clock.wall())
     within = timedelta(seconds=config.limits.custodian_timeout_s)
-    async with CustodianLink(loan, timeout=within, transport=around.transport) as link:
+    async with contextlib.AsyncExitStack() as stack:
+        link: Link
+        if config.airgapped and media is not None:
+            link = FileLink(media)
+        else:
+            link = await stack.enter_async_context(CustodianLink(loan, timeout=within, transport=around.transport))
         booted = await boot(
             config,
             loan,
@@ -138,7 +147,9 @@ async def serve_async(
         del booted  # the instance owns keys and models now, and drops them in ``wipe``
         run = _Run(instance=instance, config=config, tls=tls, log=around.log)
         try:
-            await _begin(instance)
+            if link.is_online:
+                await _begin(instance)
+            await instance.publisher.tick()
             with _listening(config) as listener:
                 return await run.until_end(listener, stop or asyncio.Event(), on_ready)
         finally:
@@ -146,11 +157,10 @@ async def serve_async(
 
 
 async def _begin(instance: EnclaveInstance) -> None:
-    """Get the first lease and publish the first keyset. Raises ``Rejected`` where the custodian says stop."""
+    """Get the first lease. Raises ``Rejected`` where the custodian says stop."""
     answer = await instance.renewal.once()
     if not isinstance(answer, Lease) and answer.stop:
         raise Rejected("; ".join(map(str, answer.reasons)), reasons=answer.reasons)
-    await instance.publisher.tick()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +185,7 @@ class _Run:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             renewing = tasks.create_task(self.instance.renewal.until_end())
             publishing = tasks.create_task(self._keep_published())
+            carrying = tasks.create_task(self._carry())
             stopping = tasks.create_task(stop.wait())
             with _signals(stop):
                 self.log.write(Event.READY, instance=self.instance.metering.instance, port=listener.getsockname()[1])
@@ -185,7 +196,7 @@ class _Run:
             self.instance.wipe()
             self.log.write(Event.ENDING, state=ending.value)
             server.should_exit = True
-            for task in (renewing, publishing, stopping):
+            for task in (renewing, publishing, carrying, stopping):
                 task.cancel()
         return ending
 
@@ -196,6 +207,12 @@ class _Run:
                 await self.instance.publisher.tick()
             except CloisterError as exc:  # tried again at the next tick, until the keys come to their end
                 self.log.write(Event.ROTATION_FAILED, error=type(exc).__name__)
+
+    async def _carry(self) -> None:
+        """Look into the folder of removable media again and again, where there is one."""
+        while self.instance.vouchers is not None:
+            await asyncio.to_thread(self.instance.vouchers.tick)
+            await asyncio.sleep(_TICK_S)
 
     async def _drained(self) -> Ending:
         self.log.write(Event.DRAINING)

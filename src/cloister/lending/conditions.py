@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, TypeAlias
 
-from cloister.errors import Rejected
+from cloister.errors import Reason, Rejected
 from cloister.lending.sub_allowance import SubAllowance, verify_chain
 from cloister.lending.sub_meters import SubMeters
 from cloister.wire import dump_time
@@ -19,9 +19,10 @@ from cloister.wire import dump_time
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
+    from cloister.lending.clauses import Clauses
+    from cloister.lending.terms import Consumer, InstanceId, ModelDigest, ModelTerms, Terms
 
-__all__ = ["Caller", "Conditions", "find_consumer"]
+__all__ = ["Caller", "Conditions", "demand_listed", "find_consumer", "outside_hours"]
 
 Caller: TypeAlias = "Consumer | SubAllowance | None"
 """Who asks: a consumer of the loan, the holder of a sub-allowance, or anybody where the loan is open."""
@@ -53,8 +54,9 @@ class Conditions:
 
         Raises ``Rejected``: ``outside_hours``, ``sub_allowance_scope``, ``sub_allowance_expired``.
         """
-        if not self._clauses.open_at(now):
-            raise Rejected.because("outside_hours", "contract", got=dump_time(now), hint="the contract says when")
+        closed = outside_hours(self._clauses, now)
+        if closed is not None:
+            raise Rejected(str(closed), reasons=(closed,), hint="the contract says when")
         if isinstance(caller, SubAllowance):
             caller.demand(model=model.name, instance=self._instance, now=now)
 
@@ -78,6 +80,25 @@ class Conditions:
         own = caller.precision if isinstance(caller, SubAllowance) else None
         wanted = [places for places in (self._clauses.precision, own) if places is not None]
         return min(wanted, default=None)
+
+
+def outside_hours(clauses: Clauses, now: datetime) -> Reason | None:
+    """Return why the loan may not be used at ``now``, None where it may: the enclave's word and the custodian's."""
+    return None if clauses.open_at(now) else Reason(code="outside_hours", subject="contract", got=dump_time(now))
+
+
+def demand_listed(
+    model: ModelTerms,
+    consumer: Consumer | None,
+    *,
+    models: tuple[ModelDigest, ...],
+    consumers: tuple[Consumer, ...] | None,
+) -> None:
+    """Prove that the custodian's latest word lists this model and consumer. Raises ``Rejected`` (``blocked``)."""
+    if model.digest not in models:
+        raise Rejected.because("blocked", f"model {model.name}")
+    if consumer is not None and consumers is not None and consumer.id not in {other.id for other in consumers}:
+        raise Rejected.because("blocked", f"consumer {consumer.id}")
 
 
 def find_consumer(

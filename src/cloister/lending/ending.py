@@ -17,6 +17,7 @@ from cloister.lending.clock import lifetime
 from cloister.lending.events import Event, EventKind
 from cloister.lending.ledger import ALLOWANCE, SPENT, WRITTEN_OFF, Account, Posting, escrow
 from cloister.lending.messages import Close, Units
+from cloister.lending.overdraft import Booked, book, reach_of
 from cloister.lending.state import Alarm, AlarmKind, InstanceState, InstanceStatus, LoanState
 from cloister.lending.terms import LOAN_METER, Meter
 from cloister.lending.usage_report import contradicts
@@ -38,7 +39,7 @@ __all__ = [
     "decide_write_off",
     "is_live",
     "moved",
-    "served",
+    "take_used",
     "verify_close",
 ]
 
@@ -83,9 +84,20 @@ def moved(instance: InstanceState, meter: Meter, debit: Account, credit: Account
     return Posting(loan=instance.loan, meter=meter, debit_account=debit, credit_account=credit, units=units)
 
 
-def served(used: Units) -> Units:
-    """Return what was served, where it is not zero: a meter nobody has is not remembered for being named."""
-    return {meter: units for meter, units in used.items() if units}
+def take_used(instance: InstanceState, used: Units) -> Booked:
+    """Move what was served and not known yet from escrow to spent; what lies beyond a ceiling is booked first.
+
+    The caller has proven ``used`` to be within reach. Counters never go back.
+    """
+    booked = book(instance, used)
+    instance = booked.instance
+    newer = {meter: units for meter, units in used.items() if units > instance.used.get(meter, 0)}
+    spent = tuple(
+        moved(instance, meter, escrow(instance.id), SPENT, units - instance.used.get(meter, 0))
+        for meter, units in newer.items()
+    )
+    after = replace(instance, used={**instance.used, **newer})
+    return Booked(instance=after, postings=(*booked.postings, *spent), events=booked.events)
 
 
 def verify_close(statement: bytes, key: VerifyKey) -> Close:
@@ -118,31 +130,29 @@ def decide_close(
     if alarm is not None:
         status = InstanceStatus.FORKED if alarm is AlarmKind.FORK else InstanceStatus.OVERDRAWN
         return _closed(close, replace(instance, status=status), alarms=(_alarm(alarm, close),))
-    spent = tuple(
-        moved(instance, meter, escrow(instance.id), SPENT, units - instance.used.get(meter, 0))
-        for meter, units in close.used.items()
-        if units > instance.used.get(meter, 0)
-    )
+    taken = take_used(instance, close.used)
     gives_back = loan.refund_on_close and instance.clone_proof and instance.status is InstanceStatus.ACTIVE
     after = replace(
-        instance,
-        used={**instance.used, **served(close.used)},
+        taken.instance,
         chain_head=close.chain_head,
         status=instance.status if found_out else InstanceStatus.CLOSED,
         written_off=True,
     )
     rest = _rest(after, ALLOWANCE if gives_back else WRITTEN_OFF)
     credit = {posting.meter: posting.units for posting in rest} if gives_back else {}
-    return _closed(close, after, credit=credit, postings=(*spent, *rest))
+    return _closed(close, after, credit=credit, postings=(*taken.postings, *rest), events=taken.events)
 
 
 def decide_write_off(instance: InstanceState, *, now: datetime) -> WriteOff | None:
-    """Count the rest of an instance's ceilings as spent once no lease of it can be alive (C8).
+    """Count the rest of an instance's ceilings as spent once no lease or voucher of it can be alive (C8).
 
-    Returns None while one can be, and when it was done before. Nothing goes back to the allowance.
+    Returns None while one can be, and when it was done before. Nothing goes back to the allowance. An overdraft that
+    was promised counts as used: nobody will ever say how much of it was.
     """
     if instance.written_off or now < instance.dead_at:
         return None
+    booked = book(instance, instance.reach)
+    instance = booked.instance
     postings = _rest(instance, WRITTEN_OFF)
     status = InstanceStatus.DEAD if instance.status is InstanceStatus.ACTIVE else instance.status
     units = sum(posting.units for posting in postings if posting.meter == LOAN_METER)
@@ -152,14 +162,22 @@ def decide_write_off(instance: InstanceState, *, now: datetime) -> WriteOff | No
         subject=instance.id,
         details={"loan": instance.loan, "units": units},
     )
-    return WriteOff(instance=replace(instance, status=status, written_off=True), postings=postings, events=(event,))
+    return WriteOff(
+        instance=replace(instance, status=status, written_off=True),
+        postings=(*booked.postings, *postings),
+        events=(*booked.events, event),
+    )
 
 
 def block_bound(instances: Iterable[InstanceState], *, ttl: timedelta, now: datetime) -> Bound:
-    """Return the bound to print wherever something can be blocked: seconds and units at most."""
+    """Return the bound to print wherever something can be blocked: seconds and units at most.
+
+    An instance with a voucher hears of no block: it may serve until the voucher's end, overdraft included.
+    """
     live = tuple(item for item in instances if is_live(item, now=now))
-    units = sum(item.limits.get(LOAN_METER, 0) - item.used.get(LOAN_METER, 0) for item in live)
-    return Bound(seconds=math.ceil(lifetime(ttl).total_seconds()), units=units)
+    units = sum(reach_of(item, LOAN_METER) - item.used.get(LOAN_METER, 0) for item in live)
+    vouchers = (item.voucher_until - now for item in live if item.voucher_until is not None)
+    return Bound(seconds=math.ceil(max((lifetime(ttl), *vouchers)).total_seconds()), units=units)
 
 
 def is_live(instance: InstanceState, *, now: datetime) -> bool:
@@ -176,7 +194,7 @@ def _rest(instance: InstanceState, account: Account) -> tuple[Posting, ...]:
 def _misfit(close: Close, instance: InstanceState) -> AlarmKind | None:
     if any(close.used.get(meter, 0) < units for meter, units in instance.used.items()):
         return AlarmKind.FORK
-    if any(units > instance.limits.get(meter, 0) for meter, units in close.used.items()):
+    if any(units > reach_of(instance, meter) for meter, units in close.used.items()):
         return AlarmKind.OVERDRAWN
     return None
 
@@ -192,6 +210,7 @@ def _closed(
     credit: Units | None = None,
     postings: tuple[Posting, ...] = (),
     alarms: tuple[Alarm, ...] = (),
+    events: tuple[Event, ...] = (),
 ) -> CloseDecision:
     kinds = (*(_FOUND_OUT[instance.status] for _ in alarms), EventKind.INSTANCE_CLOSED)
     details: dict[str, DetailValue] = {
@@ -200,5 +219,7 @@ def _closed(
         "seq": close.seq,
         "used": close.used.get(LOAN_METER, 0),
     }
-    events = tuple(Event(kind=kind, actor=instance.id, subject=instance.loan, details=details) for kind in kinds)
-    return CloseDecision(instance=instance, credits=credit or {}, postings=postings, alarms=alarms, events=events)
+    said = tuple(Event(kind=kind, actor=instance.id, subject=instance.loan, details=details) for kind in kinds)
+    return CloseDecision(
+        instance=instance, credits=credit or {}, postings=postings, alarms=alarms, events=(*events, *said)
+    )

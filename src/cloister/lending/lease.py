@@ -11,13 +11,13 @@ proving that the grant was meant for us (``release.verify_grant``), erasing keys
 from __future__ import annotations
 
 import hashlib
-import hmac
 from typing import TYPE_CHECKING, NoReturn
 
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.errors import Rejected, UsageError
-from cloister.lending.answer import parse_answer
-from cloister.lending.conditions import Conditions, find_consumer
+from cloister.lending.answers import demand_fitting, parse_answer
+from cloister.lending.conditions import Conditions, demand_listed, find_consumer
+from cloister.lending.holding import Counters
 from cloister.lending.lease_clock import LeaseClock
 from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Pending, Reservation
 from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Refusal
@@ -27,29 +27,31 @@ from cloister.lending.terms import (
     LOAN_METER,
     MAX_UNITS,
     Consumer,
-    Meter,
     ModelTerms,
-    consumer_meter,
     instance_id,
-    model_meter,
+    leased_meters,
+    meters_of,
     unserved_cap,
 )
+from cloister.lending.ticket import TicketHolder
 from cloister.lending.usage_chain import MAX_UNREPORTED, UsageChain
+from cloister.lending.voucher import OfflineHolder
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from cloister.crypto.sign import VerifyKey
+    from cloister.lending.answers import Answer
     from cloister.lending.conditions import Caller
+    from cloister.lending.messages import Units, Voucher
 
 __all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_answer"]
 
 
 class LeaseHolder:
-    """One enclave instance: its key, its ceilings, its deadline.
+    """One enclave instance: its key, its ceilings, its deadline. Starts with ceiling zero and no time (E1).
 
-    Takes the instance key, the verified grant for it and the custodian's key. Starts with ceiling zero
-    and no time (E1). Raises ``Rejected`` (``wrong_instance``) for a grant to another instance.
+    Raises ``Rejected`` (``wrong_instance``) for a grant to another instance.
     """
 
     def __init__(self, *, key: SigningKey, grant: Grant, custodian: VerifyKey) -> None:
@@ -57,7 +59,7 @@ class LeaseHolder:
         if grant.instance != self.instance:
             raise Rejected.because("wrong_instance", "grant", got=grant.instance, want=self.instance)
         self._key: SigningKey | None = key
-        self._custodian = custodian
+        self.custodian = custodian
         self._terms = grant.terms
         self._epoch = grant.epoch
         self._block_version = grant.block_version
@@ -65,7 +67,10 @@ class LeaseHolder:
         self._clock = LeaseClock()
         self._meters = Meters()
         self.conditions = Conditions(grant.terms, self.instance)
+        self.offline = OfflineHolder(self, grant.terms)
+        self.tickets = TicketHolder(self)
         self._lease: Lease | None = None
+        self._word: Lease | Voucher | None = None  # the latest to name models and consumers
         self._pending: Pending | None = None
         self._final: LeaseState | None = None
         self._closing = b""
@@ -79,14 +84,14 @@ class LeaseHolder:
         """The state at the latest time that was seen."""
         if self._final is not None:
             return self._final
-        if self._lease is None:
+        if self._word is None:
             return LeaseState.STARTING
-        return LeaseState.ACTIVE if self._clock.live else LeaseState.EXPIRED
+        return LeaseState.ACTIVE if self._clock.live or self.offline.live else LeaseState.EXPIRED
 
     @property
     def deadline(self) -> datetime | None:
-        """When serving stops unless renewed; None before the first lease and after a clock step."""
-        return self._clock.deadline
+        """When serving stops unless renewed; None before the first lease or voucher and after a clock step."""
+        return max(filter(None, (self._clock.deadline, self.offline.deadline)), default=None)
 
     def remaining(self, model_name: str, consumer: Caller = None) -> int:
         """Return what is left for this model and consumer as far as known: leased here, and not leased yet.
@@ -94,9 +99,10 @@ class LeaseHolder:
         What other instances hold is not in it. For display; ``reserve`` decides.
         """
         balances = self._lease.balances if self._lease else {}
-        meters = self._meters_of(self._model(model_name), consumer)
-        room = min(self._meters.room(meter) + balances.get(meter, 0) for meter in meters)
-        return self.conditions.room(consumer, room)
+        model = self._model(model_name)
+        leased = (lambda _: 0) if model.ticketed else self._meters.room  # a ticket takes from the balance alone
+        meters = meters_of(model, _listed(consumer), self._meters.limits)
+        return self.conditions.room(consumer, min(leased(meter) + balances.get(meter, 0) for meter in meters))
 
     def snapshot(self) -> LeaseSnapshot:
         """Return what there is to show."""
@@ -109,7 +115,7 @@ class LeaseHolder:
             used=self._meters.used,
             reserved=self._meters.reserved,
             balances=dict(self._lease.balances) if self._lease else {},
-            deadline=self._clock.deadline,
+            deadline=self.deadline,
             served=self._usage.index,
             unreported=self._usage.unreported,
             chain_head=self._usage.head,
@@ -117,9 +123,9 @@ class LeaseHolder:
         )
 
     def must_end(self, now: datetime) -> bool:
-        """Tell whether the model must be unloaded now: revoked, closed, or 2T without renewal (E9)."""
-        moment = self._clock.observe(now)
-        return self._final is not None or self._clock.over(moment)
+        """Tell whether the model must be unloaded now: revoked, closed, or too long without a word (E9)."""
+        moment = self.observe(now)
+        return self._final is not None or self.offline.is_over(moment, lease_over=self._clock.over(moment))
 
     def next_renewal(self, now: datetime, jitter: float) -> datetime:
         """Return when to call ``request`` next; ``jitter`` is a fresh random number of 0 to 1.
@@ -127,7 +133,7 @@ class LeaseHolder:
         T/3 after the last success, then every T/10; at once (but no closer than T/10) when units run
         low, so that a top-up arrives quickly. A time in the past means now.
         """
-        moment = self._clock.observe(now)
+        moment = self.observe(now)
         return self._clock.due(moment, ttl=self._ttl(), hurry=self._runs_low(), jitter=jitter)
 
     def void(self, now: datetime) -> None:
@@ -136,14 +142,15 @@ class LeaseHolder:
         For a shell that compares clocks (``clock.ClockGuard``); a step back is noticed here anyway.
         """
         self._clock.void(now)
+        self.offline.void(now)
 
     def request(self, now: datetime, nonce: bytes) -> bytes:
         """Return the signed lease request to send; the same bytes while one is unanswered (E2).
 
         ``nonce`` is 16 fresh random bytes. The lease that answers runs from the first sending (rule two).
         """
-        moment = self._clock.observe(now)
-        key = self._signing_key()
+        moment = self.observe(now)
+        key = self.signing_key()
         self._clock.sent(moment, first=self._pending is None, ttl=self._ttl())
         if self._pending is None:
             self._seq += 1
@@ -159,19 +166,18 @@ class LeaseHolder:
         Raises ``Malformed`` and ``Rejected`` (``signature_invalid``, ``unknown_key``, ``wrong_statement``,
         ``wrong_instance``, ``not_pending``, ``stale_epoch``, ``stale_block_version``); then nothing changed.
         """
-        self._clock.observe(now)
-        answer = parse_answer(statement, self._custodian)
-        self._demand_fitting(answer)
+        self.observe(now)
+        answer = parse_answer(statement, self.custodian)
+        self.prove(answer, "lease", self._pending.digest if self._pending else None)
         if isinstance(answer, Lease):
-            self._meters.raise_to(answer.limits)
             self._clock.extend(answer.ttl)
-            self._lease, self._epoch = answer, answer.epoch
-            self._policy_digest = answer.policy_digest
+            self._lease = answer
+            self.take_word(answer)
+            if self._clock.renewed_at is not None:
+                self.offline.heard(self._clock.renewed_at)
         else:
             self._clock.wait(answer.retry_after)
-            if answer.stop and self._final is None:
-                self._final = LeaseState.REVOKED
-        self._block_version = answer.block_version
+            self.take_refusal(answer)
         self._pending = None
         return answer
 
@@ -180,11 +186,12 @@ class LeaseHolder:
 
         The caller erases keys and model before it sends this. Again: the same bytes.
         """
-        moment = self._clock.observe(now)
+        moment = self.observe(now)
         if self._key is not None:
             for reservation in tuple(self._open.values()):
+                if self.tickets.is_charged(reservation):
+                    self._usage.unreceipted(reservation, units=reservation.units, now=moment)
                 self._release(reservation, used=reservation.units)
-                self._usage.unreceipted(reservation, units=reservation.units, now=moment)
             self._usage.seal(self._key, upto=self._pending.served if self._pending else 0)
             self._seq += 1
             message = Close(
@@ -206,12 +213,13 @@ class LeaseHolder:
         ``allowance_exhausted``, ``usage_unreported``, and those of ``conditions``. ``token`` is the consumer's bearer
         token, or the sub-allowance that ``conditions.admit`` returned.
         """
-        moment = self._clock.observe(now)
+        moment = self.observe(now)
         consumer = token if isinstance(token, SubAllowance) else self.consumer(token)
         model = self._model(model_name)
         self._demand_live(model, consumer)
         self._usage.demand_room(len(self._open))
-        meters = self._meters_of(model, consumer)
+        meters = () if model.ticketed else meters_of(model, _listed(consumer), self._meters.limits)
+        self._meters.overdraw(self.offline.tops)
         self._meters.demand_room(meters, units)
         self.conditions.reserve(consumer, units, moment)
         self._meters.reserve(meters, units)
@@ -226,7 +234,7 @@ class LeaseHolder:
         For what was charged before: the later chunks of an answer, and replies given again. Raises
         ``Rejected``: ``lease_expired``, ``clock_step``, ``blocked``, and as ``Conditions.demand``.
         """
-        self._clock.observe(now)
+        self.observe(now)
         self._demand_live(model, consumer)
 
     def permit(self, reservation: Reservation, produced_units: int, now: datetime) -> None:
@@ -235,9 +243,10 @@ class LeaseHolder:
         ``produced_units`` is what this inference has come to with that chunk. Raises ``Rejected``:
         ``lease_expired``, ``clock_step``, ``blocked``; ``allowance_exhausted`` beyond the reservation.
         """
-        self._clock.observe(now)
+        self.observe(now)
         self._demand_live(reservation.model, reservation.consumer)
-        self._demand_open(reservation)
+        self.demand_open(reservation)
+        self.tickets.demand_begun(reservation)
         if produced_units > reservation.units:
             want = f"at most {reservation.units}"
             raise Rejected.because("allowance_exhausted", "reservation", got=str(produced_units), want=want)
@@ -257,12 +266,13 @@ class LeaseHolder:
         """
         if self._final is LeaseState.CLOSED:
             self._refuse("lease_expired")
-        self._demand_open(reservation)
+        self.demand_open(reservation)
+        self.tickets.demand_begun(reservation, request_commitment)
         self._release(reservation, used=units)
-        moment = self._clock.observe(now)
+        moment = self.observe(now)
         try:
             self._demand_live(reservation.model, reservation.consumer)
-            key = self._signing_key()
+            key = self.signing_key()
         except Rejected:
             self._usage.unreceipted(reservation, units=units, now=moment)
             raise
@@ -285,7 +295,7 @@ class LeaseHolder:
 
     def acknowledge(self, statement: bytes) -> None:
         """Take the custodian's acknowledgement of that report. Raises as ``UsageChain.acknowledge``."""
-        self._usage.acknowledge(statement, self._custodian)
+        self._usage.acknowledge(statement, self.custodian)
 
     def refund(self, reservation: Reservation) -> None:
         """Give a reservation back whole: the engine failed and no chunk has left.
@@ -294,12 +304,10 @@ class LeaseHolder:
         """
         if self._final is LeaseState.CLOSED:
             return
-        self._demand_open(reservation)
+        self.demand_open(reservation)
         self._release(reservation, used=0)
 
     def _lease_request(self, nonce: bytes) -> LeaseRequest:
-        cap = unserved_cap(self._terms)
-        known = dict.fromkeys((LOAN_METER, *self._metered()))
         return LeaseRequest(
             instance=self.instance,
             epoch=self._epoch,
@@ -307,18 +315,47 @@ class LeaseHolder:
             req_nonce=nonce,
             used=self._meters.used,
             reserved=self._meters.reserved,
-            want={meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in known},
+            want=self.wanted(unserved_cap(self._terms)),
             served=self._usage.index,
             chain_head=self._usage.head,
         )
 
-    def _metered(self) -> tuple[Meter, ...]:
-        models = tuple(model_meter(model.name) for model in self._terms.models if model.metered)
-        consumers = tuple(consumer_meter(consumer.id) for consumer in self._consumers() or () if consumer.metered)
-        return (*models, *consumers, *self._meters.limits)
+    def wanted(self, cap: int) -> Units:
+        """Return ceilings with room for ``cap`` units each."""
+        known = leased_meters(self._terms, self._consumers(), self._meters.limits)
+        return {meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in known}
+
+    def counters(self) -> Counters:
+        """Return where this instance stands."""
+        return Counters(
+            instance=self.instance,
+            epoch=self._epoch,
+            used=self._meters.used,
+            reserved=self._meters.reserved,
+            chain_head=self._usage.head,
+            index=self._usage.index,
+        )
+
+    def take_word(self, word: Lease | Voucher) -> None:
+        """Take ceilings, models and consumers from an answer that was proven."""
+        self._meters.raise_to(word.limits)
+        self._word, self._epoch, self._policy_digest = word, word.epoch, word.policy_digest
+        self._block_version = word.block_version
+
+    def take_refusal(self, refusal: Refusal) -> None:
+        """Take a refusal that was proven: with ``stop`` it ends this instance."""
+        if refusal.stop and self._final is None:
+            self._final = LeaseState.REVOKED
+        self._block_version = refusal.block_version
+
+    def observe(self, now: datetime) -> datetime:
+        """Show a reading to every clock and return the time to act at (E7)."""
+        moment = self._clock.observe(now)
+        self.offline.observe(now)
+        return moment
 
     def _consumers(self) -> tuple[Consumer, ...] | None:
-        return self._lease.consumers if self._lease else self._terms.consumers
+        return self._word.consumers if self._word else self._terms.consumers
 
     def consumer(self, token: bytes | None) -> Consumer | None:
         """Return whose token this is: of the lease, or of the grant and blocked since; None in a loan for anybody.
@@ -333,51 +370,37 @@ class LeaseHolder:
             raise Rejected.because("unknown_model", name[:80])
         return model
 
-    def _meters_of(self, model: ModelTerms, consumer: Caller) -> tuple[Meter, ...]:
-        """Return the meters of one inference; one that the custodian leases is charged, whatever the terms say."""
-        limits = self._meters.limits
-        meters = [LOAN_METER]
-        if model.metered or model_meter(model.name) in limits:
-            meters.append(model_meter(model.name))
-        if isinstance(consumer, Consumer) and (consumer.metered or consumer_meter(consumer.id) in limits):
-            meters.append(consumer_meter(consumer.id))
-        return tuple(meters)
-
     def _demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         if self._final is LeaseState.REVOKED:
             self._refuse("blocked")
-        if self._final is not None or self._lease is None or not self._clock.live:
+        if self._final is not None or self._word is None or not (self._clock.live or self.offline.live):
             self._refuse("clock_step" if self._clock.stepped else "lease_expired")
-        if model.digest not in self._lease.models:
-            raise Rejected.because("blocked", f"model {model.name}")
-        listed = self._lease.consumers
-        if isinstance(consumer, Consumer) and listed is not None and consumer.id not in {item.id for item in listed}:
-            raise Rejected.because("blocked", f"consumer {consumer.id}")
-        if self._clock.seen is not None:  # a live lease has seen the time
+        demand_listed(model, _listed(consumer), models=self._word.models, consumers=self._word.consumers)
+        if self._clock.seen is not None:  # whatever is live has seen the time
             self.conditions.demand(model, consumer, self._clock.seen)
 
-    def _demand_open(self, reservation: Reservation) -> None:
+    def demand_open(self, reservation: Reservation) -> None:
+        """Prove that this reservation is ours and not settled. Raises ``UsageError``."""
         if self._open.get(reservation.number) is not reservation:
             msg = "reservation: settled or refunded already, or of another instance"
             raise UsageError(msg)
 
-    def _demand_fitting(self, answer: Lease | Refusal) -> None:
-        if answer.instance != self.instance:
-            raise Rejected.because("wrong_instance", "lease", got=answer.instance, want=self.instance)
-        if self._pending is None or not hmac.compare_digest(answer.req_digest, self._pending.digest):
-            raise Rejected.because("not_pending", "lease", got=answer.req_digest.hex())
-        if isinstance(answer, Lease) and answer.epoch < self._epoch:
-            raise Rejected.because("stale_epoch", "lease", got=str(answer.epoch), want=f"at least {self._epoch}")
-        if answer.block_version < self._block_version:
-            want = f"at least {self._block_version}"
-            raise Rejected.because("stale_block_version", "lease", got=str(answer.block_version), want=want)
+    def prove(self, answer: Answer, what: str, pending: bytes | None) -> None:
+        """Prove that an answer is ours, to the request with digest ``pending``, and not old."""
+        demand_fitting(answer, what, self.instance, pending=pending, known=(self._epoch, self._block_version))
+
+    def is_open(self, number: int) -> bool:
+        """Tell whether this reservation is not settled yet."""
+        return number in self._open
 
     def _release(self, reservation: Reservation, *, used: int) -> None:
         self._meters.settle(reservation.meters, reserved=reservation.units, used=used)
         self.conditions.settle(reservation.consumer, reserved=reservation.units, used=used)
+        self.tickets.forget(reservation)
         del self._open[reservation.number]
 
-    def _signing_key(self) -> SigningKey:
+    def signing_key(self) -> SigningKey:
+        """Return the instance key. Raises ``Rejected`` once the instance has ended."""
         if self._key is None or self._final is not None:
             self._refuse("blocked" if self._final is LeaseState.REVOKED else "lease_expired")
         return self._key
@@ -391,6 +414,13 @@ class LeaseHolder:
     def _runs_low(self) -> bool:
         if self._lease is None or 2 * self._usage.unreported > MAX_UNREPORTED:
             return True
+        if not self.wanted(0):
+            return False  # every model takes tickets: no lease brings units
         room = self._meters.room(LOAN_METER)
         cap = self._lease.unserved or unserved_cap(self._terms)
         return room <= 0 or (2 * room < cap and self._lease.balances.get(LOAN_METER, 0) > 0)
+
+
+def _listed(caller: Caller) -> Consumer | None:
+    """Return the consumer of the loan that asks: one whom a sub-allowance lets in is none, and has no meter."""
+    return caller if isinstance(caller, Consumer) else None

@@ -23,10 +23,21 @@ _END_AT = 2  # the model is unloaded at 2T without renewal (E9)
 class LeaseClock:
     """Deadline, renewal times and end of one instance, from readings that may lie."""
 
-    __slots__ = ("_end_at", "_not_before", "_renewed_at", "_seen", "_sent_at", "_stepped", "_tried_at", "deadline")
+    __slots__ = (
+        "_end_after",
+        "_end_at",
+        "_not_before",
+        "_renewed_at",
+        "_seen",
+        "_sent_at",
+        "_stepped",
+        "_tried_at",
+        "deadline",
+    )
 
-    def __init__(self) -> None:
-        """Start without any time: nothing may be served."""
+    def __init__(self, *, end_after: int = _END_AT) -> None:
+        """Start without any time: nothing may be served. The end comes ``end_after`` lives after the last success."""
+        self._end_after = end_after
         self.deadline: datetime | None = None
         self._seen: datetime | None = None
         self._sent_at: datetime | None = None
@@ -75,7 +86,7 @@ class LeaseClock:
         if first:
             self._sent_at = moment
         if self._end_at is None:
-            self._end_at = moment + _END_AT * ttl
+            self._end_at = moment + self._end_after * ttl
 
     def extend(self, ttl: timedelta) -> None:
         """Take a lease of ``ttl`` that answers the request under way: deadline = max(deadline, sent + ttl)."""
@@ -83,12 +94,26 @@ class LeaseClock:
             return  # the clock stepped while the request was out: its lease gives units, but no time
         until = self._sent_at + ttl
         self.deadline = until if self.deadline is None else max(self.deadline, until)
-        end = self._sent_at + _END_AT * ttl
-        self._end_at = end if self._end_at is None else max(self._end_at, end)
+        self.hold(self._sent_at, self._end_after * ttl)
         self._renewed_at, self._sent_at = self._sent_at, None
         if self._seen is not None and self._seen >= self._renewed_at + ttl / _RENEW_AT:
             self._tried_at = None  # it came so late that the next is due: waiting T/10 could end the instance
         self._not_before, self._stepped = None, False
+
+    def hold(self, moment: datetime, life: timedelta) -> None:
+        """Put the end off to ``life`` after ``moment``; it never comes sooner for that."""
+        end = moment + life
+        self._end_at = end if self._end_at is None else max(self._end_at, end)
+
+    @property
+    def has_end(self) -> bool:
+        """Tell whether an end was set: before the first request there is none."""
+        return self._end_at is not None
+
+    @property
+    def renewed_at(self) -> datetime | None:
+        """When the last request that was answered by time was sent; None before, and after a clock step."""
+        return self._renewed_at
 
     def wait(self, retry_after: timedelta) -> None:
         """Take a refusal that asks to come back later."""
@@ -105,5 +130,5 @@ class LeaseClock:
         return due if self._not_before is None else max(due, self._not_before)
 
     def over(self, moment: datetime) -> bool:
-        """Tell whether 2T have passed since the sending of the last renewed request (E9)."""
+        """Tell whether the end has come: 2T after the sending of the last renewed request (E9)."""
         return self._end_at is not None and moment >= self._end_at

@@ -21,20 +21,14 @@ from cloister.crypto.sign import Statement
 from cloister.errors import Reason, Rejected, Unavailable
 from cloister.lending.cadence import judge_cadence
 from cloister.lending.clock import lifetime
-from cloister.lending.ending import decide_write_off, moved, served
+from cloister.lending.ending import decide_write_off, moved, take_used
 from cloister.lending.events import Event, EventKind
-from cloister.lending.ledger import ALLOWANCE, SPENT, Posting, escrow
+from cloister.lending.ledger import ALLOWANCE, Posting, escrow
 from cloister.lending.messages import Lease, LeaseRequest, Refusal, Units
+from cloister.lending.overdraft import Booked, reach_of
+from cloister.lending.standing import blocked_meters, standing_consumers, standing_models, stops
 from cloister.lending.state import Alarm, AlarmKind, InstanceState, InstanceStatus, LoanState
-from cloister.lending.terms import (
-    LOAN_METER,
-    MAX_UNITS,
-    Meter,
-    consumer_meter,
-    meters_in,
-    model_meter,
-    unserved_cap,
-)
+from cloister.lending.terms import LOAN_METER, MAX_UNITS, Meter, meters_in, unserved_cap
 from cloister.lending.usage_report import contradicts
 
 if TYPE_CHECKING:
@@ -52,15 +46,6 @@ __all__ = [
     "verify_epoch",
     "verify_request",
 ]
-
-_STANDING = {
-    InstanceStatus.BLOCKED: "blocked",
-    InstanceStatus.FORKED: "fork_detected",
-    InstanceStatus.OVERDRAWN: "overdrawn",
-    InstanceStatus.DEAD: "instance_dead",
-    InstanceStatus.CLOSED: "instance_closed",
-    InstanceStatus.FENCED: "stale_epoch",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +118,7 @@ def decide_lease(
         return _alarm(step, misfit, f"counters of seq {request.seq}")
     if not instance.written_off and contradicts(request, reported, loan.terms):
         return _alarm(step, AlarmKind.FORK, f"usage at seq {request.seq}")
-    reasons, status = _stops(step, epoch)
+    reasons, status = stops(instance, loan, told_epoch=request.epoch, epoch=epoch, now=now)
     if reasons:
         return _stop(step, reasons, status)
     wait = _not_now(step, reported, quiet_until)
@@ -187,41 +172,14 @@ def _misfit(step: _Step) -> AlarmKind | None:
     request, instance = step.request, step.instance
     if instance.written_off:
         return None  # it gets nothing any more, and after a recovery our own counters may be the older ones
-    if any(request.used.get(meter, 0) < units for meter, units in instance.used.items()):
+    # A file may have told of later use than this request, which was signed before it and is sent again.
+    told = {meter: units - instance.filed.get(meter, 0) for meter, units in instance.used.items()}
+    if any(request.used.get(meter, 0) < units for meter, units in told.items()):
         return AlarmKind.FORK
     for meter in (*request.used, *request.reserved):
-        if request.used.get(meter, 0) + request.reserved.get(meter, 0) > instance.limits.get(meter, 0):
+        if request.used.get(meter, 0) + request.reserved.get(meter, 0) > reach_of(instance, meter):
             return AlarmKind.OVERDRAWN
     return None
-
-
-def _stops(step: _Step, epoch: int) -> tuple[tuple[Reason, ...], InstanceStatus]:
-    """Return every reason to end this instance, and where it stands then."""
-    instance, loan = step.instance, step.loan
-    reasons: list[Reason] = []
-    status = instance.status
-    if status is not InstanceStatus.ACTIVE:
-        reasons.append(Reason(code=_STANDING[status], subject="instance"))
-    found: list[tuple[Reason, InstanceStatus]] = []
-    if instance.epoch != epoch or step.request.epoch != epoch:
-        got = min(instance.epoch, step.request.epoch) if instance.epoch != epoch else step.request.epoch
-        stale = Reason(code="stale_epoch", subject="instance", got=str(got), want=str(epoch))
-        found.append((stale, InstanceStatus.FENCED))
-    if loan.blocked:
-        found.append((Reason(code="blocked", subject="loan"), InstanceStatus.BLOCKED))
-    if instance.policy_digest != loan.policy_digest:
-        changed = Reason(code="policy_changed", subject="loan", got=instance.policy_digest, want=loan.policy_digest)
-        found.append((changed, InstanceStatus.BLOCKED))
-    elif loan.agreed_at is not None and instance.attested_at < loan.agreed_at:
-        found.append((Reason(code="contract_changed", subject="loan"), InstanceStatus.BLOCKED))
-    if step.now >= instance.attested_at + loan.evidence_age:
-        found.append((Reason(code="evidence_too_old", subject="instance"), InstanceStatus.BLOCKED))
-    if step.now >= instance.dead_at and status is InstanceStatus.ACTIVE:
-        found.append((Reason(code="instance_dead", subject="instance"), InstanceStatus.DEAD))
-    reasons += [reason for reason, _ in found]
-    if status is InstanceStatus.ACTIVE and found:
-        status = found[0][1]
-    return tuple(reasons), status
 
 
 def _stop(step: _Step, reasons: tuple[Reason, ...], status: InstanceStatus) -> LeaseDecision:
@@ -275,40 +233,37 @@ def _refusal(
 
 def _settle(step: _Step, reply: Refusal) -> LeaseDecision:
     """Take the reported use, raise nothing."""
-    instance, postings = _used(step)
+    taken = _used(step)
     return LeaseDecision(
         reply=reply,
-        instance=instance,
+        instance=taken.instance,
         debits={},
-        postings=postings,
+        postings=taken.postings,
         alarms=(),
-        events=(_event(step, EventKind.LEASE_REFUSED, reply),),
+        events=(*taken.events, _event(step, EventKind.LEASE_REFUSED, reply)),
     )
 
 
-def _used(step: _Step) -> tuple[InstanceState, tuple[Posting, ...]]:
+def _used(step: _Step) -> Booked:
     """Move what was served since the last report from escrow to spent; no debit hangs on it."""
     instance, request = step.instance, step.request
     answered = replace(instance, seq=request.seq, req_digest=step.digest, reply=None)
     if instance.written_off:
-        return answered, ()  # its escrow is empty: all of it counts as spent already
-    postings = tuple(
-        moved(instance, meter, escrow(instance.id), SPENT, units - instance.used.get(meter, 0))
-        for meter, units in request.used.items()
-        if units > instance.used.get(meter, 0)
-    )
-    used = {**instance.used, **served(request.used)}
-    return replace(answered, used=used, chain_head=request.chain_head), postings
+        return Booked(instance=answered, postings=(), events=())  # its escrow is empty: all counts as spent already
+    taken = take_used(replace(answered, filed={}, chain_head=request.chain_head), request.used)
+    ahead = {meter: units - request.used.get(meter, 0) for meter, units in taken.instance.used.items()}
+    filed = {meter: units for meter, units in ahead.items() if units > 0}
+    return replace(taken, instance=replace(taken.instance, filed=filed))
 
 
 def _lease(step: _Step, epoch: int) -> LeaseDecision:
     loan, terms = step.loan, step.loan.terms
-    instance, postings = _used(step)
+    taken = _used(step)
+    instance = taken.instance
     meters = meters_in(terms)
-    raises = {meter: _raise(step, meter) for meter in meters}
+    raises = {meter: _raise(step, instance, meter) for meter in meters}
     debits = {meter: units for meter, units in raises.items() if units}
     limits = {**instance.limits, **{meter: instance.limits.get(meter, 0) + raises[meter] for meter in meters}}
-    listed = terms.consumers
     reply = Lease(
         instance=instance.id,
         epoch=epoch,
@@ -317,8 +272,8 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
         limits=limits,
         balances={meter: loan.balances.get(meter, 0) - raises[meter] for meter in meters},
         ttl=terms.ttl,
-        models=tuple(model.digest for model in terms.models if model.digest not in loan.blocked_models),
-        consumers=None if listed is None else tuple(item for item in listed if item.id not in loan.blocked_consumers),
+        models=standing_models(loan),
+        consumers=standing_consumers(loan),
         policy_digest=loan.policy_digest,
         block_version=loan.block_version,
         issued_at=max(step.now, instance.committed_at),
@@ -326,21 +281,16 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
     )
     escrowed = tuple(moved(instance, meter, ALLOWANCE, escrow(instance.id), units) for meter, units in debits.items())
     committed_at = max(step.now, instance.committed_at)
-    dead_at = committed_at + lifetime(terms.ttl)
+    dead_at = committed_at + lifetime(terms.holds)
     if instance.limits:  # an earlier lease may live longer; before the first one there is none
         dead_at = max(dead_at, instance.dead_at)
     return LeaseDecision(
         reply=reply,
-        instance=replace(
-            instance,
-            limits=limits,
-            committed_at=committed_at,
-            dead_at=dead_at,
-        ),
+        instance=replace(instance, limits=limits, committed_at=committed_at, dead_at=dead_at),
         debits=debits,
-        postings=(*postings, *escrowed),
+        postings=(*taken.postings, *escrowed),
         alarms=(),
-        events=(_event(step, EventKind.LEASE_GRANTED, reply), *_clock_events(step)),
+        events=(*taken.events, _event(step, EventKind.LEASE_GRANTED, reply), *_clock_events(step)),
     )
 
 
@@ -353,10 +303,10 @@ def _clock_events(step: _Step) -> tuple[Event, ...]:
     return (Event(kind=EventKind.CLOCK_ANOMALY, actor=step.instance.id, subject=step.instance.loan, details=details),)
 
 
-def _raise(step: _Step, meter: Meter) -> int:
+def _raise(step: _Step, instance: InstanceState, meter: Meter) -> int:
     """Return by how much a ceiling rises: what is wanted, no more than N unserved, no more than there is."""
-    terms, limit = step.loan.terms, step.instance.limits.get(meter, 0)
-    if meter in _blocked_meters(step.loan):
+    terms, limit = step.loan.terms, instance.limits.get(meter, 0)
+    if meter in blocked_meters(step.loan):
         return 0
     cap = unserved_cap(terms, trusted=step.instance.clock_trusted)
     unserved = min(MAX_UNITS, step.request.used.get(meter, 0) + cap)
@@ -369,11 +319,6 @@ def _raise(step: _Step, meter: Meter) -> int:
         in_all = cap + math.ceil(terms.rate_cap * lived.total_seconds())
         wanted = min(wanted, max(0, in_all - limit))
     return min(wanted, step.loan.balances.get(meter, 0))
-
-
-def _blocked_meters(loan: LoanState) -> frozenset[Meter]:
-    models = {model_meter(model.name) for model in loan.terms.models if model.digest in loan.blocked_models}
-    return frozenset(models | {consumer_meter(consumer) for consumer in loan.blocked_consumers})
 
 
 def _event(step: _Step, kind: EventKind, reply: Lease | Refusal) -> Event:

@@ -39,11 +39,11 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """The one unanswered request (E2), and the index of the last usage record it speaks of."""
+    """An unanswered request: the bytes to send again (E2), SHA-256 over its payload, the last record it speaks of."""
 
     statement: bytes
     digest: bytes
-    served: int
+    served: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,10 @@ is debited when a ceiling is raised (escrow), never when use is reported.
 
     issued -> allowance -> escrow:INSTANCE -> spent
                         -> withdrawn        -> written_off
+                        -> overdraft -> escrow:INSTANCE
 
-Only ``issued`` may be negative: its negative is what was granted in all. Append-only: a mistake is
-corrected by another posting. Not done here: storing, and the row lock that stops two debits at once.
+Only ``issued`` and ``overdraft`` may be negative: by what was granted in all, and by what is owed. Append-only: a
+mistake is corrected by another posting. Not done here: storing, and the row lock that stops two debits at once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALLOWANCE",
     "ISSUED",
+    "OVERDRAFT",
     "SPENT",
     "WITHDRAWN",
     "WRITTEN_OFF",
@@ -33,6 +35,7 @@ __all__ = [
     "balance_of",
     "escrow",
     "granted",
+    "repay",
     "set_allowance",
     "top_up",
     "verify_postings",
@@ -48,6 +51,8 @@ SPENT = Account("spent")
 """Units that an instance reported as served."""
 WRITTEN_OFF = Account("written_off")
 """Units of a ceiling whose instance died or closed without serving them; counted as spent."""
+OVERDRAFT = Account("overdraft")
+"""Where units come from that a voucher promised beyond all ceilings; negative by what the loan owes."""
 WITHDRAWN = Account("withdrawn")
 """Units that the custodian took back from the allowance by setting it lower."""
 
@@ -122,10 +127,18 @@ def set_allowance(loan: LoanId, meter: Meter, *, balance: int, units: int) -> tu
     return ()
 
 
-def verify_postings(postings: Iterable[Posting]) -> None:
-    """Prove that no account but ``issued`` was ever below zero, in the order of the postings.
+def repay(loan: LoanId, meter: Meter, *, balance: int, owed: int) -> tuple[Posting, ...]:
+    """Return the posting that pays an overdraft from the allowance; none where nothing is owed, or nothing there."""
+    units = min(balance, owed)
+    if units <= 0:
+        return ()
+    return (Posting(loan=loan, meter=meter, debit_account=ALLOWANCE, credit_account=OVERDRAFT, units=units),)
 
-    Raises ``Rejected`` (``ledger_negative``) naming the first posting that overdraws.
+
+def verify_postings(postings: Iterable[Posting]) -> None:
+    """Prove that no account but ``issued`` and ``overdraft`` was ever below zero, and no more repaid than owed.
+
+    In the order of the postings. Raises ``Rejected`` (``ledger_negative``) naming the first posting that overdraws.
     """
     balances: dict[tuple[LoanId, Meter, Account], int] = {}
     for index, posting in enumerate(postings):
@@ -133,5 +146,7 @@ def verify_postings(postings: Iterable[Posting]) -> None:
         target = (posting.loan, posting.meter, posting.credit_account)
         balances[target] = balances.get(target, 0) + posting.units
         balances[source] = balances.get(source, 0) - posting.units
-        if posting.debit_account != ISSUED and balances[source] < 0:
+        if posting.debit_account not in (ISSUED, OVERDRAFT) and balances[source] < 0:
             raise Rejected.because("ledger_negative", f"posting {index}", got=str(balances[source]), want="0 or more")
+        if posting.credit_account == OVERDRAFT and balances[target] > 0:
+            raise Rejected.because("ledger_negative", f"posting {index}", got=f"{balances[target]} more than owed")

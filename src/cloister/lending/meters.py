@@ -22,11 +22,12 @@ __all__ = ["Meters"]
 class Meters:
     """Counts up to absolute ceilings: ``used + reserved <= limit`` holds for every meter, always."""
 
-    __slots__ = ("_limits", "_reserved", "_used")
+    __slots__ = ("_limits", "_reserved", "_tops", "_used")
 
     def __init__(self) -> None:
         """Start at zero: ceiling zero, nothing used, nothing reserved (rule E1)."""
         self._limits: dict[Meter, int] = {}
+        self._tops: dict[Meter, int] = {}
         self._used: dict[Meter, int] = {}
         self._reserved: dict[Meter, int] = {}
 
@@ -50,9 +51,14 @@ class Meters:
         for meter, limit in limits.items():
             self._limits[meter] = max(limit, self._limits.get(meter, 0))
 
+    def overdraw(self, tops: Mapping[Meter, int]) -> None:
+        """Let these absolute ceilings stand where they are higher, until the next call."""
+        self._tops = dict(tops)
+
     def room(self, meter: Meter) -> int:
         """Return the units that this meter can still take."""
-        return self._limits.get(meter, 0) - self._used.get(meter, 0) - self._reserved.get(meter, 0)
+        ceiling = max(self._limits.get(meter, 0), self._tops.get(meter, 0))
+        return ceiling - self._used.get(meter, 0) - self._reserved.get(meter, 0)
 
     def spoken_for(self, meter: Meter) -> int:
         """Return what is used and reserved on this meter."""

@@ -146,7 +146,7 @@ def register(
         policy_digest=loan.policy_digest,
         attested_at=now,
         committed_at=now,
-        dead_at=now + max(boot_time, lifetime(loan.terms.ttl)),
+        dead_at=now + max(boot_time, lifetime(loan.terms.holds)),
         clone_proof=clone_proof,
         clock_trusted=grantable.clock.trusted,
     )

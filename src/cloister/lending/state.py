@@ -46,6 +46,9 @@ class InstanceState:
     request ``seq``. ``dead_at`` is when no lease given to it can be alive any more (C8);
     ``written_off`` says that its escrow was emptied, ``clone_proof`` that the appraised policy excludes
     copying its memory, ``clock_trusted`` that its attested clock is outside the host's control (``clock_trust``).
+
+    ``filed`` is the part of ``used`` that a file told and no lease request has told since, ``reach`` are ceilings
+    with the overdraft that vouchers promised, ``voucher_until`` is when no voucher can be alive any more.
     """
 
     id: InstanceId
@@ -66,6 +69,9 @@ class InstanceState:
     written_off: bool = False
     clone_proof: bool = False
     clock_trusted: bool = False
+    filed: Units = field(default_factory=dict)
+    reach: Units = field(default_factory=dict)
+    voucher_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

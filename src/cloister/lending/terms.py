@@ -12,10 +12,13 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 from cloister.lending.clauses import NO_CLAUSES, Clauses
 from cloister.wire import Fields, Json, dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "LOAN_METER",
@@ -33,6 +36,7 @@ __all__ = [
     "Terms",
     "consumer_meter",
     "instance_id",
+    "leased_meters",
     "meters_in",
     "meters_of",
     "model_meter",
@@ -166,6 +170,11 @@ class Terms:
     clauses: Clauses = NO_CLAUSES
     version: int = 1
 
+    @property
+    def holds(self) -> timedelta:
+        """How long an instance may stand without a word: T, or the offline term where that is longer."""
+        return self.ttl if self.clauses.offline is None else max(self.ttl, self.clauses.offline.lasts)
+
     def to_json(self) -> dict[str, Json]:
         """Return the JSON object of docs/spec/lease.md."""
         clauses = self.clauses.to_json()
@@ -216,6 +225,8 @@ class Terms:
             fields.fail("untrusted_ceiling", "want at most max_ceiling")
         if not models or len({model.name for model in models}) != len(models):
             fields.fail("models", "want at least one, each name once")
+        if {item.digest for item in models if item.ticketed} & {item.digest for item in models if not item.ticketed}:
+            fields.fail("models", "one sealed model with tickets and without")
         if consumers is not None and len({consumer.id for consumer in consumers}) != len(consumers):
             fields.fail("consumers", "double id")
         if (terms.outage is OutageRule.OFFLINE) != (terms.clauses.offline is not None):
@@ -252,12 +263,16 @@ def _clauses(fields: Fields) -> Clauses:
     return clauses
 
 
-def meters_of(model: ModelTerms, consumer: Consumer | None) -> tuple[Meter, ...]:
-    """Return every meter that one inference of ``model`` for ``consumer`` is charged to."""
+def meters_of(model: ModelTerms, consumer: Consumer | None, leased: Iterable[Meter] = ()) -> tuple[Meter, ...]:
+    """Return every meter that one inference of ``model`` for ``consumer`` is charged to.
+
+    A meter that is ``leased`` is charged, whatever the terms say: they may be older.
+    """
+    known = frozenset(leased)
     meters = [LOAN_METER]
-    if model.metered:
+    if model.metered or model_meter(model.name) in known:
         meters.append(model_meter(model.name))
-    if consumer is not None and consumer.metered:
+    if consumer is not None and (consumer.metered or consumer_meter(consumer.id) in known):
         meters.append(consumer_meter(consumer.id))
     return tuple(meters)
 
@@ -282,3 +297,16 @@ def unserved_cap(terms: Terms, *, trusted: bool = True) -> int:
         return cap
     untrusted = terms.untrusted_ceiling
     return min(cap, max(_LEAST_UNTRUSTED, cap // _UNTRUSTED_SHARE) if untrusted is None else untrusted)
+
+
+def leased_meters(
+    terms: Terms, consumers: tuple[Consumer, ...] | None, leased: Iterable[Meter] = ()
+) -> tuple[Meter, ...]:
+    """Return the meters that ceilings are for, ``leased`` ones too; what is served by ticket needs none."""
+    plain = tuple(model for model in terms.models if not model.ticketed)
+    if not plain:
+        return ()
+    ticketed = {model_meter(model.name) for model in terms.models if model.ticketed}
+    models = (model_meter(model.name) for model in plain if model.metered)
+    named = (consumer_meter(consumer.id) for consumer in consumers or () if consumer.metered)
+    return tuple(meter for meter in dict.fromkeys((LOAN_METER, *models, *named, *leased)) if meter not in ticketed)

@@ -171,6 +171,13 @@ def _consumer(reservation: Reservation) -> Consumer | None:
 
 
 def _names_consumer(reservation: Reservation) -> bool:
-    """Tell whether the inference is charged to a meter of its consumer: only then its record names it (T61)."""
+    """Tell whether the inference is charged to a meter of its consumer: only then its record names it (T61).
+
+    That of a ticketed model is charged by its ticket, which takes from no ceiling here.
+    """
     consumer = _consumer(reservation)
-    return consumer is not None and consumer_meter(consumer.id) in reservation.meters
+    if consumer is None:
+        return False
+    if reservation.model.ticketed:
+        return consumer.metered
+    return consumer_meter(consumer.id) in reservation.meters

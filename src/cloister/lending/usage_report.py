@@ -13,12 +13,13 @@ import hashlib
 import hmac
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from cloister.crypto.sign import Statement
 from cloister.errors import Rejected
 from cloister.lending.events import Event, EventKind
 from cloister.lending.messages import UsageAck, UsageReport
+from cloister.lending.overdraft import reach_of
 from cloister.lending.receipt import GENESIS, next_head
 from cloister.lending.state import Alarm, AlarmKind, InstanceState, InstanceStatus
 from cloister.lending.terms import LOAN_METER, ConsumerId, ModelDigest, consumer_meter, model_meter
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cloister.crypto.sign import SigningKey, VerifyKey
-    from cloister.lending.messages import Close, LeaseRequest, Units, UsageRecord
+    from cloister.lending.messages import Units, UsageRecord
     from cloister.lending.terms import Meter, Terms
 
 __all__ = [
+    "Counted",
     "ReportDecision",
     "Reported",
     "Totals",
@@ -38,6 +40,7 @@ __all__ = [
     "decide_report",
     "head_of",
     "sign_ack",
+    "ticketed_units",
     "totals_of",
     "units_by_meter",
     "units_of",
@@ -54,6 +57,7 @@ class Reported:
 
     ``index`` is that of the last record, ``head`` the chain head after it, ``latest`` its minute, ``totals`` all
     units. ``asked`` is the head after the record that a message calls its last, None where no report ends there.
+    ``ticketed`` are the units of all tickets that the instance was granted.
     """
 
     index: int = 0
@@ -61,6 +65,23 @@ class Reported:
     latest: int = 0
     totals: Totals = field(default_factory=dict)
     asked: bytes | None = None
+    ticketed: int = 0
+
+
+class Counted(Protocol):
+    """A message that says where its instance stands: a lease request, a close, and those that come as files."""
+
+    @property
+    def used(self) -> Units:
+        """What was served."""
+
+    @property
+    def served(self) -> int:
+        """The index of the last record."""
+
+    @property
+    def chain_head(self) -> bytes:
+        """The chain head after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,20 +125,34 @@ def units_by_meter(totals: Totals, terms: Terms) -> dict[Meter, int]:
     """Return what the totals come to on each meter of the loan: a record falls under the meters it names.
 
     A record names the sealed model, a meter the name it is lent under: where two names share one sealed model,
-    the records cannot tell them apart, and their meters are left out.
+    the records cannot tell them apart, and their meters are left out. Records of ticketed models fall under none:
+    their tickets were the charge (``ticketed_units``).
     """
+    paid = _ticketed(terms)
     names = Counter(model.digest for model in terms.models)
     metered = {
         model.digest: model_meter(model.name) for model in terms.models if model.metered and names[model.digest] == 1
     }
     units: Counter[Meter] = Counter()
     for (model, consumer), count in totals.items():
+        if model in paid:
+            continue
         units[LOAN_METER] += count
         if model in metered:
             units[metered[model]] += count
         if consumer is not None:
             units[consumer_meter(consumer)] += count
     return {meter: count for meter, count in units.items() if count}
+
+
+def ticketed_units(totals: Totals, terms: Terms) -> int:
+    """Return the units of ticketed models: what tickets must have been granted for."""
+    paid = _ticketed(terms)
+    return sum(count for (model, _), count in totals.items() if model in paid)
+
+
+def _ticketed(terms: Terms) -> frozenset[ModelDigest]:
+    return frozenset(model.digest for model in terms.models if model.ticketed)
 
 
 def units_of(records: Iterable[UsageRecord]) -> int:
@@ -153,13 +188,15 @@ def decide_report(
         raise Rejected.because("usage_disordered", "usage report", want="times that do not run back")
     totals = Counter(reported.totals)
     totals.update(totals_of(report))
-    if any(units > instance.limits.get(meter, 0) for meter, units in units_by_meter(totals, terms).items()):
+    itemised = units_by_meter(totals, terms)
+    beyond = any(units > reach_of(instance, meter) for meter, units in itemised.items())
+    if beyond or ticketed_units(totals, terms) > reported.ticketed:
         return _alarm(report, statement, instance, AlarmKind.OVERDRAWN)
     event = _event(report, statement, EventKind.USAGE_REPORTED)
     return ReportDecision(ack=_ack(report), instance=instance, fresh=True, events=(event,))
 
 
-def contradicts(message: LeaseRequest | Close, reported: Reported, terms: Terms) -> bool:
+def contradicts(message: Counted, reported: Reported, terms: Terms) -> bool:
     """Tell whether a message's last index, head and counts are not those of the reports: two histories, one key.
 
     What is not reported yet contradicts nothing. Of an index further back only the head is known.

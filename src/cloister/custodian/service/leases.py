@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
+from cloister.custodian.service.debts import repay_booked
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.store.instances import find_instance, find_key, save_instance
 from cloister.custodian.store.loans import take_turn
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from cloister.lending.lease_grant import LeaseDecision
     from cloister.lending.messages import LeaseRequest
 
-__all__ = ["Leases", "close", "parse_instance_id", "status"]
+__all__ = ["Leases", "close", "instance_key", "instance_row", "parse_instance_id", "status"]
 
 
 def parse_instance_id(text: str) -> InstanceId:
@@ -43,14 +44,15 @@ def parse_instance_id(text: str) -> InstanceId:
     return InstanceId(text)
 
 
-def _row(connection: Connection, instance: InstanceId) -> InstanceRow:
+def instance_row(connection: Connection, instance: InstanceId) -> InstanceRow:
+    """Return one instance. Raises ``Rejected`` (``not_found``)."""
     row = find_instance(connection, instance)
     if row is None:
         raise Rejected.because("not_found", "instance")
     return row
 
 
-def _key(context: Context, instance: InstanceId) -> VerifyKey:
+def instance_key(context: Context, instance: InstanceId) -> VerifyKey:
     """Return the instance's key without touching state (C1)."""
     with context.reading() as connection:
         key = find_key(connection, instance)
@@ -81,7 +83,7 @@ class Leases:
         Raises ``Malformed``, ``Rejected`` (not signed by this instance, wrong sequence number) and
         ``Unavailable``; then nothing was written, or the same request gets the stored answer.
         """
-        request, digest = verify_request(statement, _key(self._context, instance))
+        request, digest = verify_request(statement, instance_key(self._context, instance))
         try:
             return self._one(_Asked(instance=instance, request=request, digest=digest))
         except Rejected as refusal:
@@ -110,12 +112,13 @@ def _answer(transaction: Transaction, asked: _Asked) -> bytes | Rejected:
     transaction.post(decision.postings)
     save_instance(transaction.connection, state)
     transaction.record_all(decision.events)
+    repay_booked(transaction, state.loan, decision.postings)
     return reply
 
 
 def _decision(transaction: Transaction, asked: _Asked) -> LeaseDecision | Replay:
     """Read how instance and loan stand in this transaction, after whatever was decided in it before; decide."""
-    row = _row(transaction.connection, asked.instance)
+    row = instance_row(transaction.connection, asked.instance)
     take_turn(transaction.connection, row.state.loan)
     loan = loan_row(transaction.connection, row.state.loan)
     return decide_lease(
@@ -132,10 +135,10 @@ def _decision(transaction: Transaction, asked: _Asked) -> LeaseDecision | Replay
 
 def close(context: Context, instance: InstanceId, statement: bytes) -> None:
     """Note that an instance has ended; saying so twice changes nothing."""
-    message = verify_close(statement, _key(context, instance))
+    message = verify_close(statement, instance_key(context, instance))
 
     def work(transaction: Transaction) -> None:
-        row = _row(transaction.connection, instance)
+        row = instance_row(transaction.connection, instance)
         take_turn(transaction.connection, row.state.loan)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
         reported = find_reported(transaction.connection, instance, asked=message.served)
@@ -145,6 +148,7 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
         transaction.post(decision.postings)
         save_instance(transaction.connection, decision.instance)
         transaction.record_all(decision.events)
+        repay_booked(transaction, row.state.loan, decision.postings)
 
     context.transact(work, beside=True)
 
@@ -152,7 +156,7 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
 def status(context: Context, instance: InstanceId, nonce: Nonce) -> bytes:
     """Return the signed standing of an instance for a consumer who chose ``nonce`` (T4). Writes nothing."""
     with context.reading() as connection:
-        row = _row(connection, instance)
+        row = instance_row(connection, instance)
         loan = loan_state(connection, loan_row(connection, row.state.loan), context.config)
     now = context.now()
     state = "blocked" if loan.blocked and row.state.status is InstanceStatus.ACTIVE else row.state.status.value

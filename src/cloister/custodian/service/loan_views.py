@@ -10,7 +10,7 @@ from cloister.custodian.store.blocks import AskRow, list_asks
 from cloister.custodian.store.instances import InstanceRow, list_instances, standing_instances
 from cloister.custodian.store.loans import LoanRow, account_balances, balances_of, list_loans
 from cloister.lending.ending import block_bound, is_live
-from cloister.lending.ledger import ISSUED, SPENT, WITHDRAWN, WRITTEN_OFF
+from cloister.lending.ledger import ISSUED, OVERDRAFT, SPENT, WITHDRAWN, WRITTEN_OFF
 from cloister.lending.terms import LoanId, meters_in
 from cloister.wire import Json, dump_time
 
@@ -97,9 +97,9 @@ def _state(state: LoanState, *, held: int) -> str:
 
 
 def _meters(connection: Connection, row: LoanRow) -> Json:
-    """Return where every unit of every meter is: granted = balance + held + spent + written off (I2)."""
+    """Return where every unit of every meter is: granted + owed = balance + held + spent + written off (I2)."""
     loan = row.terms.loan
-    sums = account_balances(connection, loan, (ISSUED, WITHDRAWN, SPENT, WRITTEN_OFF))
+    sums = account_balances(connection, loan, (ISSUED, OVERDRAFT, WITHDRAWN, SPENT, WRITTEN_OFF))
     balances = balances_of(connection, loan)
     standing = [item.state for item in standing_instances(connection, loan=loan)]
     shown: dict[str, Json] = {}
@@ -109,6 +109,7 @@ def _meters(connection: Connection, row: LoanRow) -> Json:
             "balance": balances.get(meter, 0),
             "granted": -sums.get((meter, ISSUED), 0) - sums.get((meter, WITHDRAWN), 0),
             "held": held,
+            "owed": -sums.get((meter, OVERDRAFT), 0),
             "spent": sums.get((meter, SPENT), 0),
             "written_off": sums.get((meter, WRITTEN_OFF), 0),
         }
@@ -149,4 +150,5 @@ def instance_json(row: InstanceRow, now: datetime) -> dict[str, Json]:
         "tee": row.tee,
         "tier": row.tier,
         "used": {str(meter): units for meter, units in state.used.items()},
+        "voucher_until": None if state.voucher_until is None else dump_time(state.voucher_until),
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cloister.attest.policy import Policy, verify_successor
 from cloister.custodian.service.access import issue_token
 from cloister.custodian.service.contracts import draw_up, take_clauses
+from cloister.custodian.service.debts import repay_owed
 from cloister.custodian.service.standing import loan_row
 from cloister.custodian.store.loans import (
     LoanRow,
@@ -215,11 +216,12 @@ def add_units(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields
 
 
 def top_up_units(transaction: Transaction, loan: LoanId, meter: Meter, units: int) -> int:
-    """Post a top-up and return the new balance. Raises ``Rejected`` (``too_many_units``)."""
+    """Post a top-up, pay an overdraft from it, and return the balance. Raises ``Rejected`` (``too_many_units``)."""
     balance = balances_of(transaction.connection, loan).get(meter, 0)
     _demand_countable(transaction, loan, meter, units)
     transaction.post([top_up(loan, meter, balance=balance, units=units)])
-    return balance + units
+    repay_owed(transaction, loan)
+    return balances_of(transaction.connection, loan).get(meter, 0)
 
 
 def _demand_countable(transaction: Transaction, loan: LoanId, meter: Meter, units: int) -> None:

@@ -63,19 +63,21 @@ _EAR_LIFE = timedelta(days=1)
 def challenge(context: Context, actor: Actor, loan: LoanId) -> bytes:
     """Return a signed, single-use nonce for one attestation for this loan. Bounded for each loan (T51)."""
     nonce = Nonce(context.rng(NONCE_BYTES))
-    ttl = timedelta(seconds=context.config.nonce_ttl_s)
 
-    def work(transaction: Transaction) -> int:
+    def work(transaction: Transaction) -> tuple[int, timedelta]:
         take_turn(transaction.connection, loan)
-        loan_row(transaction.connection, loan)
+        offline = loan_row(transaction.connection, loan).terms.clauses.offline
+        ttl = timedelta(seconds=context.config.nonce_ttl_s)
+        if offline is not None:
+            ttl = max(ttl, offline.lasts)  # it may travel on removable media
         purge_nonces(transaction.connection, transaction.now, keep=_NONCE_MEMORY)
         if open_nonces(transaction.connection, loan, transaction.now) >= context.config.nonces_per_loan:
             raise Rejected.because("too_many_requests", "challenge", hint="answer the open challenges, or wait")
         insert_nonce(transaction.connection, nonce, loan, transaction.now + ttl)
         transaction.record(EventKind.CHALLENGE_ISSUED, actor, loan)
-        return transaction.epoch.epoch
+        return transaction.epoch.epoch, ttl
 
-    epoch = context.transact(work, beside=True)
+    epoch, ttl = context.transact(work, beside=True)
     key = context.vault.signing_key
     message = Challenge(nonce=nonce, custodian=key.verify_key, loan=loan, epoch=epoch, ttl=ttl)
     return Statement.sign(key, Challenge.LABEL, message.dump()).dump()

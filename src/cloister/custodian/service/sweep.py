@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.custodian.service.debts import repay_booked
 from cloister.custodian.store.instances import dead_instances, save_instance
 from cloister.lending.ending import decide_write_off
 
@@ -24,6 +25,7 @@ def write_off_dead(transaction: Transaction) -> int:
             save_instance(transaction.connection, ended.instance)
             transaction.post(ended.postings)
             transaction.record_all(ended.events)
+            repay_booked(transaction, row.state.loan, ended.postings)
     return len(rows)
 
 

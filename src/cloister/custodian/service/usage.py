@@ -20,6 +20,7 @@ from cloister.custodian.store.usage import (
     report_before,
     reports_after,
     sums_between,
+    ticket_units,
 )
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
@@ -185,7 +186,8 @@ def _spans(
     if len(found) > MAX_SPANS:
         raise _too_large()
     for state in (item.state for item in found):
-        if state.id not in units and not state.limits:
+        tickets = ticket_units(connection, state.id)
+        if state.id not in units and not state.limits and not tickets:
             continue  # it never had a lease
         after, previous = _position(connection, state.id, start)
         upto, head = _position(connection, state.id, end)
@@ -200,7 +202,7 @@ def _spans(
                 units=units[state.id],
                 reported=reported,
                 itemised=all_units,
-                granted=state.limits.get(LOAN_METER, 0) - back.get(escrow(state.id), 0),
+                granted=state.limits.get(LOAN_METER, 0) - back.get(escrow(state.id), 0) + tickets,
                 ended=state.written_off,
             )
         )

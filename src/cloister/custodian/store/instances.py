@@ -87,6 +87,7 @@ def _state_values(state: InstanceState) -> dict[str, object]:
         "dead_at": stamp(state.dead_at),
         "status": state.status.value,
         "written_off": int(state.written_off),
+        "voucher_until": None if state.voucher_until is None else stamp(state.voucher_until),
     }
 
 
@@ -121,26 +122,31 @@ def save_instance(connection: Connection, state: InstanceState) -> None:
 
 def _save_meters(connection: Connection, state: InstanceState) -> None:
     """Write what each meter stands at. A meter once there stays: ceilings and counts never go away (I5)."""
-    for meter in sorted({*state.limits, *state.used}):
-        values = {"ceiling": state.limits.get(meter, 0), "used": state.used.get(meter, 0)}
+    for meter in sorted({*state.limits, *state.used, *state.reach}):
+        values = {
+            "ceiling": state.limits.get(meter, 0),
+            "used": state.used.get(meter, 0),
+            "filed": state.filed.get(meter, 0),
+            "reach": state.reach.get(meter, 0),
+        }
         if connection.execute(_SAVE_METER, {"of": state.id, "named": meter, **values}).rowcount == 0:
             connection.execute(_NEW_METER, {"instance": state.id, "meter": meter, **values})
 
 
 def _read(connection: Connection, query: Select[tuple[object, ...]]) -> Sequence[InstanceRow]:
     rows = connection.execute(query).all()
-    meters: dict[str, dict[Meter, tuple[int, int]]] = {row.id: {} for row in rows}
+    meters: dict[str, dict[Meter, Row[tuple[object, ...]]]] = {row.id: {} for row in rows}
     if rows:
         # As a query, not as a list of ids: SQLite takes only so many values in one statement.
         found = connection.execute(
             select(INSTANCE_METER).where(INSTANCE_METER.c.instance.in_(query.with_only_columns(INSTANCE.c.id)))
         )
         for meter in found:
-            meters[meter.instance][Meter(meter.meter)] = (meter.ceiling, meter.used)
+            meters[meter.instance][Meter(meter.meter)] = meter
     return [_instance(row, meters[row.id]) for row in rows]
 
 
-def _instance(row: Row[tuple[object, ...]], meters: dict[Meter, tuple[int, int]]) -> InstanceRow:
+def _instance(row: Row[tuple[object, ...]], meters: dict[Meter, Row[tuple[object, ...]]]) -> InstanceRow:
     state = InstanceState(
         id=InstanceId(row.id),
         loan=LoanId(row.loan),
@@ -151,8 +157,11 @@ def _instance(row: Row[tuple[object, ...]], meters: dict[Meter, tuple[int, int]]
         committed_at=moment(row.committed_at),
         dead_at=moment(row.dead_at),
         status=InstanceStatus(row.status),
-        limits={meter: ceiling for meter, (ceiling, _) in meters.items()},
-        used={meter: used for meter, (_, used) in meters.items()},
+        limits={meter: counts.ceiling for meter, counts in meters.items()},
+        used={meter: counts.used for meter, counts in meters.items()},
+        filed={meter: counts.filed for meter, counts in meters.items() if counts.filed},
+        reach={meter: counts.reach for meter, counts in meters.items() if counts.reach},
+        voucher_until=None if row.voucher_until is None else moment(row.voucher_until),
         chain_head=row.chain_head,
         seq=row.seq,
         req_digest=row.req_digest,
@@ -166,9 +175,9 @@ def _instance(row: Row[tuple[object, ...]], meters: dict[Meter, tuple[int, int]]
     )
 
 
-def _meters(connection: Connection, instance: InstanceId) -> dict[Meter, tuple[int, int]]:
+def _meters(connection: Connection, instance: InstanceId) -> dict[Meter, Row[tuple[object, ...]]]:
     rows = connection.execute(_METERS, {"of": instance})
-    return {Meter(row.meter): (row.ceiling, row.used) for row in rows}
+    return {Meter(row.meter): row for row in rows}
 
 
 def find_instance(connection: Connection, instance: InstanceId) -> InstanceRow | None:

@@ -159,6 +159,22 @@ _CONTRACTS = (
         created_at INTEGER NOT NULL, agreed_at INTEGER, PRIMARY KEY (loan, version))""",
 )
 
+_OFFLINE = (
+    # vouchers: what an instance may reach with an overdraft, what only files have told, when no voucher can live
+    "ALTER TABLE instance ADD COLUMN voucher_until INTEGER",
+    "ALTER TABLE instance_meter ADD COLUMN filed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE instance_meter ADD COLUMN reach INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE voucher (
+        instance TEXT NOT NULL REFERENCES instance (id), seq INTEGER NOT NULL, req_digest BLOB NOT NULL,
+        digest BLOB NOT NULL, reply BLOB NOT NULL, issued_at INTEGER NOT NULL, PRIMARY KEY (instance, seq))""",
+    """CREATE TABLE consumption (
+        instance TEXT PRIMARY KEY REFERENCES instance (id), statement BLOB NOT NULL, at INTEGER NOT NULL)""",
+    # tickets: the latest of each instance, and the units of all it had
+    """CREATE TABLE ticket (
+        instance TEXT PRIMARY KEY REFERENCES instance (id), idx INTEGER NOT NULL, req_digest BLOB NOT NULL,
+        reply BLOB NOT NULL, units INTEGER NOT NULL CHECK (units >= 0))""",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _SECOND,
@@ -167,6 +183,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _CLOCKS,
     _USAGE,
     _CONTRACTS,
+    _OFFLINE,
 )
 """Step n takes a database from schema version n to n + 1."""
 

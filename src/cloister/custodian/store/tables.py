@@ -16,6 +16,7 @@ __all__ = [
     "AUDIT",
     "AUDIT_PENDING",
     "BLOCK",
+    "CONSUMPTION",
     "CONTRACT",
     "COSIGNATURE",
     "DEVICE",
@@ -36,10 +37,12 @@ __all__ = [
     "RELEASE_ENDORSEMENT",
     "REQUEST",
     "TABLES",
+    "TICKET",
     "TOKEN",
     "USAGE_REPORT",
     "USAGE_SUM",
     "USAGE_TOTAL",
+    "VOUCHER",
     "moment",
     "stamp",
 ]
@@ -62,9 +65,12 @@ ALLOWANCE = _table("allowance", "loan meter balance")
 INSTANCE = _table(
     "instance",
     "id loan pub kem_digest tee tier result policy_digest epoch seq req_digest reply chain_head attested_at "
-    "committed_at dead_at status written_off clone_proof clock_trusted clock",
+    "committed_at dead_at status written_off clone_proof clock_trusted clock voucher_until",
 )
-INSTANCE_METER = _table("instance_meter", "instance meter ceiling used")
+INSTANCE_METER = _table("instance_meter", "instance meter ceiling used filed reach")
+VOUCHER = _table("voucher", "instance seq req_digest digest reply issued_at")
+CONSUMPTION = _table("consumption", "instance statement at")
+TICKET = _table("ticket", "instance idx req_digest reply units")
 NONCE = _table("nonce", "value loan expires_at used_at")
 LEDGER = _table("ledger", "id at loan meter debit credit units")
 BLOCK = _table("block", "kind subject loan reason by at")
@@ -90,6 +96,7 @@ TABLES = (
     IDEMPOTENCY, AUDIT, ENROLMENT, DEVICE, ARTIFACT, KEY_RELEASE, RELEASE_ENDORSEMENT, ENDORSEMENT_BUNDLE,
     LOG_HEAD, AUDIT_PENDING, COSIGNATURE,
     USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE, CONTRACT,
+    VOUCHER, CONSUMPTION, TICKET,
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from cloister.custodian.store.tables import (
     FORK_EVIDENCE,
     INSTANCE,
     LEDGER,
+    TICKET,
     USAGE_REPORT,
     USAGE_SUM,
     USAGE_TOTAL,
@@ -48,6 +49,7 @@ __all__ = [
     "report_with",
     "reports_after",
     "sums_between",
+    "ticket_units",
 ]
 
 _NOBODY = ""  # the consumer of a record that names none
@@ -105,8 +107,9 @@ def _consumer(text: str) -> ConsumerId | None:
 def find_reported(connection: Connection, instance: InstanceId, *, asked: int = -1) -> Reported:
     """Return what an instance has reported, and the chain head after record ``asked`` where a report ends there."""
     newest = connection.execute(_NEWEST, {"of": instance}).one_or_none()
+    ticketed = ticket_units(connection, instance)
     if newest is None:
-        return Reported(asked=None if asked else GENESIS)
+        return Reported(asked=None if asked else GENESIS, ticketed=ticketed)
     head = None if asked else GENESIS
     if asked == newest.last:
         head = newest.head
@@ -119,7 +122,13 @@ def find_reported(connection: Connection, instance: InstanceId, *, asked: int = 
         latest=newest.latest,
         totals={(ModelDigest(row.model), _consumer(row.consumer)): row.units for row in totals},
         asked=head,
+        ticketed=ticketed,
     )
+
+
+def ticket_units(connection: Connection, instance: InstanceId) -> int:
+    """Return the units of all tickets that an instance was granted."""
+    return connection.execute(select(TICKET.c.units).where(TICKET.c.instance == instance)).scalar_one_or_none() or 0
 
 
 def find_report(connection: Connection, instance: InstanceId, first: int) -> bytes | None:

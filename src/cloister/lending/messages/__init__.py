@@ -2,7 +2,8 @@
 
 Each message is a value with ``dump`` to canonical JSON and ``parse`` back, and travels as a signed
 ``Statement`` under its ``LABEL``. Parsing proves form only: signatures, freshness and meaning are for
-``release`` and ``lease``. The formats are in docs/spec/release.md, lease.md, receipt.md and usage.md.
+``release`` and ``lease``. The formats are in docs/spec: release.md, lease.md, voucher.md, ticket.md, receipt.md and
+usage.md.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from cloister.lending.messages.leasing import Close, Lease, LeaseRequest, Refusa
 from cloister.lending.messages.proofs import Receipt, Status
 from cloister.lending.messages.registration import AttestRequest, Challenge, Grant, ReleasedKey
 from cloister.lending.messages.statement import UsageLine, UsageSpan, UsageStatement
+from cloister.lending.messages.tickets import Ticket, TicketRequest
 from cloister.lending.messages.usage import UsageAck, UsageRecord, UsageReport
+from cloister.lending.messages.vouchers import Consumption, Voucher, VoucherRequest
 
 __all__ = [
     "AttestRequest",
     "Challenge",
     "Close",
+    "Consumption",
     "Grant",
     "Lease",
     "LeaseRequest",
@@ -25,6 +29,8 @@ __all__ = [
     "Refusal",
     "ReleasedKey",
     "Status",
+    "Ticket",
+    "TicketRequest",
     "Units",
     "UsageAck",
     "UsageLine",
@@ -32,4 +38,6 @@ __all__ = [
     "UsageReport",
     "UsageSpan",
     "UsageStatement",
+    "Voucher",
+    "VoucherRequest",
 ]
