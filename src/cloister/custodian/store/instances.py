@@ -175,7 +175,7 @@ def _instance(row: Row[tuple[object, ...]], meters: dict[Meter, Row[tuple[object
     )
 
 
-def _meters(connection: Connection, instance: InstanceId) -> dict[Meter, tuple[int, int]]:
+def _meters(connection: Connection, instance: InstanceId) -> dict[Meter, Row[tuple[object, ...]]]:
     rows = connection.execute(_METERS, {"of": instance})
     return {Meter(row.meter): row for row in rows}
 
