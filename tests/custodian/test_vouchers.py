@@ -77,7 +77,7 @@ def _code(answer: httpx.Response) -> str:
 def _signed(toy: Toy, **members: object) -> bytes:
     base = VoucherRequest(
         instance=toy.id, loan=toy.lent.id, epoch=1, seq=1, req_nonce=bytes(16), used={}, reserved={},
-        want={LOAN_METER: 5}, chain_head=bytes(32),
+        want={LOAN_METER: 5}, served=0, chain_head=bytes(32),
     )  # fmt: skip
     return Statement.sign(toy.key, Label.VOUCHER_REQUEST, replace(base, **members).dump()).dump()  # type: ignore[arg-type]
 

@@ -217,6 +217,7 @@ SAMPLES: tuple[Message, ...] = (
         used=UNITS,
         reserved={LOAN_METER: 1},
         want=UNITS,
+        served=9,
         chain_head=b"\x08" * 32,
     ),
     Voucher(

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from cloister.lending.answer import parse_answer
+from cloister.lending.answers import parse_answer
 from custodian_fake import EPOCH_START
 from world import TOKENS, Enclave, World, terms
 

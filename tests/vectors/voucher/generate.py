@@ -29,6 +29,7 @@ REQUEST = VoucherRequest(
     used={},
     reserved={},
     want={LOAN_METER: 500},
+    served=9,
     chain_head=GENESIS,
 )
 VOUCHER = Voucher(
