@@ -46,6 +46,11 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/instances/{instance}/usage"): (
         EventKind.USAGE_REPORTED, EventKind.USAGE_REFUSED, EventKind.FORK_DETECTED,
     ),
+    ("POST", "/v1/instances/{instance}/ticket"): (EventKind.TICKET_GRANTED, EventKind.TICKET_REFUSED),
+    ("POST", "/v1/loans/{loan}/vouchers"): (EventKind.VOUCHER_ISSUED, EventKind.VOUCHER_REFUSED),
+    ("POST", "/v1/loans/{loan}/vouchers/settle"): (
+        EventKind.VOUCHER_SETTLED, EventKind.OVERDRAFT_BOOKED, EventKind.OVERDRAFT_REPAID,
+    ),
     ("POST", "/v1/forks"): (EventKind.FORK_DETECTED,),
     ("POST", "/v1/drills"): (EventKind.DRILL_RECORDED,),
     ("POST", "/v1/blocks"): (EventKind.BLOCKED,),

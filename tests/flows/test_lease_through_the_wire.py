@@ -59,6 +59,7 @@ def runs_of(*enclaves: SimulatedEnclave) -> int:
 def balanced(loan: SimulatedLoan) -> dict[str, int]:
     """Return where the units are, once none is missing and none is twice there (I2)."""
     meter = dict(loan.meter())
+    assert meter.pop("owed") == 0
     assert meter["granted"] == meter["balance"] + meter["held"] + meter["spent"] + meter["written_off"]
     assert min(meter.values()) >= 0
     return meter
