@@ -175,16 +175,9 @@ _OFFLINE = (
         reply BLOB NOT NULL, units INTEGER NOT NULL CHECK (units >= 0))""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    _FIRST,
-    _SECOND,
-    _LOG_HEAD,
-    _WITNESSES,
-    _CLOCKS,
-    _USAGE,
-    _CONTRACTS,
-    _OFFLINE,
-)
+_THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
 """Step n takes a database from schema version n to n + 1."""
 
 
