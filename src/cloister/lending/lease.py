@@ -11,82 +11,32 @@ proving that the grant was meant for us (``release.verify_grant``), erasing keys
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from cloister.crypto.sign import SigningKey, Statement
-from cloister.errors import Rejected, UsageError
-from cloister.lending.answers import demand_fitting, parse_answer
-from cloister.lending.conditions import Conditions, demand_listed, find_consumer
-from cloister.lending.holding import Counters
-from cloister.lending.lease_clock import LeaseClock
+from cloister.crypto.sign import Statement
+from cloister.errors import Rejected
+from cloister.lending.answers import parse_answer
+from cloister.lending.conditions import find_consumer
+from cloister.lending.lease_core import LeaseCore, listed
 from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Pending, Reservation
-from cloister.lending.messages import Close, Grant, Lease, LeaseRequest, Refusal
-from cloister.lending.meters import Meters
+from cloister.lending.messages import Close, Lease, LeaseRequest, Refusal
 from cloister.lending.sub_allowance import SubAllowance
-from cloister.lending.terms import (
-    LOAN_METER,
-    MAX_UNITS,
-    Consumer,
-    ModelTerms,
-    instance_id,
-    leased_meters,
-    meters_of,
-    unserved_cap,
-)
-from cloister.lending.ticket import TicketHolder
-from cloister.lending.usage_chain import MAX_UNREPORTED, UsageChain
-from cloister.lending.voucher import OfflineHolder
+from cloister.lending.terms import LOAN_METER, Consumer, Meter, ModelTerms, meters_of, unserved_cap
+from cloister.lending.usage_chain import MAX_UNREPORTED
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from cloister.crypto.sign import VerifyKey
-    from cloister.lending.answers import Answer
     from cloister.lending.conditions import Caller
-    from cloister.lending.messages import Units, Voucher
 
 __all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_answer"]
 
 
-class LeaseHolder:
+class LeaseHolder(LeaseCore):
     """One enclave instance: its key, its ceilings, its deadline. Starts with ceiling zero and no time (E1).
 
     Raises ``Rejected`` (``wrong_instance``) for a grant to another instance.
     """
-
-    def __init__(self, *, key: SigningKey, grant: Grant, custodian: VerifyKey) -> None:
-        self.instance = instance_id(key.verify_key.raw)
-        if grant.instance != self.instance:
-            raise Rejected.because("wrong_instance", "grant", got=grant.instance, want=self.instance)
-        self._key: SigningKey | None = key
-        self.custodian = custodian
-        self._terms = grant.terms
-        self._epoch = grant.epoch
-        self._block_version = grant.block_version
-        self._policy_digest = grant.policy_digest
-        self._clock = LeaseClock()
-        self._meters = Meters()
-        self.conditions = Conditions(grant.terms, self.instance)
-        self.offline = OfflineHolder(self, grant.terms)
-        self.tickets = TicketHolder(self)
-        self._lease: Lease | None = None
-        self._word: Lease | Voucher | None = None  # the latest to name models and consumers
-        self._pending: Pending | None = None
-        self._final: LeaseState | None = None
-        self._closing = b""
-        self._seq = 0
-        self._reservations = 0
-        self._usage = UsageChain(instance=self.instance, loan=grant.terms.loan)
-        self._open: dict[int, Reservation] = {}
-
-    @property
-    def state(self) -> LeaseState:
-        """The state at the latest time that was seen."""
-        if self._final is not None:
-            return self._final
-        if self._word is None:
-            return LeaseState.STARTING
-        return LeaseState.ACTIVE if self._clock.live or self.offline.live else LeaseState.EXPIRED
 
     @property
     def deadline(self) -> datetime | None:
@@ -101,7 +51,7 @@ class LeaseHolder:
         balances = self._lease.balances if self._lease else {}
         model = self._model(model_name)
         leased = (lambda _: 0) if model.ticketed else self._meters.room  # a ticket takes from the balance alone
-        meters = meters_of(model, _listed(consumer), self._meters.limits)
+        meters = self._meters_of(model, consumer)
         return self.conditions.room(consumer, min(leased(meter) + balances.get(meter, 0) for meter in meters))
 
     def snapshot(self) -> LeaseSnapshot:
@@ -168,7 +118,7 @@ class LeaseHolder:
         """
         self.observe(now)
         answer = parse_answer(statement, self.custodian)
-        self.prove(answer, "lease", self._pending.digest if self._pending else None)
+        self._demand_fitting(answer)
         if isinstance(answer, Lease):
             self._clock.extend(answer.ttl)
             self._lease = answer
@@ -218,7 +168,7 @@ class LeaseHolder:
         model = self._model(model_name)
         self._demand_live(model, consumer)
         self._usage.demand_room(len(self._open))
-        meters = () if model.ticketed else meters_of(model, _listed(consumer), self._meters.limits)
+        meters = () if model.ticketed else self._meters_of(model, consumer)
         self._meters.overdraw(self.offline.tops)
         self._meters.demand_room(meters, units)
         self.conditions.reserve(consumer, units, moment)
@@ -227,15 +177,6 @@ class LeaseHolder:
         reservation = Reservation(number=self._reservations, model=model, consumer=consumer, units=units, meters=meters)
         self._open[reservation.number] = reservation
         return reservation
-
-    def demand_live(self, model: ModelTerms, consumer: Caller, now: datetime) -> None:
-        """Prove that bytes may leave now for this model and consumer (E5), charging nothing.
-
-        For what was charged before: the later chunks of an answer, and replies given again. Raises
-        ``Rejected``: ``lease_expired``, ``clock_step``, ``blocked``, and as ``Conditions.demand``.
-        """
-        self.observe(now)
-        self._demand_live(model, consumer)
 
     def permit(self, reservation: Reservation, produced_units: int, now: datetime) -> None:
         """Allow one chunk, the first and the last too, to leave now (E5).
@@ -307,6 +248,12 @@ class LeaseHolder:
         self.demand_open(reservation)
         self._release(reservation, used=0)
 
+    def _demand_fitting(self, answer: Lease | Refusal) -> None:
+        self.prove(answer, "lease", self._pending.digest if self._pending else None)
+
+    def _meters_of(self, model: ModelTerms, consumer: Caller) -> tuple[Meter, ...]:
+        return meters_of(model, listed(consumer), self._meters.limits)
+
     def _lease_request(self, nonce: bytes) -> LeaseRequest:
         return LeaseRequest(
             instance=self.instance,
@@ -319,43 +266,6 @@ class LeaseHolder:
             served=self._usage.index,
             chain_head=self._usage.head,
         )
-
-    def wanted(self, cap: int) -> Units:
-        """Return ceilings with room for ``cap`` units each."""
-        known = leased_meters(self._terms, self._consumers(), self._meters.limits)
-        return {meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in known}
-
-    def counters(self) -> Counters:
-        """Return where this instance stands."""
-        return Counters(
-            instance=self.instance,
-            epoch=self._epoch,
-            used=self._meters.used,
-            reserved=self._meters.reserved,
-            chain_head=self._usage.head,
-            index=self._usage.index,
-        )
-
-    def take_word(self, word: Lease | Voucher) -> None:
-        """Take ceilings, models and consumers from an answer that was proven."""
-        self._meters.raise_to(word.limits)
-        self._word, self._epoch, self._policy_digest = word, word.epoch, word.policy_digest
-        self._block_version = word.block_version
-
-    def take_refusal(self, refusal: Refusal) -> None:
-        """Take a refusal that was proven: with ``stop`` it ends this instance."""
-        if refusal.stop and self._final is None:
-            self._final = LeaseState.REVOKED
-        self._block_version = refusal.block_version
-
-    def observe(self, now: datetime) -> datetime:
-        """Show a reading to every clock and return the time to act at (E7)."""
-        moment = self._clock.observe(now)
-        self.offline.observe(now)
-        return moment
-
-    def _consumers(self) -> tuple[Consumer, ...] | None:
-        return self._word.consumers if self._word else self._terms.consumers
 
     def consumer(self, token: bytes | None) -> Consumer | None:
         """Return whose token this is: of the lease, or of the grant and blocked since; None in a loan for anybody.
@@ -370,43 +280,11 @@ class LeaseHolder:
             raise Rejected.because("unknown_model", name[:80])
         return model
 
-    def _demand_live(self, model: ModelTerms, consumer: Caller) -> None:
-        if self._final is LeaseState.REVOKED:
-            self._refuse("blocked")
-        if self._final is not None or self._word is None or not (self._clock.live or self.offline.live):
-            self._refuse("clock_step" if self._clock.stepped else "lease_expired")
-        demand_listed(model, _listed(consumer), models=self._word.models, consumers=self._word.consumers)
-        if self._clock.seen is not None:  # whatever is live has seen the time
-            self.conditions.demand(model, consumer, self._clock.seen)
-
-    def demand_open(self, reservation: Reservation) -> None:
-        """Prove that this reservation is ours and not settled. Raises ``UsageError``."""
-        if self._open.get(reservation.number) is not reservation:
-            msg = "reservation: settled or refunded already, or of another instance"
-            raise UsageError(msg)
-
-    def prove(self, answer: Answer, what: str, pending: bytes | None) -> None:
-        """Prove that an answer is ours, to the request with digest ``pending``, and not old."""
-        demand_fitting(answer, what, self.instance, pending=pending, known=(self._epoch, self._block_version))
-
-    def is_open(self, number: int) -> bool:
-        """Tell whether this reservation is not settled yet."""
-        return number in self._open
-
     def _release(self, reservation: Reservation, *, used: int) -> None:
         self._meters.settle(reservation.meters, reserved=reservation.units, used=used)
         self.conditions.settle(reservation.consumer, reserved=reservation.units, used=used)
         self.tickets.forget(reservation)
         del self._open[reservation.number]
-
-    def signing_key(self) -> SigningKey:
-        """Return the instance key. Raises ``Rejected`` once the instance has ended."""
-        if self._key is None or self._final is not None:
-            self._refuse("blocked" if self._final is LeaseState.REVOKED else "lease_expired")
-        return self._key
-
-    def _refuse(self, code: str) -> NoReturn:
-        raise Rejected.because(code, "lease", got=self.state.value, want=LeaseState.ACTIVE.value)
 
     def _ttl(self) -> timedelta:
         return self._lease.ttl if self._lease else self._terms.ttl
@@ -419,8 +297,3 @@ class LeaseHolder:
         room = self._meters.room(LOAN_METER)
         cap = self._lease.unserved or unserved_cap(self._terms)
         return room <= 0 or (2 * room < cap and self._lease.balances.get(LOAN_METER, 0) > 0)
-
-
-def _listed(caller: Caller) -> Consumer | None:
-    """Return the consumer of the loan that asks: one whom a sub-allowance lets in is none, and has no meter."""
-    return caller if isinstance(caller, Consumer) else None

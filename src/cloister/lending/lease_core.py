@@ -1,0 +1,152 @@
+"""What every part of a ``LeaseHolder`` stands on: its key, counters, clocks and the custodian's latest word.
+
+The ``Owner`` that ``OfflineHolder`` and ``TicketHolder`` see (``holding``); ``lease`` adds requests, reservations
+and receipts. Memory only, as all of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from cloister.errors import Rejected, UsageError
+from cloister.lending.answers import demand_fitting
+from cloister.lending.conditions import Conditions, demand_listed
+from cloister.lending.holding import Counters
+from cloister.lending.lease_clock import LeaseClock
+from cloister.lending.lease_state import LeaseState, Pending, Reservation
+from cloister.lending.meters import Meters
+from cloister.lending.terms import MAX_UNITS, Consumer, ModelTerms, instance_id, leased_meters
+from cloister.lending.ticket import TicketHolder
+from cloister.lending.usage_chain import UsageChain
+from cloister.lending.voucher import OfflineHolder
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cloister.crypto.sign import SigningKey, VerifyKey
+    from cloister.lending.answers import Answer
+    from cloister.lending.conditions import Caller
+    from cloister.lending.messages import Grant, Lease, Refusal, Units, Voucher
+
+__all__ = ["LeaseCore", "listed"]
+
+
+class LeaseCore:
+    """One enclave instance: its key, its ceilings, its deadline. Raises as ``LeaseHolder``."""
+
+    def __init__(self, *, key: SigningKey, grant: Grant, custodian: VerifyKey) -> None:
+        self.instance = instance_id(key.verify_key.raw)
+        if grant.instance != self.instance:
+            raise Rejected.because("wrong_instance", "grant", got=grant.instance, want=self.instance)
+        self._key: SigningKey | None = key
+        self.custodian = custodian
+        self._terms = grant.terms
+        self._epoch = grant.epoch
+        self._block_version = grant.block_version
+        self._policy_digest = grant.policy_digest
+        self._clock = LeaseClock()
+        self._meters = Meters()
+        self.conditions = Conditions(grant.terms, self.instance)
+        self.offline = OfflineHolder(self, grant.terms)
+        self.tickets = TicketHolder(self)
+        self._lease: Lease | None = None
+        self._word: Lease | Voucher | None = None  # the latest to name models and consumers
+        self._pending: Pending | None = None
+        self._final: LeaseState | None = None
+        self._closing = b""
+        self._seq = 0
+        self._reservations = 0
+        self._usage = UsageChain(instance=self.instance, loan=grant.terms.loan)
+        self._open: dict[int, Reservation] = {}
+
+    @property
+    def state(self) -> LeaseState:
+        """The state at the latest time that was seen."""
+        if self._final is not None:
+            return self._final
+        if self._word is None:
+            return LeaseState.STARTING
+        return LeaseState.ACTIVE if self._clock.live or self.offline.live else LeaseState.EXPIRED
+
+    def demand_live(self, model: ModelTerms, consumer: Caller, now: datetime) -> None:
+        """Prove that bytes may leave now for this model and consumer (E5), charging nothing.
+
+        For what was charged before: the later chunks of an answer, and replies given again. Raises
+        ``Rejected``: ``lease_expired``, ``clock_step``, ``blocked``, and as ``Conditions.demand``.
+        """
+        self.observe(now)
+        self._demand_live(model, consumer)
+
+    def wanted(self, cap: int) -> Units:
+        """Return ceilings with room for ``cap`` units each."""
+        known = leased_meters(self._terms, self._consumers(), self._meters.limits)
+        return {meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in known}
+
+    def counters(self) -> Counters:
+        """Return where this instance stands."""
+        return Counters(
+            instance=self.instance,
+            epoch=self._epoch,
+            used=self._meters.used,
+            reserved=self._meters.reserved,
+            chain_head=self._usage.head,
+            index=self._usage.index,
+        )
+
+    def take_word(self, word: Lease | Voucher) -> None:
+        """Take ceilings, models and consumers from an answer that was proven."""
+        self._meters.raise_to(word.limits)
+        self._word, self._epoch, self._policy_digest = word, word.epoch, word.policy_digest
+        self._block_version = word.block_version
+
+    def take_refusal(self, refusal: Refusal) -> None:
+        """Take a refusal that was proven: with ``stop`` it ends this instance."""
+        if refusal.stop and self._final is None:
+            self._final = LeaseState.REVOKED
+        self._block_version = refusal.block_version
+
+    def observe(self, now: datetime) -> datetime:
+        """Show a reading to every clock and return the time to act at (E7)."""
+        moment = self._clock.observe(now)
+        self.offline.observe(now)
+        return moment
+
+    def _consumers(self) -> tuple[Consumer, ...] | None:
+        return self._word.consumers if self._word else self._terms.consumers
+
+    def _demand_live(self, model: ModelTerms, consumer: Caller) -> None:
+        if self._final is LeaseState.REVOKED:
+            self._refuse("blocked")
+        if self._final is not None or self._word is None or not (self._clock.live or self.offline.live):
+            self._refuse("clock_step" if self._clock.stepped else "lease_expired")
+        demand_listed(model, listed(consumer), models=self._word.models, consumers=self._word.consumers)
+        if self._clock.seen is not None:  # whatever is live has seen the time
+            self.conditions.demand(model, consumer, self._clock.seen)
+
+    def demand_open(self, reservation: Reservation) -> None:
+        """Prove that this reservation is ours and not settled. Raises ``UsageError``."""
+        if self._open.get(reservation.number) is not reservation:
+            msg = "reservation: settled or refunded already, or of another instance"
+            raise UsageError(msg)
+
+    def prove(self, answer: Answer, what: str, pending: bytes | None) -> None:
+        """Prove that an answer is ours, to the request with digest ``pending``, and not old."""
+        demand_fitting(answer, what, self.instance, pending=pending, known=(self._epoch, self._block_version))
+
+    def is_open(self, number: int) -> bool:
+        """Tell whether this reservation is not settled yet."""
+        return number in self._open
+
+    def signing_key(self) -> SigningKey:
+        """Return the instance key. Raises ``Rejected`` once the instance has ended."""
+        if self._key is None or self._final is not None:
+            self._refuse("blocked" if self._final is LeaseState.REVOKED else "lease_expired")
+        return self._key
+
+    def _refuse(self, code: str) -> NoReturn:
+        raise Rejected.because(code, "lease", got=self.state.value, want=LeaseState.ACTIVE.value)
+
+
+def listed(caller: Caller) -> Consumer | None:
+    """Return the consumer of the loan that asks: one whom a sub-allowance lets in is none, and has no meter."""
+    return caller if isinstance(caller, Consumer) else None
