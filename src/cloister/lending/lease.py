@@ -326,7 +326,9 @@ class LeaseHolder:
         return {meter: min(MAX_UNITS, self._meters.spoken_for(meter) + cap) for meter in known}
 
     def counters(self) -> Counters:
-        """Return where this instance stands."""
+        """Return where this instance stands, for a file to say: a usage report ends there, as its reader demands."""
+        if self._key is not None:
+            self._usage.seal(self._key, upto=self._pending.served if self._pending else 0)
         return Counters(
             instance=self.instance,
             epoch=self._epoch,
