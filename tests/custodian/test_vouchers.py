@@ -49,6 +49,12 @@ def _vouch(toy: Toy, **more: int) -> Voucher:
     return toy.holder.offline.receive(answer.content, toy.bench.clock())
 
 
+def _report(toy: Toy) -> None:
+    """Bring the usage reports up to here: they end where a lease request was made."""
+    toy.request()
+    toy.report()
+
+
 def _tell(toy: Toy) -> bytes:
     assert toy.holder is not None
     return toy.holder.offline.consumption(toy.bench.clock())
@@ -139,6 +145,7 @@ def test_a_clock_step_voids_the_voucher_and_leaves_its_units(bench: Bench) -> No
     with pytest.raises(Rejected, match="clock_step"):
         toy.serve()
     assert toy.holder.snapshot().limits[LOAN_METER] == 6
+    _report(toy)
     _vouch(toy)
     toy.serve()
 
@@ -179,6 +186,7 @@ def test_a_second_top_up_comes_while_the_first_is_being_used(bench: Bench) -> No
     toy = lent.boot()
     _vouch(toy)
     toy.serve(5)
+    _report(toy)
     assert _vouch(toy).limits[LOAN_METER] == 11
     toy.serve(6)
     assert _settle(toy, _tell(toy)).json()["used"] == {"loan": 11}
@@ -230,6 +238,7 @@ def test_overdrafts_of_all_instances_and_debts_together_stay_within_the_clause(b
     bench.post(f"/v1/loans/{lent.id}/set", {"units": 0})
     first.serve(8)
     assert _settle(first, _tell(first)).json()["owed"] == {"loan": 2}
+    _report(first)
     assert _vouch(first).overdraft == 1
     for _ in range(2):
         with pytest.raises(Rejected, match="allowance_exhausted"):
@@ -468,6 +477,7 @@ def test_a_statement_after_the_end_moves_nothing(bench: Bench) -> None:
     toy.serve(2)
     statement = _tell(toy)
     bench.clock.advance(2 * DAY)
+    bench.service.sweep()
     assert _settle(toy, statement).json()["settled"] == {}
     assert _meter(lent)["written_off"] == 6
 

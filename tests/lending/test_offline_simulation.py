@@ -10,7 +10,7 @@ import hashlib
 import random
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import pytest
 from custodian_fake import EPOCH_START, Db, MemoryCustodian, attest_statement, instance_key
@@ -47,6 +47,9 @@ from cloister.lending.voucher_grant import (
     verify_voucher_request,
 )
 
+if TYPE_CHECKING:
+    from cloister.lending.usage_report import Reported
+
 LOAN = LoanId("loan-" + "a" * 16)
 TERM = OfflineTerm(lasts=timedelta(hours=1), units=8, overdraft=4)
 TERMS = Terms(
@@ -63,6 +66,25 @@ TERMS = Terms(
     clauses=Clauses(offline=TERM),
 )
 PLAIN = Meter("model:plain")
+
+
+@dataclass
+class SeaDb(Db):
+    """A database that knows the tickets too: what they were granted for bounds the usage of ticketed models."""
+
+    tickets: dict[Any, int] = field(default_factory=dict)
+
+    def copy(self) -> SeaDb:
+        return replace(super().copy(), tickets=dict(self.tickets))  # type: ignore[return-value]  # of this class
+
+    def reported(self, instance: Any, served: int = -1) -> Reported:
+        return replace(super().reported(instance, served), ticketed=self.tickets.get(instance, 0))
+
+
+def custodian_of(seed: int) -> MemoryCustodian:
+    custodian = MemoryCustodian(seed)
+    custodian.db = SeaDb()
+    return custodian
 
 
 @dataclass
@@ -104,8 +126,20 @@ class Sea:
     def owed(self, db: Db) -> dict[Meter, int]:
         return {meter: -balance_of(db.postings, OVERDRAFT, loan=LOAN, meter=meter) for meter in db.loans[LOAN].balances}
 
+    def report(self, holder: LeaseHolder) -> None:
+        """Bring the usage reports of an enclave, in order."""
+        while (statement := holder.report()) is not None:
+            holder.acknowledge(self.custodian.report(holder.instance, statement, self.now))
+
+    def report_of(self, instance: Any) -> None:
+        """Bring them where the enclave still runs; else they are lost with it."""
+        for holder in self.holders:
+            if holder.instance == instance:
+                self.report(holder)
+
     def sign(self, statement: bytes) -> None:
         claimed = self._claimed(statement)
+        self.report_of(claimed)
         request, digest = verify_voucher_request(statement, self.custodian.db.instances[claimed].key)
         with self.custodian.transaction(self.now) as db:
             self.sweep_in(db)
@@ -113,7 +147,9 @@ class Sea:
             others = [item for item in db.instances.values() if item.id != claimed and not item.written_off]
             decision = decide_voucher(
                 request, digest, instance=db.instances[request.instance], loan=db.loans[LOAN],
-                last=history[-1][0] if history else None, overdraft=overdraft_room(TERM, others, self.owed(db)),
+                last=history[-1][0] if history else None,
+                reported=db.reported(request.instance, request.served),
+                overdraft=overdraft_room(TERM, others, self.owed(db)),
                 units=self.rng.choice((3, 100)), epoch=db.epoch, now=db.latest,
             )  # fmt: skip
             if isinstance(decision, Replay):
@@ -129,13 +165,15 @@ class Sea:
 
     def settle(self, statement: bytes) -> None:
         claimed = self._claimed(statement)
+        if self.rng.random() < 0.7:  # else the statement comes first
+            self.report_of(claimed)
         message = verify_consumption(statement, self.custodian.db.instances[claimed].key)
         with self.custodian.transaction(self.now) as db:
             self.sweep_in(db)
             known = any(digest == message.voucher for _, digest in self.issued.get(claimed, []))
             decision = decide_consumption(
                 message, instance=db.instances[message.instance], loan=db.loans[LOAN], last=self.told.get(claimed),
-                is_known=known,
+                reported=db.reported(message.instance, message.served), is_known=known,
             )  # fmt: skip
             if decision is not None:
                 self.write(db, decision)
@@ -152,6 +190,9 @@ class Sea:
             if isinstance(decision, Replay):
                 return decision.reply
             reply, self.tickets[holder.instance] = sign_ticket(decision, self.custodian.key)
+            db.tickets[holder.instance] = db.tickets.get(holder.instance, 0) + sum(
+                item.units for item in decision.postings if item.meter == LOAN_METER and item.debit_account == ALLOWANCE
+            )  # type: ignore[attr-defined]  # a SeaDb
             self.write(db, decision)
         return reply
 
@@ -189,6 +230,7 @@ class Sea:
         self.deliver(holder, statement)
 
     def deliver(self, holder: LeaseHolder, statement: bytes) -> None:
+        self.report(holder)
         before = self.custodian.db.postings
         reply = self.custodian.lease(holder.instance, statement, self.now)
         if self.custodian.db.postings is not before:
@@ -252,7 +294,9 @@ class Sea:
         holder = self.rng.choice(self.holders)
         self.holders.remove(holder)
         if self.rng.random() < 0.5:
-            self.custodian.close(holder.instance, holder.close(self.now), self.now)
+            statement = holder.close(self.now)
+            self.report(holder)
+            self.custodian.close(holder.instance, statement, self.now)
             with self.custodian.transaction(self.now) as db:
                 self.repay(db)
 
@@ -306,7 +350,7 @@ def verify(sea: Sea) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_books_and_count_hold_whatever_the_courier_does(seed: int) -> None:
-    sea = Sea(rng=random.Random(seed), custodian=MemoryCustodian(seed))
+    sea = Sea(rng=random.Random(seed), custodian=custodian_of(seed))
     sea.custodian.create_loan(TERMS, {LOAN_METER: 30, PLAIN: 24}, sea.now)
     for _ in range(120):
         with contextlib.suppress(Rejected):  # a no is an answer; anything else would be a mistake
@@ -328,7 +372,7 @@ def test_books_and_count_hold_whatever_the_courier_does(seed: int) -> None:
 def test_the_simulation_does_what_it_is_for() -> None:
     kinds: set[str] = set()
     for seed in range(12):
-        sea = Sea(rng=random.Random(seed), custodian=MemoryCustodian(seed))
+        sea = Sea(rng=random.Random(seed), custodian=custodian_of(seed))
         sea.custodian.create_loan(TERMS, {LOAN_METER: 30, PLAIN: 24}, sea.now)
         for _ in range(120):
             with contextlib.suppress(Rejected):
@@ -341,7 +385,7 @@ _KINDS = ("voucher_issued", "voucher_settled", "overdraft_booked", "ticket_grant
 
 
 def test_a_custodian_that_forgets_what_files_told_raises_a_false_alarm() -> None:
-    sea = Sea(rng=random.Random(1), custodian=MemoryCustodian(1))
+    sea = Sea(rng=random.Random(1), custodian=custodian_of(1))
     sea.custodian.create_loan(TERMS, {LOAN_METER: 30, PLAIN: 24}, sea.now)
     sea.launch()
     (holder,) = sea.holders
