@@ -11,6 +11,7 @@ import pytest
 from custodian_kit import STATEMENT, Bench, Lent, Toy
 
 from cloister.crypto.sign import Label, SigningKey, Statement
+from cloister.custodian.service.sweep import sweep
 from cloister.custodian.store.loans import balances_of, postings_of
 from cloister.errors import Rejected
 from cloister.lending.clock import lifetime
@@ -43,10 +44,19 @@ def _sign(toy: Toy, request: bytes, **more: int) -> httpx.Response:
 
 def _vouch(toy: Toy, **more: int) -> Voucher:
     """Carry a request out and a voucher in."""
-    answer = _sign(toy, _ask(toy), **more)
+    request = _ask(toy)
+    _bring(toy)
+    answer = _sign(toy, request, **more)
     assert answer.status_code == 200, answer.text
     assert toy.holder is not None
     return toy.holder.offline.receive(answer.content, toy.bench.clock())
+
+
+def _bring(toy: Toy) -> None:
+    """Carry the usage reports out, as the folder's files."""
+    assert toy.holder is not None
+    for _, statement in toy.holder.usage_files():
+        assert toy.send_report(statement).status_code == 200
 
 
 def _tell(toy: Toy) -> bytes:
@@ -468,6 +478,7 @@ def test_a_statement_after_the_end_moves_nothing(bench: Bench) -> None:
     toy.serve(2)
     statement = _tell(toy)
     bench.clock.advance(2 * DAY)
+    sweep(bench.service.context)
     assert _settle(toy, statement).json()["settled"] == {}
     assert _meter(lent)["written_off"] == 6
 

@@ -12,9 +12,9 @@ import pytest
 
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Malformed, Rejected
-from cloister.lending.lease_state import Pending
 from cloister.lending.clauses import Clauses, OfflineTerm
 from cloister.lending.lease import LeaseHolder
+from cloister.lending.lease_state import Pending
 from cloister.lending.messages import (
     Consumption,
     Grant,

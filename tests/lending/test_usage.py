@@ -8,13 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from cloister.lending.answers import parse_answer
 from custodian_fake import EPOCH_START
 from world import TOKENS, Enclave, World, terms
 
 from cloister.crypto.sign import Label, Statement
 from cloister.errors import Malformed, Rejected
 from cloister.lending import usage_chain
+from cloister.lending.answers import parse_answer
 from cloister.lending.lease_grant import verify_request
 from cloister.lending.messages import Refusal, UsageAck, UsageRecord, UsageReport
 from cloister.lending.messages.usage import MAX_RECORDS, MAX_REPORT_BYTES, minute_of

@@ -19,7 +19,7 @@ from cloister.crypto.sign import MAX_STATEMENT_BYTES, Label, Statement, VerifyKe
 from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.media import ASK, VOUCHER_REQUEST
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
-from cloister.lending.messages import Close, Consumption, Voucher, VoucherRequest
+from cloister.lending.messages import Close, Consumption, UsageAck, UsageReport, Voucher, VoucherRequest
 from cloister.lending.terms import LOAN_METER
 from cloister.wire import Fields, Json, dump_b64u, dump_json, parse_b64u, parse_json
 
@@ -109,7 +109,7 @@ def sign(terminal: Terminal, /, *, request_file: Path, units: int | None, out: P
 @remote_options
 @pass_terminal
 def settle(terminal: Terminal, /, *, statement: Path, loan_file: Path | None, **where: Any) -> None:
-    """Give the custodian what an enclave wrote: a consumption statement, or its last count (close.json)."""
+    """Give the custodian what an enclave wrote: usage reports first, a consumption statement, a last count."""
     data = _read(statement)
     given = None if loan_file is None else read_loan_file(loan_file)
     connection = (
@@ -121,14 +121,22 @@ def settle(terminal: Terminal, /, *, statement: Path, loan_file: Path | None, **
     with connection as remote:
         if isinstance(told, Close):
             answer = remote.send(f"/v1/instances/{segment(told.instance)}/close", data)
+        elif isinstance(told, UsageReport):
+            return _brought(terminal, told, remote.send(f"/v1/instances/{segment(told.instance)}/usage", data))
         elif isinstance(told, Consumption):
             answer = remote.send(f"/v1/loans/{segment(told.loan)}/vouchers/settle", data)
         else:
-            msg = f"{statement}: neither a consumption statement nor a last count"
+            msg = f"{statement}: neither a consumption statement, a usage report nor a last count"
             raise UsageError(msg, hint="'cloister loan voucher show' says what a file is")
     shown = parse_json(answer, what="custodian's answer")
     words = "closed" if isinstance(told, Close) else _settled(Fields(shown, what="custodian's answer"))
     terminal.result(shown, lambda out: out.print(words))
+
+
+def _brought(terminal: Terminal, told: UsageReport, answer: bytes) -> None:
+    ack = UsageAck.parse(Statement.parse(answer, label=UsageAck.LABEL).payload)
+    result: Json = {"first": told.first, "instance": told.instance, "last": ack.last}
+    terminal.result(result, lambda out: out.print(f"records {told.first} to {ack.last} are with the custodian"))
 
 
 def _settled(answer: Fields) -> str:
@@ -156,16 +164,16 @@ def show(terminal: Terminal, /, *, file: Path, key: str | None) -> None:
     terminal.result(result, lambda out: out.print("\n".join([*_lines(message), note])))
 
 
-def _parse(data: bytes) -> VoucherRequest | Voucher | Consumption | Close:
+def _parse(data: bytes) -> VoucherRequest | Voucher | Consumption | UsageReport | Close:
     """Return what a file says, unverified. Raises ``Malformed`` for what is none of ours."""
-    for kind in (VoucherRequest, Voucher, Consumption, Close):
+    for kind in (VoucherRequest, Voucher, Consumption, UsageReport, Close):
         try:
             payload = Statement.parse(data, label=kind.LABEL).payload
         except Rejected:
             continue
-        parsed: VoucherRequest | Voucher | Consumption | Close = kind.parse(payload)
+        parsed: VoucherRequest | Voucher | Consumption | UsageReport | Close = kind.parse(payload)
         return parsed
-    msg = "file: want a voucher request, a voucher, a consumption statement or a last count"
+    msg = "file: want a voucher request, a voucher, a consumption statement, a usage report or a last count"
     raise Malformed(msg)
 
 
@@ -185,13 +193,15 @@ def _voucher_json(message: Voucher) -> dict[str, Json]:
     }
 
 
-def _other_json(message: VoucherRequest | Consumption | Close) -> dict[str, Json]:
+def _other_json(message: VoucherRequest | Consumption | UsageReport | Close) -> dict[str, Json]:
+    if isinstance(message, UsageReport):
+        return {"first": message.first, "instance": message.instance, "kind": "usage report", "last": message.last}
     kind = {Label.VOUCHER_REQUEST: "voucher request", Label.CONSUMPTION: "consumption statement", Label.CLOSE: "close"}
     number = message.number if isinstance(message, Consumption) else message.seq
     return {"instance": message.instance, "kind": kind[message.LABEL], "number": number, "used": _units(message.used)}
 
 
-def _lines(message: VoucherRequest | Voucher | Consumption | Close) -> list[str]:
+def _lines(message: VoucherRequest | Voucher | Consumption | UsageReport | Close) -> list[str]:
     """Return a message in plain words."""
     who = f"instance {message.instance[:16]}"
     if isinstance(message, Voucher):
@@ -203,6 +213,8 @@ def _lines(message: VoucherRequest | Voucher | Consumption | Close) -> list[str]
             f"it may have served {limit} units in all{beyond}, counted since it was started",
             f"for {days:g} days from when it asked; a block does not reach it before",
         ]
+    if isinstance(message, UsageReport):
+        return [f"usage report of {who}, {message.loan}: records {message.first} to {message.last}"]
     used = message.used.get(LOAN_METER, 0)
     if isinstance(message, VoucherRequest):
         room = message.want.get(LOAN_METER, 0) - used

@@ -1,6 +1,6 @@
 """The folder in which files come and go on removable media (docs/spec/voucher.md, section 7).
 
-    out: challenge-request.json  attest.json  voucher-request.json  consumption.json  close.json
+    out: challenge-request.json  attest.json  voucher-request.json  consumption.json  close.json  usage-<first>.json
     in:  challenge.json  grant.json  voucher.json  ask
 
 Everything that counts in it is a signed statement, bound to this instance's memory: whoever writes here can keep
@@ -32,6 +32,7 @@ __all__ = [
     "VOUCHER",
     "VOUCHER_REQUEST",
     "MediaFolder",
+    "usage_file",
 ]
 
 ASK = "ask"
@@ -43,6 +44,11 @@ CONSUMPTION = "consumption.json"
 GRANT = "grant.json"
 VOUCHER = "voucher.json"
 VOUCHER_REQUEST = "voucher-request.json"
+
+
+def usage_file(first: int) -> str:
+    """Return the name of the usage report that begins at this record; names sort as records do."""
+    return f"usage-{first:012d}.json"
 
 
 class MediaFolder:

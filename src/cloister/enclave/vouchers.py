@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.enclave.logs import Event
-from cloister.enclave.media import CONSUMPTION, VOUCHER, VOUCHER_REQUEST
+from cloister.enclave.media import CONSUMPTION, VOUCHER, VOUCHER_REQUEST, usage_file
 from cloister.errors import CloisterError, Rejected
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Vouchers:
         self._has_voucher = False
         self._stated: Units | None = None
         self._stated_at: datetime | None = None
+        self._reported = 0
 
     def tick(self) -> None:
         """Look once. What goes wrong is logged and tried again: a medium may be pulled out at any time."""
@@ -47,8 +48,16 @@ class Vouchers:
 
     def _ask(self) -> None:
         if self._media.take_ask():
+            self._report(again=True)  # whoever asks may have lost a medium
             self._media.write(VOUCHER_REQUEST, self._metering.voucher_request(secrets.token_bytes(_NONCE_BYTES)))
             self._log.write(Event.VOUCHER_ASKED)
+
+    def _report(self, *, again: bool = False) -> None:
+        """Write the usage reports that what is written next speaks of; the custodian wants them before it."""
+        for first, statement in self._metering.usage_files():
+            if again or first > self._reported:
+                self._media.write(usage_file(first), statement)
+                self._reported = max(self._reported, first)
 
     def _receive(self) -> None:
         data = self._media.fresh(VOUCHER)
@@ -65,5 +74,6 @@ class Vouchers:
         now, used = self._metering.now(), self._metering.snapshot().used
         if used == self._stated or (self._stated_at is not None and now < self._stated_at + _STATE_EVERY):
             return
+        self._report()
         self._media.write(CONSUMPTION, self._metering.consumption())
         self._stated, self._stated_at = used, now

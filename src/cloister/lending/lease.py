@@ -293,6 +293,10 @@ class LeaseHolder:
         """
         return self._usage.report(self._key, upto=self._pending.served if self._pending else 0)
 
+    def usage_files(self) -> tuple[tuple[int, bytes], ...]:
+        """Return every report that is not acknowledged, with its first index. Raises as ``signing_key``."""
+        return self._usage.files(self.signing_key())
+
     def acknowledge(self, statement: bytes) -> None:
         """Take the custodian's acknowledgement of that report. Raises as ``UsageChain.acknowledge``."""
         self._usage.acknowledge(statement, self.custodian)
@@ -369,7 +373,6 @@ class LeaseHolder:
         if model is None:
             raise Rejected.because("unknown_model", name[:80])
         return model
-
 
     def _demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         if self._final is LeaseState.REVOKED:

@@ -56,6 +56,7 @@ class UsageChain:
         self._records: deque[tuple[UsageRecord, bytes]] = deque()  # each with the head after it
         self._reported = GENESIS  # the head before the first record that is in no report yet
         self._made: deque[_Made] = deque()
+        self._filed = 0  # records that were handed out as files and are not acknowledged
 
     @property
     def unreported(self) -> int:
@@ -64,9 +65,10 @@ class UsageChain:
 
     def demand_room(self, running: int) -> None:
         """Prove that the records of ``running`` inferences and one more have a place (``usage_unreported``)."""
-        if self.unreported + running >= MAX_UNREPORTED:
+        waiting = self.unreported - self._filed
+        if waiting + running >= MAX_UNREPORTED:
             want = f"less than {MAX_UNREPORTED}"
-            raise Rejected.because("usage_unreported", "usage records", got=str(self.unreported), want=want)
+            raise Rejected.because("usage_unreported", "usage records", got=str(waiting), want=want)
 
     def receipt(
         self,
@@ -129,6 +131,16 @@ class UsageChain:
         while self._make(key, self.index):
             pass
 
+    def files(self, key: SigningKey) -> tuple[tuple[int, bytes], ...]:
+        """Sign everything that is in no report yet; return all reports on their way, each with its first index.
+
+        For a place without a network: they are kept here as bytes until they are acknowledged, but what can be
+        carried as a file holds up no inference any more.
+        """
+        self.seal(key, upto=self.index)
+        self._filed = sum(made.records for made in self._made)
+        return tuple((made.last - made.records + 1, made.statement) for made in self._made)
+
     def acknowledge(self, statement: bytes, custodian: VerifyKey) -> None:
         """Let go of the report on its way once the custodian has it.
 
@@ -140,6 +152,7 @@ class UsageChain:
         if made is None or not fits or not hmac.compare_digest(ack.head, made.head):
             raise Rejected.because("not_pending", "usage ack", got=str(ack.last))
         self._made.popleft()
+        self._filed = max(0, self._filed - made.records)
 
     def _make(self, key: SigningKey, upto: int) -> bool:
         """Sign one more report over what is unreported up to ``upto``. Tells whether there was anything."""
