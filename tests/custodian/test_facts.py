@@ -29,6 +29,15 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/instances/{instance}/lease"): (
         EventKind.LEASE_GRANTED, EventKind.LEASE_REFUSED, EventKind.FORK_DETECTED, EventKind.OVERDRAFT_DETECTED,
     ),
+    ("POST", "/v1/instances/{instance}/ticket"): (
+        EventKind.TICKET_GRANTED, EventKind.TICKET_REFUSED, EventKind.FORK_DETECTED,
+    ),
+    ("POST", "/v1/loans/{loan}/vouchers"): (
+        EventKind.VOUCHER_ISSUED, EventKind.VOUCHER_REFUSED, EventKind.FORK_DETECTED, EventKind.OVERDRAFT_DETECTED,
+    ),
+    ("POST", "/v1/loans/{loan}/vouchers/settle"): (
+        EventKind.VOUCHER_SETTLED, EventKind.OVERDRAFT_BOOKED, EventKind.OVERDRAFT_REPAID, EventKind.FORK_DETECTED,
+    ),
     ("POST", "/v1/instances/{instance}/close"): (EventKind.INSTANCE_CLOSED, EventKind.INSTANCE_WRITTEN_OFF),
     ("POST", "/v1/loans/{loan}/requests"): (EventKind.MORE_REQUESTED,),
     ("POST", "/v1/models"): (EventKind.MODEL_PUBLISHED,),

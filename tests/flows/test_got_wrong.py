@@ -238,6 +238,7 @@ PUBLIC = {
     ("GET", "/log/consistency"),
     ("GET", "/log/tile/{tile}"),
     ("POST", "/log/cosignatures"),  # authenticated by the signature of a witness in the settings
+    ("POST", "/v1/instances/{instance}/ticket"),
     ("POST", "/v1/instances/{instance}/usage"),
     ("POST", "/v1/forks"),  # proven by two signatures of the instance
 }

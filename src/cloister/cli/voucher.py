@@ -122,7 +122,8 @@ def settle(terminal: Terminal, /, *, statement: Path, loan_file: Path | None, **
         if isinstance(told, Close):
             answer = remote.send(f"/v1/instances/{segment(told.instance)}/close", data)
         elif isinstance(told, UsageReport):
-            return _brought(terminal, told, remote.send(f"/v1/instances/{segment(told.instance)}/usage", data))
+            _brought(terminal, told, remote.send(f"/v1/instances/{segment(told.instance)}/usage", data))
+            return
         elif isinstance(told, Consumption):
             answer = remote.send(f"/v1/loans/{segment(told.loan)}/vouchers/settle", data)
         else:

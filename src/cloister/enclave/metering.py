@@ -203,7 +203,7 @@ class Metering:
 
     @property
     def consumers(self) -> tuple[Consumer, ...] | None:
-        """The consumers that the latest lease or voucher lists, those of the grant before the first; None for anybody."""
+        """The consumers that the latest lease or voucher lists, before that the grant; None for anybody."""
         return self._word.consumers if self._word else self.terms.consumers
 
     def demand_live(self, model: ModelTerms, consumer: Caller) -> None:
