@@ -144,7 +144,7 @@ def test_boot_top_up_serve_and_settle_by_files_alone(site: Site) -> None:
     enclave.until(lambda: "voucher_accepted" in enclave.log.read_text())
     # 2. Its statement goes out; it has served nothing yet.
     enclave.until((site.media / "consumption.json").exists)
-    settled = shell.ok("loan", "voucher", "settle", "media/consumption.json")
+    settled = shell.ok("loan", "voucher", "settle", "media/consumption.json")["files"][0]
     assert (settled["settled"], settled["used"]) == ({}, {"loan": 0})
     # 3. The same request is the same voucher, and an older voucher is no news.
     shell.ok("loan", "voucher", "sign", "media/voucher-request.json", "--out", "again.json")
@@ -152,16 +152,26 @@ def test_boot_top_up_serve_and_settle_by_files_alone(site: Site) -> None:
     # 4. Three units and two of the overdraft, and not one more.
     assert [site.infer().code for _ in range(6)] == [0, 0, 0, 0, 0, 4]
     enclave.until(lambda: b"5" in _used(site.media / "consumption.json"))
-    settled = shell.ok("loan", "voucher", "settle", "media/consumption.json")
+    *reports, settled = shell.ok("loan", "voucher", "settle", "media")["files"]
     assert (settled["settled"], settled["owed"]) == ({"loan": 5}, {"loan": 1})
-    # 5. Two lease times have long gone by: it still stands. Ended, it leaves its last count.
+    assert [reports[0]["first"], reports[-1]["last"]] == [1, 5]
+    # 5. The next voucher is signed only with every record at hand; it tells the enclave that they arrived.
+    shell.ok("loan", "top-up", site.loan, "--units", "3")
+    shell.ok("loan", "voucher", "request", "media")
+    shell.ok("loan", "voucher", "sign", "media/voucher-request.json", "--out", "second.json")
+    shutil.copy(folder / "second.json", site.media / "voucher.json")
+    enclave.until(lambda: not list(site.media.glob("usage-*.json")))
+    assert site.infer().code == 0
+    # 6. Two lease times have long gone by: it still stands. Ended, it leaves its last records and its last count.
     time.sleep(2)
     assert enclave.stop() == 0
-    closed = shell.ok("loan", "voucher", "settle", "media/close.json", "--loan-file", "loan.json")
-    assert closed == {"closed": True}
+    *reports, _, closed = shell.ok("loan", "voucher", "settle", "media", "--loan-file", "loan.json")["files"]
+    assert reports[-1]["last"] == 6
+    assert closed == {"file": "media/close.json", "closed": True}
     meter = site.state()
-    assert (meter["held"], meter["spent"], meter["written_off"], meter["owed"]) == (0, 5, 0, 1)
-    assert shell.ok("loan", "top-up", site.loan, "--units", "3")["balance"] == 2
+    assert (meter["held"], meter["spent"], meter["owed"]) == (0, 6, 0)
+    used = shell.ok("usage", "statement", site.loan, "--out", "usage.json")
+    assert used["units"] == 6
 
 
 def test_a_swapped_an_edited_and_an_old_voucher_give_nothing(site: Site) -> None:

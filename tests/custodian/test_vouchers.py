@@ -43,16 +43,19 @@ def _sign(toy: Toy, request: bytes, **more: int) -> httpx.Response:
 
 def _vouch(toy: Toy, **more: int) -> Voucher:
     """Carry a request out and a voucher in."""
-    answer = _sign(toy, _ask(toy), **more)
+    request = _ask(toy)
+    _bring(toy)
+    answer = _sign(toy, request, **more)
     assert answer.status_code == 200, answer.text
     assert toy.holder is not None
     return toy.holder.offline.receive(answer.content, toy.bench.clock())
 
 
-def _report(toy: Toy) -> None:
-    """Bring the usage reports up to here: they end where a lease request was made."""
-    toy.request()
-    toy.report()
+def _bring(toy: Toy) -> None:
+    """Carry the usage reports out, as the folder's files."""
+    assert toy.holder is not None
+    for _, statement in toy.holder.usage_files():
+        assert toy.send_report(statement).status_code == 200
 
 
 def _tell(toy: Toy) -> bytes:
@@ -145,7 +148,6 @@ def test_a_clock_step_voids_the_voucher_and_leaves_its_units(bench: Bench) -> No
     with pytest.raises(Rejected, match="clock_step"):
         toy.serve()
     assert toy.holder.snapshot().limits[LOAN_METER] == 6
-    _report(toy)
     _vouch(toy)
     toy.serve()
 
@@ -186,7 +188,6 @@ def test_a_second_top_up_comes_while_the_first_is_being_used(bench: Bench) -> No
     toy = lent.boot()
     _vouch(toy)
     toy.serve(5)
-    _report(toy)
     assert _vouch(toy).limits[LOAN_METER] == 11
     toy.serve(6)
     assert _settle(toy, _tell(toy)).json()["used"] == {"loan": 11}
@@ -238,7 +239,6 @@ def test_overdrafts_of_all_instances_and_debts_together_stay_within_the_clause(b
     bench.post(f"/v1/loans/{lent.id}/set", {"units": 0})
     first.serve(8)
     assert _settle(first, _tell(first)).json()["owed"] == {"loan": 2}
-    _report(first)
     assert _vouch(first).overdraft == 1
     for _ in range(2):
         with pytest.raises(Rejected, match="allowance_exhausted"):

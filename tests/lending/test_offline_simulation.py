@@ -10,7 +10,7 @@ import hashlib
 import random
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from custodian_fake import EPOCH_START, Db, MemoryCustodian, attest_statement, instance_key

@@ -17,9 +17,9 @@ from cloister.cli.remote import from_options, from_token, remote_options, segmen
 from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file
 from cloister.crypto.sign import MAX_STATEMENT_BYTES, Label, Statement, VerifyKey
 from cloister.enclave.loanfile import read_loan_file
-from cloister.enclave.media import ASK, VOUCHER_REQUEST
+from cloister.enclave.media import ASK, CLOSE, CONSUMPTION, USAGE_FILES, VOUCHER_REQUEST
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
-from cloister.lending.messages import Close, Consumption, Voucher, VoucherRequest
+from cloister.lending.messages import Close, Consumption, UsageAck, UsageReport, Voucher, VoucherRequest
 from cloister.lending.terms import LOAN_METER
 from cloister.wire import Fields, Json, dump_b64u, dump_json, parse_b64u, parse_json
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["voucher"]
 
+_Settled = UsageReport | Consumption | Close
+_ANSWER = "custodian's answer"
 _KEY_BYTES = 32
 _LOOK_EVERY_S = 0.2
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -104,35 +106,93 @@ def sign(terminal: Terminal, /, *, request_file: Path, units: int | None, out: P
 
 
 @voucher.command()
-@click.argument("statement", type=_file)
-@click.option("--loan-file", type=_file, help="Bring it as the borrower, with this loan file.")
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--loan-file", type=_file, help="Bring them as the borrower, with this loan file.")
 @remote_options
 @pass_terminal
-def settle(terminal: Terminal, /, *, statement: Path, loan_file: Path | None, **where: Any) -> None:
-    """Give the custodian what an enclave wrote: a consumption statement, or its last count (close.json)."""
-    data = _read(statement)
+def settle(terminal: Terminal, /, *, files: tuple[Path, ...], loan_file: Path | None, **where: Any) -> None:
+    """Give the custodian what an enclave wrote: usage reports, consumption statements, a last count.
+
+    Give FILES in any order, or a folder that an enclave wrote to. One that was brought before changes nothing.
+    """
+    brought = _in_order([file for given in files for file in _within(given)])
     given = None if loan_file is None else read_loan_file(loan_file)
     connection = (
         from_options(**where)
         if given is None
         else from_token(url=given.custodian_url, ca_pem=given.ca_pem, token=given.token)
     )
-    told = _parse(data)
+    told: list[Json] = []
+    words: list[str] = []
     with connection as remote:
-        if isinstance(told, Close):
-            answer = remote.send(f"/v1/instances/{segment(told.instance)}/close", data)
-        elif isinstance(told, Consumption):
-            answer = remote.send(f"/v1/loans/{segment(told.loan)}/vouchers/settle", data)
-        else:
-            msg = f"{statement}: neither a consumption statement nor a last count"
+        for path, message, data in brought:
+            answer = remote.send(_route(message), data)
+            shown, line = _answered(message, answer)
+            told.append({"file": str(path), **shown})
+            words.append(f"{path.name}: {line}")
+    terminal.result({"files": told}, lambda out: out.print("\n".join(words)))
+
+
+def _within(given: Path) -> list[Path]:
+    """Return a file, or those of a folder that an enclave writes for the custodian."""
+    if not given.is_dir():
+        return [given]
+    found = [path for name in (USAGE_FILES, CONSUMPTION, CLOSE) for path in sorted(given.glob(name))]
+    if not found:
+        msg = f"{given}: nothing to settle in this folder"
+        raise UsageError(msg, hint="give the folder of the enclave's setting 'media', or a copy of it")
+    return found
+
+
+def _in_order(files: list[Path]) -> list[tuple[Path, _Settled, bytes]]:
+    """Return what is to be brought, reports before what names their heads. Raises ``UsageError`` for anything else."""
+    read: list[tuple[Path, _Settled, bytes]] = []
+    for path in files:
+        data = _read(path)
+        message = _parse(data)
+        if not isinstance(message, UsageReport | Consumption | Close):
+            msg = f"{path}: neither a consumption statement, a usage report nor a last count"
             raise UsageError(msg, hint="'cloister loan voucher show' says what a file is")
-    shown = parse_json(answer, what="custodian's answer")
-    words = "closed" if isinstance(told, Close) else _settled(Fields(shown, what="custodian's answer"))
-    terminal.result(shown, lambda out: out.print(words))
+        read.append((path, message, data))
+    return sorted(read, key=lambda item: _rank(item[1]))
 
 
-def _settled(answer: Fields) -> str:
-    settled, used, owed = (answer.members(name, cap=2000).get(LOAN_METER, 0) for name in ("settled", "used", "owed"))
+def _rank(message: _Settled) -> tuple[int, int]:
+    match message:
+        case UsageReport():
+            return 0, message.first
+        case Consumption():
+            return 1, message.number
+        case _:
+            return 2, message.seq
+
+
+def _route(message: _Settled) -> str:
+    match message:
+        case UsageReport():
+            return f"/v1/instances/{segment(message.instance)}/usage"
+        case Consumption():
+            return f"/v1/loans/{segment(message.loan)}/vouchers/settle"
+        case _:
+            return f"/v1/instances/{segment(message.instance)}/close"
+
+
+def _answered(message: _Settled, answer: bytes) -> tuple[dict[str, Json], str]:
+    """Return an answer for programs and in words."""
+    match message:
+        case UsageReport():
+            last = UsageAck.parse(Statement.parse(answer, label=UsageAck.LABEL).payload).last
+            return {"first": message.first, "last": last}, f"records {message.first} to {last} are with the custodian"
+        case Consumption():
+            fields = Fields(parse_json(answer, what=_ANSWER), what=_ANSWER)
+            shown = {name: dict(fields.members(name, cap=2000)) for name in ("settled", "used", "owed")}
+            return {**shown}, _settled(shown)
+        case _:
+            return {"closed": True}, "closed"
+
+
+def _settled(answer: dict[str, dict[str, Json]]) -> str:
+    settled, used, owed = (answer[name].get(LOAN_METER, 0) for name in ("settled", "used", "owed"))
     return f"settled {settled}, used {used} in all" + (f", owed {owed}: the next top-up pays it first" if owed else "")
 
 
@@ -156,16 +216,16 @@ def show(terminal: Terminal, /, *, file: Path, key: str | None) -> None:
     terminal.result(result, lambda out: out.print("\n".join([*_lines(message), note])))
 
 
-def _parse(data: bytes) -> VoucherRequest | Voucher | Consumption | Close:
+def _parse(data: bytes) -> VoucherRequest | Voucher | Consumption | UsageReport | Close:
     """Return what a file says, unverified. Raises ``Malformed`` for what is none of ours."""
-    for kind in (VoucherRequest, Voucher, Consumption, Close):
+    for kind in (VoucherRequest, Voucher, Consumption, UsageReport, Close):
         try:
             payload = Statement.parse(data, label=kind.LABEL).payload
         except Rejected:
             continue
-        parsed: VoucherRequest | Voucher | Consumption | Close = kind.parse(payload)
+        parsed: VoucherRequest | Voucher | Consumption | UsageReport | Close = kind.parse(payload)
         return parsed
-    msg = "file: want a voucher request, a voucher, a consumption statement or a last count"
+    msg = "file: want a voucher request, a voucher, a consumption statement, a usage report or a last count"
     raise Malformed(msg)
 
 
@@ -185,13 +245,15 @@ def _voucher_json(message: Voucher) -> dict[str, Json]:
     }
 
 
-def _other_json(message: VoucherRequest | Consumption | Close) -> dict[str, Json]:
+def _other_json(message: VoucherRequest | Consumption | UsageReport | Close) -> dict[str, Json]:
+    if isinstance(message, UsageReport):
+        return {"first": message.first, "instance": message.instance, "kind": "usage report", "last": message.last}
     kind = {Label.VOUCHER_REQUEST: "voucher request", Label.CONSUMPTION: "consumption statement", Label.CLOSE: "close"}
     number = message.number if isinstance(message, Consumption) else message.seq
     return {"instance": message.instance, "kind": kind[message.LABEL], "number": number, "used": _units(message.used)}
 
 
-def _lines(message: VoucherRequest | Voucher | Consumption | Close) -> list[str]:
+def _lines(message: VoucherRequest | Voucher | Consumption | UsageReport | Close) -> list[str]:
     """Return a message in plain words."""
     who = f"instance {message.instance[:16]}"
     if isinstance(message, Voucher):
@@ -203,6 +265,8 @@ def _lines(message: VoucherRequest | Voucher | Consumption | Close) -> list[str]
             f"it may have served {limit} units in all{beyond}, counted since it was started",
             f"for {days:g} days from when it asked; a block does not reach it before",
         ]
+    if isinstance(message, UsageReport):
+        return [f"usage report of {who}, {message.loan}: records {message.first} to {message.last}"]
     used = message.used.get(LOAN_METER, 0)
     if isinstance(message, VoucherRequest):
         room = message.want.get(LOAN_METER, 0) - used

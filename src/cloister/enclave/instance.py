@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -160,13 +161,22 @@ class EnclaveInstance:
         """
         if self._closing:
             try:
-                await self.renewal.report(within=timedelta(seconds=self._config.limits.custodian_timeout_s))
+                await self._send_reports()
             except CloisterError as exc:
                 self._log.write(Event.REPORT_FAILED, error=type(exc).__name__)
             if self.media is not None and self._link.is_online:
                 self.media.write(CLOSE, self._closing)  # should the network be gone, a courier can bring it
             await self._link.close(self.metering.instance, self._closing)
             self._log.write(Event.CLOSED, instance=self.metering.instance)
+
+    async def _send_reports(self) -> None:
+        """Send what is unreported; what does not get through is left in the folder, where there is one."""
+        try:
+            if self._link.is_online:
+                await self.renewal.report(within=timedelta(seconds=self._config.limits.custodian_timeout_s))
+        finally:
+            if self.vouchers is not None:
+                await asyncio.to_thread(self.vouchers.report)
 
 
 def _engine_digest(engine: Engine, booted: Booted) -> str:

@@ -1,6 +1,6 @@
 """The folder in which files come and go on removable media (docs/spec/voucher.md, section 7).
 
-    out: challenge-request.json  attest.json  voucher-request.json  consumption.json  close.json
+    out: challenge-request.json  attest.json  voucher-request.json  consumption.json  close.json  usage-<first>.json
     in:  challenge.json  grant.json  voucher.json  ask
 
 Everything that counts in it is a signed statement, bound to this instance's memory: whoever writes here can keep
@@ -29,9 +29,11 @@ __all__ = [
     "CLOSE",
     "CONSUMPTION",
     "GRANT",
+    "USAGE_FILES",
     "VOUCHER",
     "VOUCHER_REQUEST",
     "MediaFolder",
+    "usage_file",
 ]
 
 ASK = "ask"
@@ -43,6 +45,12 @@ CONSUMPTION = "consumption.json"
 GRANT = "grant.json"
 VOUCHER = "voucher.json"
 VOUCHER_REQUEST = "voucher-request.json"
+USAGE_FILES = "usage-*.json"
+
+
+def usage_file(first: int) -> str:
+    """Return the name of the usage report that begins at this record; names sort as records do."""
+    return f"usage-{first:012d}.json"
 
 
 class MediaFolder:
@@ -87,6 +95,11 @@ class MediaFolder:
                 part.unlink()
             msg = f"{self._folder / name}: {exc.strerror or exc}"
             raise Unavailable(msg) from exc
+
+    def remove(self, name: str) -> None:
+        """Take a file of ours away; where that fails it only lies there."""
+        with contextlib.suppress(OSError):
+            (self._folder / name).unlink()
 
     def _bytes(self, name: str) -> bytes | None:
         """Return a plain file of at most one statement, else None: a pipe or a device must not stop us."""

@@ -138,6 +138,11 @@ class Metering:
         with self._lock:
             self._holder.acknowledge(statement)
 
+    def usage_files(self) -> tuple[tuple[int, bytes], ...]:
+        """Return every usage report that is not acknowledged, with its first index."""
+        with self._lock:
+            return self._holder.usage_files()
+
     def voucher_request(self, nonce: bytes) -> bytes:
         """Return a new signed voucher request. Raises ``Rejected`` (``no_offline_term``)."""
         with self._lock:

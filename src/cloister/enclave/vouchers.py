@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.enclave.logs import Event
-from cloister.enclave.media import CONSUMPTION, VOUCHER, VOUCHER_REQUEST
+from cloister.enclave.media import CONSUMPTION, VOUCHER, VOUCHER_REQUEST, usage_file
 from cloister.errors import CloisterError, Rejected
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Vouchers:
         self._has_voucher = False
         self._stated: Units | None = None
         self._stated_at: datetime | None = None
+        self._files: set[int] = set()  # the usage reports that lie in the folder, by their first index
 
     def tick(self) -> None:
         """Look once. What goes wrong is logged and tried again: a medium may be pulled out at any time."""
@@ -47,8 +48,18 @@ class Vouchers:
 
     def _ask(self) -> None:
         if self._media.take_ask():
-            self._media.write(VOUCHER_REQUEST, self._metering.voucher_request(secrets.token_bytes(_NONCE_BYTES)))
+            request = self._metering.voucher_request(secrets.token_bytes(_NONCE_BYTES))
+            self._files.clear()  # whoever asks may have lost a medium: all of them again
+            self.report()
+            self._media.write(VOUCHER_REQUEST, request)
             self._log.write(Event.VOUCHER_ASKED)
+
+    def report(self) -> None:
+        """Write the usage reports that what is written next speaks of. Raises ``Unavailable``."""
+        for first, statement in self._metering.usage_files():
+            if first not in self._files:
+                self._media.write(usage_file(first), statement)
+                self._files.add(first)
 
     def _receive(self) -> None:
         data = self._media.fresh(VOUCHER)
@@ -56,6 +67,10 @@ class Vouchers:
             return
         voucher = self._metering.receive_voucher(data)
         self._has_voucher, self._stated = True, None
+        waiting = {first for first, _ in self._metering.usage_files()}
+        for first in self._files - waiting:  # the custodian has them: else it had signed nothing
+            self._media.remove(usage_file(first))
+        self._files &= waiting
         self._log.write(Event.VOUCHER_ACCEPTED, seq=voucher.seq, seconds=voucher.lasts.total_seconds())
 
     def _state(self) -> None:
@@ -65,5 +80,7 @@ class Vouchers:
         now, used = self._metering.now(), self._metering.snapshot().used
         if used == self._stated or (self._stated_at is not None and now < self._stated_at + _STATE_EVERY):
             return
-        self._media.write(CONSUMPTION, self._metering.consumption())
+        statement = self._metering.consumption()
+        self.report()
+        self._media.write(CONSUMPTION, statement)
         self._stated, self._stated_at = used, now

@@ -44,6 +44,12 @@ class Owner(Protocol):
     def counters(self) -> Counters:
         """Return where this instance stands."""
 
+    def cut_report(self) -> None:
+        """End a usage report here: what is signed next names this chain head, and its reader demands to know it."""
+
+    def reported(self, upto: int) -> None:
+        """Note that the custodian has the usage reports up to this index."""
+
     def wanted(self, cap: int) -> Units:
         """Return ceilings with room for ``cap`` units each."""
 

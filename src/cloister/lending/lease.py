@@ -234,6 +234,11 @@ class LeaseHolder(LeaseCore):
         """
         return self._usage.report(self._key, upto=self._pending.served if self._pending else 0)
 
+    def usage_files(self) -> tuple[tuple[int, bytes], ...]:
+        """Return every report that is not acknowledged, with its first index; first, while there is a key, the rest."""
+        self.cut_report()
+        return self._usage.files()
+
     def acknowledge(self, statement: bytes) -> None:
         """Take the custodian's acknowledgement of that report. Raises as ``UsageChain.acknowledge``."""
         self._usage.acknowledge(statement, self.custodian)

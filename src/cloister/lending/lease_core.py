@@ -93,6 +93,15 @@ class LeaseCore:
             index=self._usage.index,
         )
 
+    def cut_report(self) -> None:
+        """End a usage report where the pending request stands, and one here. Nothing once the key has gone."""
+        if self._key is not None:
+            self._usage.seal(self._key, upto=self._pending.served if self._pending else 0)
+
+    def reported(self, upto: int) -> None:
+        """Note that the custodian has the usage reports up to this index."""
+        self._usage.reported(upto)
+
     def take_word(self, word: Lease | Voucher) -> None:
         """Take ceilings, models and consumers from an answer that was proven."""
         self._meters.raise_to(word.limits)

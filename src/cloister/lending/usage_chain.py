@@ -1,8 +1,8 @@
 """The enclave's side of usage: number every charged inference, chain its record, report it (docs/spec/usage.md).
 
 Lives in enclave memory beside the meters. A record stays here until the custodian acknowledged the report it
-is in; a report that was made is sent with the same bytes until then. Reports end where a lease request was
-made, so that the custodian knows the chain head that the request names.
+is in; a report that was made is sent with the same bytes until then. Reports end where a lease
+request, a voucher request or a consumption statement was made: the custodian knows the chain head that it names.
 
 Not done here: the meters, the lease, time. What is unreported when the process is killed is lost: its units
 are written off and never itemised.
@@ -56,6 +56,7 @@ class UsageChain:
         self._records: deque[tuple[UsageRecord, bytes]] = deque()  # each with the head after it
         self._reported = GENESIS  # the head before the first record that is in no report yet
         self._made: deque[_Made] = deque()
+        self._filed = 0  # records that were handed out as files and are not acknowledged
 
     @property
     def unreported(self) -> int:
@@ -64,9 +65,10 @@ class UsageChain:
 
     def demand_room(self, running: int) -> None:
         """Prove that the records of ``running`` inferences and one more have a place (``usage_unreported``)."""
-        if self.unreported + running >= MAX_UNREPORTED:
+        waiting = self.unreported - self._filed
+        if waiting + running >= MAX_UNREPORTED:
             want = f"less than {MAX_UNREPORTED}"
-            raise Rejected.because("usage_unreported", "usage records", got=str(self.unreported), want=want)
+            raise Rejected.because("usage_unreported", "usage records", got=str(waiting), want=want)
 
     def receipt(
         self,
@@ -123,11 +125,20 @@ class UsageChain:
         return self._made[0].statement if self._made else None
 
     def seal(self, key: SigningKey, *, upto: int) -> None:
-        """Sign everything that is left, before the key goes: first up to ``upto``, then the rest."""
+        """Sign everything that is left: first up to ``upto``, then the rest. For a file, or before the key goes."""
         while self._make(key, upto):
             pass
         while self._make(key, self.index):
             pass
+
+    def files(self) -> tuple[tuple[int, bytes], ...]:
+        """Return all reports on their way, each with its first index.
+
+        For a place without a network: they are kept here as bytes until they are acknowledged, but what can be
+        carried as a file holds up no inference any more.
+        """
+        self._filed = sum(made.records for made in self._made)
+        return tuple((made.last - made.records + 1, made.statement) for made in self._made)
 
     def acknowledge(self, statement: bytes, custodian: VerifyKey) -> None:
         """Let go of the report on its way once the custodian has it.
@@ -139,7 +150,15 @@ class UsageChain:
         fits = made is not None and (ack.instance, ack.last) == (self._instance, made.last)
         if made is None or not fits or not hmac.compare_digest(ack.head, made.head):
             raise Rejected.because("not_pending", "usage ack", got=str(ack.last))
-        self._made.popleft()
+        self._let_go()
+
+    def reported(self, upto: int) -> None:
+        """Let go of the reports up to this index: the custodian signed something that it signs only with them."""
+        while self._made and self._made[0].last <= upto:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._filed = max(0, self._filed - self._made.popleft().records)
 
     def _make(self, key: SigningKey, upto: int) -> bool:
         """Sign one more report over what is unreported up to ``upto``. Tells whether there was anything."""

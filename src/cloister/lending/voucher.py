@@ -44,7 +44,7 @@ class OfflineHolder:
         self._term = terms.clauses.offline
         self._clock = LeaseClock(end_after=1)
         self._pending: Pending | None = None
-        self._asked_head = b""
+        self._asked_head, self._asked_index = b"", 0
         self._voucher: Voucher | None = None
         self._digest = b""
         self._first = 1
@@ -95,6 +95,7 @@ class OfflineHolder:
         if self._term is None:
             raise Rejected.because("no_offline_term", "loan", hint="the custodian makes a loan with an offline term")
         moment, key, counters = self._owner.observe(now), self._owner.signing_key(), self._owner.counters()
+        self._owner.cut_report()
         self._seq += 1
         payload = VoucherRequest(
             instance=counters.instance,
@@ -111,7 +112,7 @@ class OfflineHolder:
         statement = Statement.sign(key, VoucherRequest.LABEL, payload).dump()
         self._clock.sent(moment, first=True, ttl=self._term.lasts)
         self._pending = Pending(statement=statement, digest=hashlib.sha256(payload).digest())
-        self._asked_head = counters.chain_head
+        self._asked_head, self._asked_index = counters.chain_head, counters.index
         return statement
 
     def receive(self, statement: bytes, now: datetime) -> Voucher:
@@ -130,6 +131,7 @@ class OfflineHolder:
         self._first = self._owner.counters().index + 1
         self._pending = None
         self._owner.take_word(voucher)
+        self._owner.reported(self._asked_index)  # without their reports no voucher is signed (C13)
         return voucher
 
     def consumption(self, now: datetime) -> bytes:
@@ -137,6 +139,7 @@ class OfflineHolder:
         moment, key, counters = self._owner.observe(now), self._owner.signing_key(), self._owner.counters()
         if self._voucher is None:
             raise Rejected.because("voucher_unknown", "consumption statement", got="no voucher was accepted yet")
+        self._owner.cut_report()
         self._number += 1
         message = Consumption(
             instance=counters.instance,
