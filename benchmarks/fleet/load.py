@@ -26,6 +26,7 @@ from cloister.lending.lease import LeaseHolder
 from cloister.lending.messages import Lease
 from cloister.lending.release import verify_grant
 from cloister.lending.terms import instance_id
+from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
     import ssl
@@ -105,18 +106,21 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
 
-    async def report(self, instance: str, statement: bytes) -> bytes:
-        """Return the acknowledgement of one usage report."""
-        return await self._post(f"/v1/instances/{instance}/usage", statement)
+    async def renew(self, holder: LeaseHolder, statement: bytes) -> bytes:
+        """Return the answer to one lease request; the usage report that is due goes with it, as an enclave does it."""
+        report = holder.report()
+        if report is None:
+            return await self._post(f"/v1/instances/{holder.instance}/lease", statement, STATEMENT_TYPE)
+        body = dump_json({"report": dump_b64u(report), "request": dump_b64u(statement)})
+        answer = await self._post(f"/v1/instances/{holder.instance}/renewal", body, "application/json")
+        fields = Fields.parse(answer, what="renewal")
+        holder.acknowledge(fields.b64u("ack"))
+        return fields.b64u("answer")
 
-    async def renew(self, instance: str, statement: bytes) -> bytes:
-        """Return the answer to one lease request."""
-        return await self._post(f"/v1/instances/{instance}/lease", statement)
-
-    async def _post(self, path: str, statement: bytes) -> bytes:
+    async def _post(self, path: str, statement: bytes, media_type: str) -> bytes:
         head = (
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
-            f"Content-Type: {STATEMENT_TYPE}\r\nContent-Length: {len(statement)}\r\n\r\n"
+            f"Content-Type: {media_type}\r\nContent-Length: {len(statement)}\r\n\r\n"
         )
         self._writer.write(head.encode() + statement)
         answer = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
@@ -158,9 +162,7 @@ class Fleet:
                         return
                     statement = instance.request()
                     begun = time.perf_counter()
-                    while (report := instance.holder.report()) is not None:
-                        instance.holder.acknowledge(await wire.report(instance.holder.instance, report))
-                    answer = await wire.renew(instance.holder.instance, statement)
+                    answer = await wire.renew(instance.holder, statement)
                     found.waits.append(time.perf_counter() - begun)
                     instance.receive(answer)
                 if end is None:
@@ -187,14 +189,22 @@ class Fleet:
             )
         return found
 
+    async def _over(self, link: CustodianLink, holder: LeaseHolder, statement: bytes) -> bytes:
+        report = holder.report()
+        if report is None:
+            return await link.renew(holder.instance, statement, within=_TIMEOUT)
+        ack, answer = await link.renew_with(holder.instance, statement, report, within=_TIMEOUT)
+        if isinstance(ack, Rejected):
+            raise ack
+        holder.acknowledge(ack)
+        return answer
+
     async def _cadence(self, instance: Instance, link: CustodianLink, arrivals: list[float], found: Measured) -> None:
         for due in arrivals:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             try:
                 statement = instance.request()
-                while (report := instance.holder.report()) is not None:
-                    instance.holder.acknowledge(await link.report(instance.holder.instance, report, within=_TIMEOUT))
-                instance.receive(await link.renew(instance.holder.instance, statement, within=_TIMEOUT))
+                instance.receive(await self._over(link, instance.holder, statement))
                 found.waits.append(time.perf_counter() - due)
             except CloisterError as exc:
                 found.faults[exc.code if isinstance(exc, Rejected) else exc.message] += 1

@@ -96,6 +96,7 @@ def test_the_public_routes_are_these_and_no_other() -> None:
         "GET /log/tile/{tile}",
         "POST /log/cosignatures",
         "POST /v1/instances/{instance}/usage",
+        "POST /v1/instances/{instance}/renewal",
         "POST /v1/instances/{instance}/ticket",
         "POST /v1/forks",
     }

@@ -30,6 +30,10 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
         EventKind.LEASE_GRANTED, EventKind.LEASE_REFUSED, EventKind.FORK_DETECTED, EventKind.OVERDRAFT_DETECTED,
         EventKind.CLOCK_ANOMALY,
     ),
+    ("POST", "/v1/instances/{instance}/renewal"): (
+        EventKind.LEASE_GRANTED, EventKind.LEASE_REFUSED, EventKind.FORK_DETECTED, EventKind.OVERDRAFT_DETECTED,
+        EventKind.CLOCK_ANOMALY, EventKind.USAGE_REPORTED, EventKind.USAGE_REFUSED,
+    ),
     ("POST", "/v1/instances/{instance}/close"): (EventKind.INSTANCE_CLOSED, EventKind.INSTANCE_WRITTEN_OFF),
     ("POST", "/v1/loans/{loan}/requests"): (EventKind.MORE_REQUESTED,),
     ("POST", "/v1/models"): (EventKind.MODEL_PUBLISHED,),

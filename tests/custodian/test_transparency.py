@@ -8,7 +8,7 @@ import pytest
 from custodian_kit import Bench
 
 from cloister.crypto.sign import SigningKey
-from cloister.custodian.store.log import append_entry
+from cloister.custodian.store.log import append_entries
 from cloister.errors import Rejected
 from cloister.lending.audit import MAX_ENTRY_BYTES, AuditEntry, MerkleTree, next_entry
 from cloister.lending.events import Event, EventKind
@@ -276,7 +276,7 @@ def test_entries_that_another_process_wrote_are_in_the_log_at_once(bench: Bench)
     event = Event(kind=EventKind.MODEL_WITHDRAWN, actor="lender", subject="model")
     entry = next_entry(event, index=size, at=bench.clock(), previous=context.tree.leaf(size - 1))
     with context.store.writing() as connection:
-        append_entry(connection, index=size, at=entry.at, entry=entry.dump())
+        append_entries(connection, [(size, entry.at, entry.dump())])
     verified = verify_log_checkpoint(public(bench, "/log/checkpoint").content, log_key(bench.init.key))
     assert (verified.size, context.size) == (size + 1, size)
     assert LogProof.parse(bench.get(f"/v1/audit/{size}/proof").content).extra == entry.dump()

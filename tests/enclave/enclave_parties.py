@@ -72,7 +72,7 @@ from cloister.lending.terms import (
 from cloister.lending.usage_report import Reported, decide_report, head_of, sign_ack, totals_of, verify_report
 from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
-from cloister.wire import dump_b64u, dump_json, parse_b64u
+from cloister.wire import Fields, dump_b64u, dump_json, parse_b64u
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -173,6 +173,7 @@ class FakeCustodian:
                 Route("/v1/loans/{loan}/challenge", self._challenge, methods=["POST"]),
                 Route("/v1/loans/{loan}/attest", self._attest, methods=["POST"]),
                 Route("/v1/instances/{id}/lease", self._lease, methods=["POST"]),
+                Route("/v1/instances/{id}/renewal", self._renewal, methods=["POST"]),
                 Route("/v1/instances/{id}/usage", self._usage, methods=["POST"]),
                 Route("/v1/instances/{id}/close", self._close, methods=["POST"]),
             ]
@@ -280,12 +281,22 @@ class FakeCustodian:
 
     async def _lease(self, request: Request) -> Response:
         body = await self._gate(request)
-        instance = self.instances[InstanceId(request.path_params["id"])]
-        message, digest = verify_request(body, instance.key)
+        return self._answer(await self._leased(InstanceId(request.path_params["id"]), body))
+
+    async def _renewal(self, request: Request) -> Response:
+        fields = Fields.parse(await self._gate(request), what="renewal")
+        instance = InstanceId(request.path_params["id"])
+        ack = self._reported(instance, fields.b64u("report"))
+        answer = await self._leased(instance, fields.b64u("request"))
+        return self._answer(dump_json({"ack": dump_b64u(ack), "answer": dump_b64u(answer)}))
+
+    async def _leased(self, name: InstanceId, statement: bytes) -> bytes:
+        instance = self.instances[name]
+        message, digest = verify_request(statement, instance.key)
         reply = self._decide(message, digest, instance)
         if self.before_answer is not None:
             await self.before_answer()
-        return self._answer(reply)
+        return reply
 
     def _decide(self, message: LeaseRequest, digest: bytes, instance: InstanceState) -> bytes:
         decision = decide_lease(
@@ -320,7 +331,10 @@ class FakeCustodian:
 
     async def _usage(self, request: Request) -> Response:
         body = await self._gate(request)
-        instance = self.instances[InstanceId(request.path_params["id"])]
+        return self._answer(self._reported(InstanceId(request.path_params["id"]), body))
+
+    def _reported(self, name: InstanceId, body: bytes) -> bytes:
+        instance = self.instances[name]
         report = verify_report(body, instance.key)
         known = self.reports.setdefault(instance.id, [])
         decision = decide_report(
@@ -334,7 +348,7 @@ class FakeCustodian:
         if decision.fresh:
             known.append((report, body))
         assert decision.ack is not None
-        return self._answer(sign_ack(decision.ack, self.key))
+        return sign_ack(decision.ack, self.key)
 
     async def _close(self, request: Request) -> Response:
         body = await self._gate(request)

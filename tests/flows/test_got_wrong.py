@@ -232,6 +232,7 @@ PUBLIC = {
     ("GET", "/openapi.json"),
     ("GET", "/v1/custodian"),
     ("GET", "/v1/instances/{instance}/status"),
+    ("POST", "/v1/instances/{instance}/renewal"),  # both by the instance's own signature
     ("POST", "/v1/instances/{instance}/lease"),  # authenticated by the instance's own signature
     ("POST", "/v1/instances/{instance}/close"),
     ("GET", "/log/checkpoint"),  # size and hashes; no entry

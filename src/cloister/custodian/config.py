@@ -106,7 +106,7 @@ class Config:
     sweep_interval_s: int = _setting(5, "seconds between two sweeps for dead instances", floor=1, cap=3600)
     event_streams: int = _setting(32, "event streams open at once", floor=1, cap=10_000)
     connections: int = _setting(
-        256,
+        2048,
         "connections open at once; the one that has been idle the longest makes room for a new one",
         floor=1,
         cap=100_000,

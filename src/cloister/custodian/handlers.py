@@ -21,7 +21,8 @@ from cloister.custodian.service import (
 from cloister.custodian.service.leases import parse_instance_id
 from cloister.custodian.service.standing import parse_loan_id
 from cloister.errors import Unavailable
-from cloister.wire import MAX_INT, dump_b64u, parse_b64u
+from cloister.lending.messages.form import reason_json
+from cloister.wire import MAX_INT, Json, dump_b64u, parse_b64u
 
 
 def healthz(_call: Call) -> Reply:
@@ -71,6 +72,20 @@ def attest(call: Call) -> Reply:
 def lease(call: Call) -> Reply:
     """Settle what was used and raise the ceilings; the answer is a lease or a refusal, signed."""
     return statement_reply(call.service.lease(parse_instance_id(call.parameters["instance"]), call.body))
+
+
+def renew(call: Call) -> Reply:
+    """Take an enclave's usage report and answer the lease request behind it, as one after the other would."""
+    instance, body = parse_instance_id(call.parameters["instance"]), call.fields()
+    request, report = (body.b64u(name) for name in ("request", "report"))
+    body.end()
+    renewed = call.service.renew(instance, request, report)
+    told: dict[str, Json] = {"answer": dump_b64u(renewed.answer)}
+    if renewed.ack is not None:
+        told["ack"] = dump_b64u(renewed.ack)
+    if renewed.refused is not None:
+        told["reasons"] = [reason_json(reason) for reason in renewed.refused.reasons]
+    return json_reply(told)
 
 
 def ticket(call: Call) -> Reply:

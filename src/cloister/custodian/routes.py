@@ -80,6 +80,17 @@ _ENCLAVES = (
         "POST", "/v1/instances/{instance}/lease", ANYBODY, handlers.lease, body=Body.STATEMENT, answers=STATEMENT_TYPE
     ),
     _route(
+        "POST",
+        "/v1/instances/{instance}/renewal",
+        ANYBODY,
+        handlers.renew,
+        body=Body.JSON,
+        members=(
+            Member(name="report", type="string", doc="the usage report's exact bytes, base64url"),
+            Member(name="request", type="string", doc="the lease request's exact bytes, base64url"),
+        ),
+    ),
+    _route(
         "POST", "/v1/instances/{instance}/ticket", ANYBODY, handlers.ticket, body=Body.STATEMENT, answers=STATEMENT_TYPE
     ),
     _route("POST", "/v1/instances/{instance}/close", ANYBODY, handlers.close, body=Body.STATEMENT),

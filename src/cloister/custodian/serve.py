@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["bind", "serve_custodian"]
 
 _MAX_HEADER_BYTES = 32 * 1024  # bytes of a request's line and headers
-_KEEP_ALIVE_S = 15
+_KEEP_ALIVE_S = 75  # longer than an enclave keeps its own (custodian_link), which asks every T/3
 _BACKLOG = 512
+_OTHER_DESCRIPTORS = 256  # the database's, the checkpoint's, files
+_LOG = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
@@ -73,6 +76,7 @@ def serve_custodian(
 ) -> None:
     """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours."""
     try:
+        _allow_descriptors(service.config.connections)
         with contextlib.closing(bind(service.config)) as listener:
             port = listener.getsockname()[1]
             service.url = service.config.public_url(port)
@@ -83,6 +87,17 @@ def serve_custodian(
                 _Server(_uvicorn_config(service.config, app, home), app).run(sockets=[listener])
     finally:
         service.close()
+
+
+def _allow_descriptors(connections: int) -> None:
+    """Let this process have a descriptor for each connection, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    want = connections + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < want:
+        most = want if hard == resource.RLIM_INFINITY else min(want, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < want:
+            _LOG.warning("descriptors: %d allowed, %d wanted for %d connections", most, want, connections)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import httpx2
 
 from cloister.errors import Malformed, Reason, Rejected, Unavailable
 from cloister.lending.messages.form import CODE, take_reasons
-from cloister.wire import Fields
+from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["STATEMENT_TYPE", "CustodianLink", "Link", "pinned", "refusal"]
 
 STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
+_KEEP_ALIVE_S = 60  # shorter than the custodian keeps it: none is used that is being closed
+_JSON = "application/json"
 _MAX_ANSWER_BYTES = 2 << 20
 _TOO_MANY_REQUESTS = 429
 _SERVER_FAULT = 500
@@ -48,6 +50,14 @@ class Link(Protocol):
 
     async def renew(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send a LeaseRequest statement; return a Lease or Refusal statement."""
+
+    async def renew_with(
+        self, instance: InstanceId, statement: bytes, report: bytes, *, within: timedelta
+    ) -> tuple[bytes | Rejected, bytes]:
+        """Send a UsageReport statement and a LeaseRequest behind it; return what came of each.
+
+        That is a UsageAck statement, or why there is none, and a Lease or Refusal statement.
+        """
 
     async def report(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send a UsageReport statement; return a UsageAck statement."""
@@ -77,6 +87,7 @@ class CustodianLink:
             follow_redirects=False,
             trust_env=False,
             verify=pinned(loan),
+            limits=httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_S),
             transport=transport,
         )
         self._within = timeout
@@ -102,6 +113,22 @@ class CustodianLink:
         path = f"/v1/instances/{instance}/lease"
         return await self._post(path, statement, {}, within=min(within, self._within))
 
+    async def renew_with(
+        self, instance: InstanceId, statement: bytes, report: bytes, *, within: timedelta
+    ) -> tuple[bytes | Rejected, bytes]:
+        """Send both in one call; return what came of the report and the answer to the request."""
+        body = dump_json({"report": dump_b64u(report), "request": dump_b64u(statement)})
+        path = f"/v1/instances/{instance}/renewal"
+        data = await self._post(path, body, {"content-type": _JSON}, within=min(within, self._within))
+        fields = Fields.parse(data, what="custodian: renewal", cap=_MAX_ANSWER_BYTES)
+        answer = fields.b64u("answer")
+        if "ack" in fields:
+            return fields.b64u("ack"), answer
+        reasons = take_reasons(fields, "reasons")
+        if not reasons:
+            fields.fail("reasons", "want a reason, or an ack")
+        return Rejected("; ".join(map(str, reasons)), reasons=reasons), answer
+
     async def report(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send a UsageReport statement; return the UsageAck statement that came ``within`` this time."""
         path = f"/v1/instances/{instance}/usage"
@@ -122,7 +149,7 @@ class CustodianLink:
         Raises ``Rejected`` with the custodian's reasons for a 4xx, ``Unavailable`` for everything that is no
         answer: no connection, a fault of the server, a redirect, an answer without end.
         """
-        headers = {**headers, "content-type": STATEMENT_TYPE, "accept-encoding": "identity"}
+        headers = {"content-type": STATEMENT_TYPE, **headers, "accept-encoding": "identity"}
         # The client's own timeout is for each step; this one is for all of them together.
         seconds = (within or self._within).total_seconds()
         try:

@@ -52,6 +52,10 @@ class FileLink:
         """Raise ``Unavailable``: leases do not come by courier."""
         return self._no_network()
 
+    async def renew_with(self, *_: object, **__: object) -> tuple[bytes | Rejected, bytes]:
+        """Raise ``Unavailable``: leases do not come by courier."""
+        return self._no_network(), b""
+
     async def report(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:  # noqa: ARG002
         """Raise ``Unavailable``: what is due lies in the folder as files."""
         return self._no_network()

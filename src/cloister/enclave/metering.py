@@ -133,6 +133,11 @@ class Metering:
         with self._lock:
             return self._holder.report()
 
+    def reports_due(self) -> int:
+        """Return how many usage reports are due before the pending request."""
+        with self._lock:
+            return self._holder.reports_due()
+
     def acknowledge(self, statement: bytes) -> None:
         """Take the custodian's acknowledgement of it. Raises as ``LeaseHolder.acknowledge``."""
         with self._lock:

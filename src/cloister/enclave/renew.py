@@ -51,9 +51,10 @@ class Renewal:
         self._metrics = metrics
         self._log = log
         self._stopped = False
+        self._apart = False
 
     async def once(self) -> Lease | Refusal:
-        """Send the pending request or a new one, the usage reports before it, and take the answer.
+        """Send the pending request or a new one with the usage reports before it, and take the answer.
 
         A report that did not get through keeps nobody from asking: the answer may be a stop. Else it is a
         refusal that says what is missing, and the next turn reports again.
@@ -63,13 +64,7 @@ class Renewal:
         """
         metering = self._metering
         statement = metering.request(secrets.token_bytes(_NONCE_BYTES))
-        try:
-            await self.report(within=metering.terms.ttl / _REPORT_AT_MOST)
-        except CloisterError as exc:
-            self._note(exc)
-        answer = metering.receive(
-            await self._link.renew(metering.instance, statement, within=metering.terms.ttl / _CALL_AT_MOST)
-        )
+        answer = metering.receive(await self._ask(statement))
         if isinstance(answer, Lease):
             self._metrics.add("cloister_renewals_total", label="lease")
             self._log.write(Event.LEASE_RENEWED, seq=answer.seq, seconds=answer.ttl.total_seconds())
@@ -79,13 +74,43 @@ class Renewal:
             self._log.write(Event.LEASE_REFUSED, code=answer.reasons[0].code)
         return answer
 
-    async def report(self, *, within: timedelta) -> None:
-        """Send every usage report that is due, one after the other, in ``within`` each.
+    async def _ask(self, statement: bytes) -> bytes:
+        """Return the answer to a request, with the last report that is due before it in the same call.
+
+        After a call that failed they go apart once: a report that does not get through keeps no request back (U3).
+        """
+        metering, within = self._metering, self._metering.terms.ttl / _CALL_AT_MOST
+        apart, self._apart = self._apart, True
+        try:
+            await self.report(within=metering.terms.ttl / _REPORT_AT_MOST, but=0 if apart else 1)
+            report = metering.report()
+        except CloisterError as exc:
+            self._note(exc)
+            report = None
+        if report is None:
+            answer = await self._link.renew(metering.instance, statement, within=within)
+        else:
+            told, answer = await self._link.renew_with(metering.instance, statement, report, within=within)
+            self._told(told)
+        self._apart = False
+        return answer
+
+    def _told(self, told: bytes | Rejected) -> None:
+        """Take what came of a report; what is wrong with it is noted, and the answer beside it still counts."""
+        try:
+            if isinstance(told, Rejected):
+                raise told
+            self._metering.acknowledge(told)
+        except CloisterError as exc:
+            self._note(exc)
+
+    async def report(self, *, within: timedelta, but: int = 0) -> None:
+        """Send the usage reports that are due, one after the other, in ``within`` each, but for the last ``but``.
 
         Raises ``Unavailable``, ``Malformed`` and ``Rejected``; then the same bytes are sent again next time.
         """
         metering = self._metering
-        while (statement := metering.report()) is not None:
+        while metering.reports_due() > but and (statement := metering.report()) is not None:
             metering.acknowledge(await self._link.report(metering.instance, statement, within=within))
 
     async def until_end(self, draw: Callable[[], float] | None = None) -> Ending:

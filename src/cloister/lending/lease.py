@@ -234,6 +234,10 @@ class LeaseHolder(LeaseCore):
         """
         return self._usage.report(self._key, upto=self._pending.served if self._pending else 0)
 
+    def reports_due(self) -> int:
+        """Return how many reports ``report`` will give before the pending request."""
+        return self._usage.due(self._pending.served if self._pending else 0)
+
     def usage_files(self) -> tuple[tuple[int, bytes], ...]:
         """Return every report that is not acknowledged, with its first index; first, while there is a key, the rest."""
         self.cut_report()

@@ -11,6 +11,7 @@ are written off and never itemised.
 from __future__ import annotations
 
 import hmac
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -123,6 +124,11 @@ class UsageChain:
         if not self._made and key is not None:
             self._make(key, upto)
         return self._made[0].statement if self._made else None
+
+    def due(self, upto: int) -> int:
+        """Return how many reports are to be sent before everything up to index ``upto`` is reported."""
+        unmade = min(upto, self._records[-1][0].index) - self._records[0][0].index + 1 if self._records else 0
+        return len(self._made) + math.ceil(max(0, unmade) / MAX_RECORDS)
 
     def seal(self, key: SigningKey, *, upto: int) -> None:
         """Sign everything that is left: first up to ``upto``, then the rest. For a file, or before the key goes."""

@@ -89,11 +89,12 @@ class ReportDecision:
     """What to write for a report, and what to say.
 
     ``ack`` None means: refused with ``code``, after what the decision says is written. ``fresh`` says that the
-    report is to be stored; else it was there before.
+    report is to be stored; else it was there before. ``reported`` is what is reported then.
     """
 
     ack: UsageAck | None
     instance: InstanceState
+    reported: Reported
     code: str = ""
     fresh: bool = False
     alarms: tuple[Alarm, ...] = ()
@@ -178,12 +179,12 @@ def decide_report(
     if report.instance != instance.id or report.loan != instance.loan:
         raise Rejected.because("wrong_instance", "usage report", got=report.instance, want=instance.id)
     if stored is not None and hmac.compare_digest(stored, statement):
-        return ReportDecision(ack=_ack(report), instance=instance)
+        return ReportDecision(ack=_ack(report, head_of(report)), instance=instance, reported=reported)
     if report.first > reported.index + 1:
         want = f"records from {reported.index + 1} on"
         raise Rejected.because("usage_gap", "usage report", got=str(report.first), want=want)
     if report.first <= reported.index or not hmac.compare_digest(report.previous, reported.head):
-        return _alarm(report, statement, instance, AlarmKind.FORK)
+        return _alarm(report, statement, instance, AlarmKind.FORK, reported)
     if report.records[0].minute < reported.latest:
         raise Rejected.because("usage_disordered", "usage report", want="times that do not run back")
     totals = Counter(reported.totals)
@@ -191,9 +192,16 @@ def decide_report(
     itemised = units_by_meter(totals, terms)
     beyond = any(units > reach_of(instance, meter) for meter, units in itemised.items())
     if beyond or ticketed_units(totals, terms) > reported.ticketed:
-        return _alarm(report, statement, instance, AlarmKind.OVERDRAWN)
-    event = _event(report, statement, EventKind.USAGE_REPORTED)
-    return ReportDecision(ack=_ack(report), instance=instance, fresh=True, events=(event,))
+        return _alarm(report, statement, instance, AlarmKind.OVERDRAWN, reported)
+    ack = _ack(report, head_of(report))
+    latest = report.records[-1].minute
+    return ReportDecision(
+        ack=ack,
+        instance=instance,
+        reported=replace(reported, index=report.last, head=ack.head, latest=latest, totals=dict(totals)),
+        fresh=True,
+        events=(_event(report, statement, EventKind.USAGE_REPORTED),),
+    )
 
 
 def contradicts(message: Counted, reported: Reported, terms: Terms) -> bool:
@@ -223,11 +231,13 @@ def sign_ack(ack: UsageAck, key: SigningKey) -> bytes:
     return Statement.sign(key, UsageAck.LABEL, ack.dump()).dump()
 
 
-def _ack(report: UsageReport) -> UsageAck:
-    return UsageAck(instance=report.instance, last=report.last, head=head_of(report))
+def _ack(report: UsageReport, head: bytes) -> UsageAck:
+    return UsageAck(instance=report.instance, last=report.last, head=head)
 
 
-def _alarm(report: UsageReport, statement: bytes, instance: InstanceState, kind: AlarmKind) -> ReportDecision:
+def _alarm(
+    report: UsageReport, statement: bytes, instance: InstanceState, kind: AlarmKind, reported: Reported
+) -> ReportDecision:
     """Store nothing of the report; stop the instance, where it still runs, and say so once.
 
     After a write-off our own limits may be the older ones (C11): then too much is no evidence.
@@ -237,12 +247,13 @@ def _alarm(report: UsageReport, statement: bytes, instance: InstanceState, kind:
         AlarmKind.OVERDRAWN: ("overdrawn", InstanceStatus.OVERDRAWN, EventKind.OVERDRAFT_DETECTED),
     }[kind]
     if instance.status is status or (kind is AlarmKind.OVERDRAWN and instance.written_off):
-        return ReportDecision(ack=None, code=code, instance=instance)
+        return ReportDecision(ack=None, code=code, instance=instance, reported=reported)
     final = instance.status is not InstanceStatus.ACTIVE
     return ReportDecision(
         ack=None,
         code=code,
         instance=instance if final else replace(instance, status=status),
+        reported=reported,
         alarms=(Alarm(kind=kind, instance=instance.id, detail=f"usage report from {report.first}"),),
         events=(_event(report, statement, event),),
     )

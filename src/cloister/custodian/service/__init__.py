@@ -132,6 +132,10 @@ class CustodianService:
         """Return a signed lease or a signed refusal."""
         return self._leases.lease(instance, statement)
 
+    def renew(self, instance: InstanceId, statement: bytes, report: bytes | None) -> leases.Renewed:
+        """Take a usage report and return what comes of it and of the lease request behind it."""
+        return self._leases.renew(instance, statement, report)
+
     def close_instance(self, instance: InstanceId, statement: bytes) -> None:
         """Note that an instance has ended."""
         leases.close(self.context, instance, statement)

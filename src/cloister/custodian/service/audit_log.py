@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cloister.custodian.store.book import read_epoch
 from cloister.custodian.store.log import (
     LogHead,
-    append_entry,
+    append_entries,
     entries_after,
     insert_pending,
     read_head,
@@ -137,14 +137,16 @@ class AuditLog:
         """Write batches as entries behind this log, with its new head; ``follow`` the result after the commit."""
         tree, previous, latest = self.tree.copy(), self.previous, self.latest
         leaves: list[bytes] = []
+        lines: list[tuple[int, datetime, bytes]] = []
         for batch in batches:
             latest = max(latest, batch.at)  # the log's order is that of commits; its times must not run back in it
             for event in batch.events:
                 entry = next_entry(event, index=tree.size, at=latest, previous=previous)
                 line = entry.dump()
-                append_entry(connection, index=entry.index, at=latest, entry=line)
+                lines.append((entry.index, latest, line))
                 previous = tree.append(line)
                 leaves.append(previous)
+        append_entries(connection, lines)
         moved = _Moved(
             leaves=leaves,
             latest=latest,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cloister.attest.endorse import Given
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
 from cloister.custodian.service.audit_log import Batch, leave_pending, sequence_pending
+from cloister.custodian.service.kept import Kept
 from cloister.custodian.service.turns import Turns
 from cloister.custodian.store.book import (
     Answer,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from cloister.attest.endorse import Endorsements
     from cloister.attest.verifier import Verifier
+    from cloister.crypto.sign import VerifyKey
     from cloister.custodian.config import Config
     from cloister.custodian.service.audit_log import AuditLog
     from cloister.custodian.store import Store
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from cloister.lending.events import DetailValue
     from cloister.lending.ledger import Posting
     from cloister.lending.merkle import MerkleTree
+    from cloister.lending.terms import InstanceId
 
 __all__ = ["Context", "OnceKey", "Transaction"]
 
@@ -65,6 +68,7 @@ T = TypeVar("T")
 _ANSWER_LABEL = b"cloister/custodian/answer"
 _TRIES = 8  # times a use case that met another one is run
 _TRIES_BESIDE = 3  # of them beside others; then alone, so that the stop of a loan gets through whatever the load
+_KEYS_KEPT = 4096  # keys of instances that are not looked up anew
 _PAUSE_S = 0.01  # the longest pause between two tries
 
 
@@ -131,6 +135,7 @@ class Context:
         self._checkpoint_lock = threading.Lock()
         self._sequence_lock = threading.Lock()
         self._turns: Turns[Callable[[Transaction], Any], Any] = Turns(self._run_as_the_one_writer)
+        self.instance_keys: Kept[InstanceId, VerifyKey] = Kept(_KEYS_KEPT)
         self._ticket_lock = threading.Lock()
         self._ticket = 0
         self._sequenced = 0

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.debts import repay_booked
 from cloister.custodian.service.standing import loan_row, loan_state
+from cloister.custodian.service.usage import take
 from cloister.custodian.store.instances import find_instance, find_key, save_instance
 from cloister.custodian.store.loans import take_turn
 from cloister.custodian.store.usage import find_reported
-from cloister.errors import Rejected
+from cloister.errors import Malformed, Rejected
 from cloister.lending.ending import decide_close, verify_close
 from cloister.lending.events import EventKind
 from cloister.lending.lease_grant import Replay, decide_lease, sign_decision, verify_request
 from cloister.lending.messages import Status
 from cloister.lending.state import InstanceStatus
 from cloister.lending.terms import DIGEST, InstanceId
+from cloister.lending.usage_report import ReportDecision, sign_ack, verify_report
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -32,9 +34,12 @@ if TYPE_CHECKING:
     from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.store.instances import InstanceRow
     from cloister.lending.lease_grant import LeaseDecision
-    from cloister.lending.messages import LeaseRequest
+    from cloister.lending.messages import LeaseRequest, UsageReport
+    from cloister.lending.state import InstanceState
+    from cloister.lending.terms import Terms
+    from cloister.lending.usage_report import Reported
 
-__all__ = ["Leases", "close", "instance_key", "instance_row", "parse_instance_id", "status"]
+__all__ = ["Leases", "Renewed", "close", "instance_key", "instance_row", "parse_instance_id", "status"]
 
 
 def parse_instance_id(text: str) -> InstanceId:
@@ -53,12 +58,25 @@ def instance_row(connection: Connection, instance: InstanceId) -> InstanceRow:
 
 
 def instance_key(context: Context, instance: InstanceId) -> VerifyKey:
-    """Return the instance's key without touching state (C1)."""
+    """Return the instance's key without touching state (C1). An id is its key's digest, so one that is known stays."""
+    key = context.instance_keys.get(instance)
+    if key is not None:
+        return key
     with context.reading() as connection:
         key = find_key(connection, instance)
     if key is None:
         raise Rejected.because("not_found", "instance")
+    context.instance_keys.keep(instance, key)
     return key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """What comes of a renewal. ``ack`` is None where no report came with it; ``refused`` says why one was not taken."""
+
+    answer: bytes
+    ack: bytes | None = None
+    refused: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +86,17 @@ class _Asked:
     instance: InstanceId
     request: LeaseRequest
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """One verified usage report and its exact bytes."""
+
+    message: UsageReport
+    statement: bytes
+
+
+_Taken: TypeAlias = "ReportDecision | Rejected | None"
 
 
 class Leases:
@@ -83,54 +112,100 @@ class Leases:
         Raises ``Malformed``, ``Rejected`` (not signed by this instance, wrong sequence number) and
         ``Unavailable``; then nothing was written, or the same request gets the stored answer.
         """
-        request, digest = verify_request(statement, instance_key(self._context, instance))
+        return self.renew(instance, statement, None).answer
+
+    def renew(self, instance: InstanceId, statement: bytes, report: bytes | None) -> Renewed:
+        """Take a usage report and answer the lease request behind it, in one transaction.
+
+        The same as one after the other: a report that is refused keeps no request back. Raises as ``lease``; a
+        report that was taken then stands.
+        """
+        key = instance_key(self._context, instance)
+        request, digest = verify_request(statement, key)
+        asked, told = _Asked(instance=instance, request=request, digest=digest), _told(report, key)
         try:
-            return self._one(_Asked(instance=instance, request=request, digest=digest))
+            taken, answer = self._context.transact(lambda work: _renew(work, asked, told), beside=True)
+            if isinstance(answer, Rejected):
+                raise answer
         except Rejected as refusal:
             self._context.refuse(
                 EventKind.LEASE_REFUSED, instance, instance, refusal, req_digest=digest.hex(), seq=request.seq
             )
             raise
+        return self._renewed(instance, taken, answer)
 
-    def _one(self, asked: _Asked) -> bytes:
-        """Decide and write in one transaction; the reply's bytes are stored before they are sent (C7, C12)."""
-        answer = self._context.transact(lambda transaction: _answer(transaction, asked), beside=True)
-        if isinstance(answer, Rejected):
-            raise answer
-        return answer
+    def _renewed(self, instance: InstanceId, taken: _Taken, answer: bytes) -> Renewed:
+        if taken is None:
+            return Renewed(answer=answer)
+        if isinstance(taken, Rejected):
+            self._context.refuse(EventKind.USAGE_REFUSED, instance, instance, taken)
+            return Renewed(answer=answer, refused=taken)
+        if taken.ack is None:
+            return Renewed(answer=answer, refused=Rejected.because(taken.code, "usage report"))
+        return Renewed(answer=answer, ack=sign_ack(taken.ack, self._context.vault.signing_key))
 
 
-def _answer(transaction: Transaction, asked: _Asked) -> bytes | Rejected:
-    """Return the reply, or why there is none. What it raises must undo the whole transaction."""
+def _told(report: bytes | None, key: VerifyKey) -> _Told | Rejected | None:
+    """Return the report that came with a request, proven (C1), or why it is none."""
+    if report is None:
+        return None
     try:
-        decision = _decision(transaction, asked)
+        return _Told(message=verify_report(report, key), statement=report)
     except Rejected as refusal:
-        return refusal  # nothing was written for it
-    if isinstance(decision, Replay):
-        return decision.reply
+        return refusal
+    except Malformed as exc:
+        return Rejected.because("malformed", "usage report", got=exc.message)
+
+
+def _renew(transaction: Transaction, asked: _Asked, told: _Told | Rejected | None) -> tuple[_Taken, bytes | Rejected]:
+    """Take the report, then answer. What this raises must undo the whole transaction."""
+    connection = transaction.connection
+    instance = instance_row(connection, asked.instance).state
+    take_turn(connection, instance.loan)
+    loan = loan_row(connection, instance.loan)
+    has_tickets = any(model.ticketed for model in loan.terms.models)
+    reported = find_reported(connection, instance.id, asked=asked.request.served, ticketed=has_tickets)
+    taken: _Taken = None
+    if isinstance(told, _Told):
+        taken = _take(transaction, told, instance, loan.terms, reported)
+        if isinstance(taken, ReportDecision):
+            instance, reported = taken.instance, taken.reported
+    else:
+        taken = told
+    try:
+        decision = decide_lease(
+            asked.request,
+            asked.digest,
+            instance=instance,
+            loan=loan_state(connection, loan, transaction.context.config),
+            reported=reported,
+            epoch=transaction.epoch.epoch,
+            now=transaction.now,
+            quiet_until=transaction.epoch.quiet_until,
+        )
+    except Rejected as refusal:
+        return taken, refusal  # nothing was written for it
+    return taken, decision.reply if isinstance(decision, Replay) else _write(transaction, decision)
+
+
+def _take(
+    transaction: Transaction, told: _Told, instance: InstanceState, terms: Terms, reported: Reported
+) -> ReportDecision | Rejected:
+    """Take the report, or return why nothing was written for it."""
+    try:
+        return take(transaction, told.message, told.statement, instance=instance, terms=terms, reported=reported)
+    except Rejected as refusal:
+        return refusal
+
+
+def _write(transaction: Transaction, decision: LeaseDecision) -> bytes:
+    """Write what was decided and return the reply, whose bytes are stored before they are sent (C7, C12)."""
     reply, state = sign_decision(decision, transaction.context.vault.signing_key)
     transaction.post(decision.postings)
     save_instance(transaction.connection, state)
     transaction.record_all(decision.events)
     repay_booked(transaction, state.loan, decision.postings)
     return reply
-
-
-def _decision(transaction: Transaction, asked: _Asked) -> LeaseDecision | Replay:
-    """Read how instance and loan stand in this transaction, after whatever was decided in it before; decide."""
-    row = instance_row(transaction.connection, asked.instance)
-    take_turn(transaction.connection, row.state.loan)
-    loan = loan_row(transaction.connection, row.state.loan)
-    return decide_lease(
-        asked.request,
-        asked.digest,
-        instance=row.state,
-        loan=loan_state(transaction.connection, loan, transaction.context.config),
-        reported=find_reported(transaction.connection, asked.instance, asked=asked.request.served),
-        epoch=transaction.epoch.epoch,
-        now=transaction.now,
-        quiet_until=transaction.epoch.quiet_until,
-    )
 
 
 def close(context: Context, instance: InstanceId, statement: bytes) -> None:

@@ -43,9 +43,11 @@ if TYPE_CHECKING:
     from cloister.custodian.store.instances import InstanceRow
     from cloister.custodian.store.usage import SumRow
     from cloister.lending.messages import UsageReport
-    from cloister.lending.usage_report import ReportDecision
+    from cloister.lending.state import InstanceState
+    from cloister.lending.terms import Terms
+    from cloister.lending.usage_report import ReportDecision, Reported
 
-__all__ = ["FOREVER", "loan_of", "report", "report_page", "statement"]
+__all__ = ["FOREVER", "loan_of", "report", "report_page", "statement", "take"]
 
 FOREVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
 """The period that holds every record."""
@@ -92,22 +94,42 @@ def _take(context: Context, message: UsageReport, statement: bytes) -> ReportDec
         connection = transaction.connection
         state = _row(connection, message.instance).state
         take_turn(connection, state.loan)
-        decision = decide_report(
-            message,
-            statement,
-            instance=state,
-            terms=loan_row(connection, state.loan).terms,
-            reported=find_reported(connection, message.instance),
-            stored=find_report(connection, message.instance, message.first),
-        )
-        if decision.fresh and decision.ack is not None:
-            insert_report(connection, message, statement, head=decision.ack.head, now=transaction.now)
-        if decision.instance != state:
-            save_instance(connection, decision.instance)
-        transaction.record_all(decision.events)
-        return decision
+        terms = loan_row(connection, state.loan).terms
+        reported = find_reported(connection, message.instance)
+        return take(transaction, message, statement, instance=state, terms=terms, reported=reported)
 
     return context.transact(work, beside=True)
+
+
+def take(
+    transaction: Transaction,
+    message: UsageReport,
+    statement: bytes,
+    *,
+    instance: InstanceState,
+    terms: Terms,
+    reported: Reported,
+) -> ReportDecision:
+    """Decide one verified report over what was read in this transaction, and write what the decision says.
+
+    Raises ``Rejected`` as ``decide_report``; then nothing is written.
+    """
+    connection = transaction.connection
+    known = message.first <= reported.index
+    decision = decide_report(
+        message,
+        statement,
+        instance=instance,
+        terms=terms,
+        reported=reported,
+        stored=find_report(connection, message.instance, message.first) if known else None,
+    )
+    if decision.fresh and decision.ack is not None:
+        insert_report(connection, message, statement, head=decision.ack.head, now=transaction.now)
+    if decision.instance != instance:
+        save_instance(connection, decision.instance)
+    transaction.record_all(decision.events)
+    return decision
 
 
 def loan_of(context: Context, instance: InstanceId) -> LoanId:

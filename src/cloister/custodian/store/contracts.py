@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from cloister.custodian.store.tables import CONTRACT, moment, stamp
 from cloister.lending.terms import LoanId
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Select
 
 __all__ = ["ContractRow", "agree_on", "agreed_contract", "agreed_since", "insert_contract", "newest_contract"]
+
+_AGREED = select(func.max(CONTRACT.c.agreed_at)).where(CONTRACT.c.loan == bindparam("of"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ def agreed_contract(connection: Connection, loan: LoanId) -> ContractRow | None:
 
 def agreed_since(connection: Connection, loan: LoanId) -> datetime | None:
     """Return since when the version in force is; None where there is none."""
-    found = connection.execute(select(func.max(CONTRACT.c.agreed_at)).where(CONTRACT.c.loan == loan)).scalar_one()
+    found = connection.execute(_AGREED, {"of": loan}).scalar_one()
     return None if found is None else moment(found)
 
 

@@ -132,18 +132,21 @@ def post(connection: Connection, postings: Iterable[Posting], *, now: datetime) 
 
     Raises ``Rejected`` (``allowance_exhausted``); the caller's transaction then rolls back.
     """
-    for posting in postings:
-        connection.execute(
-            _POST,
-            {
-                "at": stamp(now),
-                "loan": posting.loan,
-                "meter": posting.meter,
-                "debit": posting.debit_account,
-                "credit": posting.credit_account,
-                "units": posting.units,
-            },
-        )
+    moved = tuple(postings)
+    rows = [
+        {
+            "at": stamp(now),
+            "loan": posting.loan,
+            "meter": posting.meter,
+            "debit": posting.debit_account,
+            "credit": posting.credit_account,
+            "units": posting.units,
+        }
+        for posting in moved
+    ]
+    if rows:
+        connection.execute(_POST, rows)
+    for posting in moved:
         if posting.credit_account == ALLOWANCE_ACCOUNT:
             _credit(connection, posting)
         if posting.debit_account == ALLOWANCE_ACCOUNT:

@@ -10,14 +10,14 @@ from sqlalchemy import delete, func, insert, select, update
 from cloister.custodian.store.tables import AUDIT, AUDIT_PENDING, LOG_HEAD, moment, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
 __all__ = [
     "LogHead",
-    "append_entry",
+    "append_entries",
     "entries_after",
     "insert_pending",
     "pending_batches",
@@ -74,9 +74,11 @@ def write_head(connection: Connection, head: LogHead) -> None:
         connection.execute(insert(LOG_HEAD).values(id=1, **values))
 
 
-def append_entry(connection: Connection, *, index: int, at: datetime, entry: bytes) -> None:
-    """Write one audit entry."""
-    connection.execute(_APPEND, {"idx": index, "at": stamp(at), "entry": entry})
+def append_entries(connection: Connection, entries: Iterable[tuple[int, datetime, bytes]]) -> None:
+    """Write audit entries, each with its index and its time."""
+    rows = [{"idx": index, "at": stamp(at), "entry": entry} for index, at, entry in entries]
+    if rows:
+        connection.execute(_APPEND, rows)
 
 
 def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence[bytes]:

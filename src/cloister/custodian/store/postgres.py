@@ -40,6 +40,9 @@ _CONNECTIONS = 16  # to the database at once, from one custodian
 _WAIT_S = 10  # seconds a request waits for one of them
 _LOCK_CLASS = 0x436C6F69  # advisory locks of ours: "Cloi", then which
 _MIGRATING, _SEQUENCING, _WRITING = 1, 2, 3
+_LOCK = text("SELECT pg_advisory_xact_lock(:a, :b)")
+_LOCK_SHARED = text("SELECT pg_advisory_xact_lock_shared(:a, :b)")
+_FENCE = select(EPOCH.c.fence)
 _SETTINGS = {
     "application_name": "cloister",
     "enable_seqscan": "off",  # a scan of a whole table, small or not, would meet whoever writes any row of it
@@ -103,7 +106,7 @@ class PostgresStore:
     def _open(self, *, production: bool) -> None:
         with self._latest.begin() as connection:
             _demand_server(connection, production=production)
-            connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), _lock(_MIGRATING))
+            connection.execute(_LOCK, _lock(_MIGRATING))
             migrate(connection)
             self._demand_fence(connection)
 
@@ -122,7 +125,7 @@ class PostgresStore:
         """Run one SERIALIZABLE transaction, beside others or alone. Raises ``Contended``, ``Unavailable``."""
         with self._transaction(self._serial, before=self._turn if alone else contextlib.nullcontext) as connection:
             if not alone:
-                connection.execute(text("SELECT pg_advisory_xact_lock_shared(:a, :b)"), _lock(_WRITING))
+                connection.execute(_LOCK_SHARED, _lock(_WRITING))
             if fenced:
                 self._demand_fence(connection)
             yield connection
@@ -145,7 +148,7 @@ class PostgresStore:
     def sequencing(self) -> Iterator[Connection]:
         """Run one transaction of which there is one at a time over all custodians."""
         with self._transaction(self._latest) as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), _lock(_SEQUENCING))
+            connection.execute(_LOCK, _lock(_SEQUENCING))
             yield connection
 
     @contextlib.contextmanager
@@ -176,7 +179,7 @@ class PostgresStore:
 
     def _demand_fence(self, connection: Connection) -> None:
         """Prove that the database is this custodian's, or nobody's yet (T39)."""
-        fence = connection.execute(select(EPOCH.c.fence)).scalar_one_or_none()
+        fence = connection.execute(_FENCE).scalar_one_or_none()
         if fence is not None and bytes(fence) != self._fence:
             msg = "database: it belongs to another custodian"
             raise UsageError(msg, hint="each custodian has a database of its own; its processes share one vault")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
+    from sqlalchemy.pool import PoolProxiedConnection
 
 __all__ = ["SqliteStore", "is_affected_sqlite"]
 
@@ -37,6 +38,7 @@ _LOG = logging.getLogger(__name__)
 _BUSY_TIMEOUT_MS = 5000
 _READERS = 8  # read connections at once
 _READER_CACHE_KIB = 512  # of pages that each keeps: eight of SQLite's default would be 16 MiB
+_FENCE = select(EPOCH.c.fence)
 _WAL_BUG_FIRST, _WAL_BUG_LAST = (3, 7, 0), (3, 51, 2)
 
 
@@ -123,7 +125,7 @@ class SqliteStore:
             self._broken = True
 
     def _demand_fence(self, connection: Connection) -> None:
-        fence = connection.execute(select(EPOCH.c.fence)).scalar_one_or_none()
+        fence = connection.execute(_FENCE).scalar_one_or_none()
         if fence != self._fence:
             msg = "store: another custodian opened this database"
             raise Unavailable(msg, hint="only one custodian may run on a ledger; stop one of them")
@@ -186,9 +188,12 @@ def _engine(path: Path, *, query_only: bool) -> Engine:
         cursor.execute(f"PRAGMA query_only={'ON' if query_only else 'OFF'}")
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # The driver would start its transaction late; ours starts where it is written.
-        connection.exec_driver_sql("BEGIN" if query_only else "BEGIN IMMEDIATE")
+    def do_begin(dbapi_connection: PoolProxiedConnection) -> None:
+        # The driver would start its transaction late; ours starts where it is written. No listener does it: one
+        # would cost every statement a look for others.
+        cursor = dbapi_connection.cursor()
+        cursor.execute("BEGIN" if query_only else "BEGIN IMMEDIATE")
+        cursor.close()
 
+    engine.dialect.do_begin = do_begin  # type: ignore[method-assign]
     return engine

@@ -65,6 +65,7 @@ _NEWEST = (
 _HEAD = select(USAGE_REPORT.c.head).where(_MINE, USAGE_REPORT.c.last == bindparam("last"))
 _FIRST = select(USAGE_REPORT.c.statement).where(_MINE, USAGE_REPORT.c.first == bindparam("first"))
 _TOTALS = select(USAGE_TOTAL).where(USAGE_TOTAL.c.instance == bindparam("of"))
+_TICKETS = select(TICKET.c.units).where(TICKET.c.instance == bindparam("of"))
 _INSERT_REPORT, _INSERT_SUM, _INSERT_TOTAL = insert(USAGE_REPORT), insert(USAGE_SUM), insert(USAGE_TOTAL)
 _ADD_TOTAL = (
     update(USAGE_TOTAL)
@@ -104,12 +105,15 @@ def _consumer(text: str) -> ConsumerId | None:
     return ConsumerId(text) if text else None
 
 
-def find_reported(connection: Connection, instance: InstanceId, *, asked: int = -1) -> Reported:
-    """Return what an instance has reported, and the chain head after record ``asked`` where a report ends there."""
+def find_reported(connection: Connection, instance: InstanceId, *, asked: int = -1, ticketed: bool = True) -> Reported:
+    """Return what an instance has reported, and the chain head after record ``asked`` where a report ends there.
+
+    Without ``ticketed`` nobody asks for tickets: the loan has no model that takes them.
+    """
     newest = connection.execute(_NEWEST, {"of": instance}).one_or_none()
-    ticketed = ticket_units(connection, instance)
+    granted = ticket_units(connection, instance) if ticketed else 0
     if newest is None:
-        return Reported(asked=None if asked else GENESIS, ticketed=ticketed)
+        return Reported(asked=None if asked else GENESIS, ticketed=granted)
     head = None if asked else GENESIS
     if asked == newest.last:
         head = newest.head
@@ -122,13 +126,13 @@ def find_reported(connection: Connection, instance: InstanceId, *, asked: int = 
         latest=newest.latest,
         totals={(ModelDigest(row.model), _consumer(row.consumer)): row.units for row in totals},
         asked=head,
-        ticketed=ticketed,
+        ticketed=granted,
     )
 
 
 def ticket_units(connection: Connection, instance: InstanceId) -> int:
     """Return the units of all tickets that an instance was granted."""
-    return connection.execute(select(TICKET.c.units).where(TICKET.c.instance == instance)).scalar_one_or_none() or 0
+    return connection.execute(_TICKETS, {"of": instance}).scalar_one_or_none() or 0
 
 
 def find_report(connection: Connection, instance: InstanceId, first: int) -> bytes | None:
