@@ -365,7 +365,7 @@ def test_t84_a_borrowers_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[st
     terminal = Terminal()
     shown = {
         "bound": {"seconds": 1, "units": 2}, "loan": "l", "borrower": HOSTILE, "state": HOSTILE,
-        "meters": {HOSTILE: dict.fromkeys(("granted", "balance", "held", "spent", "written_off"), 0)},
+        "meters": {HOSTILE: dict.fromkeys(("granted", "balance", "held", "spent", "written_off", "owed"), 0)},
         "instances": [], "requests": [{"id": "r", "meter": "loan", "units": 1, "reason": HOSTILE, "state": "open"}],
     }  # fmt: skip
     draw_loan(terminal, shown, terminal.out)

@@ -192,7 +192,8 @@ class Invariants:
 
     def _verify_granted(self, db: Db, item: InstanceState, known: InstanceState | None) -> None:
         """Prove: no report, no lease. Of one that has ended since, the head is that of its close."""
-        if item.reply is None or item.status is InstanceStatus.CLOSED or (known and item.reply == known.reply):
+        ended = item.status is InstanceStatus.CLOSED or (item.status is InstanceStatus.BLOCKED and item.written_off)
+        if item.reply is None or ended or (known and item.reply == known.reply):
             return
         heads = {GENESIS} | {report.head for report in db.reports.get(item.id, ())}
         if item.chain_head not in heads and b"cloister.lease+json" in _kind(item.reply):

@@ -191,6 +191,8 @@ class Simulation:
         world.restart_custodian()
         for slot in self.slots:
             slot.offline, slot.idle_until = False, None
+            for stream in list(slot.enclave.streams) if slot.enclave is not None else ():
+                world.finish(slot.enclave, stream)  # whoever left in the middle of an answer is noticed
         while world.custodian.db.quiet_until is not None and world.now < world.custodian.db.quiet_until:
             self.pass_time(1)  # a recovery is over when its quiet time is (C11)
         for loan, state in world.custodian.db.loans.items():
