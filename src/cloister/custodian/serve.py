@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -77,14 +78,15 @@ def serve_custodian(
     """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours."""
     try:
         _allow_descriptors(service.config.connections)
-        with contextlib.closing(bind(service.config)) as listener:
+        with _signals_end_here() as stop, contextlib.closing(bind(service.config)) as listener:
             port = listener.getsockname()[1]
             service.url = service.config.public_url(port)
             app = create_app(service)
+            stop.server = _Server(_uvicorn_config(service.config, app, home), app)
             if on_listening is not None:
                 on_listening(service.url)
-            with _signals_end_here():
-                _Server(_uvicorn_config(service.config, app, home), app).run(sockets=[listener])
+            if not stop.asked:
+                stop.server.run(sockets=[listener])
     finally:
         service.close()
 
@@ -100,22 +102,33 @@ def _allow_descriptors(connections: int) -> None:
             _LOG.warning("descriptors: %d allowed, %d wanted for %d connections", most, want, connections)
 
 
+@dataclass(slots=True)
+class _Stop:
+    """Whether somebody asked for the end, and the server to tell of it."""
+
+    asked: bool = False
+    server: _Server | None = None
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        """Note a signal that came before the server listens for its own, or that it raises again behind its end."""
+        self.asked = True
+        if self.server is not None:
+            self.server.should_exit = True
+
+
 @contextlib.contextmanager
-def _signals_end_here() -> Iterator[None]:
-    """Let the web server's re-raised stop signal end here, not the process: the stop is still to be logged."""
+def _signals_end_here() -> Iterator[_Stop]:
+    """Let a stop signal end the server, not the process: the stop is still to be logged, from the first moment on."""
+    stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's; elsewhere nobody raises one
+        yield stop  # signals are the main thread's; elsewhere nobody raises one
         return
-    before = {sig: signal.signal(sig, _nothing) for sig in (signal.SIGINT, signal.SIGTERM)}
+    before = {sig: signal.signal(sig, stop) for sig in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop
     finally:
         for sig, handler in before.items():
             signal.signal(sig, handler)
-
-
-def _nothing(_signal: int, _frame: FrameType | None) -> None:
-    """Do nothing: the server has seen the signal already."""
 
 
 def _uvicorn_config(config: Config, app: Starlette, home: Path) -> uvicorn.Config:
