@@ -28,6 +28,7 @@ class _Impatient(H11Protocol):
     places: int
     idle: dict[_Impatient, None]  # between two requests, the longest idle first
     _late: asyncio.TimerHandle | None = None
+    _answered: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent has it
         super().connection_made(transport)
@@ -39,11 +40,17 @@ class _Impatient(H11Protocol):
         self.idle.pop(self, None)
         super().data_received(data)
         self._watch()
+        if self.conn.their_state is not h11.SEND_BODY:
+            self._forgive()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.IDLE:
             self.idle[self] = None
+        elif self.conn.their_state is h11.SEND_BODY:  # answered in the middle of it: the rest is not waited for long
+            self._answered = self.loop.call_later(self.patience_s, self.transport.close)
 
     def give_up(self) -> None:
         """End at once. Nobody waits for anything on it: a client asks again on a fresh connection."""
@@ -53,6 +60,7 @@ class _Impatient(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._calm()
+        self._forgive()
         self.idle.pop(self, None)
         super().connection_lost(exc)
 
@@ -67,6 +75,11 @@ class _Impatient(H11Protocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _forgive(self) -> None:
+        if self._answered is not None:
+            self._answered.cancel()
+            self._answered = None
 
 
 def impatient(patience_s: int, *, places: int) -> type[H11Protocol]:

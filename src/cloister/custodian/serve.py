@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import threading
+from asyncio import sslproto
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ __all__ = ["bind", "serve_custodian"]
 _MAX_HEADER_BYTES = 32 * 1024  # bytes of a request's line and headers
 _KEEP_ALIVE_S = 75  # longer than an enclave keeps its own (custodian_link), which asks every T/3
 _BACKLOG = 512
+_TLS_BUFFER_BYTES = 32 * 1024  # for each connection; asyncio's 256 KiB are 280 MB for a thousand enclaves
 _OTHER_DESCRIPTORS = 256  # the database's, the checkpoint's, files
 _LOG = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ def serve_custodian(
     """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours."""
     try:
         _allow_descriptors(service.config.connections)
+        sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES  # no public setting has it
         with _signals_end_here() as stop, contextlib.closing(bind(service.config)) as listener:
             port = listener.getsockname()[1]
             service.url = service.config.public_url(port)
