@@ -1,4 +1,4 @@
-"""What several rooms' tests share: one run of the demo."""
+"""What several rooms' tests share: one run of the demo, and that no process outlives them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import leash
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from demo_run import DemoRun
     from postgres_kit import PostgresServer
+
+leash.watch()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from leash import hold
+
 __all__ = ["PostgresServer", "find_postgres", "start_postgres"]
 
 _PLACES = ("/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt/postgresql")
@@ -58,6 +60,7 @@ class PostgresServer:
         """Start, waiting until it answers."""
         log = str(self._data / "server.log")
         self._run("pg_ctl", "--pgdata", str(self._data), "--log", log, "--wait", "start")
+        hold(int((self._data / "postmaster.pid").read_text().split()[0]))  # a daemon, no child of ours
 
     def stop(self, mode: str = "fast") -> None:
         """Stop; ``immediate`` is as a crash."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 MIB = 1 << 20
-WARM_UP = 0.3  # part of a run that is not judged: caches fill, the replay window (three minutes) fills
+WARM_UP = 0.3  # part of a run that is not judged: the caches of both sides and the replay window (three minutes) fill
 _POINTS = 150  # samples a trend is computed from; more are thinned by medians
 
 

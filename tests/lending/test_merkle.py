@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import tracemalloc
 
 import pytest
 
@@ -136,6 +137,43 @@ def test_a_copy_that_grows_beside_a_growing_tree_changes_neither() -> None:
     whole = MerkleTree(leaves)
     assert tree.root() == whole.root()
     assert all(root == whole.root_at(size) for size, root in roots)
+
+
+def test_a_copy_of_a_copy_that_grew_grows_on_its_own() -> None:
+    for size in range(10):
+        twin = grown(size).copy()
+        twin.append(b"one")
+        third = twin.copy()
+        third.append(b"two")
+        twin.append(b"three")
+        assert twin.root() == defined_root([*LEAVES[:size], b"one", b"three"])
+        assert third.root() == defined_root([*LEAVES[:size], b"one", b"two"])
+        assert third.subtrees(0, 0, size + 2) == (*map(leaf_hash, [*LEAVES[:size], b"one", b"two"]),)
+
+
+def test_a_leaf_takes_two_hashes_of_memory_and_a_copy_that_grows_takes_nothing_of_the_tree() -> None:
+    leaves = [leaf_hash(number.to_bytes(4, "big")) for number in range(20_000)]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tree = MerkleTree(leaves)
+        taken = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        tree.copy().append(b"one more")  # what each transaction of the custodian does
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < len(leaves) * 80
+    assert peak < 8192
+
+
+@pytest.mark.parametrize("wrong", [b"", bytes(31), bytes(33), bytes(64)])
+def test_what_is_no_hash_is_no_leaf(wrong: bytes) -> None:
+    tree = grown(3)
+    with pytest.raises(UsageError):
+        tree.append_hash(wrong)
+    assert tree.root() == defined_root(LEAVES[:3])
 
 
 def test_subtrees_are_those_of_the_tree_and_no_more() -> None:

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 import signal
 import socket
 import threading
-from asyncio import sslproto
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from cloister.custodian.app import create_app
+from cloister.custodian.footprint import fit_process
 from cloister.custodian.tls import server_context
 from cloister.errors import Unavailable
 from cloister.listener import impatient
@@ -41,9 +40,6 @@ __all__ = ["bind", "serve_custodian"]
 _MAX_HEADER_BYTES = 32 * 1024  # bytes of a request's line and headers
 _KEEP_ALIVE_S = 75  # longer than an enclave keeps its own (custodian_link), which asks every T/3
 _BACKLOG = 512
-_TLS_BUFFER_BYTES = 32 * 1024  # for each connection; asyncio's 256 KiB are 280 MB for a thousand enclaves
-_OTHER_DESCRIPTORS = 256  # the database's, the checkpoint's, files
-_LOG = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
@@ -79,8 +75,7 @@ def serve_custodian(
 ) -> None:
     """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours."""
     try:
-        _allow_descriptors(service.config.connections)
-        sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES  # no public setting has it
+        fit_process(service.config.connections)
         with _signals_end_here() as stop, contextlib.closing(bind(service.config)) as listener:
             port = listener.getsockname()[1]
             service.url = service.config.public_url(port)
@@ -92,17 +87,6 @@ def serve_custodian(
                 stop.server.run(sockets=[listener])
     finally:
         service.close()
-
-
-def _allow_descriptors(connections: int) -> None:
-    """Let this process have a descriptor for each connection, as far as the system lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    want = connections + _OTHER_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < want:
-        most = want if hard == resource.RLIM_INFINITY else min(want, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        if most < want:
-            _LOG.warning("descriptors: %d allowed, %d wanted for %d connections", most, want, connections)
 
 
 @dataclass(slots=True)

@@ -42,19 +42,21 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class MerkleTree:
-    """A growing tree that remembers the hash of every full subtree: about two hashes for each leaf.
+    """A growing tree that remembers the hash of every full subtree: about two hashes, 64 bytes, for each leaf.
 
-    Appending costs two hashes on average; a root, a path or a proof costs O(log n).
+    Appending costs two hashes on average, also to a copy; a root, a path or a proof costs O(log n).
     """
 
-    __slots__ = ("_is_copy", "_levels", "_size")
+    __slots__ = ("_base", "_own", "_shared", "_size")
 
     def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
         """Start with the hashes of leaves that are there already."""
-        # Level k holds the hashes of full subtrees of 2**k leaves, in order. Copies share the lists and read only
-        # the first ``_size >> k`` hashes of each; they never write there.
-        self._levels: list[list[bytes]] = [[]]
-        self._is_copy = False
+        # Level k holds the hashes of full subtrees of 2**k leaves, in order and end to end: an object for each hash
+        # would take three times the memory. A copy reads the first ``_base >> k`` of each level where the tree it was
+        # made of keeps them, never writes there, and has what it adds to itself.
+        self._shared: list[bytearray] = []
+        self._base = 0
+        self._own: list[bytearray] = [bytearray()]
         self._size = 0
         for leaf in leaf_hashes:
             self.append_hash(leaf)
@@ -65,15 +67,19 @@ class MerkleTree:
         return self._size
 
     def copy(self) -> MerkleTree:
-        """Return a tree that grows on its own. Copying costs next to nothing, the first leaf added to a copy O(n).
+        """Return a tree that grows on its own. Costs next to nothing, but for what was added to a copy.
 
-        Safe beside a thread that adds leaves to this one.
+        Safe beside a thread that adds leaves to this one, where this one is no copy.
         """
         other = MerkleTree()
         # The size first: a leaf that is added meanwhile is then beyond it.
         other._size = self._size
-        other._levels = self._levels
-        other._is_copy = True
+        if self._base:
+            other._shared, other._base = self._shared, self._base
+            other._own = [bytearray(level) for level in self._own]
+        else:
+            other._shared, other._base = self._own, other._size
+            other._own = [bytearray() for _ in range(other._size.bit_length() or 1)]
         return other
 
     def append(self, data: bytes) -> bytes:
@@ -83,18 +89,16 @@ class MerkleTree:
         return leaf
 
     def append_hash(self, leaf: bytes) -> None:
-        """Add a leaf by its hash."""
-        if self._is_copy:  # part from the tree that owns the lists
-            self._levels = [level[: self._size >> height] for height, level in enumerate(self._levels)]
-            self._is_copy = False
+        """Add a leaf by its hash. Raises ``UsageError`` for what is no hash: it would shift all behind it."""
+        self._demand(len(leaf) == HASH_BYTES, f"a leaf hash of {len(leaf)} bytes")
         digest, height = leaf, 0
-        self._levels[0].append(leaf)
+        self._own[0] += leaf
         while self._size >> height & 1:  # the subtree to the left is full: so is the one above both
-            digest = node_hash(self._levels[height][-2], digest)
+            digest = node_hash(self._hash(height, (self._size >> height) - 1), digest)
             height += 1
-            if height == len(self._levels):
-                self._levels.append([])
-            self._levels[height].append(digest)
+            if height == len(self._own):
+                self._own.append(bytearray())
+            self._own[height] += digest
         self._size += 1
 
     def root(self) -> bytes:
@@ -109,13 +113,13 @@ class MerkleTree:
     def leaf(self, index: int) -> bytes:
         """Return the hash of leaf ``index``."""
         self._demand(0 <= index < self.size, f"leaf {index}")
-        return self._levels[0][index]
+        return self._hash(0, index)
 
     def subtrees(self, height: int, start: int, count: int) -> tuple[bytes, ...]:
         """Return the hashes of ``count`` full subtrees of ``2**height`` leaves, from the one numbered ``start`` on."""
         fits = height >= 0 and start >= 0 and count >= 0 and start + count <= self.size >> height
         self._demand(fits, f"{count} subtrees of height {height} from {start}")
-        return tuple(self._levels[height][start : start + count]) if count else ()
+        return tuple(self._hash(height, number) for number in range(start, start + count))
 
     def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the audit path of leaf ``index`` in the tree of ``size`` leaves (RFC 6962 section 2.1.1)."""
@@ -156,12 +160,18 @@ class MerkleTree:
         peaks = []
         while start < until:
             height = (until - start).bit_length() - 1
-            peaks.append(self._levels[height][start >> height])
+            peaks.append(self._hash(height, start >> height))
             start += 1 << height
         digest = peaks.pop()
         while peaks:
             digest = node_hash(peaks.pop(), digest)
         return digest
+
+    def _hash(self, height: int, number: int) -> bytes:
+        """Return the hash of the full subtree ``number`` of ``2**height`` leaves."""
+        shared = self._base >> height
+        level, place = (self._shared, number) if number < shared else (self._own, number - shared)
+        return bytes(level[height][place * HASH_BYTES : (place + 1) * HASH_BYTES])
 
     def _demand(self, fits: bool, what: str) -> None:  # noqa: FBT001 - an internal guard
         if not fits:

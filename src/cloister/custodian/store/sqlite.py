@@ -37,7 +37,8 @@ __all__ = ["SqliteStore", "is_affected_sqlite"]
 _LOG = logging.getLogger(__name__)
 _BUSY_TIMEOUT_MS = 5000
 _READERS = 8  # read connections at once
-_READER_CACHE_KIB = 512  # of pages that each keeps: eight of SQLite's default would be 16 MiB
+_READER_CACHE_KIB = 128  # of pages that each keeps: of SQLite's default, nine connections would keep 18 MiB
+_WRITER_CACHE_KIB = 1024  # of pages that the writer keeps; both together bound what caches take, at 2 MiB
 _FENCE = select(EPOCH.c.fence)
 _WAL_BUG_FIRST, _WAL_BUG_LAST = (3, 7, 0), (3, 51, 2)
 
@@ -164,9 +165,9 @@ class SqliteStore:
 
 def _engine(path: Path, *, query_only: bool) -> Engine:
     """Return an engine: the writer has one connection, readers a small pool."""
-    pool: dict[str, Any] = (
-        {"poolclass": QueuePool, "pool_size": _READERS, "max_overflow": 0} if query_only else {"poolclass": StaticPool}
-    )
+    pool: dict[str, Any] = {"poolclass": StaticPool}
+    if query_only:  # the last one given back is taken first: the others keep few pages, or are never opened
+        pool = {"poolclass": QueuePool, "pool_size": _READERS, "max_overflow": 0, "pool_use_lifo": True}
     engine = create_engine(
         URL.create("sqlite", database=str(path)),  # a path with ? or % is still only a path
         hide_parameters=True,  # an error text never carries a value
@@ -183,8 +184,7 @@ def _engine(path: Path, *, query_only: bool) -> Engine:
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA mmap_size=0")
         cursor.execute("PRAGMA trusted_schema=OFF")
-        if query_only:
-            cursor.execute(f"PRAGMA cache_size=-{_READER_CACHE_KIB}")
+        cursor.execute(f"PRAGMA cache_size=-{_READER_CACHE_KIB if query_only else _WRITER_CACHE_KIB}")
         cursor.execute(f"PRAGMA query_only={'ON' if query_only else 'OFF'}")
         cursor.close()
 
