@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from cloister.custodian.service.standing import loan_row
 from cloister.custodian.service.sweep import write_off_dead
 from cloister.custodian.store.instances import find_instance, find_key, instances_between, save_instance
 from cloister.custodian.store.loans import take_turn
+from cloister.custodian.store.offline import last_consumption
 from cloister.custodian.store.usage import (
     find_report,
     find_reported,
@@ -92,12 +94,14 @@ def _take(context: Context, message: UsageReport, statement: bytes) -> ReportDec
         connection = transaction.connection
         state = _row(connection, message.instance).state
         take_turn(connection, state.loan)
+        terms = loan_row(connection, state.loan).terms
+        told = None if terms.clauses.offline is None else last_consumption(connection, message.instance)
         decision = decide_report(
             message,
             statement,
             instance=state,
-            terms=loan_row(connection, state.loan).terms,
-            reported=find_reported(connection, message.instance),
+            terms=terms,
+            reported=replace(find_reported(connection, message.instance), told=told),
             stored=find_report(connection, message.instance, message.first),
         )
         if decision.fresh and decision.ack is not None:
