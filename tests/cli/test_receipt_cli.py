@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cloister.client.receipts import VerifiedReceipt
 from cloister.crypto.sign import SigningKey, Statement
-from cloister.lending.messages import Receipt
+from cloister.lending.messages import Receipt, Ticket
 from cloister.lending.receipt import GENESIS, commit, head_after
 from cloister.lending.terms import LoanId, ModelDigest, instance_id
 
@@ -39,11 +39,30 @@ SECOND = replace(FIRST, index=2, previous=head_after(FIRST))
 OTHER = replace(FIRST, response=commit(SALT, b"another answer"))
 
 
-def keep(folder: Path, name: str, receipt: Receipt) -> str:
+CUSTODIAN = SigningKey(bytes(range(32, 64)))
+TICKET = Ticket(
+    instance=FIRST.instance,
+    epoch=1,
+    index=5,
+    req_digest=bytes(32),
+    request=FIRST.request,
+    model=FIRST.model,
+    units=1,
+    ttl=timedelta(seconds=30),
+    block_version=0,
+)
+
+
+def keep(folder: Path, name: str, receipt: Receipt, ticket: Ticket | None = None) -> str:
     """Write a receipt file as a consumer keeps it."""
     statement = Statement.sign(KEY, Receipt.LABEL, receipt.dump()).dump()
     VerifiedReceipt(
-        receipt=receipt, statement=statement, key=KEY.verify_key, request_salt=SALT, response_salt=SALT
+        receipt=receipt,
+        statement=statement,
+        key=KEY.verify_key,
+        request_salt=SALT,
+        response_salt=SALT,
+        ticket=None if ticket is None else Statement.sign(CUSTODIAN, Ticket.LABEL, ticket.dump()).dump(),
     ).save(folder / name)
     return name
 
@@ -99,3 +118,30 @@ def test_two_receipts_of_one_index_prove_a_fork_and_others_prove_none(shell: She
         assert (refused.code, refused.json["error"]["code"]) == (4, "no_fork")
     assert shell("receipt", "fork", "a").code == 2
     assert shell("receipt", "fork", "a", "other", "--submit").code == 2
+
+
+def test_a_kept_ticket_is_proven_by_the_custodians_key_and_by_no_other(shell: Shell) -> None:
+    keep(shell.folder, "a", FIRST, TICKET)
+    keep(shell.folder, "b", SECOND)
+    assert shell.ok("receipt", "show", "a")["ticket"] == "not checked"
+    said = shell.ok("receipt", "verify", "a", "b")
+    assert [item["ticket"] for item in said["receipts"]] == ["not checked", "none"]
+    proven = shell.ok("receipt", "verify", "a", "b", "--key", CUSTODIAN.verify_key.dump())
+    assert [item["ticket"] for item in proven["receipts"]] == ["proven", "none"]
+    assert "ticket proven" in shell("receipt", "verify", "a", "--key", CUSTODIAN.verify_key.dump()).out
+    stranger = shell("receipt", "verify", "a", "b", "--key", KEY.verify_key.dump(), "--json")
+    assert (stranger.code, stranger.json["receipts"][0]["error"]["code"]) == (4, "unknown_key")
+    assert stranger.json["links"] == 1
+    assert shell("receipt", "verify", "a", "--key", "AAAA").code == 2
+
+
+def test_a_ticket_of_another_answer_and_one_in_two_receipts_are_found(shell: Shell) -> None:
+    keep(shell.folder, "a", FIRST, TICKET)
+    keep(shell.folder, "b", SECOND, TICKET)
+    keep(shell.folder, "c", FIRST, replace(TICKET, units=2))
+    key = CUSTODIAN.verify_key.dump()
+    reused = shell("receipt", "verify", "a", "b", "--key", key, "--json")
+    assert (reused.code, [fault["code"] for fault in reused.json["faults"]]) == (4, ["ticket_reused"])
+    assert "one ticket was given for two answers" in shell("receipt", "verify", "a", "b", "--key", key).out
+    wrong = shell("receipt", "verify", "c", "--key", key, "--json")
+    assert (wrong.code, wrong.json["receipts"][0]["error"]["code"]) == (4, "ticket_mismatch")

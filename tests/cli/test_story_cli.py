@@ -43,7 +43,7 @@ def brighter() -> bytes:
 class Town:
     """Custodian and enclave as processes, behind the borrower's own proxy, which ends TLS and keeps every byte."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, *lent_with: str) -> None:
         self.shell = shell
         self.port, self.enclave_port = free_port(), free_port()
         self.servers: list[Server] = []
@@ -62,6 +62,7 @@ class Town:
         lent = shell.ok(
             "loan", "create", "--borrower", OPERATOR, "--model", f"scan={self.digest}", "--allowance", "3",
             "--consumer", "clinic", "--policy", "policy.json", "--ttl", "3", "--out", "loan.json", "--tokens", "tokens",
+            *lent_with,
         )  # fmt: skip
         self.loan = lent["loan"]
         listen = f"127.0.0.1:{self.enclave_port}"
@@ -105,11 +106,11 @@ class Town:
 
 
 @pytest.fixture
-def town(shell: Shell) -> Iterator[Town]:
-    """Yield a town with everything running."""
+def town(shell: Shell, request: pytest.FixtureRequest) -> Iterator[Town]:
+    """Yield a town with everything running; a parameter says how else its loan is made."""
     made = None
     try:
-        made = Town(shell)
+        made = Town(shell, *getattr(request, "param", ()))
         with made.tap:
             yield made
     finally:
@@ -241,6 +242,23 @@ def test_the_story_from_seal_to_audit_as_it_is_typed(town: Town) -> None:
     assert str(town.custodian.process.pid).encode() in second.stderr
     # 102: SIGTERM drains and ends with 0.
     assert town.custodian.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("town", [("--ticketed", "scan")], indirect=True)
+def test_a_ticketed_model_is_asked_and_its_ticket_is_shown_kept_and_proven(town: Town) -> None:
+    shell, folder = town.shell, town.shell.folder
+    verified = shell("verify", town.url, *town.whom)
+    assert f"serves scan {town.digest}, with a ticket for each answer" in verified.out.replace("\n", "")
+    assert shell.ok("verify", town.url, *town.whom)["ticketed"] == ["scan"]
+    asked = town.infer("--input", picture(folder / "a.png", left=0, right=255), "--receipt", "a.receipt")
+    assert asked.code == 0, asked
+    assert [answer["ticket"] for answer in asked.json["answers"]] == [1]
+    plain = shell("infer", town.url, "--model", "scan", *town.whom, "--input", "a.png")
+    assert "ticket 2]" in plain.out
+    proven = shell.ok("receipt", "verify", "a.receipt", "--key", town.made["key"])
+    assert [item["ticket"] for item in proven["receipts"]] == ["proven"]
+    assert shell.ok("loan", "show", town.loan)["meters"]["loan"]["spent"] == 2
 
 
 def test_enclave_and_custodian_refuse_insecure_flags_in_production(shell: Shell) -> None:

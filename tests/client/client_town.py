@@ -97,6 +97,7 @@ class Enclave:
     seen: list[BinaryRequest] = field(default_factory=list)
     kept: dict[tuple[str, bytes], BinaryResponse] = field(default_factory=dict)
     change: Callable[[BinaryResponse], BinaryResponse] = lambda response: response
+    salt: bytes | None = None
     keyset_change: Callable[[Keyset], Keyset] = lambda keyset: keyset
 
     @property
@@ -187,8 +188,7 @@ class Enclave:
             }
         ).encode()
         body = head + labels.tobytes()
-        salts = secrets.token_bytes(32), secrets.token_bytes(32)
-        commitments = commit(salts[0], request.body), commit(salts[1], body)
+        salts = self.salt or secrets.token_bytes(32), secrets.token_bytes(32)
         self.index += 1
         receipt = Receipt(
             instance=self.instance,
@@ -198,8 +198,8 @@ class Enclave:
             consumer=None,
             metered=False,
             units=units,
-            request=commitments[0],
-            response=commitments[1],
+            request=commit(salts[0], request.body),
+            response=commit(salts[1], body),
             previous=self.head,
             policy_digest="cc" * 32,
             issued_at=self.clock.now,

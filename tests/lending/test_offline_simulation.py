@@ -70,15 +70,18 @@ PLAIN = Meter("model:plain")
 
 @dataclass
 class SeaDb(Db):
-    """A database that knows the tickets too: what they were granted for bounds the usage of ticketed models."""
+    """A database that knows the tickets too, which bound the usage of ticketed models, and what statements told."""
 
     tickets: dict[Any, int] = field(default_factory=dict)
+    told: dict[Any, Consumption] = field(default_factory=dict)
 
     def copy(self) -> SeaDb:
-        return replace(super().copy(), tickets=dict(self.tickets))  # type: ignore[return-value]  # of this class
+        return replace(super().copy(), tickets=dict(self.tickets), told=dict(self.told))  # type: ignore[return-value]  # of this class
 
     def reported(self, instance: Any, served: int = -1) -> Reported:
-        return replace(super().reported(instance, served), ticketed=self.tickets.get(instance, 0))
+        return replace(
+            super().reported(instance, served), ticketed=self.tickets.get(instance, 0), told=self.told.get(instance)
+        )
 
 
 def custodian_of(seed: int) -> MemoryCustodian:
@@ -177,7 +180,7 @@ class Sea:
             )  # fmt: skip
             if decision is not None:
                 self.write(db, decision)
-                self.told[claimed] = message
+                self.told[claimed] = db.told[claimed] = message  # type: ignore[attr-defined]  # a SeaDb
 
     def ticket(self, holder: LeaseHolder, statement: bytes) -> bytes:
         request, digest = verify_ticket_request(statement, self.custodian.db.instances[holder.instance].key)

@@ -70,11 +70,20 @@ _COLLATERAL_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/-]{0,127}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysetModel:
-    """One lent model that the enclave serves: its name, the sealed model, the loan's terms (SHA-256, hex)."""
+    """One lent model that the enclave serves: its name, the sealed model, the loan's terms (SHA-256, hex).
+
+    ``ticketed``: an answer of it counts only with a ticket of the custodian (docs/spec/ticket.md).
+    """
 
     name: str
     digest: str
     loan_digest: str
+    ticketed: bool = False
+
+    def to_json(self) -> Json:
+        """Return the JSON object; ``ticketed`` is there only where it is true, so that there is one spelling."""
+        members: dict[str, Json] = {"digest": self.digest, "loan_digest": self.loan_digest, "name": self.name}
+        return members | ({"ticketed": True} if self.ticketed else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +126,7 @@ class Keyset:
                 "exp": dump_time(self.exp),
                 "instance": self.instance,
                 "loan": self.loan,
-                "models": [
-                    {"digest": model.digest, "loan_digest": model.loan_digest, "name": model.name}
-                    for model in self.models
-                ],
+                "models": [model.to_json() for model in self.models],
                 "nbf": dump_time(self.nbf),
                 "ohttp_keys": dump_b64u(self.ohttp_keys),
                 "policy_digest": self.policy_digest,
@@ -182,7 +188,10 @@ def _model(value: Json) -> KeysetModel:
         name=fields.match("name", _NAME),
         digest=fields.match("digest", _DIGEST),
         loan_digest=fields.match("loan_digest", _DIGEST),
+        ticketed="ticketed" in fields,
     )
+    if model.ticketed and not fields.boolean("ticketed"):
+        fields.fail("ticketed", "want true, or no such member")
     fields.end()
     return model
 

@@ -143,6 +143,7 @@ def enclave_json(enclave: VerifiedEnclave) -> dict[str, Json]:
         "policy_digest": enclave.result.policy_digest,
         "state": enclave.status.state if enclave.status else "",
         "tee": enclave.result.tee,
+        "ticketed": [model.name for model in enclave.keyset.models if model.ticketed],
         "tier": enclave.result.tier.value,
         "url": enclave.url,
     }

@@ -163,6 +163,7 @@ def _answer_json(name: str, answer: Inference) -> dict[str, Json]:
         "model": answer.digest,
         "outputs": {output: _plain(np.asarray(value).tolist()) for output, value in answer.outputs.items()},
         "remaining": answer.remaining,
+        "ticket": None if answer.ticket is None else answer.ticket.index,
         "units": answer.units,
     }
 
@@ -185,4 +186,5 @@ def _draw(name: str, answer: Inference, out: Console) -> None:
     else:
         first = next(iter(answer.outputs.values()))
         shown = np.array2string(np.asarray(first), threshold=_SHOWN, precision=4)
-    out.print(Text(f"{name}: {shown}  [{answer.units} used, {answer.remaining} remaining]"))
+    ticket = "" if answer.ticket is None else f", ticket {answer.ticket.index}"
+    out.print(Text(f"{name}: {shown}  [{answer.units} used, {answer.remaining} remaining{ticket}]"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloister.cli.receipt_files import kept_content, receipt_in
+from cloister.cli.receipt_files import kept_content, parse_key, receipt_in
 from cloister.cli.remote import as_anybody
 from cloister.cli.terminal import EXIT_REJECTED, Group, Terminal, error_json, pass_terminal
 from cloister.errors import CloisterError, Rejected, UsageError
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cloister.client.receipts import VerifiedReceipt
+    from cloister.crypto.sign import VerifyKey
 
 __all__ = ["receipt"]
 
 _file = click.Path(path_type=Path, dir_okay=False)
+_FAULTS = {
+    "chain_broken": "the enclave's memory was copied",
+    "receipt_fork": "the enclave's memory was copied",
+    "ticket_reused": "one ticket was given for two answers",
+}
 _NOT_PROVEN = "not proven: that the answer is right, when it was given, that the keys were attested"
 
 
@@ -45,22 +51,27 @@ def show(terminal: Terminal, /, *, file: Path) -> None:
 
 @receipt.command()
 @click.argument("files", metavar="FILE...", type=_file, nargs=-1, required=True)
+@click.option("--key", help="The custodian's public key, base64url: prove the tickets kept in receipts.")
 @pass_terminal
-def verify(terminal: Terminal, /, *, files: tuple[Path, ...]) -> int:
+def verify(terminal: Terminal, /, *, files: tuple[Path, ...], key: str | None) -> int:
     """Verify receipts: signatures, commitments, the chain among them, forks among them.
 
     Commitments are opened where the content lies beside a receipt, as FILE.request and FILE.response
-    ('infer --keep-content' keeps it). Exit code 4 where anything does not hold.
+    ('infer --keep-content' keeps it). Tickets are proven by the custodian's key; without it they are shown as not
+    checked. Exit code 4 where anything does not hold.
     """
+    custodian = None if key is None else parse_key(key)
     kept: dict[Path, VerifiedReceipt] = {}
     shown: list[dict[str, Json]] = []
     for path in dict.fromkeys(files):
         try:
             kept[path] = receipt_in(path)
-            shown.append({"file": str(path), **_receipt_json(kept[path]), "content": _content(path, kept[path])})
+            shown.append(_verified(path, kept[path], custodian))
         except CloisterError as exc:
             shown.append({"file": str(path), "error": error_json(exc)})
     faults, links = _among(kept)
+    paid = {str(item["file"]) for item in shown if item.get("ticket") == "proven"}
+    faults += _reused({path: item for path, item in kept.items() if str(path) in paid})
     failed = bool(faults) or any("error" in item for item in shown)
     result: Json = {
         "faults": [*faults],
@@ -116,8 +127,25 @@ def _receipt_json(kept: VerifiedReceipt) -> dict[str, Json]:
         "loan": said.loan,
         "model": said.model,
         "policy_digest": said.policy_digest,
+        "ticket": _ticket(kept, None),
         "units": said.units,
     }
+
+
+def _verified(path: Path, kept: VerifiedReceipt, custodian: VerifyKey | None) -> dict[str, Json]:
+    """Return what was proven of one receipt. Raises ``Rejected`` where content or ticket are not its own."""
+    content, ticket = _content(path, kept), _ticket(kept, custodian)
+    return {"file": str(path), **_receipt_json(kept), "content": content, "ticket": ticket}
+
+
+def _ticket(kept: VerifiedReceipt, custodian: VerifyKey | None) -> str:
+    """Say whether the kept ticket is the custodian's, for this answer. Raises ``TicketNotProven`` where it is not."""
+    if kept.ticket is None:
+        return "none"
+    if custodian is None:
+        return "not checked"
+    kept.prove_ticket(custodian)
+    return "proven"
 
 
 def _content(path: Path, kept: VerifiedReceipt) -> str:
@@ -150,14 +178,30 @@ def _among(kept: dict[Path, VerifiedReceipt]) -> tuple[list[Json], int]:
     return faults, links
 
 
+def _reused(paid: dict[Path, VerifiedReceipt]) -> list[Json]:
+    """Return the proven tickets that lie in receipts of different answers: one payment, served twice."""
+    seen: dict[bytes | None, tuple[Path, VerifiedReceipt]] = {}
+    faults: list[Json] = []
+    for path, item in paid.items():
+        other_path, other = seen.setdefault(item.ticket, (path, item))
+        if other.receipt != item.receipt:
+            faults.append({"code": "ticket_reused", "files": [str(other_path), str(path)], "index": item.receipt.index,
+                           "instance": item.receipt.instance})  # fmt: skip
+    return faults
+
+
 def _draw(shown: Iterable[dict[str, Json]], faults: list[Json], links: int, out: Console) -> None:
     for item in shown:
         error = item.get("error")
         if isinstance(error, dict):
             out.print(f"{item['file']}: refused: {error.get('message')}")
         else:
-            out.print(f"{item['file']}: index {item['index']}, {item['units']} units, content {item['content']}")
+            ticket = "" if item["ticket"] == "none" else f", ticket {item['ticket']}"
+            out.print(
+                f"{item['file']}: index {item['index']}, {item['units']} units, content {item['content']}{ticket}"
+            )
     for fault in faults:
         if isinstance(fault, dict):
-            out.print(f"{fault['code']}: index {fault['index']}: the enclave's memory was copied; {fault['files']}")
+            what = _FAULTS[str(fault["code"])]
+            out.print(f"{fault['code']}: index {fault['index']}: {what}; {fault['files']}")
     out.print(f"proven: signatures; {links} neighbours follow each other. {_NOT_PROVEN}")

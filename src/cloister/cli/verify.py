@@ -31,6 +31,7 @@ def verify(terminal: Terminal, /, *, url: str, **whom: Any) -> None:
         draw_checks(terminal, enclave.checks, out)
         out.print(f"verified: {enclave.result.tee}, tier {enclave.result.tier.value}, instance {enclave.instance[:16]}")
         for model in enclave.keyset.models:
-            out.print(f"serves {model.name} {model.digest}", markup=False)
+            ticket = ", with a ticket for each answer" if model.ticketed else ""
+            out.print(f"serves {model.name} {model.digest}{ticket}", markup=False)
 
     terminal.result(enclave_json(enclave), draw)

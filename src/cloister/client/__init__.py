@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cloister.client.model_info import ModelInfo
     from cloister.client.receipts import VerifiedReceipt
     from cloister.client.sub_allowance import HeldSubAllowance
+    from cloister.client.tickets import TicketNotProven
     from cloister.client.trust import VerifiedEnclave
     from cloister.client.trust_file import CustodianPin, SystemTls, Trust
 
@@ -28,6 +29,7 @@ __all__ = [
     "Inference",
     "ModelInfo",
     "SystemTls",
+    "TicketNotProven",
     "TruncatedResponse",
     "Trust",
     "VerifiedEnclave",
@@ -43,6 +45,7 @@ _FILES = {
     "Inference": "inference",
     "ModelInfo": "model_info",
     "SystemTls": "trust_file",
+    "TicketNotProven": "tickets",
     "TruncatedResponse": "exchange",
     "Trust": "trust_file",
     "VerifiedEnclave": "trust",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["AgreedContract", "contract", "verify_contract"]
 
 _OK = 200
+_TICKETS = {False: "none", True: "one for each answer"}
 _MAX_BODY_BYTES = 2 * MAX_CONTRACT_BYTES
 
 
@@ -100,6 +101,8 @@ def _checks(found: Contract, enclave: VerifiedEnclave, trust: Trust) -> Iterator
         lent = found.terms.model(model.name)
         yield _compared(f"model {model.name}", got="" if lent is None else lent.digest, want=model.digest)
         yield _compared(f"digest of the contract, model {model.name}", got=found.digest, want=model.loan_digest)
+        tickets = lent is not None and lent.ticketed
+        yield _compared(f"tickets, model {model.name}", got=_TICKETS[tickets], want=_TICKETS[model.ticketed])
     if enclave.status is not None:
         yield _compared("operator", got=found.terms.borrower, want=enclave.operator)
     named = found.terms.clauses.borrower

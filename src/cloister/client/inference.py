@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cloister.client.receipts import ReceiptChain, VerifiedReceipt
     from cloister.client.session import Session
     from cloister.client.trust import VerifiedEnclave
+    from cloister.lending.messages import Ticket
 
 __all__ = ["Inference", "Question", "bearer", "describe", "infer", "refusal"]
 
@@ -78,8 +79,9 @@ class Question:
 class Inference:
     """A whole answer from a verified enclave, with its proven receipt.
 
-    ``units`` is what it cost, ``remaining`` what is left as far as the instance knows. ``request`` and
-    ``response`` are the exact bytes the receipt commits to.
+    ``units`` is what it cost, ``remaining`` what is left as far as the instance knows. ``ticket`` is the custodian's
+    proven signature for just this answer, None where the model takes none. ``request`` and ``response`` are the exact
+    bytes the receipt commits to.
     """
 
     model: str
@@ -89,6 +91,7 @@ class Inference:
     units: int
     remaining: int
     receipt: VerifiedReceipt
+    ticket: Ticket | None
     enclave: VerifiedEnclave = field(repr=False)
     request: bytes = field(repr=False)
     response: bytes = field(repr=False)
@@ -120,7 +123,8 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
     """Return the proven answer to ``question``.
 
     Raises ``UsageError`` for inputs that cannot fit; ``Rejected`` with the enclave's reasons
-    (``allowance_exhausted``, ``blocked``, ...) or for a receipt that does not hold; ``Unavailable``.
+    (``allowance_exhausted``, ``blocked``, ...) or for a receipt that does not hold, ``TicketNotProven`` for an answer
+    without the ticket it takes; ``Unavailable``.
     """
     body = dump_inputs(info, name_inputs(info, question.inputs, question.image))
     # One key for all tries: whoever cuts or answers in the enclave's place cannot make one question cost twice.
@@ -137,11 +141,13 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
         body=body.data,
     )
     answer, enclave = yield from _ask(session, request, question)
-    receipt = verify_answer(enclave, question.model, request=body.data, response=answer.body, trailers=answer.trailers)
+    receipt, ticket = verify_answer(
+        enclave, question.model, request=body.data, response=answer.body, trailers=answer.trailers
+    )
     units, remaining = _count(answer, "cloister-units"), _count(answer, "cloister-remaining")
     if units != receipt.receipt.units:
         raise Rejected.because("units_mismatch", "receipt", got=str(receipt.receipt.units), want=str(units))
-    chain.add(receipt.receipt)
+    chain.add(receipt.receipt, ticket)
     outputs = parse_outputs(answer.body, head_bytes=_head_bytes(answer))
     return Inference(
         model=question.model,
@@ -151,6 +157,7 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
         units=units,
         remaining=remaining,
         receipt=receipt,
+        ticket=ticket,
         enclave=enclave,
         request=body.data,
         response=answer.body,

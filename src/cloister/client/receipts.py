@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloister.client.tickets import MAX_TICKET_BYTES, TicketNotProven, prove_ticket, ticket_of
 from cloister.crypto.sign import VerifyKey
-from cloister.errors import Malformed, Rejected, Unavailable, UsageError
+from cloister.errors import Malformed, Reason, Rejected, Unavailable, UsageError
 from cloister.lending.receipt import SALT_BYTES, fork_evidence, head_after, verify_commitment, verify_receipt
-from cloister.wire import Fields, dump_b64u, dump_json, parse_b64u
+from cloister.wire import Fields, Json, dump_b64u, dump_json, parse_b64u
 
 if TYPE_CHECKING:
     from cloister.channel.fields import FieldLines
     from cloister.client.trust import VerifiedEnclave
-    from cloister.lending.messages import Receipt
+    from cloister.lending.messages import Receipt, Ticket
 
 __all__ = ["ReceiptChain", "VerifiedReceipt", "receipt_of", "verify_answer"]
 
@@ -50,19 +51,20 @@ class VerifiedReceipt:
     response_salt: bytes
     status: bytes | None = None
     """The custodian's signed status of the instance, where the consumer asked for it: whose instance this is."""
+    ticket: bytes | None = None
+    """The custodian's signed ticket for this answer, of a ticketed model; ``prove_ticket`` proves it."""
 
     def dump(self) -> bytes:
         """Return the receipt file: statement, key and salts as canonical JSON (docs/spec/receipt-file.md)."""
-        return dump_json(
-            {
-                "key": self.key.dump(),
-                "request_salt": dump_b64u(self.request_salt),
-                "response_salt": dump_b64u(self.response_salt),
-                "statement": dump_b64u(self.statement),
-                "status": None if self.status is None else dump_b64u(self.status),
-                "v": 2,
-            }
-        )
+        members: dict[str, Json] = {
+            "key": self.key.dump(),
+            "request_salt": dump_b64u(self.request_salt),
+            "response_salt": dump_b64u(self.response_salt),
+            "statement": dump_b64u(self.statement),
+            "status": None if self.status is None else dump_b64u(self.status),
+            "v": 2,
+        }
+        return dump_json(members | ({} if self.ticket is None else {"ticket": dump_b64u(self.ticket)}))
 
     def save(self, path: Path | str) -> None:
         """Write a new file of mode 0600, durably. Raises ``UsageError`` when it exists, ``Unavailable``."""
@@ -88,7 +90,8 @@ class VerifiedReceipt:
     def parse(cls, data: bytes) -> VerifiedReceipt:
         """Return a kept receipt; proves its signature by the key inside, which was attested when it was made.
 
-        Raises ``Malformed`` and ``Rejected``.
+        Proves nothing of status and ticket: ``prove_ticket`` takes the custodian's key. Raises ``Malformed`` and
+        ``Rejected``.
         """
         fields = Fields.parse(data, what="receipt file", cap=MAX_FILE_BYTES)
         fields.literal("v", 2)
@@ -101,6 +104,7 @@ class VerifiedReceipt:
             request_salt=fields.b64u("request_salt", size=SALT_BYTES),
             response_salt=fields.b64u("response_salt", size=SALT_BYTES),
             status=_status(fields),
+            ticket=fields.b64u("ticket", cap=MAX_TICKET_BYTES) if "ticket" in fields else None,
         )
         fields.end()
         return receipt
@@ -109,6 +113,10 @@ class VerifiedReceipt:
         """Prove that this receipt is about exactly these bytes. Raises ``Rejected`` (``commitment_mismatch``)."""
         verify_commitment(self.receipt.request, self.request_salt, request, what="request")
         verify_commitment(self.receipt.response, self.response_salt, response, what="response")
+
+    def prove_ticket(self, custodian: VerifyKey) -> Ticket:
+        """Return the kept ticket once proven to be ``custodian``'s, for this answer. Raises ``TicketNotProven``."""
+        return prove_ticket(self.ticket, custodian, self.receipt)
 
 
 def _status(fields: Fields) -> bytes | None:
@@ -135,17 +143,19 @@ def receipt_of(trailers: FieldLines) -> tuple[bytes, bytes, bytes]:
 
 def verify_answer(
     enclave: VerifiedEnclave, model: str, *, request: bytes, response: bytes, trailers: FieldLines
-) -> VerifiedReceipt:
-    """Return the receipt of one answer once everything it says is proven.
+) -> tuple[VerifiedReceipt, Ticket | None]:
+    """Return the receipt of one answer, and its ticket, once everything they say is proven.
 
-    The attested key signed it, for this instance, loan and sealed model, about exactly these bytes. Raises
-    ``Malformed`` and ``Rejected`` (``receipt_missing``, ``signature_invalid``, ``commitment_mismatch``, ...).
+    The attested key signed it, for this instance, loan and sealed model, about exactly these bytes. A ticket that came
+    with it is proven too, and where the keyset calls the model ticketed one must have come: it is signed by the
+    attested custodian's key, which is the trust file's where that pins one. Raises ``Malformed`` and ``Rejected``
+    (``receipt_missing``, ``signature_invalid``, ``commitment_mismatch``, ...; ``TicketNotProven``).
     """
     statement, request_salt, response_salt = receipt_of(trailers)
     receipt = verify_receipt(statement, enclave.receipt_key)
-    digest = enclave.model(model).digest
-    if receipt.model != digest:
-        raise Rejected.because("model_mismatch", "receipt", got=receipt.model, want=digest)
+    served = enclave.model(model)
+    if receipt.model != served.digest:
+        raise Rejected.because("model_mismatch", "receipt", got=receipt.model, want=served.digest)
     if receipt.loan != enclave.keyset.loan:
         raise Rejected.because("loan_mismatch", "receipt", got=receipt.loan, want=enclave.keyset.loan)
     verified = VerifiedReceipt(
@@ -155,9 +165,12 @@ def verify_answer(
         request_salt=request_salt,
         response_salt=response_salt,
         status=enclave.status_statement or None,
+        ticket=ticket_of(trailers),
     )
     verified.demand_content(request=request, response=response)
-    return verified
+    if not served.ticketed and verified.ticket is None:
+        return verified, None
+    return verified, verified.prove_ticket(enclave.keyset.custodian)
 
 
 class ReceiptChain:
@@ -168,15 +181,19 @@ class ReceiptChain:
         self._kept = kept
         self._lock = threading.Lock()
         self._seen: OrderedDict[tuple[str, int], Receipt] = OrderedDict()
+        self._paid: OrderedDict[tuple[str, int], Receipt] = OrderedDict()
 
-    def add(self, receipt: Receipt) -> None:
-        """Take a verified receipt. Raises ``Rejected``: ``receipt_fork``, ``chain_broken``.
+    def add(self, receipt: Receipt, ticket: Ticket | None = None) -> None:
+        """Take a verified receipt and its ticket. Raises ``Rejected``: ``receipt_fork``, ``chain_broken``.
 
-        Receipts of other consumers lie between ours, so only neighbours can be compared; a receipt seen
-        before (an answer given again) is fine.
+        Raises ``TicketNotProven`` (``ticket_reused``) for a ticket that paid for another answer before. Receipts of
+        other consumers lie between ours, so only neighbours can be compared; a receipt seen before (an answer given
+        again) is fine.
         """
         with self._lock:
             self._add(receipt)
+            if ticket is not None:
+                self._pay(receipt, ticket)
 
     def _add(self, receipt: Receipt) -> None:
         place = (receipt.instance, receipt.index)
@@ -189,6 +206,16 @@ class ReceiptChain:
         self._seen[place] = receipt
         if len(self._seen) > self._kept:
             self._seen.popitem(last=False)
+
+    def _pay(self, receipt: Receipt, ticket: Ticket) -> None:
+        """Hold one ticket to one receipt: the same request asked twice has two tickets."""
+        place = (ticket.instance, ticket.index)
+        paid = self._paid.setdefault(place, receipt)
+        if paid != receipt:
+            got, want = f"ticket {ticket.index} for answer {receipt.index}", f"for answer {paid.index} only"
+            raise TicketNotProven(Reason(code="ticket_reused", subject="ticket", got=got, want=want))
+        if len(self._paid) > self._kept:
+            self._paid.popitem(last=False)
 
     def _demand_link(self, first: Receipt | None, second: Receipt | None) -> None:
         if first is None or second is None:

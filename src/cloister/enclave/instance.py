@@ -101,7 +101,9 @@ class EnclaveInstance:
             ohttp_keys=ohttp_keys,
             receipt_keys=(self._receipt_key,),
             models=tuple(
-                KeysetModel(name=terms.name, digest=terms.digest, loan_digest=self._loan_digest)
+                KeysetModel(
+                    name=terms.name, digest=terms.digest, loan_digest=self._loan_digest, ticketed=terms.ticketed
+                )
                 for terms in self._models
             ),
             engine=self._engine,

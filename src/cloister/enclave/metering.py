@@ -148,6 +148,11 @@ class Metering:
         with self._lock:
             return self._holder.usage_files()
 
+    def usage_filed(self) -> None:
+        """Note that those files were written."""
+        with self._lock:
+            self._holder.usage_filed()
+
     def voucher_request(self, nonce: bytes) -> bytes:
         """Return a new signed voucher request. Raises ``Rejected`` (``no_offline_term``)."""
         with self._lock:

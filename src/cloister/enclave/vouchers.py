@@ -60,6 +60,7 @@ class Vouchers:
             if first not in self._files:
                 self._media.write(usage_file(first), statement)
                 self._files.add(first)
+        self._metering.usage_filed()
 
     def _receive(self) -> None:
         data = self._media.fresh(VOUCHER)

@@ -243,6 +243,10 @@ class LeaseHolder(LeaseCore):
         self.cut_report()
         return self._usage.files()
 
+    def usage_filed(self) -> None:
+        """Note that all those files were written: their records hold up no inference any more."""
+        self._usage.filed()
+
     def acknowledge(self, statement: bytes) -> None:
         """Take the custodian's acknowledgement of that report. Raises as ``UsageChain.acknowledge``."""
         self._usage.acknowledge(statement, self.custodian)

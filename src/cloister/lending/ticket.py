@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
-from cloister.errors import Rejected, UsageError
+from cloister.errors import Reason, Rejected, UsageError
 from cloister.lending.answers import parse_ticket
 from cloister.lending.lease_state import Pending
 from cloister.lending.messages import Refusal, Ticket, TicketRequest
@@ -150,8 +150,10 @@ class TicketHolder:
 def verify_ticket(statement: bytes, custodian: VerifyKey, receipt: Receipt) -> Ticket:
     """Return the ticket once the custodian is proven to have signed it for just the inference of ``receipt``.
 
-    ``receipt`` must have been verified before, its request commitment against the request and its salt. Raises
-    ``Malformed`` and ``Rejected`` (``ticket_mismatch`` with what differs).
+    ``receipt`` must have been verified before, its request commitment against the request and its salt, its loan
+    against what the instance serves: a ticket names the instance, not the loan. A ticket's index counts tickets and a
+    receipt's answers, so they are not compared. Raises ``Malformed`` and ``Rejected`` (``ticket_mismatch`` with all
+    that differs).
     """
     ticket = Ticket.parse(Statement.parse(statement, label=Ticket.LABEL).verify([custodian]))
     pairs = {
@@ -160,7 +162,11 @@ def verify_ticket(statement: bytes, custodian: VerifyKey, receipt: Receipt) -> T
         "request": (ticket.request.hex(), receipt.request.hex()),
         "units": (ticket.units, receipt.units),
     }
-    for name, (got, want) in pairs.items():
-        if got != want:
-            raise Rejected.because("ticket_mismatch", f"ticket: {name}", got=str(got), want=str(want))
+    reasons = tuple(
+        Reason(code="ticket_mismatch", subject=f"ticket: {name}", got=str(got), want=str(want))
+        for name, (got, want) in pairs.items()
+        if got != want
+    )
+    if reasons:
+        raise Rejected("; ".join(map(str, reasons)), reasons=reasons)
     return ticket

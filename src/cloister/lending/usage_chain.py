@@ -57,7 +57,8 @@ class UsageChain:
         self._records: deque[tuple[UsageRecord, bytes]] = deque()  # each with the head after it
         self._reported = GENESIS  # the head before the first record that is in no report yet
         self._made: deque[_Made] = deque()
-        self._filed = 0  # records that were handed out as files and are not acknowledged
+        self._filed = 0  # records that lie in files and are not acknowledged
+        self._told = 0  # the last index that a voucher says the custodian has
 
     @property
     def unreported(self) -> int:
@@ -140,18 +141,23 @@ class UsageChain:
     def files(self) -> tuple[tuple[int, bytes], ...]:
         """Return all reports on their way, each with its first index.
 
-        For a place without a network: they are kept here as bytes until they are acknowledged, but what can be
-        carried as a file holds up no inference any more.
+        For a place without a network: they are kept here as bytes until they are acknowledged.
         """
-        self._filed = sum(made.records for made in self._made)
         return tuple((made.last - made.records + 1, made.statement) for made in self._made)
+
+    def filed(self) -> None:
+        """Note that every report on its way lies in a file: what can be carried holds up no inference any more."""
+        self._filed = sum(made.records for made in self._made)
 
     def acknowledge(self, statement: bytes, custodian: VerifyKey) -> None:
         """Let go of the report on its way once the custodian has it.
 
-        Raises ``Malformed`` and ``Rejected`` (``not_pending`` for an acknowledgement of anything else).
+        One that comes late, after a voucher has said the same, is old news. Raises ``Malformed`` and ``Rejected``
+        (``not_pending`` for an acknowledgement of anything else).
         """
         ack = UsageAck.parse(Statement.parse(statement, label=UsageAck.LABEL).verify([custodian]))
+        if ack.instance == self._instance and ack.last <= self._told:
+            return
         made = self._made[0] if self._made else None
         fits = made is not None and (ack.instance, ack.last) == (self._instance, made.last)
         if made is None or not fits or not hmac.compare_digest(ack.head, made.head):
@@ -160,6 +166,7 @@ class UsageChain:
 
     def reported(self, upto: int) -> None:
         """Let go of the reports up to this index: the custodian signed something that it signs only with them."""
+        self._told = max(self._told, upto)
         while self._made and self._made[0].last <= upto:
             self._let_go()
 

@@ -57,7 +57,8 @@ class Reported:
 
     ``index`` is that of the last record, ``head`` the chain head after it, ``latest`` its minute, ``totals`` all
     units. ``asked`` is the head after the record that a message calls its last, None where no report ends there.
-    ``ticketed`` are the units of all tickets that the instance was granted.
+    ``ticketed`` are the units of all tickets that the instance was granted. ``told`` is the message that came before
+    the reports it speaks of: a consumption statement, None where there was none.
     """
 
     index: int = 0
@@ -66,6 +67,7 @@ class Reported:
     totals: Totals = field(default_factory=dict)
     asked: bytes | None = None
     ticketed: int = 0
+    told: Counted | None = None
 
 
 class Counted(Protocol):
@@ -173,8 +175,8 @@ def decide_report(
     """Decide a verified report; ``stored`` is the report that begins at the same index, as it came before.
 
     Steps: 1. it is this instance's; 2. the same bytes again get the same answer; 3. it goes on where the last
-    one ended; 4. its times do not run back; 5. what it comes to was granted. Raises ``Rejected``
-    (``wrong_instance``, ``usage_gap``, ``usage_disordered``); then nothing is written.
+    one ended, to the head that was told before; 4. its times do not run back; 5. what it comes to was granted. Raises
+    ``Rejected`` (``wrong_instance``, ``usage_gap``, ``usage_disordered``); then nothing is written.
     """
     if report.instance != instance.id or report.loan != instance.loan:
         raise Rejected.because("wrong_instance", "usage report", got=report.instance, want=instance.id)
@@ -184,6 +186,8 @@ def decide_report(
         want = f"records from {reported.index + 1} on"
         raise Rejected.because("usage_gap", "usage report", got=str(report.first), want=want)
     if report.first <= reported.index or not hmac.compare_digest(report.previous, reported.head):
+        return _alarm(report, statement, instance, AlarmKind.FORK, reported)
+    if reported.told is not None and _belies(report, reported.told):
         return _alarm(report, statement, instance, AlarmKind.FORK, reported)
     if report.records[0].minute < reported.latest:
         raise Rejected.because("usage_disordered", "usage report", want="times that do not run back")
@@ -215,6 +219,14 @@ def contradicts(message: Counted, reported: Reported, terms: Terms) -> bool:
     if head is None or not hmac.compare_digest(head, message.chain_head):
         return True
     return message.served == reported.index and _differ(message.used, units_by_meter(reported.totals, terms))
+
+
+def _belies(report: UsageReport, told: Counted) -> bool:
+    """Tell whether a report passes the record where a message ended and has another chain head there."""
+    if not report.first <= told.served <= report.last:
+        return False
+    upto = replace(report, records=report.records[: told.served - report.first + 1])
+    return not hmac.compare_digest(head_of(upto), told.chain_head)
 
 
 def _differ(used: Units, itemised: Mapping[Meter, int]) -> bool:

@@ -331,11 +331,17 @@ def _beyond_reach(instance: InstanceState, used: Units, reserved: Units) -> bool
 
 
 def _contradict(one: Consumption, other: Consumption) -> bool:
-    """Tell whether one honest instance cannot have signed both: its counts go with its numbers."""
+    """Tell whether one honest instance cannot have signed both: its counts go with its numbers.
+
+    Where both end at one record, they say the same of it.
+    """
     if one.number == other.number:
         return one != other
     early, late = sorted((one, other), key=lambda item: item.number)
     back = any(late.used.get(meter, 0) < units for meter, units in early.used.items())
+    if early.last == late.last:
+        ahead = any(early.used.get(meter, 0) < units for meter, units in late.used.items())
+        return back or ahead or not hmac.compare_digest(early.chain_head, late.chain_head)
     return back or late.last < early.last
 
 

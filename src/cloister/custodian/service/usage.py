@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from cloister.custodian.service.standing import loan_row
 from cloister.custodian.service.sweep import write_off_dead
 from cloister.custodian.store.instances import find_instance, find_key, instances_between, save_instance
 from cloister.custodian.store.loans import take_turn
+from cloister.custodian.store.offline import last_consumption
 from cloister.custodian.store.usage import (
     find_report,
     find_reported,
@@ -116,12 +118,13 @@ def take(
     """
     connection = transaction.connection
     known = message.first <= reported.index
+    told = None if terms.clauses.offline is None else last_consumption(connection, message.instance)
     decision = decide_report(
         message,
         statement,
         instance=instance,
         terms=terms,
-        reported=reported,
+        reported=replace(reported, told=told),
         stored=find_report(connection, message.instance, message.first) if known else None,
     )
     if decision.fresh and decision.ack is not None:
