@@ -16,6 +16,8 @@ from cloister.attest.rats import Verdict
 from cloister.client import AsyncClient, HeldSubAllowance
 from cloister.client.contract import verify_contract
 from cloister.crypto.sign import Label, SigningKey
+from cloister.enclave import inner
+from cloister.enclave.contract import contract_json
 from cloister.errors import Rejected
 from cloister.lending.contract import Contract, SignedContract
 from cloister.lending.sub_allowance import Caveats
@@ -148,6 +150,85 @@ async def test_a_borrowers_key_that_the_trust_file_does_not_name_is_refused_or_s
                 agreed = await client.contract()
         unchecked = [check.subject for check in agreed.checks if check.verdict is Verdict.NOT_CHECKED]
         assert unchecked == ["borrower's key"]
+
+
+def digest_of(signed: SignedContract) -> str:
+    return Contract.parse(signed.payload).digest
+
+
+@asynchronous
+async def test_an_enclave_under_another_contract_than_the_pinned_one_is_not_verified(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        signed = await lend(house)
+        async with house.enclave():
+            with pytest.raises(Rejected, match="contract_mismatch"):
+                await house.client(contract="ab" * 32)
+            async with await house.client(contract=digest_of(signed), borrower=BORROWER.verify_key) as client:
+                assert (await client.infer("digits", row(1))).label == "class-1"
+            said = {check.subject: check.verdict for check in client.enclave.checks}
+        assert said["contract, model digits"] is Verdict.PASSED
+
+
+@asynchronous
+async def test_an_amended_contract_is_not_the_pinned_one_nor_is_an_older_one(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        first = await lend(house, 5000)
+        async with house.enclave():
+            await house.post(f"/v1/loans/{house.loan}/amend", {"clauses": {**KEY, "precision": 1}})
+            second = await sign(house)
+            # The instance of the older version lives on for a lease time, and serves nobody who wants the newer one.
+            with pytest.raises(Rejected, match="contract_mismatch"):
+                await house.client(contract=digest_of(second))
+            await (await house.client(contract=digest_of(first))).close()
+        async with house.enclave():
+            with pytest.raises(Rejected, match="contract_mismatch"):
+                await house.client(contract=digest_of(first))
+            await (await house.client(contract=digest_of(second))).close()
+
+
+@asynchronous
+async def test_nothing_is_asked_where_another_borrower_has_signed_the_contract(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house)
+        async with house.enclave() as enclave, await house.client(borrower=STRANGER.verify_key) as client:
+            assert await refused(client) == "contract_mismatch"
+            assert enclave.metering.snapshot().used == {}
+
+
+SHOWN = {
+    "another, signed by both": ("both", "contract_mismatch"),
+    "one that only the custodian has signed": ("custodian", "contract_unsigned"),
+    "one that nobody has signed": ("nobody", "signature_invalid"),
+    "none at all": ("none", "not_found"),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_an_enclave_that_shows_another_contract_is_asked_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    kind, code = SHOWN[name]
+
+    @asynchronous
+    async def body() -> None:
+        async with open_house(tmp_path) as house:
+            signed = await lend(house)
+            key = house.service.context.vault.signing_key
+            kinder = replace(Contract.parse(signed.payload), created_at=house.clock.now + timedelta(seconds=1))
+            both = SignedContract.offer(kinder, key).accept(BORROWER, custodian=house.key)
+            shown = {
+                "both": both,
+                "custodian": replace(signed, borrower=None),
+                "nobody": replace(signed, custodian=bytes(64), borrower=bytes(64)),
+                "none": None,
+            }[kind]
+            monkeypatch.setattr(inner, "contract_json", lambda _, consumers: contract_json(shown, consumers))
+            async with house.enclave() as enclave, await house.client(borrower=BORROWER.verify_key) as client:
+                assert await refused(client) == code
+                assert await refused(client) == code, "and no more the second time"
+                assert enclave.metering.snapshot().used == {}
+
+    body()
 
 
 @asynchronous
