@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.attest.software import SoftwareManifest
+from cloister.cli.borrower import read_borrower_key
 from cloister.cli.contract_file import EXAMPLE, read_contract_file
 from cloister.cli.hours import dump_hours, parse_hours
 from cloister.client import HeldSubAllowance
@@ -21,6 +22,7 @@ from cloister.crypto.sign import SigningKey
 from cloister.errors import UsageError
 from cloister.lending.clauses import Clauses, Window
 from cloister.lending.contract import Contract, SignedContract
+from cloister.lending.revocation import verify_list
 from cloister.lending.terms import LoanId, ModelDigest, ModelTerms, Terms
 from cloister.testing.simulated import simulated_policy
 
@@ -174,6 +176,41 @@ def test_a_file_that_others_can_read_is_no_sub_allowance(shell: Shell) -> None:
     made(shell)
     (shell.folder / "ward.allowance").chmod(0o640)
     assert shell("allowance", "show", "ward.allowance").code == 2
+
+
+def revoked(shell: Shell, *words: str, key: str = "borrower.key", loan: str = LOAN) -> Any:
+    return shell("allowance", "revoke", "--loan", loan, "--key", key, "--list", "list.json", *words, "--json")
+
+
+def test_a_sub_allowance_is_called_back_and_the_list_only_grows(shell: Shell) -> None:
+    parent, other = made(shell)["id"], made(shell, name="other.allowance")["id"]
+    shell.ok("allowance", "narrow", "ward.allowance", "--out", "bed.allowance")
+    child = shell.ok("allowance", "show", "bed.allowance")["ids"]
+    assert child[0] == parent
+    first = revoked(shell, "bed.allowance").json
+    assert (first["number"], first["revoked"]) == (1, [child[1]])
+    second = revoked(shell, "ward.allowance", "--id", other).json
+    assert (second["number"], second["revoked"]) == (2, sorted([parent, other, child[1]]))
+    renewed = revoked(shell, "--for", "1d").json
+    assert (renewed["number"], renewed["revoked"]) == (3, second["revoked"])
+    key = read_borrower_key(str(shell.folder / "borrower.key")).verify_key
+    found = verify_list((shell.folder / "list.json").read_bytes(), borrower=key, loan=LoanId(LOAN))
+    assert sorted(found.blocks) == second["revoked"]
+    assert other in shell("allowance", "show", "other.allowance").out
+
+
+def test_a_list_of_somebody_else_is_not_written_over(shell: Shell) -> None:
+    made(shell)
+    assert revoked(shell, "ward.allowance").code == 0
+    before = (shell.folder / "list.json").read_bytes()
+    shell.ok("borrower", "key", "--out", "other.key")
+    assert revoked(shell, key="other.key").code == 4
+    assert revoked(shell, loan="loan-" + "b" * 16).code == 4
+    assert revoked(shell, "ward.allowance", loan="loan-" + "b" * 16).code == 2
+    assert revoked(shell, "--id", "0a").code == 2
+    (shell.folder / "list.json").write_bytes(before[:-1])
+    assert revoked(shell, "ward.allowance").code != 0
+    assert (shell.folder / "list.json").read_bytes() == before[:-1]
 
 
 # the contract that a consumer's trust file demands

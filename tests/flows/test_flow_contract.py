@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ from cloister.client.contract import verify_contract
 from cloister.crypto.sign import Label, SigningKey
 from cloister.enclave import inner
 from cloister.enclave.contract import contract_json
+from cloister.enclave.media import REVOCATIONS
 from cloister.errors import Rejected
 from cloister.lending.contract import Contract, SignedContract
+from cloister.lending.revocation import RevocationList
 from cloister.lending.sub_allowance import Caveats
 from cloister.lending.terms import LoanId
 from cloister.wire import dump_b64u, dump_json, parse_b64u, parse_json
@@ -346,6 +349,56 @@ async def test_a_sub_allowance_in_the_wrong_hands_ends_or_out_of_place_is_refuse
                 house.clock.advance(30)
                 await enclave.renewal.once()
                 assert await refused(client) == "sub_allowance_expired"
+
+
+def listed(house: House, *held: HeldSubAllowance, number: int = 1) -> bytes:
+    blocks = frozenset(item.chain.ids[-1] for item in held)
+    end = house.clock.now + timedelta(hours=1)
+    return RevocationList(loan=LoanId(house.loan), number=number, not_after=end, blocks=blocks).sign(BORROWER)
+
+
+@asynchronous
+async def test_a_sub_allowance_that_the_borrower_calls_back_gets_no_answer_not_even_one_of_before(
+    tmp_path: Path,
+) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    async with open_house(tmp_path) as house:
+        await lend(house, clauses={"sub_allowances": True, "revocations": True})
+        ward = sub(house)
+        bed = ward.narrow(Caveats())
+        async with house.enclave(settings={"media": media}) as enclave, await holder(house, bed) as client:
+            assert enclave.revocations is not None
+            assert await refused(client) == "revocations_missing"
+            (media / REVOCATIONS).write_bytes(listed(house))
+            enclave.revocations.tick()
+            await client.infer("digits", row(0), idempotency_key="kept")
+            (media / REVOCATIONS).write_bytes(listed(house, ward, number=2))
+            enclave.revocations.tick()
+            with pytest.raises(Rejected, match="sub_allowance_revoked"):
+                await client.infer("digits", row(0), idempotency_key="kept")
+            for old in (listed(house), listed(house, number=3), b"{}", b""):  # by whoever can write into the folder
+                (media / REVOCATIONS).write_bytes(old)
+                enclave.revocations.tick()
+            (media / REVOCATIONS).unlink()
+            enclave.revocations.tick()
+            assert await refused(client) == "sub_allowance_revoked"
+        said = [json.loads(line) for line in house.log.getvalue().splitlines()]
+        assert [item["code"] for item in said if item["event"] == "revocations_failed"] == [
+            "revocations_old", "revocations_shrunk", "malformed", "malformed",
+        ]  # fmt: skip
+
+
+@asynchronous
+async def test_a_list_that_lies_there_at_the_start_holds_before_the_first_request(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    async with open_house(tmp_path) as house:
+        await lend(house, clauses={"sub_allowances": True})
+        ward = sub(house)
+        (media / REVOCATIONS).write_bytes(listed(house, ward))
+        async with house.enclave(settings={"media": media}), await holder(house, ward) as client:
+            assert await refused(client) == "sub_allowance_revoked"
 
 
 @asynchronous
