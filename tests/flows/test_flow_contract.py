@@ -129,6 +129,11 @@ async def test_a_consumer_shown_another_contract_than_the_one_served_under_refus
         body = dump_json({"consumers": ["clinic"], "contract": dump_b64u(other.dump())})
         with pytest.raises(Rejected, match="contract_mismatch"):
             verify_contract(body, enclave=enclave, trust=trust)
+        unbound = replace(enclave, keyset=replace(enclave.keyset, models=()))  # evidence that names no contract at all
+        own = dump_json({"consumers": ["clinic"], "contract": dump_b64u(signed.dump())})
+        verify_contract(own, enclave=enclave, trust=trust)
+        with pytest.raises(Rejected, match="digest of the contract"):
+            verify_contract(own, enclave=unbound, trust=trust)
         one_sided = dump_json({"consumers": None, "contract": dump_b64u(SignedContract.offer(kinder, key).dump())})
         with pytest.raises(Rejected, match="contract_unsigned"):
             verify_contract(one_sided, enclave=enclave, trust=trust)
