@@ -187,9 +187,13 @@ def test_a_sub_allowance_is_called_back_and_the_list_only_grows(shell: Shell) ->
     shell.ok("allowance", "narrow", "ward.allowance", "--out", "bed.allowance")
     child = shell.ok("allowance", "show", "bed.allowance")["ids"]
     assert child[0] == parent
-    first = revoked(shell, "bed.allowance").json
+    said = revoked(shell, "bed.allowance")
+    first = said.json
     assert (first["number"], first["revoked"]) == (1, [child[1]])
-    second = revoked(shell, "ward.allowance", "--id", other).json
+    assert "a first list" in said.err, "for whoever mistyped the name of the list there is"
+    said = revoked(shell, "ward.allowance", "--id", other)
+    second = said.json
+    assert "a first list" not in said.err
     assert (second["number"], second["revoked"]) == (2, sorted([parent, other, child[1]]))
     renewed = revoked(shell, "--for", "1d").json
     assert (renewed["number"], renewed["revoked"]) == (3, second["revoked"])

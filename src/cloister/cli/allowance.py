@@ -135,6 +135,8 @@ def revoke(
         not_after=datetime.now(UTC).replace(microsecond=0) + min(lasts, MAX_LIFE),
     )
     write_file(path, made.sign(signer), force=True)
+    if made.number == 1:
+        terminal.warn(f"{path} is a first list: enclaves that were brought one before refuse it")
     ends, revoked = dump_time(made.not_after), sorted(made.blocks)
     result: Json = {"ends": ends, "file": str(path), "loan": loan, "number": made.number, "revoked": [*revoked]}
     words = f"list {made.number}: {len(revoked)} called back; the next is due {ends}"
