@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import tomllib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.attest.software import SoftwareManifest
+from cloister.cli.borrower import read_borrower_key
 from cloister.cli.contract_file import EXAMPLE, read_contract_file
 from cloister.cli.hours import dump_hours, parse_hours
 from cloister.client import HeldSubAllowance
+from cloister.crypto.sign import SigningKey
 from cloister.errors import UsageError
-from cloister.lending.clauses import Window
+from cloister.lending.clauses import Clauses, Window
+from cloister.lending.contract import Contract, SignedContract
+from cloister.lending.revocation import verify_list
+from cloister.lending.terms import LoanId, ModelDigest, ModelTerms, Terms
 from cloister.testing.simulated import simulated_policy
 
 if TYPE_CHECKING:
@@ -170,6 +176,103 @@ def test_a_file_that_others_can_read_is_no_sub_allowance(shell: Shell) -> None:
     made(shell)
     (shell.folder / "ward.allowance").chmod(0o640)
     assert shell("allowance", "show", "ward.allowance").code == 2
+
+
+def revoked(shell: Shell, *words: str, key: str = "borrower.key", loan: str = LOAN) -> Any:
+    return shell("allowance", "revoke", "--loan", loan, "--key", key, "--list", "list.json", *words, "--json")
+
+
+def test_a_sub_allowance_is_called_back_and_the_list_only_grows(shell: Shell) -> None:
+    parent, other = made(shell)["id"], made(shell, name="other.allowance")["id"]
+    shell.ok("allowance", "narrow", "ward.allowance", "--out", "bed.allowance")
+    child = shell.ok("allowance", "show", "bed.allowance")["ids"]
+    assert child[0] == parent
+    said = revoked(shell, "bed.allowance")
+    first = said.json
+    assert (first["number"], first["revoked"]) == (1, [child[1]])
+    assert "a first list" in said.err, "for whoever mistyped the name of the list there is"
+    said = revoked(shell, "ward.allowance", "--id", other)
+    second = said.json
+    assert "a first list" not in said.err
+    assert (second["number"], second["revoked"]) == (2, sorted([parent, other, child[1]]))
+    renewed = revoked(shell, "--for", "1d").json
+    assert (renewed["number"], renewed["revoked"]) == (3, second["revoked"])
+    key = read_borrower_key(str(shell.folder / "borrower.key")).verify_key
+    found = verify_list((shell.folder / "list.json").read_bytes(), borrower=key, loan=LoanId(LOAN))
+    assert sorted(found.blocks) == second["revoked"]
+    assert other in shell("allowance", "show", "other.allowance").out
+
+
+def test_a_list_of_somebody_else_is_not_written_over(shell: Shell) -> None:
+    made(shell)
+    assert revoked(shell, "ward.allowance").code == 0
+    before = (shell.folder / "list.json").read_bytes()
+    shell.ok("borrower", "key", "--out", "other.key")
+    assert revoked(shell, key="other.key").code == 4
+    assert revoked(shell, loan="loan-" + "b" * 16).code == 4
+    assert revoked(shell, "ward.allowance", loan="loan-" + "b" * 16).code == 2
+    assert revoked(shell, "--id", "0a").code == 2
+    (shell.folder / "list.json").write_bytes(before[:-1])
+    assert revoked(shell, "ward.allowance").code != 0
+    assert (shell.folder / "list.json").read_bytes() == before[:-1]
+
+
+# the contract that a consumer's trust file demands
+
+CUSTODIAN, BORROWER = SigningKey(bytes([1]) * 32), SigningKey(bytes([2]) * 32)
+
+
+def agreed(shell: Shell, *, borrower: SigningKey | None = BORROWER, signed: bool = True) -> str:
+    """Write a contract, signed by the custodian, and by the borrower where that is said; return its digest."""
+    clauses = Clauses(borrower=None if borrower is None else borrower.verify_key)
+    terms = Terms(
+        loan=LoanId(LOAN),
+        borrower="Clinic",
+        models=(ModelTerms(name="digits", digest=ModelDigest("ab" * 32)),),
+        consumers=None,
+        clauses=clauses,
+    )
+    made = Contract.of(
+        terms, custodian=CUSTODIAN.verify_key, policy_digest="cd" * 32, created_at=datetime(2026, 1, 5, tzinfo=UTC)
+    )
+    document = SignedContract.offer(made, CUSTODIAN)
+    if borrower is not None and signed:
+        document = document.accept(borrower, custodian=CUSTODIAN.verify_key)
+    (shell.folder / "contract.json").write_bytes(document.dump() + b"\n")
+    return made.digest
+
+
+def trusting(shell: Shell, *words: str, key: SigningKey = CUSTODIAN) -> Any:
+    (shell.folder / "policy.json").write_bytes(POLICY)
+    if not (shell.folder / "root.json").exists():
+        shell.ok("trust", "simulated-root", "root", "--public", "root.json")
+    return shell(
+        "trust", "new", "--policy", "policy.json", "--insecure-simulated-root", "root.json", "--custodian-url",
+        "https://c.example", "--custodian-key", key.verify_key.dump(), "--any-operator", "test", "--any-model", "test",
+        "--contract", "contract.json", "--out", "trust.json", *words,
+    )  # fmt: skip
+
+
+def test_a_trust_file_pins_the_contract_that_both_have_signed(shell: Shell) -> None:
+    digest = agreed(shell)
+    assert trusting(shell, "--borrower-key", BORROWER.verify_key.dump()).code == 0
+    shown = shell.ok("trust", "show", "trust.json")
+    assert shown["contract"] == {"digest": digest}
+    assert shown["borrower"] == {"key": BORROWER.verify_key.dump()}
+    assert digest in shell("trust", "show", "trust.json").out
+
+
+def test_a_trust_file_pins_no_contract_that_is_not_agreed_on(shell: Shell) -> None:
+    agreed(shell)
+    assert trusting(shell, key=BORROWER).code == 4, "drawn up by another custodian"
+    assert trusting(shell, "--borrower-key", CUSTODIAN.verify_key.dump()).code == 2, "signed by another borrower"
+    agreed(shell, signed=False)
+    assert trusting(shell).code == 4, "signed by the custodian only"
+    agreed(shell, borrower=None)
+    assert trusting(shell).code == 2, "nobody has to countersign it"
+    (shell.folder / "contract.json").write_text("{}")
+    assert trusting(shell).code != 0
+    assert not (shell.folder / "trust.json").exists()
 
 
 # the contract with a custodian

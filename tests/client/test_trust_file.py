@@ -146,3 +146,20 @@ def test_a_borrowers_key_may_be_pinned_and_is_spelled_only_where_it_is() -> None
     for wrong in ({"key": "AAAA"}, {"key": key.dump(), "more": 1}, {"not_checked": ""}, None):
         with pytest.raises(Malformed):
             Trust.parse(dump_json({**document(), "borrower": wrong}))
+
+
+def test_a_pinned_contract_is_spelled_only_where_it_is() -> None:
+    plain = Trust.parse(dump_json(document()))
+    assert b"contract" not in plain.dump()
+    pinned = Trust.parse(dump_json({**document(), "contract": {"digest": "ab" * 32}}))
+    assert pinned.contract == "ab" * 32
+    assert Trust.parse(pinned.dump()) == pinned
+
+
+def test_ten_thousand_mutations_of_a_trust_with_a_contract_raise_malformed_only() -> None:
+    good = Town().trust(contract="ab" * 32, borrower=SigningKey(bytes(32)).verify_key).dump()
+    for data in mutated(good, count=10_000, seed=12):
+        try:
+            Trust.parse(data)
+        except Malformed:
+            continue

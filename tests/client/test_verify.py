@@ -165,6 +165,16 @@ def test_a_keyset_of_another_custodian_is_refused(town: Town) -> None:
     assert codes(refused(town, custodian=pin)) == {"custodian_mismatch"}
 
 
+def test_a_keyset_that_names_another_contract_or_none_is_refused_where_one_is_pinned(town: Town) -> None:
+    assert codes(refused(town, contract="bb" * 32)) == {"contract_mismatch"}
+    with town.client(contract="aa" * 32) as client:
+        assert Verdict.PASSED in {
+            check.verdict for check in client.enclave.checks if check.subject.startswith("contract")
+        }
+    town.enclave.keyset_change = lambda keyset: replace(keyset, models=())
+    assert codes(refused(town, contract="aa" * 32)) >= {"contract_mismatch"}
+
+
 def test_a_keyset_that_ran_out_long_ago_is_refused(town: Town) -> None:
     stale = town.enclave.keyset()
     town.enclave.keyset_change = lambda _: stale

@@ -38,6 +38,7 @@ from cloister.enclave.config import Tls
 from cloister.enclave.evidence import EvidenceSource
 from cloister.enclave.logs import EventLog
 from cloister.enclave.measure import measure_software
+from cloister.enclave.media import REVOCATIONS
 from cloister.enclave.serve import Ending, Ready, Surroundings, serve_async
 from cloister.errors import CloisterError, UsageError
 from cloister.testing.simulated import SIMULATED, simulated_policy
@@ -297,6 +298,27 @@ async def test_outer_tls_has_a_key_of_this_boot_and_its_hash_is_attested(tmp_pat
     stop.set()
     assert await asyncio.wait_for(serving, 10) is Ending.DRAINED
     assert world.custodian.closed == [1]
+
+
+@asynchronous
+async def test_a_running_enclave_looks_for_revocations_in_its_folder(tmp_path: Path) -> None:
+    world, media = make_world(tmp_path, {"m": doubler()}, clock=SystemClock()), tmp_path / "media"
+    media.mkdir()
+    config = world.config(port=0, media=media)
+    around = Surroundings(
+        clock=world.clock,
+        log=EventLog(world.clock.wall, world.log),
+        transport=httpx2.ASGITransport(app=world.custodian.app()),
+    )
+    source, stop, found = EvidenceSource(attester=world.attester(config)), asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(serve_async(config, source, around=around, stop=stop, on_ready=lambda _: found.set()))
+    await asyncio.wait_for(found.wait(), 10)
+    (media / REVOCATIONS).write_bytes(b"{}")
+    async with asyncio.timeout(10):
+        while "revocations_failed" not in world.log.getvalue():  # noqa: ASYNC110 - a log tells nobody
+            await asyncio.sleep(0.05)
+    stop.set()
+    assert await asyncio.wait_for(serving, 10) is Ending.DRAINED
 
 
 @asynchronous

@@ -260,9 +260,11 @@ class House:
         return self.machine.schemes if self.machine else (SimulatedScheme(self.root.public),)
 
     @asynccontextmanager
-    async def enclave(self, **claims: Any) -> AsyncIterator[EnclaveInstance]:
+    async def enclave(
+        self, *, settings: Mapping[str, Any] | None = None, **claims: Any
+    ) -> AsyncIterator[EnclaveInstance]:
         """Boot an enclave at the enclave's address; it has a lease and a keyset."""
-        config = self.config()
+        config = self.config(**settings or {})
         software = measure_software(config)
         engine, log, loan = OnnxEngine(threads=1), EventLog(self.clock.wall, self.log), read_loan_file(config.loan)
         async with CustodianLink(loan, timeout=timedelta(seconds=5), transport=self.wires) as link:

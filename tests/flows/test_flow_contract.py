@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,12 @@ from cloister.attest.rats import Verdict
 from cloister.client import AsyncClient, HeldSubAllowance
 from cloister.client.contract import verify_contract
 from cloister.crypto.sign import Label, SigningKey
+from cloister.enclave import inner
+from cloister.enclave.contract import contract_json
+from cloister.enclave.media import REVOCATIONS
 from cloister.errors import Rejected
 from cloister.lending.contract import Contract, SignedContract
+from cloister.lending.revocation import RevocationList
 from cloister.lending.sub_allowance import Caveats
 from cloister.lending.terms import LoanId
 from cloister.wire import dump_b64u, dump_json, parse_b64u, parse_json
@@ -124,6 +129,11 @@ async def test_a_consumer_shown_another_contract_than_the_one_served_under_refus
         body = dump_json({"consumers": ["clinic"], "contract": dump_b64u(other.dump())})
         with pytest.raises(Rejected, match="contract_mismatch"):
             verify_contract(body, enclave=enclave, trust=trust)
+        unbound = replace(enclave, keyset=replace(enclave.keyset, models=()))  # evidence that names no contract at all
+        own = dump_json({"consumers": ["clinic"], "contract": dump_b64u(signed.dump())})
+        verify_contract(own, enclave=enclave, trust=trust)
+        with pytest.raises(Rejected, match="digest of the contract"):
+            verify_contract(own, enclave=unbound, trust=trust)
         one_sided = dump_json({"consumers": None, "contract": dump_b64u(SignedContract.offer(kinder, key).dump())})
         with pytest.raises(Rejected, match="contract_unsigned"):
             verify_contract(one_sided, enclave=enclave, trust=trust)
@@ -148,6 +158,85 @@ async def test_a_borrowers_key_that_the_trust_file_does_not_name_is_refused_or_s
                 agreed = await client.contract()
         unchecked = [check.subject for check in agreed.checks if check.verdict is Verdict.NOT_CHECKED]
         assert unchecked == ["borrower's key"]
+
+
+def digest_of(signed: SignedContract) -> str:
+    return Contract.parse(signed.payload).digest
+
+
+@asynchronous
+async def test_an_enclave_under_another_contract_than_the_pinned_one_is_not_verified(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        signed = await lend(house)
+        async with house.enclave():
+            with pytest.raises(Rejected, match="contract_mismatch"):
+                await house.client(contract="ab" * 32)
+            async with await house.client(contract=digest_of(signed), borrower=BORROWER.verify_key) as client:
+                assert (await client.infer("digits", row(1))).label == "class-1"
+            said = {check.subject: check.verdict for check in client.enclave.checks}
+        assert said["contract, model digits"] is Verdict.PASSED
+
+
+@asynchronous
+async def test_an_amended_contract_is_not_the_pinned_one_nor_is_an_older_one(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        first = await lend(house, 5000)
+        async with house.enclave():
+            await house.post(f"/v1/loans/{house.loan}/amend", {"clauses": {**KEY, "precision": 1}})
+            second = await sign(house)
+            # The instance of the older version lives on for a lease time, and serves nobody who wants the newer one.
+            with pytest.raises(Rejected, match="contract_mismatch"):
+                await house.client(contract=digest_of(second))
+            await (await house.client(contract=digest_of(first))).close()
+        async with house.enclave():
+            with pytest.raises(Rejected, match="contract_mismatch"):
+                await house.client(contract=digest_of(first))
+            await (await house.client(contract=digest_of(second))).close()
+
+
+@asynchronous
+async def test_nothing_is_asked_where_another_borrower_has_signed_the_contract(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await lend(house)
+        async with house.enclave() as enclave, await house.client(borrower=STRANGER.verify_key) as client:
+            assert await refused(client) == "contract_mismatch"
+            assert enclave.metering.snapshot().used == {}
+
+
+SHOWN = {
+    "another, signed by both": ("both", "contract_mismatch"),
+    "one that only the custodian has signed": ("custodian", "contract_unsigned"),
+    "one that nobody has signed": ("nobody", "signature_invalid"),
+    "none at all": ("none", "not_found"),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_an_enclave_that_shows_another_contract_is_asked_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    kind, code = SHOWN[name]
+
+    @asynchronous
+    async def body() -> None:
+        async with open_house(tmp_path) as house:
+            signed = await lend(house)
+            key = house.service.context.vault.signing_key
+            kinder = replace(Contract.parse(signed.payload), created_at=house.clock.now + timedelta(seconds=1))
+            both = SignedContract.offer(kinder, key).accept(BORROWER, custodian=house.key)
+            shown = {
+                "both": both,
+                "custodian": replace(signed, borrower=None),
+                "nobody": replace(signed, custodian=bytes(64), borrower=bytes(64)),
+                "none": None,
+            }[kind]
+            monkeypatch.setattr(inner, "contract_json", lambda _, consumers: contract_json(shown, consumers))
+            async with house.enclave() as enclave, await house.client(borrower=BORROWER.verify_key) as client:
+                assert await refused(client) == code
+                assert await refused(client) == code, "and no more the second time"
+                assert enclave.metering.snapshot().used == {}
+
+    body()
 
 
 @asynchronous
@@ -265,6 +354,56 @@ async def test_a_sub_allowance_in_the_wrong_hands_ends_or_out_of_place_is_refuse
                 house.clock.advance(30)
                 await enclave.renewal.once()
                 assert await refused(client) == "sub_allowance_expired"
+
+
+def listed(house: House, *held: HeldSubAllowance, number: int = 1) -> bytes:
+    blocks = frozenset(item.chain.ids[-1] for item in held)
+    end = house.clock.now + timedelta(hours=1)
+    return RevocationList(loan=LoanId(house.loan), number=number, not_after=end, blocks=blocks).sign(BORROWER)
+
+
+@asynchronous
+async def test_a_sub_allowance_that_the_borrower_calls_back_gets_no_answer_not_even_one_of_before(
+    tmp_path: Path,
+) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    async with open_house(tmp_path) as house:
+        await lend(house, clauses={"sub_allowances": True, "revocations": True})
+        ward = sub(house)
+        bed = ward.narrow(Caveats())
+        async with house.enclave(settings={"media": media}) as enclave, await holder(house, bed) as client:
+            assert enclave.revocations is not None
+            assert await refused(client) == "revocations_missing"
+            (media / REVOCATIONS).write_bytes(listed(house))
+            enclave.revocations.tick()
+            await client.infer("digits", row(0), idempotency_key="kept")
+            (media / REVOCATIONS).write_bytes(listed(house, ward, number=2))
+            enclave.revocations.tick()
+            with pytest.raises(Rejected, match="sub_allowance_revoked"):
+                await client.infer("digits", row(0), idempotency_key="kept")
+            for old in (listed(house), listed(house, number=3), b"{}", b""):  # by whoever can write into the folder
+                (media / REVOCATIONS).write_bytes(old)
+                enclave.revocations.tick()
+            (media / REVOCATIONS).unlink()
+            enclave.revocations.tick()
+            assert await refused(client) == "sub_allowance_revoked"
+        said = [json.loads(line) for line in house.log.getvalue().splitlines()]
+        assert [item["code"] for item in said if item["event"] == "revocations_failed"] == [
+            "revocations_old", "revocations_shrunk", "malformed", "malformed",
+        ]  # fmt: skip
+
+
+@asynchronous
+async def test_a_list_that_lies_there_at_the_start_holds_before_the_first_request(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    async with open_house(tmp_path) as house:
+        await lend(house, clauses={"sub_allowances": True})
+        ward = sub(house)
+        (media / REVOCATIONS).write_bytes(listed(house, ward))
+        async with house.enclave(settings={"media": media}), await holder(house, ward) as client:
+            assert await refused(client) == "sub_allowance_revoked"
 
 
 @asynchronous

@@ -15,8 +15,9 @@ from cloister.crypto.sign import SigningKey
 from cloister.errors import Rejected
 from cloister.lending.clauses import Clauses, Window
 from cloister.lending.conditions import Conditions
-from cloister.lending.sub_allowance import Caveats, Chain, SubAllowance
-from cloister.lending.terms import InstanceId, Terms
+from cloister.lending.revocation import RevocationList
+from cloister.lending.sub_allowance import BlockId, Caveats, Chain, SubAllowance
+from cloister.lending.terms import InstanceId, LoanId, Terms
 from cloister.wire import dump_b64u
 
 BORROWER, ANN = SigningKey(bytes([1]) * 32), SigningKey(bytes([2]) * 32)
@@ -163,6 +164,117 @@ def test_a_stream_under_a_sub_allowance_is_cut_when_that_ends() -> None:
     world.advance(31)
     with pytest.raises(Rejected, match="sub_allowance_expired"):
         enclave.holder.permit(reservation, 1, enclave.time(world.now))
+
+
+def list_of(world: World, *blocks: BlockId, number: int = 1, **members: Any) -> RevocationList:
+    values = {"loan": world.loan, "not_after": world.now + timedelta(seconds=50), "blocks": frozenset(blocks)}
+    return RevocationList(number=number, **values | members)
+
+
+def revoke(enclave: Enclave, revoked: RevocationList, key: SigningKey = BORROWER) -> str:
+    try:
+        enclave.holder.conditions.revoke(revoked.sign(key))
+    except Rejected as exc:
+        return exc.code
+    return ""
+
+
+def narrowed(world: World, enclave: Enclave) -> tuple[SubAllowance, SubAllowance]:
+    """Return what Ann may use, and what Bob may use of it."""
+    end, bob = world.now + timedelta(days=1), SigningKey(bytes([3]) * 32)
+    first = Chain.start(BORROWER, loan=world.loan, holder=ANN.verify_key, caveats=Caveats(not_after=end))
+    second = first.narrow(ANN, holder=bob.verify_key, caveats=Caveats())
+    admit = enclave.holder.conditions.admit
+    return tuple(admit(chain.dump(), dump_b64u(key.seed()).encode()) for chain, key in ((first, ANN), (second, bob)))  # type: ignore[return-value]  # two of them
+
+
+def test_a_parent_that_is_called_back_takes_what_was_narrowed_from_it_along() -> None:
+    world, enclave = started(OPEN)
+    ann, bob = narrowed(world, enclave)
+    assert (code(world, enclave, ann), code(world, enclave, bob)) == ("", "")
+    assert revoke(enclave, list_of(world, ann.id)) == ""
+    assert [code(world, enclave, who) for who in (ann, bob)] == ["sub_allowance_revoked"] * 2
+    with pytest.raises(Rejected, match="sub_allowance_revoked"):
+        narrowed(world, enclave)
+
+
+def test_a_child_that_is_called_back_leaves_its_parent() -> None:
+    world, enclave = started(OPEN)
+    ann, bob = narrowed(world, enclave)
+    assert revoke(enclave, list_of(world, bob.id)) == ""
+    assert [code(world, enclave, who) for who in (ann, bob)] == ["", "sub_allowance_revoked"]
+
+
+def test_a_stream_under_a_sub_allowance_that_is_called_back_is_cut_between_chunks() -> None:
+    world, enclave = started(OPEN)
+    sub = sub_of(world, enclave)
+    reservation = enclave.holder.reserve("plain", sub, 2, enclave.time(world.now))
+    enclave.holder.permit(reservation, 1, enclave.time(world.now))
+    assert revoke(enclave, list_of(world, sub.id)) == ""
+    with pytest.raises(Rejected, match="sub_allowance_revoked"):
+        enclave.holder.permit(reservation, 2, enclave.time(world.now))
+
+
+def test_an_old_list_replayed_or_a_shorter_one_lets_nobody_in_again() -> None:
+    world, enclave = started(OPEN)
+    ann, _ = narrowed(world, enclave)
+    before, after = list_of(world, number=1), list_of(world, ann.id, number=2)
+    assert revoke(enclave, before) == ""
+    assert revoke(enclave, after) == ""
+    assert revoke(enclave, before) == "revocations_old"
+    assert revoke(enclave, after) == "revocations_old"
+    assert revoke(enclave, list_of(world, number=3)) == "revocations_shrunk"
+    assert code(world, enclave, ann) == "sub_allowance_revoked"
+
+
+def test_a_list_of_another_borrower_or_for_another_loan_is_refused() -> None:
+    world, enclave = started(OPEN)
+    ann, _ = narrowed(world, enclave)
+    revoked = list_of(world, ann.id)
+    assert revoke(enclave, revoked, key=ANN) == "unknown_key"
+    assert revoke(enclave, replace(revoked, loan=LoanId("loan-" + "z" * 16))) == "wrong_loan"
+    assert code(world, enclave, ann) == ""
+
+
+def test_an_id_that_nobody_knows_calls_nothing_back() -> None:
+    world, enclave = started(OPEN)
+    ann, bob = narrowed(world, enclave)
+    assert revoke(enclave, list_of(world, BlockId("0" * 64))) == ""
+    assert [code(world, enclave, who) for who in (ann, bob)] == ["", ""]
+
+
+def test_a_list_calls_back_no_consumer_and_counts_only_where_sub_allowances_do() -> None:
+    world, enclave = started(OPEN)
+    ann, _ = narrowed(world, enclave)
+    assert revoke(enclave, list_of(world, ann.id)) == ""
+    assert code(world, enclave, TOKENS["ann"]) == ""
+    world, enclave = started(Clauses(borrower=BORROWER.verify_key))
+    assert revoke(enclave, list_of(world)) == "sub_allowances_off"
+
+
+def test_without_a_list_in_time_nobody_is_let_in_where_the_contract_wants_one() -> None:
+    world, enclave = started(replace(OPEN, revocations=True))
+    sub = sub_of(world, enclave)
+    assert code(world, enclave, sub) == "revocations_missing"
+    assert code(world, enclave, TOKENS["ann"]) == "", "consumers of the contract need none"
+    assert revoke(enclave, list_of(world)) == ""
+    assert code(world, enclave, sub) == ""
+    world.advance(55)  # an honest clock may be slow by a little
+    assert world.renew(enclave)
+    assert code(world, enclave, sub) == "revocations_missing", "a host that withholds the next list stops all of them"
+    assert revoke(enclave, list_of(world, number=2)) == ""
+    assert code(world, enclave, sub) == ""
+    assert revoke(enclave, list_of(world, number=3, not_after=world.now + timedelta(days=32))) == ""
+    assert code(world, enclave, sub) == "revocations_missing", "one that is good for years is none"
+
+
+def test_a_list_whose_end_has_passed_goes_on_to_hold() -> None:
+    world, enclave = started(OPEN)
+    ann, _ = narrowed(world, enclave)
+    assert revoke(enclave, list_of(world, ann.id)) == ""
+    world.advance(55)
+    assert world.renew(enclave)
+    assert code(world, enclave, ann) == "sub_allowance_revoked"
 
 
 def test_parallel_requests_at_the_last_unit_are_served_once() -> None:

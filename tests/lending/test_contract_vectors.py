@@ -11,6 +11,7 @@ import pytest
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Malformed, Rejected
 from cloister.lending.contract import SignedContract
+from cloister.lending.revocation import verify_list
 from cloister.lending.sub_allowance import verify_chain
 from cloister.lending.terms import InstanceId, LoanId
 from cloister.wire import parse_time
@@ -18,6 +19,7 @@ from cloister.wire import parse_time
 VECTORS = Path(__file__).parent.parent / "vectors"
 CONTRACTS: dict[str, Any] = json.loads((VECTORS / "contract/contracts.json").read_text())
 CHAINS: dict[str, Any] = json.loads((VECTORS / "sub-allowance/chains.json").read_text())
+LISTS: dict[str, Any] = json.loads((VECTORS / "sub-allowance/revocations.json").read_text())
 
 
 def judged(case: dict[str, Any], verify: Any) -> None:
@@ -57,6 +59,20 @@ def test_chain(case: dict[str, Any]) -> None:
     judged(case, verify)
 
 
-@pytest.mark.parametrize("cases", [CONTRACTS["cases"], CHAINS["cases"]], ids=["contract", "sub-allowance"])
+@pytest.mark.parametrize("case", LISTS["cases"], ids=lambda case: str(case["name"]))
+def test_revocation_vector(case: dict[str, Any]) -> None:
+    borrower, loan = SigningKey(bytes.fromhex(LISTS["borrower_seed"])).verify_key, LoanId(LISTS["loan"])
+
+    def verify() -> None:
+        found = verify_list(case["text"].encode(), borrower=borrower, loan=loan)
+        if "before" in case:
+            found.demand_after(verify_list(case["before"].encode(), borrower=borrower, loan=loan))
+
+    judged(case, verify)
+
+
+@pytest.mark.parametrize(
+    "cases", [CONTRACTS["cases"], CHAINS["cases"], LISTS["cases"]], ids=["contract", "sub-allowance", "revocations"]
+)
 def test_most_vectors_are_bad(cases: list[dict[str, Any]]) -> None:
     assert len([case for case in cases if case["expect"] == "valid"]) <= len(cases) / 10

@@ -23,7 +23,7 @@ _MAX_OFFLINE_DAYS = 90
 _LIMITS = ("max_ceiling", "max_instances", "rate_cap", "ttl_s")
 _KNOWN = {
     "allowance", "borrower", "borrower_key", "consumers", "hours", "models", "offline", "policy", "precision",
-    "purpose", "refund", "sub_allowances", *_LIMITS,
+    "purpose", "refund", "revocations", "sub_allowances", *_LIMITS,
 }  # fmt: skip
 
 EXAMPLE = """\
@@ -39,6 +39,7 @@ hours = ["mon-fri 08:00-18:00", "sat 10:00-12:00"]   # UTC, always; leave out fo
 precision = 3                           # decimal places of floating outputs; leave out for all
 refund = "none"                         # or "unused": only where an enclave's memory provably cannot be copied
 # sub_allowances = true                 # the borrower may let others in by narrower allowances that it signs
+# revocations = true                    # and none of these counts without its list of those it called back
 
 ttl_s = 60                              # T: seconds a lease lives
 rate_cap = 50                           # units per second and instance, 0 for no cap
@@ -70,6 +71,7 @@ def clauses_json(
     refund: str | None = None,
     borrower_key: str | None = None,
     sub_allowances: bool = False,
+    revocations: bool = False,
 ) -> dict[str, Json]:
     """Return the clauses as the API takes them. Raises ``UsageError`` for what is none."""
     windows = [window.to_json() for window in parse_hours(hours)]
@@ -81,6 +83,7 @@ def clauses_json(
         "refund": None if refund == "none" else refund,
         "borrower": borrower_key,
         "sub_allowances": sub_allowances or None,
+        "revocations": revocations or None,
     }
     given = {name: value for name, value in members.items() if value is not None}
     try:
@@ -125,6 +128,7 @@ def _body(document: dict[str, Any], path: Path) -> dict[str, Any]:
         refund=document.get("refund"),
         borrower_key=document.get("borrower_key"),
         sub_allowances=document.get("sub_allowances", False),
+        revocations=document.get("revocations", False),
     )
     body = {name: document[name] for name in ("borrower", "allowance", "models", *_LIMITS) if name in document}
     return body | {"consumers": None if anybody else document["consumers"], "clauses": clauses}

@@ -54,7 +54,10 @@ def _ticketed(*, ticketed: bool) -> str:
 
 def _consumers(terms: Terms, consumers: tuple[str, ...] | None) -> str:
     listed = "anybody who reaches the enclave" if consumers is None else ", ".join(consumers) or "nobody by name"
-    return listed + (", and whom the borrower gives a sub-allowance" if terms.clauses.sub_allowances else "")
+    if not terms.clauses.sub_allowances:
+        return listed
+    told = ", while its revocation list is in time" if terms.clauses.revocations else ""
+    return f"{listed}, and whom the borrower gives a sub-allowance{told}"
 
 
 def _precision(places: int | None) -> str:

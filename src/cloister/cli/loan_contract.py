@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["accept", "amend", "show_contract"]
 
-_CLAUSES = ("purpose", "hours", "precision", "offline", "refund", "sub_allowances")
+_CLAUSES = ("purpose", "hours", "precision", "offline", "refund", "revocations", "sub_allowances")
 _file = click.Path(path_type=Path, dir_okay=False)
 
 

@@ -101,6 +101,7 @@ def clause_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--rate-cap", type=_units, help="Units per second, 0 for no cap."),
         click.option("--ttl", "ttl_s", type=click.IntRange(1, 3600), help="T: seconds a lease lives."),
         click.option("--sub-allowances", is_flag=True, help="Let the borrower hand out narrower allowances."),
+        click.option("--revocations", is_flag=True, help="None of them counts without the borrower's revocation list."),
         click.option("--borrower-key", metavar="KEY", help="Public key with which the borrower signs the contract."),
         click.option("--refund", type=click.Choice(["none", "unused"]), help="What becomes of unserved units."),
         click.option("--offline", metavar="LASTS:UNITS[:OVERDRAFT]", help="Offline term: 2d:500 or 2d:500:20."),
@@ -124,8 +125,9 @@ def take_clause_options(said: dict[str, Any]) -> tuple[dict[str, Json], dict[str
         borrower_key=said.pop("borrower_key"),
         sub_allowances=False,
     )
-    if said.pop("sub_allowances"):
-        clauses["sub_allowances"] = True  # with the borrower's key, which the loan may have already
+    for name in ("sub_allowances", "revocations"):
+        if said.pop(name):
+            clauses[name] = True  # with the borrower's key, which the loan may have already
     limits = {name: said.pop(name) for name in _LIMITS}
     return clauses, {name: value for name, value in limits.items() if value is not None}
 

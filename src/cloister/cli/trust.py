@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from cloister.client import CustodianPin, SystemTls, Trust
 from cloister.client.trust_file import parse_origin
 from cloister.crypto.sign import VerifyKey
 from cloister.errors import UsageError
+from cloister.lending.contract import SignedContract
 from cloister.wire import Fields, parse_json
 
 if TYPE_CHECKING:
@@ -63,6 +64,26 @@ def _custodian(url: str | None, key: str | None, ca: Path | None, why: str | Non
     return CustodianPin(key=_key(key, "--custodian-key"), url=parse_origin(url), ca_pem=_text(ca))
 
 
+def _agreed(path: Path | None, key: str | None, custodian: CustodianPin | NotChecked) -> dict[str, Any]:
+    """Return which contract counts, and whose signature: both signatures in the file are verified now.
+
+    Raises ``UsageError``, ``Malformed``, and ``Rejected`` as ``SignedContract.verify``.
+    """
+    borrower = None if key is None else _key(key, "--borrower-key")
+    if path is None:
+        return {} if borrower is None else {"borrower": borrower}
+    if isinstance(custodian, NotChecked):
+        msg = "trust new: --contract wants --custodian-key, under which it is verified"
+        raise UsageError(msg)
+    found = SignedContract.parse(_read(path).rstrip(b"\n")).verify(custodian.key)
+    named = found.terms.clauses.borrower
+    if named is None or borrower not in (None, named):
+        fault = "names no borrower's key" if named is None else "names another borrower's key"
+        msg = f"{path}: the contract {fault}"
+        raise UsageError(msg)
+    return {"borrower": named, "contract": found.digest}
+
+
 def _models(pairs: tuple[str, ...], why: str | None) -> dict[str, str] | NotChecked:
     if (why is None) != bool(pairs):
         msg = "trust new: want --model NAME=DIGEST, or --any-model WHY, and not both"
@@ -102,6 +123,7 @@ def _root(path: Path | None) -> VerifyKey | None:
 @click.option("--operator", "operators", multiple=True, help="Who may run the enclave; repeat for more.")
 @click.option("--any-operator", metavar="WHY", help="Accept whoever runs it; say why.")
 @click.option("--borrower-key", help="The key (base64url) that must have signed the loan's contract.")
+@click.option("--contract", type=_file, help="The one signed contract that counts ('cloister contract --out').")
 @click.option("--model", "models", multiple=True, help="NAME=DIGEST; repeat for more.")
 @click.option("--any-model", metavar="WHY", help="Accept whatever is served under a name; say why.")
 @click.option("--tls-ca", type=_file, help="PEM of the enclave's outer TLS authority [default: the system's].")
@@ -123,6 +145,7 @@ def new(
     operators: tuple[str, ...],
     any_operator: str | None,
     borrower_key: str | None,
+    contract: Path | None,
     models: tuple[str, ...],
     any_model: str | None,
     tls_ca: Path | None,
@@ -137,15 +160,16 @@ def new(
     if (any_operator is None) != bool(operators):
         msg = "trust new: want --operator NAME, or --any-operator WHY, and not both"
         raise UsageError(msg)
+    custodian = _custodian(custodian_url, custodian_key, custodian_ca, no_custodian)
     made = Trust(
         policy=Policy.parse(_read(policy)),
         tpm_authorities=tuple(_read(path).decode("ascii", errors="replace") for path in tpm_authority),
         simulated_root=_root(insecure_simulated_root),
-        custodian=_custodian(custodian_url, custodian_key, custodian_ca, no_custodian),
+        custodian=custodian,
         operators=NotChecked(any_operator) if any_operator is not None else operators,
         models=_models(models, any_model),
         tls=_tls(tls_ca, any_tls),
-        **({} if borrower_key is None else {"borrower": _key(borrower_key, "--borrower-key")}),
+        **_agreed(contract, borrower_key, custodian),
     )
     if made.simulated_root is not None:
         from cloister.testing.simulated import WARNING  # noqa: PLC0415 - in no production process
@@ -167,11 +191,12 @@ def show(terminal: Terminal, /, *, path: Path) -> None:
 
 def _draw(terminal: Terminal, shown: Trust, out: Console) -> None:
     pin, models, operators, tls = shown.custodian, shown.models, shown.operators, shown.tls
-    key = shown.borrower
+    key, agreed = shown.borrower, shown.contract
     rows = [
         ("custodian", _not_checked(pin) if isinstance(pin, NotChecked) else f"{pin.url} {pin.key.dump()}"),
         ("operator", _not_checked(operators) if isinstance(operators, NotChecked) else " or ".join(operators)),
         ("borrower's key", _not_checked(key) if isinstance(key, NotChecked) else key.dump()),
+        ("contract", _not_checked(agreed) if isinstance(agreed, NotChecked) else agreed),
         (
             "enclave's tls",
             _not_checked(tls) if isinstance(tls, NotChecked) else "system" if not tls.ca_pem else "pinned",

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloister.channel.fields import FieldLines
+    from cloister.client.exchange import Answer
     from cloister.client.plan import Plan
     from cloister.client.session import Session
     from cloister.client.trust import VerifiedEnclave
     from cloister.client.trust_file import Trust
     from cloister.lending.contract import Contract
 
-__all__ = ["AgreedContract", "contract", "verify_contract"]
+__all__ = ["CONTRACT_PATH", "AgreedContract", "contract", "take_contract", "verify_contract"]
 
+CONTRACT_PATH = "/v2/contract"
 _OK = 200
 _TICKETS = {False: "none", True: "one for each answer"}
 _MAX_BODY_BYTES = 2 * MAX_CONTRACT_BYTES
@@ -55,10 +57,15 @@ def contract(session: Session, headers: FieldLines) -> Plan[AgreedContract]:
     Raises ``Malformed``; ``Rejected`` with every mismatch (``contract_unsigned``, ``contract_mismatch``), or as the
     enclave refuses (``unauthorized``, ``not_found``); ``Unavailable``.
     """
-    answer, enclave = yield from session.ask(BinaryRequest(method="GET", path="/v2/contract", headers=headers))
+    answer, enclave = yield from session.ask(BinaryRequest(method="GET", path=CONTRACT_PATH, headers=headers))
+    return take_contract(answer, enclave=enclave, trust=session.trust)
+
+
+def take_contract(answer: Answer, *, enclave: VerifiedEnclave, trust: Trust) -> AgreedContract:
+    """Return the contract that the enclave answered with. Raises as ``contract``."""
     if answer.status != _OK:
         raise refusal(answer)
-    return verify_contract(answer.body, enclave=enclave, trust=session.trust)
+    return verify_contract(answer.body, enclave=enclave, trust=trust)
 
 
 def verify_contract(body: bytes, *, enclave: VerifiedEnclave, trust: Trust) -> AgreedContract:
@@ -97,6 +104,8 @@ def _checks(found: Contract, enclave: VerifiedEnclave, trust: Trust) -> Iterator
     yield _compared("custodian's signature", got=found.custodian.key_id, want=keyset.custodian.key_id)
     yield _compared("loan", got=found.terms.loan, want=keyset.loan)
     yield _compared("policy", got=found.policy_digest, want=keyset.policy_digest)
+    if not keyset.models:  # then evidence binds no contract at all
+        yield _compared("digest of the contract", got=found.digest, want="")
     for model in keyset.models:
         lent = found.terms.model(model.name)
         yield _compared(f"model {model.name}", got="" if lent is None else lent.digest, want=model.digest)

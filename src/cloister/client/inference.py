@@ -55,6 +55,7 @@ _HINTS = {
     "outside_hours": "the contract says when the loan may be used: cloister contract URL",
     "sub_allowance_exhausted": "ask whoever gave you the sub-allowance for another",
     "sub_allowance_expired": "ask whoever gave you the sub-allowance for another",
+    "sub_allowance_revoked": "the borrower has called it back; ask whoever gave it to you",
     "unauthorized": "give the consumer token of this loan (token=, --token-file)",
     "unknown_model": "see which models the enclave serves: cloister verify URL",
 }

@@ -1,6 +1,7 @@
 """A consumer's standing with one enclave, sans-io: verified once, verified again when its keys change.
 
-Every request goes to keys from attested evidence. When the gateway says that it has not these keys (RFC 9458
+Every request goes to keys from attested evidence; where the trust names a borrower's key, the contract is proven
+before anything else is asked. When the gateway says that it has not these keys (RFC 9458
 section 5.3: nothing was processed) the enclave is verified anew, and the request is sealed anew, once.
 """
 
@@ -10,11 +11,15 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from cloister.attest.rules import NotChecked
+from cloister.channel.bhttp import BinaryRequest
 from cloister.channel.bhttp_reader import Data, End, ResponseHead
 from cloister.channel.keyset import CHUNKED_RESPONSE_TYPE, GATEWAY_PATH, OHTTP_KEY_PROBLEM
 from cloister.channel.ohttp import DEFAULT_MAX_MESSAGE_BYTES
+from cloister.client.contract import CONTRACT_PATH, take_contract
 from cloister.client.exchange import OUTER_HEADERS, Answer, Exchange, TruncatedResponse
 from cloister.client.plan import Close, Head, Open, Read
+from cloister.client.sub_allowance import SUB_ALLOWANCE_FIELD
 from cloister.client.trust import establish
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
 from cloister.wire import dump_b64u, parse_json
@@ -24,7 +29,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cloister.attest.verifier import Scheme
-    from cloister.channel.bhttp import BinaryRequest
     from cloister.client.plan import Plan
     from cloister.client.trust import Trust, VerifiedEnclave
 
@@ -36,6 +40,8 @@ _BAD_REQUEST = 400
 _SERVER_FAULT = 500
 _TOO_MANY_REQUESTS = 429
 _KEY_BYTES = 18  # bytes of a fresh Idempotency-Key
+_CREDENTIALS = ("authorization", SUB_ALLOWANCE_FIELD)
+_HEALTH = "/v2/health/"
 _MODEL = re.compile(r"/v2/models/([^/?]+)")
 
 Opened: TypeAlias = tuple[Exchange, Head]
@@ -69,6 +75,7 @@ class Session:
         self._endorsements = dict(endorsements)
         self._max_response_bytes = max_response_bytes
         self._enclave: VerifiedEnclave | None = None
+        self._agreed: VerifiedEnclave | None = None  # the one whose contract is proven to be as the trust demands
 
     @property
     def enclave(self) -> VerifiedEnclave | None:
@@ -96,13 +103,13 @@ class Session:
 
         Raises ``Malformed`` for an answer that is no encapsulated response, ``Rejected`` and
         ``Unavailable`` for what the gateway says in the clear, ``UsageError`` for a model that the trust does
-        not name.
+        not name; as ``contract`` where the trust names the borrower's key.
         """
         found = _MODEL.match(request.path)
         if found is not None:
             self.trust.digest_of(found[1])
         request = self._keyed(request)
-        enclave = yield from self.current()
+        enclave = yield from self._agreed_with(request)
         exchange, head = yield from self._send(enclave, request)
         if head.status in _OK:
             return exchange, head
@@ -111,7 +118,8 @@ class Session:
             raise _outer_fault(head)
         # RFC 9458 section 5.3: the key is not the gateway's (any more), and nothing was processed. That is said in
         # the clear, so it may be a lie of whoever is on the way; the request's own key makes a second run free.
-        enclave = yield from self.verify()
+        yield from self.verify()
+        enclave = yield from self._agreed_with(request)
         exchange, head = yield from self._send(enclave, request)
         if head.status in _OK:
             return exchange, head
@@ -131,6 +139,21 @@ class Session:
             yield Close(head)
         last, end = exchange.end()
         return _whole([*pieces, *last], end), exchange.enclave
+
+    def _agreed_with(self, request: BinaryRequest) -> Plan[VerifiedEnclave]:
+        """Return the enclave that ``request`` may go to: its contract is signed as the trust demands.
+
+        The contract is asked for once for each verification, with the credentials of ``request``.
+        """
+        enclave = yield from self.current()
+        free = request.path == CONTRACT_PATH or request.path.startswith(_HEALTH)
+        if free or isinstance(self.trust.borrower, NotChecked) or self._agreed is enclave:
+            return enclave
+        own = tuple((name, value) for name, value in request.headers if name.lower() in _CREDENTIALS)
+        answer, enclave = yield from self.ask(BinaryRequest(method="GET", path=CONTRACT_PATH, headers=own))
+        take_contract(answer, enclave=enclave, trust=self.trust)
+        self._agreed = enclave
+        return enclave
 
     def _keyed(self, request: BinaryRequest) -> BinaryRequest:
         """Return the request with an Idempotency-Key where it may cost something and has none."""

@@ -220,6 +220,7 @@ def _keyset_checks(keyset: Keyset, trust: Trust, now: datetime) -> Iterator[Chec
     else:
         got, want = keyset.custodian, trust.custodian.key
         yield _check("custodian_mismatch", "custodian", holds=got == want, got=got.key_id, want=want.key_id)
+    yield from _contract_checks(keyset, trust)
     for model in keyset.models:
         subject = f"model {model.name}"
         if isinstance(trust.models, NotChecked):
@@ -229,6 +230,17 @@ def _keyset_checks(keyset: Keyset, trust: Trust, now: datetime) -> Iterator[Chec
             yield _check("model_mismatch", subject, holds=model.digest == pinned, got=model.digest, want=pinned)
         else:
             yield _skipped("model_mismatch", subject, NotChecked("not in the trust, so it cannot be asked"))
+
+
+def _contract_checks(keyset: Keyset, trust: Trust) -> Iterator[Check]:
+    """Yield whether every model is lent under the pinned contract; a keyset without models names none."""
+    code, pinned = "contract_mismatch", trust.contract
+    lent = {f"contract, model {model.name}": model.loan_digest for model in keyset.models} or {"contract": ""}
+    for subject, digest in lent.items():
+        if isinstance(pinned, NotChecked):
+            yield _skipped(code, subject, pinned, digest)
+        else:
+            yield _check(code, subject, holds=digest == pinned, got=digest, want=pinned)
 
 
 def verify_status(data: bytes, *, enclave: VerifiedEnclave, trust: Trust, nonce: Nonce, now: datetime) -> Status:

@@ -38,6 +38,7 @@ _TPM = "tpm"
 
 
 _NO_BORROWER = NotChecked("the trust file names no borrower's key")
+_NO_CONTRACT = NotChecked("the trust file pins no contract")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,8 @@ class Trust:
     """A consumer's decision, complete.
 
     ``operators`` are borrowers' names as the custodian knows them, ``borrower`` is the key that must have signed the
-    contract. ``models`` pins names to digests of sealed models. ``tls`` is about the outer connection only: bodies
-    are encrypted to attested keys, whatever it says.
+    contract, ``contract`` the digest of the one contract that counts. ``models`` pins names to digests of sealed
+    models. ``tls`` is about the outer connection only: bodies are encrypted to attested keys, whatever it says.
     """
 
     policy: Policy
@@ -73,6 +74,7 @@ class Trust:
     models: Mapping[str, str] | NotChecked
     tls: SystemTls | NotChecked
     borrower: VerifyKey | NotChecked = _NO_BORROWER
+    contract: str | NotChecked = _NO_CONTRACT
 
     def __post_init__(self) -> None:
         """Refuse a trust that contradicts itself."""
@@ -115,6 +117,7 @@ class Trust:
             "models": _take_models(fields.fields("models")),
             "tls": _take_tls(fields.fields("tls")),
             "borrower": _take_borrower(fields) if "borrower" in fields else _NO_BORROWER,
+            "contract": _take_contract(fields) if "contract" in fields else _NO_CONTRACT,
         }
         fields.end()
         try:
@@ -141,6 +144,8 @@ class Trust:
             document["simulated_root"] = self.simulated_root.dump()
         if self.borrower != _NO_BORROWER:
             document["borrower"] = _borrower_json(self.borrower)
+        if self.contract != _NO_CONTRACT:
+            document["contract"] = _contract_json(self.contract)
         return dump_json(document)
 
     def digest_of(self, model: str) -> str | None:
@@ -215,6 +220,13 @@ def _take_borrower(fields: Fields) -> VerifyKey | NotChecked:
     return taken
 
 
+def _take_contract(fields: Fields) -> str | NotChecked:
+    inner = fields.fields("contract")
+    taken = _reason(inner) if "not_checked" in inner else inner.hex("digest", size=32).hex()
+    inner.end()
+    return taken
+
+
 def _take_models(fields: Fields) -> Mapping[str, str] | NotChecked:
     if "not_checked" in fields:
         reason = _reason(fields)
@@ -247,6 +259,10 @@ def _custodian_json(custodian: CustodianPin | NotChecked) -> Json:
 
 def _borrower_json(borrower: VerifyKey | NotChecked) -> Json:
     return {"not_checked": borrower.why} if isinstance(borrower, NotChecked) else {"key": borrower.dump()}
+
+
+def _contract_json(contract: str | NotChecked) -> Json:
+    return {"not_checked": contract.why} if isinstance(contract, NotChecked) else {"digest": contract}
 
 
 def _tls_json(tls: SystemTls | NotChecked) -> Json:

@@ -75,6 +75,7 @@ class Label(StrEnum):
     LOAN = _PREFIX + "loan+json"
     CONTRACT = _PREFIX + "contract+json"
     SUB_ALLOWANCE = _PREFIX + "sub-allowance+json"
+    REVOCATIONS = _PREFIX + "revocations+json"
     CHECKPOINT = _PREFIX + "checkpoint+json"
     ENDORSEMENTS = _PREFIX + "endorsements+json"
     SIMULATED_EVIDENCE = _PREFIX + "simulated-evidence"

@@ -22,8 +22,8 @@ WATCHERS = STAFF | BORROWER
 
 _CLAUSES = Member(
     name="clauses", type="object", required=False,
-    doc="`purpose`, `hours`, `precision`, `offline`, `refund`, `borrower` (key), `sub_allowances` "
-    "(docs/spec/contract.md)",
+    doc="`purpose`, `hours`, `precision`, `offline`, `refund`, `borrower` (key), `sub_allowances`, "
+    "`revocations` (docs/spec/contract.md)",
 )  # fmt: skip
 _LIMITS = (
     Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),

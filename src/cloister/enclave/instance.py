@@ -18,6 +18,7 @@ from cloister.enclave.metering import Metering
 from cloister.enclave.metrics import CLOCK_CODES, Metrics
 from cloister.enclave.published import KeysetPublisher
 from cloister.enclave.renew import Renewal
+from cloister.enclave.revocations import Revocations
 from cloister.enclave.tickets import Tickets
 from cloister.enclave.vouchers import Vouchers
 from cloister.errors import CloisterError, Unavailable
@@ -81,6 +82,7 @@ class EnclaveInstance:
         self.inference = Inference(self.metering, self.metrics, config, Tickets(self.metering, link))
         self.media = None if config.media is None else MediaFolder(config.media)
         self.vouchers = None if self.media is None else Vouchers(self.metering, self.media, log=log)
+        self.revocations = None if self.media is None else Revocations(self.metering, self.media, log=log)
         self.publisher = KeysetPublisher(source, self._describe, clock=clock, limits=config.limits, log=log)
         self.gateway = Gateway(
             InnerApi(booted.models, self.metering, self.inference, contract=booted.contract),

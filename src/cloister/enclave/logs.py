@@ -44,6 +44,8 @@ class Event(StrEnum):
     VOUCHER_ASKED = "voucher_asked"
     VOUCHER_ACCEPTED = "voucher_accepted"
     VOUCHER_FAILED = "voucher_failed"
+    REVOCATIONS_ACCEPTED = "revocations_accepted"
+    REVOCATIONS_FAILED = "revocations_failed"
     CLOSED = "closed"
     REPORT_FAILED = "report_failed"
     CLOSE_FAILED = "close_failed"

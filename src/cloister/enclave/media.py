@@ -1,7 +1,7 @@
 """The folder in which files come and go on removable media (docs/spec/voucher.md, section 7).
 
     out: challenge-request.json  attest.json  voucher-request.json  consumption.json  close.json  usage-<first>.json
-    in:  challenge.json  grant.json  voucher.json  ask
+    in:  challenge.json  grant.json  voucher.json  revocations.json  ask
 
 Everything that counts in it is a signed statement, bound to this instance's memory: whoever writes here can keep
 files away and put others in their place, and that is all. No count is read back. Files are written whole or not.
@@ -29,6 +29,7 @@ __all__ = [
     "CLOSE",
     "CONSUMPTION",
     "GRANT",
+    "REVOCATIONS",
     "USAGE_FILES",
     "VOUCHER",
     "VOUCHER_REQUEST",
@@ -43,6 +44,7 @@ CHALLENGE_REQUEST = "challenge-request.json"
 CLOSE = "close.json"
 CONSUMPTION = "consumption.json"
 GRANT = "grant.json"
+REVOCATIONS = "revocations.json"
 VOUCHER = "voucher.json"
 VOUCHER_REQUEST = "voucher-request.json"
 USAGE_FILES = "usage-*.json"
@@ -57,7 +59,10 @@ class MediaFolder:
     """Reads what is new and writes what is ours. Remembers what it has read, so that a file counts once."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder as it is: what lies in it now is old. Raises ``UsageError`` where it is none."""
+        """Take the folder as it is: what lies in it now is old, but for revocations.
+
+        Raises ``UsageError`` where it is none.
+        """
         if not folder.is_dir():
             msg = f"{folder}: no folder"
             raise UsageError(msg, hint="make the folder that the setting 'media' names")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cloister.lending.conditions import Caller
     from cloister.lending.lease import LeaseSnapshot, Reservation
     from cloister.lending.messages import Grant, Refusal, Ticket, Voucher
+    from cloister.lending.revocation import RevocationList
     from cloister.lending.sub_allowance import SubAllowance
     from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
 
@@ -206,6 +207,11 @@ class Metering:
     def admit(self, chain: bytes, token: bytes | None) -> SubAllowance:
         """Return the sub-allowance that ``token`` holds. Raises as ``Conditions.admit``; uses are not counted yet."""
         return self._holder.conditions.admit(chain, token)
+
+    def revoke(self, statement: bytes) -> RevocationList:
+        """Take the borrower's next revocation list. Raises as ``Conditions.revoke``."""
+        with self._lock:
+            return self._holder.conditions.revoke(statement)
 
     def precision(self, caller: Caller) -> int | None:
         """Return to how many decimal places outputs are rounded, None for not at all."""

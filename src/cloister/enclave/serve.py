@@ -210,8 +210,10 @@ class _Run:
 
     async def _carry(self) -> None:
         """Look into the folder of removable media again and again, where there is one."""
-        while self.instance.vouchers is not None:
-            await asyncio.to_thread(self.instance.vouchers.tick)
+        folder = [part for part in (self.instance.revocations, self.instance.vouchers) if part is not None]
+        while folder:
+            for part in folder:
+                await asyncio.to_thread(part.tick)
             await asyncio.sleep(_TICK_S)
 
     async def _drained(self) -> Ending:

@@ -121,7 +121,8 @@ class Clauses:
     ``purpose`` is for people; ``hours`` None means at any time; ``precision`` is the decimal places that floating
     outputs are rounded to, None for all; ``budget`` the units agreed on at the start; ``borrower`` the key with
     which the borrower signs the contract, None for a loan nobody countersigns; ``sub_allowances`` says that the
-    borrower may let others in by sub-allowances that it signs.
+    borrower may let others in by sub-allowances that it signs, ``revocations`` that none counts without a list in time
+    of those that it called back.
     """
 
     purpose: str = ""
@@ -132,6 +133,7 @@ class Clauses:
     refund: RefundRule = RefundRule.NONE
     borrower: VerifyKey | None = None
     sub_allowances: bool = False
+    revocations: bool = False
 
     def open_at(self, now: datetime) -> bool:
         """Tell whether the loan may be used at ``now``, in UTC."""
@@ -156,6 +158,8 @@ class Clauses:
             members["borrower"] = self.borrower.dump()
         if self.sub_allowances:
             members["sub_allowances"] = True
+        if self.revocations:
+            members["revocations"] = True
         return members
 
     @classmethod
@@ -171,9 +175,12 @@ class Clauses:
             refund=_refund(fields) if "refund" in fields else RefundRule.NONE,
             borrower=fields.optional("borrower", lambda name: VerifyKey.take(fields, name)),
             sub_allowances="sub_allowances" in fields,
+            revocations="revocations" in fields,
         )
         if clauses.sub_allowances and (not fields.boolean("sub_allowances") or clauses.borrower is None):
             fields.fail("sub_allowances", "want true beside the borrower's key, or no such member")
+        if clauses.revocations and (not fields.boolean("revocations") or not clauses.sub_allowances):
+            fields.fail("revocations", "want true beside sub_allowances, or no such member")
         fields.end()
         return clauses
 

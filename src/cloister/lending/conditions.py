@@ -1,6 +1,7 @@
 """What the contract demands of each inference and between its chunks, beyond leases and counts.
 
-Hours, output precision, and sub-allowances: who is let in by one, what it narrows, what it has used. Models,
+Hours, output precision, and sub-allowances: who is let in by one, what it narrows, what it has used, whether the
+borrower has called it back. Models,
 consumers, time of the lease and units are ``lease``'s own. Pure: the lease's time is passed in, and the hours are
 no better than that time (docs/spec/contract.md, section 4).
 """
@@ -12,6 +13,7 @@ import hmac
 from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.errors import Reason, Rejected
+from cloister.lending.revocation import verify_list
 from cloister.lending.sub_allowance import SubAllowance, verify_chain
 from cloister.lending.sub_meters import SubMeters
 from cloister.wire import dump_time
@@ -19,7 +21,9 @@ from cloister.wire import dump_time
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from cloister.crypto.sign import VerifyKey
     from cloister.lending.clauses import Clauses
+    from cloister.lending.revocation import RevocationList
     from cloister.lending.terms import Consumer, InstanceId, ModelDigest, ModelTerms, Terms
 
 __all__ = ["Caller", "Conditions", "demand_listed", "find_consumer", "outside_hours"]
@@ -29,9 +33,9 @@ Caller: TypeAlias = "Consumer | SubAllowance | None"
 
 
 class Conditions:
-    """The conditions of one loan in one instance. Memory only: counts start at zero with the instance."""
+    """The conditions of one loan in one instance. Memory only: counts and revocations start empty with the instance."""
 
-    __slots__ = ("_clauses", "_counts", "_instance", "_loan")
+    __slots__ = ("_clauses", "_counts", "_instance", "_loan", "_revoked")
 
     def __init__(self, terms: Terms, instance: InstanceId) -> None:
         """Take what the grant says."""
@@ -39,25 +43,58 @@ class Conditions:
         self._loan = terms.loan
         self._instance = instance
         self._counts = SubMeters()
+        self._revoked: RevocationList | None = None
 
     def admit(self, chain: bytes, token: bytes | None) -> SubAllowance:
         """Return the sub-allowance that ``chain`` is, presented by its holder's ``token``.
 
-        Raises ``Malformed``, ``Rejected`` (``sub_allowances_off``, ``sub_allowance_invalid``).
+        Raises ``Malformed``, ``Rejected`` (``sub_allowances_off``, ``sub_allowance_invalid``,
+        ``sub_allowance_revoked``).
         """
+        sub = verify_chain(chain, token, borrower=self._borrower(), loan=self._loan)
+        self._demand_kept(sub)
+        return sub
+
+    def revoke(self, statement: bytes) -> RevocationList:
+        """Take the borrower's next revocation list, for good: from now on it holds, also for streams under way.
+
+        Raises ``Malformed``, ``Rejected`` (``sub_allowances_off``, and as ``verify_list`` and ``demand_after``).
+        """
+        found = verify_list(statement, borrower=self._borrower(), loan=self._loan)
+        if self._revoked is not None:
+            found.demand_after(self._revoked)
+        self._revoked = found
+        return found
+
+    def _borrower(self) -> VerifyKey:
+        """Return the key that signs sub-allowances and their revocation."""
         if not self._clauses.sub_allowances or self._clauses.borrower is None:
             raise Rejected.because("sub_allowances_off", "loan", hint="its contract admits the consumers it lists")
-        return verify_chain(chain, token, borrower=self._clauses.borrower, loan=self._loan)
+        return self._clauses.borrower
+
+    def _demand_kept(self, sub: SubAllowance) -> None:
+        """Prove that the borrower has called back no block of it, as far as this instance was told."""
+        if self._revoked is not None and not self._revoked.blocks.isdisjoint(sub.ids):
+            raise Rejected.because("sub_allowance_revoked", "sub-allowance")
+
+    def _demand_told(self, now: datetime) -> None:
+        """Prove that a list is here and in time, where the contract lets nobody in without one."""
+        if self._clauses.revocations and (self._revoked is None or not self._revoked.in_time(now)):
+            got = "none" if self._revoked is None else f"due {dump_time(self._revoked.not_after)}"
+            raise Rejected.because("revocations_missing", "revocations", got=got, want="a list in time")
 
     def demand(self, model: ModelTerms, caller: Caller, now: datetime) -> None:
         """Prove that contract and sub-allowance admit this model now; for the start and for every chunk.
 
-        Raises ``Rejected``: ``outside_hours``, ``sub_allowance_scope``, ``sub_allowance_expired``.
+        Raises ``Rejected``: ``outside_hours``, ``sub_allowance_scope``, ``sub_allowance_expired``,
+        ``sub_allowance_revoked``, ``revocations_missing``.
         """
         closed = outside_hours(self._clauses, now)
         if closed is not None:
             raise Rejected(str(closed), reasons=(closed,), hint="the contract says when")
         if isinstance(caller, SubAllowance):
+            self._demand_told(now)
+            self._demand_kept(caller)
             caller.demand(model=model.name, instance=self._instance, now=now)
 
     def reserve(self, caller: Caller, units: int, now: datetime) -> None:

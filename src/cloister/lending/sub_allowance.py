@@ -183,7 +183,7 @@ class Chain:
         """Return a new chain, signed by the borrower. Raises ``UsageError`` for one without an end."""
         if caveats.not_after is None:
             msg = "sub-allowance: has no end"
-            raise UsageError(msg, hint="say until when; a sub-allowance cannot be called back")
+            raise UsageError(msg, hint="say until when; calling it back reaches only enclaves that are told")
         members: dict[str, Json] = {"caveats": caveats.to_json(), "holder": holder.dump(), "loan": loan, "v": 1}
         return cls._signed((), members, borrower)
 

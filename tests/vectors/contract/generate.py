@@ -1,4 +1,4 @@
-"""Write the vectors of contract and sub-allowance: a few good ones, and each wrong in one way.
+"""Write the vectors of contract, sub-allowance and its revocation: a few good ones, and each wrong in one way.
 
 Run by hand after a change of format: ``python tests/vectors/contract/generate.py``. Keys are the seeds in the
 files; nothing is random.
@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cloister.crypto.sign import Label, SigningKey
+from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.lending.clauses import Clauses, OfflineTerm, RefundRule, Window
 from cloister.lending.contract import Contract, SignedContract
-from cloister.lending.sub_allowance import Block, Caveats, Chain
+from cloister.lending.revocation import RevocationList
+from cloister.lending.sub_allowance import Block, BlockId, Caveats, Chain
 from cloister.lending.terms import Consumer, ConsumerId, InstanceId, LoanId, ModelDigest, ModelTerms, OutageRule, Terms
 from cloister.wire import dump_b64u, dump_json
 
@@ -145,6 +146,12 @@ def contracts() -> list[dict[str, Any]]:
         case("no hour at all", clause(hours=[]), "Malformed"),
         case("sixteen places", clause(precision=16), "Malformed"),
         case("a default spelled out", clause(refund="none"), "Malformed"),
+        case(
+            "revocations of sub-allowances that nobody gets",
+            clause(revocations=True, sub_allowances="left out"),
+            "Malformed",
+        ),
+        case("revocations denied in words", clause(revocations=False), "Malformed"),
         case("sub-allowances denied in words", clause(sub_allowances=False), "Malformed"),
         case("sub-allowances without the key that signs them", clause(borrower="left out"), "Malformed"),
         case("an unknown clause", clause(resale="allowed"), "Malformed"),
@@ -257,6 +264,72 @@ def chains() -> list[dict[str, Any]]:
     ]
 
 
+def revocations() -> list[dict[str, Any]]:
+    first = RevocationList(
+        loan=LOAN, number=3, not_after=AT + timedelta(days=7), blocks=frozenset(map(BlockId, ("0a" * 32, "0b" * 32)))
+    )
+    second = first.following(frozenset({BlockId("0c" * 32)}), not_after=AT + timedelta(days=9))
+    document: dict[str, Any] = json.loads(first.sign(BORROWER))
+
+    def of(name: str, text: bytes, expect: str, *, before: RevocationList | None = None) -> dict[str, Any]:
+        return case(name, text, expect, **({} if before is None else {"before": before.sign(BORROWER).decode()}))
+
+    def payload(**parts: Any) -> bytes:
+        value = {**json.loads(first.dump()), **parts}
+        data = dump_json({name: item for name, item in value.items() if item != "left out"})
+        return Statement.sign(BORROWER, Label.REVOCATIONS, data).dump()
+
+    def again(number: int, *blocks: str) -> bytes:
+        return replace(first, number=number, blocks=frozenset(map(BlockId, blocks))).sign(BORROWER)
+
+    return [
+        of("two sub-allowances", first.sign(BORROWER), "valid"),
+        of("one more", second.sign(BORROWER), "valid", before=first),
+        of("the same list again", first.sign(BORROWER), "revocations_old", before=first),
+        of("an older list", first.sign(BORROWER), "revocations_old", before=second),
+        of("the same number with more", again(3, "0a" * 32, "0b" * 32, "0c" * 32), "revocations_old", before=first),
+        of("a newer list with one left out", again(5, "0a" * 32, "0c" * 32), "revocations_shrunk", before=first),
+        of("a newer list of nobody", again(5), "revocations_shrunk", before=first),
+        of("signed by another borrower", first.sign(OTHER), "unknown_key"),
+        of("signed by the custodian", first.sign(CUSTODIAN), "unknown_key"),
+        of("signed by the holder of a sub-allowance", first.sign(ANN), "unknown_key"),
+        of(
+            "another's signature under the borrower's name",
+            dump_json({**document, "signatures": [{"keyid": BORROWER.key_id, "sig": sig(OTHER, first.dump())}]}),
+            "signature_invalid",
+        ),
+        of(
+            "the signature of another list",
+            dump_json({**document, "signatures": json.loads(second.sign(BORROWER))["signatures"]}),
+            "signature_invalid",
+        ),
+        of("for another loan", replace(first, loan=LoanId("loan-" + "b" * 16)).sign(BORROWER), "wrong_loan"),
+        of(
+            "signed as a block of a sub-allowance",
+            Statement.sign(BORROWER, Label.SUB_ALLOWANCE, first.dump()).dump(),
+            "wrong_statement",
+        ),
+        of("no signature", dump_json({**document, "signatures": []}), "Malformed"),
+        of("an id twice", payload(revoked=["0a" * 32, "0a" * 32]), "Malformed"),
+        of("ids out of order", payload(revoked=["0b" * 32, "0a" * 32]), "Malformed"),
+        of("a short id", payload(revoked=["0a" * 31]), "Malformed"),
+        of("an upper-case id", payload(revoked=["0A" * 32]), "Malformed"),
+        of("an id that is a number", payload(revoked=[1]), "Malformed"),
+        of("no ids", payload(revoked="left out"), "Malformed"),
+        of("null ids", payload(revoked=None), "Malformed"),
+        of("number 0", payload(number=0), "Malformed"),
+        of("a number as text", payload(number="3"), "Malformed"),
+        of("no number", payload(number="left out"), "Malformed"),
+        of("no end", payload(not_after="left out"), "Malformed"),
+        of("no loan", payload(loan="left out"), "Malformed"),
+        of("another version", payload(v=2), "Malformed"),
+        of("unknown member", payload(zz=1), "Malformed"),
+        of("a space", first.sign(BORROWER).decode().replace(":", ": ", 1).encode(), "Malformed"),
+        of("cut", first.sign(BORROWER)[:-1], "Malformed"),
+        of("empty", b"", "Malformed"),
+    ]
+
+
 def write(name: str, content: dict[str, Any]) -> None:
     (ROOT / name).write_text(json.dumps({"format": 1, **content}, indent=1) + "\n")
 
@@ -274,4 +347,8 @@ write(
         "instance": INSTANCE,
         "cases": chains(),
     },
+)
+write(
+    "sub-allowance/revocations.json",
+    {"borrower_seed": BORROWER.seed().hex(), "loan": LOAN, "cases": revocations()},
 )
