@@ -140,6 +140,7 @@ class Fleet:
         self._ports = ports
         self._context = pinned(Instance(house.members[0], house, ports[0]).loan)
         self.instances = [Instance(member, house, ports[at % len(ports)]) for at, member in enumerate(house.members)]
+        self._open, self._links = AsyncExitStack(), list[CustodianLink]()
 
     async def closed(self, connections: int, seconds: float) -> Measured:
         """Renew as fast as answers come over ``connections`` connections; each turns over its own instances.
@@ -168,26 +169,32 @@ class Fleet:
                 if end is None:
                     return
 
-    async def open(self, seconds: float, seed: int) -> Measured:
+    async def link(self, seconds: float, seed: int) -> Measured:
+        """Open every instance's own link at its first renewal, all within so many seconds; the links stay."""
+        for instance in self.instances:
+            link = CustodianLink(instance.loan, timeout=_TIMEOUT)
+            self._links.append(await self._open.enter_async_context(link))
+        return await self.kept(seconds, seed)
+
+    async def kept(self, seconds: float, seed: int) -> Measured:
         """Renew at the cadence of T = 60 s, every instance over its own link, for so many seconds.
 
         An arrival does not wait for the one before it, and a wait counts from when it was due.
         """
         rng = random.Random(seed)
-        found = Measured(seconds=seconds)
-        async with AsyncExitStack() as stack:
-            links = [
-                await stack.enter_async_context(CustodianLink(instance.loan, timeout=_TIMEOUT))
-                for instance in self.instances
-            ]
-            start = time.perf_counter() + 0.1
-            await asyncio.gather(
-                *(
-                    self._cadence(instance, link, _arrivals(start, seconds, rng), found)
-                    for instance, link in zip(self.instances, links, strict=True)
-                )
+        found, start = Measured(seconds=seconds), time.perf_counter() + 0.1
+        await asyncio.gather(
+            *(
+                self._cadence(instance, link, _arrivals(start, seconds, rng), found)
+                for instance, link in zip(self.instances, self._links, strict=True)
             )
+        )
         return found
+
+    async def unlink(self) -> Measured:
+        """Close the links."""
+        await self._open.aclose()
+        return Measured()
 
     async def _over(self, link: CustodianLink, holder: LeaseHolder, statement: bytes) -> bytes:
         report = holder.report()
