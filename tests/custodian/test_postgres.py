@@ -407,6 +407,14 @@ def test_a_commit_waits_for_the_disk(pair: Pair) -> None:
         assert connection.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "serializable"
 
 
+def test_no_plan_is_compiled(pair: Pair) -> None:
+    """A scan that cannot be avoided looks dear where scans are off: compiling one took 40 ms for a table of one row."""
+    with pair.bench.service.context.store.reading() as connection:
+        plan = connection.exec_driver_sql("EXPLAIN ANALYZE SELECT fence FROM epoch").scalars().all()
+        assert not [line for line in plan if "JIT" in line]
+        assert connection.exec_driver_sql("SHOW jit").scalar_one() == "off"
+
+
 def test_production_refuses_a_server_that_forgets(pair: Pair) -> None:
     with pytest.raises(UsageError, match="fsync and full_page_writes off"):
         PostgresStore(pair.url, fence=pair.bench.init.key.raw, production=True)

@@ -47,6 +47,7 @@ _SETTINGS = {
     "application_name": "cloister",
     "enable_seqscan": "off",  # a scan of a whole table, small or not, would meet whoever writes any row of it
     "idle_in_transaction_session_timeout": "30s",
+    "jit": "off",  # a plan that cannot do without a scan looks dear enough to compile: 40 ms for a table of one row
     "lock_timeout": "10s",
     "statement_timeout": "60s",
     "synchronous_commit": "on",  # an acknowledged commit survives a power loss
