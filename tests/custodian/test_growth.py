@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from custodian_kit import Bench, Toy
     from sqlalchemy import Connection
 
-WARM_UP, TURNS = 30, 120
+WARM_UP, STRETCHES, TURNS = 60, 2, 120
 BYTES_PER_ENTRY = 72  # two hashes that an entry of the log adds to the tree, and an eighth more in reserve
 NOISE_BYTES = 24 << 10  # cursors that the driver has not forgotten yet, patterns, statements met for the first time
 MOST_OBJECTS = 50
@@ -43,20 +43,27 @@ def _held() -> tuple[int, int]:
 
 @pytest.mark.timeout(300)
 def test_a_renewal_leaves_the_hashes_of_its_log_entry_behind_and_nothing_else(bench: Bench) -> None:
-    """Two hundred bytes more for each renewal are found, as where a reply is kept; SQLite's own are not seen."""
+    """Three hundred bytes more for each renewal are found, as where a reply is kept; SQLite's own are not seen.
+
+    What is kept of each renewal grows in every stretch; a cache that fills, here or in the test's own tools, in some.
+    """
     toy = bench.lend(allowance=10_000, max_ceiling=4).boot()
     toy.renew()
+    grown, more = [], []
     tracemalloc.start()
     try:
         _turns(bench, toy, WARM_UP)  # statements are compiled, rows and pages met for the first time
-        size, (before, objects) = bench.service.context.size, _held()
-        _turns(bench, toy, TURNS)
-        after, objects_after = _held()
-        entries = bench.service.context.size - size
+        for _ in range(STRETCHES):
+            size, (before, objects) = bench.service.context.size, _held()
+            _turns(bench, toy, TURNS)
+            after, objects_after = _held()
+            entries = bench.service.context.size - size
+            grown.append(after - before - entries * BYTES_PER_ENTRY)
+            more.append(objects_after - objects)
     finally:
         tracemalloc.stop()
-    assert after - before < entries * BYTES_PER_ENTRY + NOISE_BYTES
-    assert objects_after - objects < MOST_OBJECTS
+    assert min(grown) < NOISE_BYTES, grown
+    assert min(more) < MOST_OBJECTS, more
 
 
 @contextlib.contextmanager

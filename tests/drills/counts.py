@@ -25,12 +25,13 @@ class Count:
         return int(os.environ.get(f"{PREFIX}{self.name}", self.drill))
 
 
-CUSTODIAN_KILLS = Count(name="CUSTODIAN_KILLS", suite=8, drill=500)
-ENCLAVE_KILLS = Count(name="ENCLAVE_KILLS", suite=8, drill=200)
+CUSTODIAN_KILLS = Count(name="CUSTODIAN_KILLS", suite=5, drill=500)
+ENCLAVE_KILLS = Count(name="ENCLAVE_KILLS", suite=3, drill=200)
+KILLS_IN_TURNS = Count(name="KILLS_IN_TURNS", suite=3, drill=200)
 POWER_CUTS = Count(name="POWER_CUTS", suite=100, drill=10_000)
 DISK_SIZES = Count(name="DISK_SIZES", suite=3, drill=30)
 IO_EPISODES = Count(name="IO_EPISODES", suite=1, drill=50)
 FLAPS = Count(name="FLAPS", suite=3, drill=20)
-MESSAGES = Count(name="MESSAGES", suite=200, drill=10_000)
+MESSAGES = Count(name="MESSAGES", suite=100, drill=10_000)
 RACES = Count(name="RACES", suite=2, drill=100)
 RACE_OPERATIONS = Count(name="RACE_OPERATIONS", suite=160, drill=10_000)

@@ -187,6 +187,8 @@ def serve_refused(house: DrillHouse) -> dict[str, Any]:
     return done.error
 
 
+@pytest.mark.drill
+@pytest.mark.timeout(240)
 def test_wrong_older_and_damaged_backups_are_refused_and_recovery_comes_back(tmp_path: Path) -> None:
     """R17: nine archives, none of them served from; then ``cloister custodian recover`` on the older one."""
     with DrillHouse(tmp_path / "parties", ttl_s=1, max_ceiling=8, allowance=20) as house:

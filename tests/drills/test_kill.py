@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from counts import CUSTODIAN_KILLS, ENCLAVE_KILLS
+from counts import CUSTODIAN_KILLS, ENCLAVE_KILLS, KILLS_IN_TURNS
 from disk import demand_extends, demand_logged, read_home
 from drill_house import DrillHouse
 from load import Asker, Staff, demand_expected, receipts_of, until_served
@@ -247,7 +247,7 @@ def test_killing_the_enclave_under_load_costs_at_most_one_ceiling_each_time(tmp_
 
 
 def test_killing_both_in_turns_ends_in_closed_books_and_service(tmp_path: Path) -> None:
-    kill_in_turns(tmp_path, rounds=6, seed=5)
+    kill_in_turns(tmp_path, rounds=KILLS_IN_TURNS.suite, seed=5)
 
 
 @pytest.mark.drill
@@ -265,4 +265,4 @@ def test_killing_the_enclave_for_long(tmp_path: Path, measured: Measured) -> Non
 @pytest.mark.drill
 @pytest.mark.timeout(28800)
 def test_killing_both_in_turns_for_long(tmp_path: Path) -> None:
-    kill_in_turns(tmp_path, rounds=ENCLAVE_KILLS.many, seed=50)
+    kill_in_turns(tmp_path, rounds=KILLS_IN_TURNS.many, seed=50)

@@ -192,7 +192,10 @@ def preload(house: DrillHouse, said: Path, first: str) -> None:
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (scripts/system-packages)")
-@pytest.mark.parametrize("lie", ["-1h", "frozen", "+0 x0.01", "slow from the start"])
+@pytest.mark.parametrize(
+    "lie",
+    ["frozen", *(pytest.param(lie, marks=pytest.mark.drill) for lie in ("-1h", "+0 x0.01", "slow from the start"))],
+)
 def test_t37_with_its_clocks_lying_and_the_network_cut_at_most_n_units_are_served_after_a_block(
     tmp_path: Path, lie: str
 ) -> None:
