@@ -40,7 +40,7 @@ class _Impatient(H11Protocol):
         self.idle.pop(self, None)
         super().data_received(data)
         self._watch()
-        if self.conn.their_state is not h11.SEND_BODY:
+        if not self._is_answered():
             self._forgive()
 
     def on_response_complete(self) -> None:
@@ -49,7 +49,8 @@ class _Impatient(H11Protocol):
             return
         if self.conn.their_state is h11.IDLE:
             self.idle[self] = None
-        elif self.conn.their_state is h11.SEND_BODY:  # answered in the middle of it: the rest is not waited for long
+        elif self._is_answered():  # in the middle of its body: the rest is not waited for long
+            self._forgive()
             self._answered = self.loop.call_later(self.patience_s, self.transport.close)
 
     def give_up(self) -> None:
@@ -75,6 +76,10 @@ class _Impatient(H11Protocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _is_answered(self) -> bool:
+        """Tell whether a body still comes whose answer is out; a next request's, which has none yet, does not count."""
+        return self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete
 
     def _forgive(self) -> None:
         if self._answered is not None:

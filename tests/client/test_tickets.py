@@ -81,6 +81,8 @@ def refused(client: Client, image: int = 1) -> list[str]:
     with pytest.raises(TicketNotProven) as caught:
         client.infer("digits", scan(image))
     assert caught.value.hint
+    assert caught.value.receipt is not None
+    assert VerifiedReceipt.parse(caught.value.receipt.dump()).receipt.index > 0  # what shows who lost the units
     return [reason.code for reason in caught.value.reasons]
 
 

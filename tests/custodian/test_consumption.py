@@ -199,6 +199,31 @@ def test_a_report_that_passes_a_statement_without_ending_there_is_held_against_i
     assert "fork_detected" not in toy.bench.kinds()
 
 
+def test_an_older_statement_of_a_copy_is_held_against_the_reports_all_the_same(toy: Toy) -> None:
+    """The custodian has the reports and a newer statement of one copy; then the other's older statement comes."""
+    twin, now = copied(toy), toy.bench.clock()
+    other = holder(twin)
+    other.settle(other.reserve("digits", None, 1, now), 1, bytes(32), bytes([1]) * 32, now)
+    older = tell(twin)
+    toy.serve()
+    tell(toy)
+    toy.serve()
+    assert settle(toy, tell(toy)).status_code == 200
+    bring(toy, files(toy))
+    demand_fork(settle(toy, older), toy)
+
+
+def test_a_close_that_ends_where_a_statement_did_and_names_another_head_is_a_fork(toy: Toy) -> None:
+    twin, now = copied(toy), toy.bench.clock()
+    toy.serve()
+    other = holder(twin)
+    other.settle(other.reserve("digits", None, 1, now), 1, bytes(32), bytes([1]) * 32, now)
+    assert settle(toy, tell(toy)).status_code == 200
+    toy.bench.client.post(f"/v1/instances/{toy.id}/close", content=other.close(now), headers=STATEMENT)
+    assert toy.lent.show()["instances"][0]["state"] == "forked"
+    assert toy.bench.kinds().count("fork_detected") == 1
+
+
 # --- the voucher as an acknowledgement ---
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cloister.crypto.sign import Label, SigningKey, Statement
-from cloister.lending.messages import Lease, Refusal
+from cloister.lending.messages import Lease, LeaseRequest, Refusal
 from cloister.lending.terms import LOAN_METER
 from cloister.wire import dump_b64u, parse_b64u
 
@@ -76,7 +80,10 @@ def test_a_report_of_another_key_is_refused_and_keeps_no_request_back(bench: Ben
     refusal = _receive(toy, answer)
     assert isinstance(refusal, Refusal)
     assert (refusal.stop, refusal.reasons[0].code) == (False, "usage_missing")
-    assert bench.kinds()[-2:] == ["lease_refused", "usage_refused"]
+    assert bench.kinds()[-1] == "lease_refused"
+    size = bench.service.context.size
+    assert _send(toy, request, forged).status_code == 200
+    assert bench.service.context.size == size  # what nobody signed writes nothing, however often it comes
 
 
 @pytest.mark.parametrize("bad", [b"", b"{}", b"x" * 1000, b"[" * 1000])
@@ -97,6 +104,7 @@ def test_a_gap_in_the_reports_is_refused_and_keeps_no_request_back(toy: Toy) -> 
     answer = _send(toy, toy.request(), later).json()
     assert [reason["code"] for reason in answer["reasons"]] == ["usage_gap"]
     assert isinstance(_receive(toy, answer), Refusal)
+    assert toy.bench.kinds().count("usage_refused") == 1
 
 
 def test_a_fork_in_the_report_stops_the_instance_in_the_same_call(bench: Bench, toy: Toy) -> None:
@@ -110,7 +118,7 @@ def test_a_fork_in_the_report_stops_the_instance_in_the_same_call(bench: Bench, 
     assert refusal.stop
 
 
-def test_a_request_that_is_refused_leaves_the_report_taken(bench: Bench, toy: Toy) -> None:
+def test_a_request_of_another_key_takes_no_report_with_it(bench: Bench, toy: Toy) -> None:
     request, report = _ask(toy)
     crossed = Statement.sign(SigningKey(bytes(range(32))), Label.LEASE_REQUEST, b"{}").dump()
     assert _send(toy, crossed, report).status_code in (401, 403)  # not this instance's: nothing is looked at
@@ -118,6 +126,56 @@ def test_a_request_that_is_refused_leaves_the_report_taken(bench: Bench, toy: To
     answer = _send(toy, request, report)
     assert answer.status_code == 200
     assert bench.kinds().count("usage_reported") == 1
+
+
+def _out_of_turn(toy: Toy, request: bytes) -> bytes:
+    """Return the same request under a number that is not its turn."""
+    message = LeaseRequest.parse(Statement.parse(request, label=Label.LEASE_REQUEST).payload)
+    return Statement.sign(toy.key, Label.LEASE_REQUEST, replace(message, seq=message.seq + 2).dump()).dump()
+
+
+def test_a_request_that_is_refused_leaves_the_report_taken(bench: Bench, toy: Toy) -> None:
+    request, report = _ask(toy)
+    before = bench.service.context.size
+    assert _send(toy, _out_of_turn(toy, request), report).status_code == 409
+    assert bench.kinds()[before:] == ["usage_reported", "lease_refused"]
+    assert _send(toy, request, report).status_code == 200
+    assert bench.kinds()[before:] == ["usage_reported", "lease_refused", "lease_granted"]
+
+
+def test_where_report_and_request_are_refused_both_are_in_the_log(bench: Bench, toy: Toy) -> None:
+    assert toy.holder is not None
+    _ask(toy)  # this report is lost on the way
+    toy.holder.cut_report()
+    toy.serve(1)
+    toy.holder.cut_report()
+    _, later = (statement for _, statement in toy.holder.usage_files())
+    before = bench.service.context.size
+    assert _send(toy, _out_of_turn(toy, toy.request()), later).status_code == 409
+    assert bench.kinds()[before:] == ["usage_refused", "lease_refused"]
+
+
+def test_a_refused_request_undoes_none_of_those_that_share_its_transaction(bench: Bench, toy: Toy) -> None:
+    other = toy.lent.boot()
+    other.renew()
+    other.serve(1)
+    pairs = [(toy, *_ask(toy)), (other, *_ask(other))]
+    wrong, right = (_out_of_turn(toy, pairs[0][1]), pairs[0][2]), pairs[1][1:]
+    held = threading.Event()
+
+    def hold() -> None:
+        with bench.service.context.store.writing():  # whoever asks meanwhile waits, and shares the next transaction
+            held.set()
+            time.sleep(0.3)
+
+    with ThreadPoolExecutor() as pool:
+        holding = pool.submit(hold)
+        assert held.wait(5)
+        sent = [pool.submit(_send, mine, *what) for mine, what in ((toy, wrong), (other, right), (other, right))]
+        holding.result()
+        assert [answer.result().status_code for answer in sent] == [409, 200, 200]
+    assert bench.kinds().count("usage_reported") == 2
+    assert bench.kinds().count("lease_refused") == 1
 
 
 def test_a_call_for_another_instance_gives_nothing_away(bench: Bench, toy: Toy) -> None:

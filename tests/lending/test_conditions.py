@@ -46,7 +46,7 @@ def today(world: World, minutes: int) -> Clauses:
 def sub_of(world: World, enclave: Enclave, **members: Any) -> SubAllowance:
     caveats = Caveats(**{"not_after": world.now + timedelta(days=1), **members})
     chain = Chain.start(BORROWER, loan=world.loan, holder=ANN.verify_key, caveats=caveats)
-    return enclave.holder.conditions.admit(chain.dump(), dump_b64u(ANN.seed()).encode())
+    return enclave.holder.conditions.admit(chain.dump(), dump_b64u(ANN.seed()).encode(), enclave.time(world.now))
 
 
 def code(world: World, enclave: Enclave, who: bytes | SubAllowance, units: int = 1, model: str = "plain") -> str:
@@ -185,7 +185,10 @@ def narrowed(world: World, enclave: Enclave) -> tuple[SubAllowance, SubAllowance
     first = Chain.start(BORROWER, loan=world.loan, holder=ANN.verify_key, caveats=Caveats(not_after=end))
     second = first.narrow(ANN, holder=bob.verify_key, caveats=Caveats())
     admit = enclave.holder.conditions.admit
-    return tuple(admit(chain.dump(), dump_b64u(key.seed()).encode()) for chain, key in ((first, ANN), (second, bob)))  # type: ignore[return-value]  # two of them
+    now = enclave.time(world.now)
+    return tuple(
+        admit(chain.dump(), dump_b64u(key.seed()).encode(), now) for chain, key in ((first, ANN), (second, bob))
+    )  # type: ignore[return-value]  # two of them
 
 
 def test_a_parent_that_is_called_back_takes_what_was_narrowed_from_it_along() -> None:
@@ -254,10 +257,11 @@ def test_a_list_calls_back_no_consumer_and_counts_only_where_sub_allowances_do()
 
 def test_without_a_list_in_time_nobody_is_let_in_where_the_contract_wants_one() -> None:
     world, enclave = started(replace(OPEN, revocations=True))
-    sub = sub_of(world, enclave)
-    assert code(world, enclave, sub) == "revocations_missing"
+    with pytest.raises(Rejected, match="revocations_missing"):
+        sub_of(world, enclave)
     assert code(world, enclave, TOKENS["ann"]) == "", "consumers of the contract need none"
     assert revoke(enclave, list_of(world)) == ""
+    sub = sub_of(world, enclave)
     assert code(world, enclave, sub) == ""
     world.advance(55)  # an honest clock may be slow by a little
     assert world.renew(enclave)
@@ -266,6 +270,15 @@ def test_without_a_list_in_time_nobody_is_let_in_where_the_contract_wants_one() 
     assert code(world, enclave, sub) == ""
     assert revoke(enclave, list_of(world, number=3, not_after=world.now + timedelta(days=32))) == ""
     assert code(world, enclave, sub) == "revocations_missing", "one that is good for years is none"
+    with pytest.raises(Rejected, match="revocations_missing"):
+        sub_of(world, enclave)
+
+
+def test_who_holds_a_sub_allowance_that_has_ended_is_let_in_to_nothing() -> None:
+    world, enclave = started(OPEN)
+    sub_of(world, enclave, not_after=world.now + timedelta(seconds=20))
+    with pytest.raises(Rejected, match="sub_allowance_expired"):
+        sub_of(world, enclave, not_after=world.now)
 
 
 def test_a_list_whose_end_has_passed_goes_on_to_hold() -> None:

@@ -68,7 +68,7 @@ def test_more_records_than_an_enclave_keeps_are_served_where_files_carry_them(ch
         assert is_full(chain)
         cut(chain)
         assert is_full(chain)  # made, and not written yet
-        chain.filed()
+        chain.filed(chain.files()[-1][0])
         assert not is_full(chain)
     assert chain.unreported == 2 * MAX_UNREPORTED  # all of them are still here, to be written again
     head = GENESIS
@@ -93,8 +93,19 @@ def test_where_nobody_carries_files_serving_ends_at_the_bound_and_running_ones_c
 def test_records_behind_the_last_file_count_though_older_ones_are_carried(chain: UsageChain) -> None:
     charge(chain, 500)
     cut(chain)
-    chain.filed()
+    chain.filed(chain.files()[-1][0])
     charge(chain, MAX_UNREPORTED - 1)
+    assert not is_full(chain)
+    charge(chain, 1)
+    assert is_full(chain)
+
+
+def test_a_report_made_while_files_were_written_counts_as_carried_by_none(chain: UsageChain) -> None:
+    charge(chain, 500)
+    (first,) = cut(chain)
+    charge(chain, MAX_UNREPORTED - 1)
+    cut(chain)  # for a lease request that was made meanwhile
+    chain.filed(first)
     assert not is_full(chain)
     charge(chain, 1)
     assert is_full(chain)
@@ -106,7 +117,7 @@ def test_a_voucher_lets_go_of_the_reports_up_to_its_request_and_keeps_the_later_
     asked = chain.index
     charge(chain, 2)
     assert cut(chain) == [1, 4]
-    chain.filed()
+    chain.filed(chain.files()[-1][0])
     chain.reported(asked)
     assert [first for first, _ in chain.files()] == [4]
     assert chain.unreported == 2

@@ -15,6 +15,7 @@ from cloister.cli.duration import DURATION
 from cloister.cli.infer_files import dump_outputs, read_inputs
 from cloister.cli.receipt_files import content_files
 from cloister.cli.terminal import Terminal, Verb, demand_writable, error_json, exit_code, pass_terminal, write_file
+from cloister.client.tickets import TicketNotProven
 from cloister.errors import CloisterError, UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def infer(
             try:
                 answer = asking.ask(client, question)
             except CloisterError as exc:
+                if isinstance(exc, TicketNotProven):
+                    kept.write_unpaid(exc)
                 if not answers or not terminal.as_json:
                     raise
                 terminal.result({"answers": answers, "error": error_json(exc)})
@@ -130,6 +133,11 @@ class _Kept:
             files.append((self.out, dump_outputs(answer.outputs, self.out)))
         for path, data in files:
             write_file(path, data, force=self.force, private=True)
+
+    def write_unpaid(self, refused: TicketNotProven) -> None:
+        """Keep the receipt of an answer without its ticket: it shows who lost the units."""
+        if self.receipt is not None and refused.receipt is not None:
+            write_file(self.receipt, refused.receipt.dump() + b"\n", force=self.force, private=True)
 
 
 @dataclass(slots=True, kw_only=True)

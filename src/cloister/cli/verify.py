@@ -22,7 +22,8 @@ __all__ = ["verify"]
 def verify(terminal: Terminal, /, *, url: str, **whom: Any) -> None:
     """Verify the enclave at URL by fresh evidence and show every check, got and want.
 
-    Exit code 0: it satisfies the trust file. 4: it does not. 5: that could not be decided.
+    Exit code 0: it satisfies the trust file. 4: it does not. 5: that could not be decided. A borrower's key in the
+    trust file is not among the checks: the contract it signed is shown to consumers, and proven before they ask.
     """
     with connect(terminal, url, **whom) as client:
         enclave = client.enclave

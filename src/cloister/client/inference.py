@@ -17,7 +17,7 @@ from cloister.channel.bhttp import BinaryRequest
 from cloister.channel.fields import value_of
 from cloister.client.model_info import ModelInfo, parse_metadata
 from cloister.client.plan import Pause
-from cloister.client.receipts import verify_answer
+from cloister.client.receipts import verify_answer, verify_paid
 from cloister.client.tensors import HEADER_LENGTH, dump_inputs, name_inputs, parse_outputs
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable
 from cloister.lending.messages.form import take_reasons
@@ -142,13 +142,11 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
         body=body.data,
     )
     answer, enclave = yield from _ask(session, request, question)
-    receipt, ticket = verify_answer(
-        enclave, question.model, request=body.data, response=answer.body, trailers=answer.trailers
-    )
+    receipt = verify_answer(enclave, question.model, request=body.data, response=answer.body, trailers=answer.trailers)
     units, remaining = _count(answer, "cloister-units"), _count(answer, "cloister-remaining")
     if units != receipt.receipt.units:
         raise Rejected.because("units_mismatch", "receipt", got=str(receipt.receipt.units), want=str(units))
-    chain.add(receipt.receipt, ticket)
+    receipt, ticket = verify_paid(enclave, question.model, receipt, trailers=answer.trailers, chain=chain)
     outputs = parse_outputs(answer.body, head_bytes=_head_bytes(answer))
     return Inference(
         model=question.model,

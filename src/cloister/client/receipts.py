@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cloister.client.trust import VerifiedEnclave
     from cloister.lending.messages import Receipt, Ticket
 
-__all__ = ["ReceiptChain", "VerifiedReceipt", "receipt_of", "verify_answer"]
+__all__ = ["ReceiptChain", "VerifiedReceipt", "receipt_of", "verify_answer", "verify_paid"]
 
 MAX_RECEIPT_BYTES = 64 * 1024
 MAX_FILE_BYTES = 256 * 1024  # bytes of one receipt file
@@ -143,13 +143,11 @@ def receipt_of(trailers: FieldLines) -> tuple[bytes, bytes, bytes]:
 
 def verify_answer(
     enclave: VerifiedEnclave, model: str, *, request: bytes, response: bytes, trailers: FieldLines
-) -> tuple[VerifiedReceipt, Ticket | None]:
-    """Return the receipt of one answer, and its ticket, once everything they say is proven.
+) -> VerifiedReceipt:
+    """Return the receipt of one answer, once everything it says is proven; its ticket is for ``verify_paid``.
 
-    The attested key signed it, for this instance, loan and sealed model, about exactly these bytes. A ticket that came
-    with it is proven too, and where the keyset calls the model ticketed one must have come: it is signed by the
-    attested custodian's key, which is the trust file's where that pins one. Raises ``Malformed`` and ``Rejected``
-    (``receipt_missing``, ``signature_invalid``, ``commitment_mismatch``, ...; ``TicketNotProven``).
+    The attested key signed it, for this instance, loan and sealed model, about exactly these bytes. Raises
+    ``Malformed`` and ``Rejected`` (``receipt_missing``, ``signature_invalid``, ``commitment_mismatch``, ...).
     """
     statement, request_salt, response_salt = receipt_of(trailers)
     receipt = verify_receipt(statement, enclave.receipt_key)
@@ -165,12 +163,32 @@ def verify_answer(
         request_salt=request_salt,
         response_salt=response_salt,
         status=enclave.status_statement or None,
-        ticket=ticket_of(trailers),
     )
     verified.demand_content(request=request, response=response)
-    if not served.ticketed and verified.ticket is None:
-        return verified, None
-    return verified, verified.prove_ticket(enclave.keyset.custodian)
+    return verified
+
+
+def verify_paid(
+    enclave: VerifiedEnclave, model: str, receipt: VerifiedReceipt, *, trailers: FieldLines, chain: ReceiptChain
+) -> tuple[VerifiedReceipt, Ticket | None]:
+    """Take a verified receipt into ``chain``; return it with its ticket, and the ticket once that is proven.
+
+    A ticket that came is proven, and where the keyset calls the model ticketed one must have come: it is signed by the
+    attested custodian's key, which is the trust file's where that pins one. The receipt counts for the chain whatever
+    becomes of the ticket. Raises ``Rejected`` as ``ReceiptChain.add``, ``TicketNotProven`` with the receipt.
+    """
+    chain.add(receipt.receipt)
+    kept = receipt
+    try:
+        kept = replace(receipt, ticket=ticket_of(trailers))
+        if kept.ticket is None and not enclave.model(model).ticketed:
+            return kept, None
+        ticket = kept.prove_ticket(enclave.keyset.custodian)
+        chain.add(receipt.receipt, ticket)
+    except TicketNotProven as exc:
+        exc.receipt = kept
+        raise
+    return kept, ticket
 
 
 class ReceiptChain:

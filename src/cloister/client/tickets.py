@@ -14,6 +14,7 @@ from cloister.wire import parse_b64u
 
 if TYPE_CHECKING:
     from cloister.channel.fields import FieldLines
+    from cloister.client.receipts import VerifiedReceipt
     from cloister.crypto.sign import VerifyKey
     from cloister.lending.messages import Receipt, Ticket
 
@@ -27,11 +28,15 @@ class TicketNotProven(Rejected):
     """An answer of a ticketed model has no ticket, or one that is not for it; nothing of the answer counts.
 
     ``reasons`` say what is wrong: ``ticket_missing``, ``ticket_malformed``, ``ticket_mismatch``, ``ticket_reused``, or
-    what was wrong with the signature.
+    what was wrong with the signature. ``receipt`` is the answer's own, proven, where there was an answer: with the
+    ticket, if one came, it shows who lost the units.
     """
+
+    receipt: VerifiedReceipt | None
 
     def __init__(self, *reasons: Reason) -> None:
         """Say everything that is wrong with the ticket."""
+        self.receipt = None
         hint = "keep the receipt and tell the custodian: it was not asked for this answer"
         super().__init__("; ".join(map(str, reasons)), reasons=reasons, hint=hint)
 

@@ -48,6 +48,7 @@ __all__ = ["CLOCK_SKEW", "Trust", "VerifiedEnclave", "establish", "verify_docume
 CLOCK_SKEW = timedelta(seconds=60)  # how far the other's clock may be from ours
 MAX_STATUS_BYTES = 64 * 1024
 NONCE_BYTES = 32
+_BEFORE_THE_FIRST_REQUEST = NotChecked("proven before the first request: only consumers are shown the contract")
 _STATUS_ACTIVE = "active"
 _OK = 200
 _SERVER_FAULT = 500
@@ -241,6 +242,8 @@ def _contract_checks(keyset: Keyset, trust: Trust) -> Iterator[Check]:
             yield _skipped(code, subject, pinned, digest)
         else:
             yield _check(code, subject, holds=digest == pinned, got=digest, want=pinned)
+    if not isinstance(trust.borrower, NotChecked):
+        yield _skipped(code, "borrower's signature", _BEFORE_THE_FIRST_REQUEST)
 
 
 def verify_status(data: bytes, *, enclave: VerifiedEnclave, trust: Trust, nonce: Nonce, now: datetime) -> Status:

@@ -19,8 +19,8 @@ from starlette.middleware import Middleware
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
-from cloister.custodian.calls import JSON_TYPE, NOBODY, STATEMENT_TYPE, Body, Call
-from cloister.custodian.config import MAX_BODY_BYTES
+from cloister.custodian.bodies import Bodies
+from cloister.custodian.calls import NOBODY, Call
 from cloister.custodian.events import Streams, follow, stream_parameters
 from cloister.custodian.limits import RateLimit
 from cloister.custodian.openapi import openapi_document
@@ -53,7 +53,6 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
 )
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
-_MEDIA = {Body.JSON: JSON_TYPE, Body.STATEMENT: STATEMENT_TYPE, Body.TEXT: "text/plain"}
 
 
 class _Limits:
@@ -65,6 +64,7 @@ class _Limits:
         self.challenges = RateLimit(per_minute=config.challenges_per_minute, subject="challenges")
         self.forks = RateLimit(per_minute=config.forks_per_minute, subject="fork evidence")
         self.streams = Streams(cap=config.event_streams)
+        self.bodies = Bodies(within_s=config.request_timeout_s)
 
     def demand(self, actor: Actor, request: Request, now: datetime) -> None:
         """Use one of the caller's tries: of its token, or of its address where it has none."""
@@ -168,7 +168,7 @@ async def _answer(service: CustodianService, limits: _Limits, route: Route, requ
         path=request.url.path,
         parameters={name: str(value) for name, value in request.path_params.items()},
         query=_query(request),
-        body=await _body(request, route, service.config.request_timeout_s),
+        body=await limits.bodies.read(request, route.body),
         once_key=request.headers.get("idempotency-key") if route.once else None,
     )
     reply = await run_in_threadpool(route.handler, call)
@@ -208,36 +208,6 @@ def _query(request: Request) -> dict[str, str]:
         msg = "query: a parameter twice"
         raise Malformed(msg)
     return dict(items)
-
-
-async def _body(request: Request, route: Route, timeout_s: int) -> bytes:
-    """Return the body, refused before it is read where its length says so, else while it grows."""
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared[:16]) > MAX_BODY_BYTES:
-        raise _too_large()
-    data = bytearray()
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > MAX_BODY_BYTES:
-                    raise _too_large()
-    except TimeoutError as exc:
-        raise Rejected.because("request_timeout", "request body", want=f"within {timeout_s} s") from exc
-    if route.body is Body.NONE:
-        if data:
-            msg = "request body: this route takes none"
-            raise Malformed(msg)
-        return b""
-    want = _MEDIA[route.body]
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if data and media != want:
-        raise Rejected.because("media_type_unsupported", "content-type", got=media[:80], want=want)
-    return bytes(data)
-
-
-def _too_large() -> Rejected:
-    return Rejected.because("payload_too_large", "request body", want=f"at most {MAX_BODY_BYTES} bytes")
 
 
 class _EventStream(StreamingResponse):

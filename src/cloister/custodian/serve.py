@@ -74,9 +74,9 @@ def serve_custodian(
     service: CustodianService, *, home: Path, on_listening: Callable[[str], None] | None = None
 ) -> None:
     """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours."""
-    try:
+    with _signals_end_here() as stop, contextlib.closing(service):
         fit_process(service.config.connections)
-        with _signals_end_here() as stop, contextlib.closing(bind(service.config)) as listener:
+        with contextlib.closing(bind(service.config)) as listener:
             port = listener.getsockname()[1]
             service.url = service.config.public_url(port)
             app = create_app(service)
@@ -85,8 +85,6 @@ def serve_custodian(
                 on_listening(service.url)
             if not stop.asked:
                 stop.server.run(sockets=[listener])
-    finally:
-        service.close()
 
 
 @dataclass(slots=True)

@@ -123,8 +123,11 @@ class CustodianLink:
         fields = Fields.parse(data, what="custodian: renewal", cap=_MAX_ANSWER_BYTES)
         answer = fields.b64u("answer")
         if "ack" in fields:
-            return fields.b64u("ack"), answer
+            ack = fields.b64u("ack")
+            fields.end()
+            return ack, answer
         reasons = take_reasons(fields, "reasons")
+        fields.end()
         if not reasons:
             fields.fail("reasons", "want a reason, or an ack")
         return Rejected("; ".join(map(str, reasons)), reasons=reasons), answer

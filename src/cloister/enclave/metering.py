@@ -149,10 +149,10 @@ class Metering:
         with self._lock:
             return self._holder.usage_files()
 
-    def usage_filed(self) -> None:
-        """Note that those files were written."""
+    def usage_filed(self, upto: int) -> None:
+        """Note that those files were written, up to the report that begins at index ``upto``."""
         with self._lock:
-            self._holder.usage_filed()
+            self._holder.usage_filed(upto)
 
     def voucher_request(self, nonce: bytes) -> bytes:
         """Return a new signed voucher request. Raises ``Rejected`` (``no_offline_term``)."""
@@ -206,7 +206,7 @@ class Metering:
 
     def admit(self, chain: bytes, token: bytes | None) -> SubAllowance:
         """Return the sub-allowance that ``token`` holds. Raises as ``Conditions.admit``; uses are not counted yet."""
-        return self._holder.conditions.admit(chain, token)
+        return self._holder.conditions.admit(chain, token, self.now())
 
     def revoke(self, statement: bytes) -> RevocationList:
         """Take the borrower's next revocation list. Raises as ``Conditions.revoke``."""

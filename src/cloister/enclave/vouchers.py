@@ -56,11 +56,13 @@ class Vouchers:
 
     def report(self) -> None:
         """Write the usage reports that what is written next speaks of. Raises ``Unavailable``."""
+        written = 0
         for first, statement in self._metering.usage_files():
             if first not in self._files:
                 self._media.write(usage_file(first), statement)
                 self._files.add(first)
-        self._metering.usage_filed()
+            written = first
+        self._metering.usage_filed(written)
 
     def _receive(self) -> None:
         data = self._media.fresh(VOUCHER)

@@ -45,14 +45,16 @@ class Conditions:
         self._counts = SubMeters()
         self._revoked: RevocationList | None = None
 
-    def admit(self, chain: bytes, token: bytes | None) -> SubAllowance:
+    def admit(self, chain: bytes, token: bytes | None, now: datetime) -> SubAllowance:
         """Return the sub-allowance that ``chain`` is, presented by its holder's ``token``.
 
         Raises ``Malformed``, ``Rejected`` (``sub_allowances_off``, ``sub_allowance_invalid``,
-        ``sub_allowance_revoked``).
+        ``sub_allowance_revoked``, ``sub_allowance_expired``, ``revocations_missing``).
         """
         sub = verify_chain(chain, token, borrower=self._borrower(), loan=self._loan)
+        self._demand_told(now)
         self._demand_kept(sub)
+        sub.demand_in_time(now)
         return sub
 
     def revoke(self, statement: bytes) -> RevocationList:

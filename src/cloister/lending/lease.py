@@ -243,9 +243,12 @@ class LeaseHolder(LeaseCore):
         self.cut_report()
         return self._usage.files()
 
-    def usage_filed(self) -> None:
-        """Note that all those files were written: their records hold up no inference any more."""
-        self._usage.filed()
+    def usage_filed(self, upto: int) -> None:
+        """Note that those files were written, up to the report that begins at index ``upto``.
+
+        Their records hold up no inference any more.
+        """
+        self._usage.filed(upto)
 
     def acknowledge(self, statement: bytes) -> None:
         """Take the custodian's acknowledgement of that report. Raises as ``UsageChain.acknowledge``."""

@@ -270,6 +270,12 @@ class SubAllowance:
         """Return when the first ``upto`` blocks (default: all) end: the earliest of their ends."""
         return min(item.not_after for item in self.caveats[:upto] if item.not_after is not None)
 
+    def demand_in_time(self, now: datetime) -> None:
+        """Prove that no block of it has ended: whoever held it once is let in to nothing. Raises ``Rejected``."""
+        if now >= self.ends():
+            reason = _time(now, want=f"before {dump_time(self.ends())}")
+            raise Rejected(str(reason), reasons=(reason,))
+
     def demand(self, *, model: str, instance: InstanceId, now: datetime) -> None:
         """Prove that every caveat of every block holds for this use, counts aside.
 

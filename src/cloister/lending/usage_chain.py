@@ -145,9 +145,12 @@ class UsageChain:
         """
         return tuple((made.last - made.records + 1, made.statement) for made in self._made)
 
-    def filed(self) -> None:
-        """Note that every report on its way lies in a file: what can be carried holds up no inference any more."""
-        self._filed = sum(made.records for made in self._made)
+    def filed(self, upto: int) -> None:
+        """Note that the reports on their way lie in files, up to the one that begins at index ``upto``.
+
+        What can be carried holds up no inference any more. A report made since is not among them.
+        """
+        self._filed = sum(made.records for made in self._made if made.last - made.records < upto)
 
     def acknowledge(self, statement: bytes, custodian: VerifyKey) -> None:
         """Let go of the report on its way once the custodian has it.

@@ -211,8 +211,17 @@ def decide_report(
 def contradicts(message: Counted, reported: Reported, terms: Terms) -> bool:
     """Tell whether a message's last index, head and counts are not those of the reports: two histories, one key.
 
+    Nor may its head be another than that of a statement that ended at the same record.
+
     What is not reported yet contradicts nothing. Of an index further back only the head is known.
     """
+    told = reported.told
+    if (
+        told is not None
+        and told.served == message.served
+        and not hmac.compare_digest(told.chain_head, message.chain_head)
+    ):
+        return True
     if message.served > reported.index:
         return False
     head = reported.head if message.served == reported.index else reported.asked

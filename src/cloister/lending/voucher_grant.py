@@ -170,14 +170,14 @@ def decide_consumption(
     digest = hashlib.sha256(statement.dump()).digest()
     if last is not None and _contradict(statement, last):
         return _settled(_stopped(instance, AlarmKind.FORK, digest, f"consumption statement {statement.number}"))
-    if last is not None and statement.number <= last.number:
-        return None
     if instance.written_off:
         return None  # its escrow is empty: all of it counts as spent already
+    if contradicts(statement, reported, loan.terms):  # an older one too: what it says is held against the reports
+        return _settled(_stopped(instance, AlarmKind.FORK, digest, f"usage at statement {statement.number}"))
+    if last is not None and statement.number <= last.number:
+        return None
     if _beyond_reach(instance, statement.used, {}):
         return _settled(_stopped(instance, AlarmKind.OVERDRAWN, digest, f"consumption statement {statement.number}"))
-    if contradicts(statement, reported, loan.terms):
-        return _settled(_stopped(instance, AlarmKind.FORK, digest, f"usage at statement {statement.number}"))
     taken = _told(instance, statement.used)
     settled = _newer(instance, statement.used)
     details: dict[str, DetailValue] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Generic, TypeVar
 
 __all__ = ["Kept"]
@@ -11,11 +12,12 @@ Value = TypeVar("Value")
 
 
 class Kept(Generic[Key, Value]):
-    """At most ``cap`` values; the one kept longest goes first. Threads may share it: each step is one dict call."""
+    """At most ``cap`` values; the one kept longest goes first. Threads may share it."""
 
     def __init__(self, cap: int) -> None:
         """Keep nothing yet."""
         self._cap = cap
+        self._lock = threading.Lock()
         self._values: dict[Key, Value] = {}
 
     def get(self, key: Key) -> Value | None:
@@ -24,6 +26,7 @@ class Kept(Generic[Key, Value]):
 
     def keep(self, key: Key, value: Value) -> None:
         """Keep a value."""
-        self._values[key] = value
-        while len(self._values) > self._cap:
-            self._values.pop(next(iter(self._values), key), None)
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > self._cap:
+                del self._values[next(iter(self._values))]

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.debts import repay_booked
-from cloister.custodian.service.standing import loan_row, loan_state
+from cloister.custodian.service.standing import heard, instance_key, instance_row, loan_row, loan_state
 from cloister.custodian.service.usage import take
-from cloister.custodian.store.instances import find_instance, find_key, save_instance
+from cloister.custodian.store.instances import save_instance
 from cloister.custodian.store.loans import take_turn
-from cloister.custodian.store.usage import find_reported
 from cloister.errors import Malformed, Rejected
 from cloister.lending.ending import decide_close, verify_close
 from cloister.lending.events import EventKind
@@ -27,19 +26,16 @@ from cloister.lending.terms import DIGEST, InstanceId
 from cloister.lending.usage_report import ReportDecision, sign_ack, verify_report
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from cloister.attest.rats import Nonce
     from cloister.crypto.sign import VerifyKey
     from cloister.custodian.service.context import Context, Transaction
-    from cloister.custodian.store.instances import InstanceRow
     from cloister.lending.lease_grant import LeaseDecision
     from cloister.lending.messages import LeaseRequest, UsageReport
     from cloister.lending.state import InstanceState
     from cloister.lending.terms import Terms
     from cloister.lending.usage_report import Reported
 
-__all__ = ["Leases", "Renewed", "close", "instance_key", "instance_row", "parse_instance_id", "status"]
+__all__ = ["Leases", "Renewed", "close", "parse_instance_id", "status"]
 
 
 def parse_instance_id(text: str) -> InstanceId:
@@ -47,27 +43,6 @@ def parse_instance_id(text: str) -> InstanceId:
     if not DIGEST.fullmatch(text):
         raise Rejected.because("not_found", "instance")
     return InstanceId(text)
-
-
-def instance_row(connection: Connection, instance: InstanceId) -> InstanceRow:
-    """Return one instance. Raises ``Rejected`` (``not_found``)."""
-    row = find_instance(connection, instance)
-    if row is None:
-        raise Rejected.because("not_found", "instance")
-    return row
-
-
-def instance_key(context: Context, instance: InstanceId) -> VerifyKey:
-    """Return the instance's key without touching state (C1). An id is its key's digest, so one that is known stays."""
-    key = context.instance_keys.get(instance)
-    if key is not None:
-        return key
-    with context.reading() as connection:
-        key = find_key(connection, instance)
-    if key is None:
-        raise Rejected.because("not_found", "instance")
-    context.instance_keys.keep(instance, key)
-    return key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +100,8 @@ class Leases:
         asked, told = _Asked(instance=instance, request=request, digest=digest), _told(report, key)
         try:
             taken, answer = self._context.transact(lambda work: _renew(work, asked, told), beside=True)
+            if isinstance(taken, Rejected) and isinstance(told, _Told):  # of what nobody signed nothing is written (C1)
+                self._context.refuse(EventKind.USAGE_REFUSED, instance, instance, taken, first=told.message.first)
             if isinstance(answer, Rejected):
                 raise answer
         except Rejected as refusal:
@@ -132,13 +109,12 @@ class Leases:
                 EventKind.LEASE_REFUSED, instance, instance, refusal, req_digest=digest.hex(), seq=request.seq
             )
             raise
-        return self._renewed(instance, taken, answer)
+        return self._renewed(taken, answer)
 
-    def _renewed(self, instance: InstanceId, taken: _Taken, answer: bytes) -> Renewed:
+    def _renewed(self, taken: _Taken, answer: bytes) -> Renewed:
         if taken is None:
             return Renewed(answer=answer)
         if isinstance(taken, Rejected):
-            self._context.refuse(EventKind.USAGE_REFUSED, instance, instance, taken)
             return Renewed(answer=answer, refused=taken)
         if taken.ack is None:
             return Renewed(answer=answer, refused=Rejected.because(taken.code, "usage report"))
@@ -164,7 +140,7 @@ def _renew(transaction: Transaction, asked: _Asked, told: _Told | Rejected | Non
     take_turn(connection, instance.loan)
     loan = loan_row(connection, instance.loan)
     has_tickets = any(model.ticketed for model in loan.terms.models)
-    reported = find_reported(connection, instance.id, asked=asked.request.served, ticketed=has_tickets)
+    reported = heard(connection, instance, asked=asked.request.served, ticketed=has_tickets)
     taken: _Taken = None
     if isinstance(told, _Told):
         taken = _take(transaction, told, instance, loan.terms, reported)
@@ -216,7 +192,7 @@ def close(context: Context, instance: InstanceId, statement: bytes) -> None:
         row = instance_row(transaction.connection, instance)
         take_turn(transaction.connection, row.state.loan)
         loan = loan_state(transaction.connection, loan_row(transaction.connection, row.state.loan), context.config)
-        reported = find_reported(transaction.connection, instance, asked=message.served)
+        reported = heard(transaction.connection, row.state, asked=message.served)
         decision = decide_close(message, instance=row.state, loan=loan, reported=reported, now=transaction.now)
         if decision is None:
             return

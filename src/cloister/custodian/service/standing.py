@@ -1,4 +1,4 @@
-"""How a loan stands inside one transaction: terms, balances, blocks, as ``lending`` decides over them.
+"""How a loan and its instances stand inside one transaction, as ``lending`` decides over them.
 
 Read anew in the transaction that decides, never carried over from an earlier one (T90).
 """
@@ -6,14 +6,18 @@ Read anew in the transaction that decides, never carried over from an earlier on
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.custodian.store.blocks import BlockKind, blocks_on
 from cloister.custodian.store.book import read_epoch
 from cloister.custodian.store.contracts import agreed_since
+from cloister.custodian.store.instances import InstanceRow, find_instance, find_key
 from cloister.custodian.store.loans import LoanRow, balances_of, find_loan
 from cloister.custodian.store.models import withdrawn
+from cloister.custodian.store.offline import last_consumption
+from cloister.custodian.store.usage import find_reported
 from cloister.errors import Rejected
 from cloister.lending.clauses import RefundRule
 from cloister.lending.clock_trust import ClockPolicy
@@ -23,9 +27,14 @@ from cloister.lending.terms import LOAN_ID, ConsumerId, LoanId
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from cloister.crypto.sign import VerifyKey
     from cloister.custodian.config import Config
+    from cloister.custodian.service.context import Context
+    from cloister.lending.state import InstanceState
+    from cloister.lending.terms import InstanceId
+    from cloister.lending.usage_report import Reported
 
-__all__ = ["counted_clocks", "loan_row", "loan_state", "parse_loan_id"]
+__all__ = ["counted_clocks", "heard", "instance_key", "instance_row", "loan_row", "loan_state", "parse_loan_id"]
 
 
 def parse_loan_id(text: str) -> LoanId:
@@ -73,3 +82,32 @@ def loan_state(connection: Connection, row: LoanRow, config: Config) -> LoanStat
         refund_on_close=terms.clauses.refund is RefundRule.UNUSED,
         agreed_at=agreed_since(connection, terms.loan),
     )
+
+
+def instance_row(connection: Connection, instance: InstanceId) -> InstanceRow:
+    """Return one instance. Raises ``Rejected`` (``not_found``)."""
+    row = find_instance(connection, instance)
+    if row is None:
+        raise Rejected.because("not_found", "instance")
+    return row
+
+
+def heard(connection: Connection, instance: InstanceState, *, asked: int = -1, ticketed: bool = True) -> Reported:
+    """Return what an instance has reported, and the consumption statement that came before the reports."""
+    found = find_reported(connection, instance.id, asked=asked, ticketed=ticketed)
+    if instance.voucher_until is None:  # it never had a voucher, and states nothing
+        return found
+    return replace(found, told=last_consumption(connection, instance.id))
+
+
+def instance_key(context: Context, instance: InstanceId) -> VerifyKey:
+    """Return the instance's key without touching state (C1). An id is its key's digest, so one that is known stays."""
+    key = context.instance_keys.get(instance)
+    if key is not None:
+        return key
+    with context.reading() as connection:
+        key = find_key(connection, instance)
+    if key is None:
+        raise Rejected.because("not_found", "instance")
+    context.instance_keys.keep(instance, key)
+    return key

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.custodian.service.leases import instance_key, instance_row
-from cloister.custodian.service.standing import loan_row, loan_state
+from cloister.custodian.service.standing import instance_key, instance_row, loan_row, loan_state
 from cloister.custodian.store.instances import save_instance
 from cloister.custodian.store.loans import take_turn
 from cloister.custodian.store.offline import find_ticket, save_ticket

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
-from cloister.custodian.service.standing import loan_row
+from cloister.custodian.service.standing import heard, instance_key, instance_row, loan_row
 from cloister.custodian.service.sweep import write_off_dead
-from cloister.custodian.store.instances import find_instance, find_key, instances_between, save_instance
+from cloister.custodian.store.instances import instances_between, save_instance
 from cloister.custodian.store.loans import take_turn
-from cloister.custodian.store.offline import last_consumption
 from cloister.custodian.store.usage import (
     find_report,
-    find_reported,
     insert_report,
     itemised_units,
     refunds,
@@ -40,9 +37,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from cloister.crypto.sign import VerifyKey
     from cloister.custodian.service.context import Context, Transaction
-    from cloister.custodian.store.instances import InstanceRow
     from cloister.custodian.store.usage import SumRow
     from cloister.lending.messages import UsageReport
     from cloister.lending.state import InstanceState
@@ -63,7 +58,7 @@ def report(context: Context, instance: InstanceId, statement: bytes) -> bytes:
     Raises ``Malformed``, ``Rejected`` (not signed by this instance, ``usage_gap``, ``fork_detected``,
     ``overdrawn``) and ``Unavailable``. The signature is proven before anything is written (C1).
     """
-    message = verify_report(statement, _key(context, instance))
+    message = verify_report(statement, instance_key(context, instance))
     try:
         decision = _take(context, message, statement)
     except Rejected as refusal:
@@ -74,30 +69,15 @@ def report(context: Context, instance: InstanceId, statement: bytes) -> bytes:
     return sign_ack(decision.ack, context.vault.signing_key)
 
 
-def _key(context: Context, instance: InstanceId) -> VerifyKey:
-    with context.reading() as connection:
-        key = find_key(connection, instance)
-    if key is None:
-        raise Rejected.because("not_found", "instance")
-    return key
-
-
-def _row(connection: Connection, instance: InstanceId) -> InstanceRow:
-    row = find_instance(connection, instance)
-    if row is None:
-        raise Rejected.because("not_found", "instance")
-    return row
-
-
 def _take(context: Context, message: UsageReport, statement: bytes) -> ReportDecision:
     """Decide and write in one transaction."""
 
     def work(transaction: Transaction) -> ReportDecision:
         connection = transaction.connection
-        state = _row(connection, message.instance).state
+        state = instance_row(connection, message.instance).state
         take_turn(connection, state.loan)
         terms = loan_row(connection, state.loan).terms
-        reported = find_reported(connection, message.instance)
+        reported = heard(connection, state)
         return take(transaction, message, statement, instance=state, terms=terms, reported=reported)
 
     return context.transact(work, beside=True)
@@ -118,13 +98,12 @@ def take(
     """
     connection = transaction.connection
     known = message.first <= reported.index
-    told = None if terms.clauses.offline is None else last_consumption(connection, message.instance)
     decision = decide_report(
         message,
         statement,
         instance=instance,
         terms=terms,
-        reported=replace(reported, told=told),
+        reported=reported,
         stored=find_report(connection, message.instance, message.first) if known else None,
     )
     if decision.fresh and decision.ack is not None:
@@ -138,13 +117,13 @@ def take(
 def loan_of(context: Context, instance: InstanceId) -> LoanId:
     """Return the loan that an instance was registered for. Raises ``Rejected`` (``not_found``)."""
     with context.reading() as connection:
-        return _row(connection, instance).state.loan
+        return instance_row(connection, instance).state.loan
 
 
 def report_page(context: Context, instance: InstanceId, *, after: int) -> Json:
     """Return the signed reports of an instance that begin behind record ``after``, a page at a time."""
     with context.reading() as connection:
-        _row(connection, instance)
+        instance_row(connection, instance)
         reports = reports_after(connection, instance, after, limit=_PAGE)
     return {"reports": [dump_b64u(statement) for statement in reports]}
 
@@ -247,7 +226,7 @@ def _position(connection: Connection, instance: InstanceId, moment: datetime) ->
         return 0, GENESIS
     if stored.latest < minute:
         return stored.last, stored.head
-    row = _row(connection, instance)
+    row = instance_row(connection, instance)
     message = verify_report(stored.statement, row.state.key)
     index, head = message.first - 1, message.previous
     for record in message.records:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.debts import owed, repay_booked
-from cloister.custodian.service.leases import instance_key, instance_row
-from cloister.custodian.service.standing import loan_row, loan_state
+from cloister.custodian.service.standing import heard, instance_key, instance_row, loan_row, loan_state
 from cloister.custodian.store.instances import save_instance, standing_instances
 from cloister.custodian.store.offline import (
     insert_voucher,
@@ -21,7 +20,6 @@ from cloister.custodian.store.offline import (
     last_voucher,
     save_consumption,
 )
-from cloister.custodian.store.usage import find_reported
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
 from cloister.lending.lease_grant import Replay
@@ -115,7 +113,7 @@ def _decide(transaction: Transaction, request: VoucherRequest, digest: bytes, un
         instance=instance,
         loan=loan_state(connection, row, transaction.context.config),
         last=last_voucher(connection, instance.id),
-        reported=find_reported(connection, instance.id, asked=request.served),
+        reported=heard(connection, instance, asked=request.served),
         overdraft=0 if term is None else overdraft_room(term, others, owed(connection, instance.loan)),
         units=units,
         epoch=transaction.epoch.epoch,
@@ -142,7 +140,7 @@ def settle(context: Context, loan: LoanId, statement: bytes) -> Json:
             instance=instance,
             loan=loan_state(connection, loan_row(connection, instance.loan), context.config),
             last=last_consumption(connection, instance.id),
-            reported=find_reported(connection, instance.id, asked=message.served),
+            reported=heard(connection, instance, asked=message.served),
             is_known=is_voucher(connection, instance.id, message.voucher),
         )
         if decision is not None:
