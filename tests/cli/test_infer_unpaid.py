@@ -23,7 +23,8 @@ KEY = SigningKey(bytes(range(32)))
 def receipt_of(now: datetime) -> VerifiedReceipt:
     receipt = Receipt(
         instance=instance_id(KEY.verify_key.raw), index=1, loan=LoanId("loan-" + "a" * 16),
-        model=ModelDigest("ab" * 32), consumer=None, metered=False, units=1, request=commit(bytes(32), b"q"), response=commit(bytes(32), b"a"),
+        model=ModelDigest("ab" * 32), consumer=None, metered=False, units=1,
+        request=commit(bytes(32), b"q"), response=commit(bytes(32), b"a"),
         previous=GENESIS, policy_digest="cd" * 32, issued_at=now,
     )  # fmt: skip
     return VerifiedReceipt(
