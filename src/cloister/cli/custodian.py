@@ -13,8 +13,10 @@ import click
 from cloister.attest.endorse import Given
 from cloister.attest.schemes import KINDS, Site, production_schemes
 from cloister.attest.verifier import Scheme, Verifier
+from cloister.cli.custodian_shares import shares
 from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
-from cloister.cli.terminal import Group, Terminal, pass_terminal, read_secret, write_file
+from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
+from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.custodian.config import read_config
 from cloister.custodian.setup import (
     backup_custodian,
@@ -26,55 +28,26 @@ from cloister.custodian.setup import (
     recover_custodian,
     restore_custodian,
 )
-from cloister.custodian.vaults.encrypted_file import KeyFile, Passphrase
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cloister.custodian.vaults.encrypted_file import Unlock
     from cloister.testing.vendors.public import PublicVendors
     from cloister.wire import Json
 
-__all__ = ["custodian", "unlock_options", "unlock_with"]
+__all__ = ["custodian"]
 
-_KEY_FILE_VARIABLE = "CLOISTER_CUSTODIAN_KEY_FILE"
-_PASSPHRASE_FILE_VARIABLE = "CLOISTER_CUSTODIAN_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
 _folder = click.Path(path_type=Path, file_okay=False)
 _file = click.Path(path_type=Path, dir_okay=False)
-
-
-def unlock_options(command: Callable[..., object]) -> Callable[..., object]:
-    """Add the options that say how the vault opens: the command gets ``key_file`` and ``passphrase_file``."""
-    for option in (
-        click.option(
-            "--passphrase-file", metavar="FILE", help=f"Passphrase of the vault [env {_PASSPHRASE_FILE_VARIABLE}]."
-        ),
-        click.option("--key-file", type=_file, help=f"Key file of the vault, mode 0600 [env {_KEY_FILE_VARIABLE}]."),
-    ):
-        command = option(command)
-    return command
-
-
-def unlock_with(key_file: Path | None, passphrase_file: str | None, *, new: bool = False) -> Unlock:
-    """Return what opens the vault: a key file, a passphrase file, or a passphrase asked for on a terminal."""
-    key = key_file or os.environ.get(_KEY_FILE_VARIABLE)
-    if key:
-        path = Path(key)
-        return KeyFile.create(path) if new and not path.exists() else KeyFile(path)
-    named = passphrase_file or os.environ.get(_PASSPHRASE_FILE_VARIABLE)
-    if named:
-        return Passphrase(read_secret(named, what="passphrase").encode())
-    if not sys.stdin.isatty():
-        msg = "vault: no key file and no passphrase"
-        raise UsageError(msg, hint="pass --key-file or --passphrase-file; on a terminal you are asked")
-    asked = click.prompt("Passphrase of the vault", hide_input=True, confirmation_prompt=new, err=True)
-    return Passphrase(str(asked).encode())
 
 
 @click.group(cls=Group)
 def custodian() -> None:
     """Run the model owner's server: keys, loans, leases, the audit log."""
+
+
+custodian.add_command(shares)
 
 
 @custodian.command()

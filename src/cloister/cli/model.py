@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.cli.custodian import unlock_options, unlock_with
 from cloister.cli.remote import custodian_home, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
+from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.custodian.setup import open_vault
 from cloister.custodian.vaults import wrap_dek
 from cloister.errors import UsageError

@@ -19,11 +19,11 @@ from cloister.attest.reference import (
     verify_reference,
 )
 from cloister.cli.attest_verify import read_policy
-from cloister.cli.custodian import unlock_options, unlock_with
 from cloister.cli.evidence_files import read_evidence
 from cloister.cli.evidence_options import POLICY_KINDS, Near
 from cloister.cli.remote import HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file
+from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.crypto.sign import VerifyKey
 from cloister.custodian.setup import open_vault
 from cloister.errors import UsageError

@@ -59,6 +59,7 @@ __all__ = [
     "open_vault",
     "recover_custodian",
     "restore_custodian",
+    "vault_place",
     "verify_home_bundle",
 ]
 
@@ -100,7 +101,7 @@ def init_custodian(
     config = load_config(text, environment={}, now=now)
     _make_home(home)
     (home / "config.toml").write_text(text, encoding="utf-8")
-    vault = EncryptedFileVault.create(home / "vault.json", unlock, rng=rng, kdf=kdf)
+    vault = EncryptedFileVault.create(vault_place(home), unlock, rng=rng, kdf=kdf)
     ca_pem = _write_authorities(home, vault, config, now)
     identity = vault.signing_key.verify_key.raw
     store = open_store(home, config, fence=rng(_FENCE_BYTES), identity=identity, new_at=now)
@@ -155,9 +156,14 @@ def _write_authorities(home: Path, vault: EncryptedFileVault, config: Config, no
     return tls.decode("ascii")
 
 
+def vault_place(home: Path) -> Path:
+    """Return where a home's vault file lies."""
+    return home / "vault.json"
+
+
 def open_vault(home: Path, unlock: Unlock) -> EncryptedFileVault:
     """Return the home's vault, for sealing on the custodian's own machine. Needs no lock."""
-    return EncryptedFileVault.open(home / "vault.json", unlock)
+    return EncryptedFileVault.open(vault_place(home), unlock)
 
 
 def open_custodian(
