@@ -170,7 +170,8 @@ def sign(
     """
     demand_writable([out], force=force)
     content = BundleFile.parse(_read(file)).read()
-    key = open_vault(custodian_home(home), unlock_with(key_file, passphrase_file)).signing_key
+    place = custodian_home(home)
+    key = open_vault(place, unlock_with(place, key_file, passphrase_file)).signing_key
     write_file(out, content.sign(key), force=force)
     terminal.result(_json(content, signed_by=key.key_id), lambda console: _draw(terminal, content, console))
     terminal.say(f"{out}: signed by {key.verify_key.dump()}", style="dim")

@@ -9,7 +9,7 @@ import click
 
 from cloister.cli.remote import HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, pass_terminal
-from cloister.cli.unlock import unlock_options, unlock_with
+from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_option
 from cloister.crypto.shamir import MAX_PARTS, MIN_NEED
 from cloister.custodian.setup import vault_place
 from cloister.custodian.vaults.encrypted_file import open_by_shares, relock, split_vault
@@ -60,7 +60,7 @@ def split(
     keep copies of it; once the vault is locked anew, split it again.
     """
     place = custodian_home(home)
-    made = split_vault(vault_place(place), unlock_with(key_file, passphrase_file), need=need, of=of)
+    made = split_vault(vault_place(place), unlock_with(place, key_file, passphrase_file), need=need, of=of)
     paths = _write(out, made)
     result: dict[str, Json] = {
         "files": [str(path) for path in paths], "need": need, "of": of, "vault": made[0].vault,
@@ -92,6 +92,7 @@ def _write(folder: Path, made: Sequence[Share]) -> list[Path]:
 @shares.command()
 @click.argument("files", metavar="SHARE...", nargs=-1, required=True, type=_file)
 @_home_option
+@vault_option
 @unlock_options
 @pass_terminal
 def combine(
@@ -100,17 +101,18 @@ def combine(
     *,
     files: tuple[Path, ...],
     home: Path | None,
+    vault: str | None,
     key_file: Path | None,
     passphrase_file: str | None,
 ) -> None:
-    """Open the vault by shares and lock it anew, under another key file or passphrase.
+    """Open the vault by shares and lock it anew: under another key file or passphrase, or a key service.
 
-    For when passphrase or key file is lost. Keys inside stay the same. The old secret and all old shares open the
-    new vault file no more; copies of the old one still open by them.
+    For when passphrase, key file or the key of a key service is lost. Keys inside stay the same. The old secret and all
+    old shares open the new vault file no more; copies of the old one still open by them.
     """
     place = vault_place(custodian_home(home))
     key = open_by_shares(place, [_read(path) for path in files])
-    relock(place, key, unlock_with(key_file, passphrase_file, new=True))
+    relock(place, key, lock_with(vault, key_file, passphrase_file))
     terminal.result({"vault": str(place)}, lambda console: console.print(f"{place}: locked anew"))
     terminal.say("old shares are spent: make new ones with 'cloister custodian shares split'", style="dim")
 

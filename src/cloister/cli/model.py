@@ -56,7 +56,8 @@ def seal(
     passphrase_file: str | None,
 ) -> None:
     """Encrypt a model file or folder with a new key, which the vault wraps, and sign its manifest."""
-    vault = open_vault(custodian_home(home), unlock_with(key_file, passphrase_file))
+    place = custodian_home(home)
+    vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     dek = bytearray(os.urandom(_DEK_BYTES))
     try:
         with terminal.progress(f"sealing {name}") as report:

@@ -251,7 +251,8 @@ def sign(
     """Sign a set with the custodian's publisher key: who relies on it pins that key ('cloister custodian show')."""
     demand_writable([out], force=force)
     values = ReferenceValues.parse(read_evidence(file, what="reference values", cap=MAX_REFERENCE_BYTES))
-    vault = open_vault(custodian_home(home), unlock_with(key_file, passphrase_file))
+    place = custodian_home(home)
+    vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     write_file(out, sign_reference(values, vault.publisher_key), force=force)
     key = vault.publisher_key.verify_key.dump()
     terminal.result(

@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING
 import click
 
 from cloister.cli.terminal import read_secret
+from cloister.custodian.setup import vault_place
+from cloister.custodian.vaults.encrypted_file import read_vault
+from cloister.custodian.vaults.key_service import connect
 from cloister.custodian.vaults.unlock import KeyFile, Passphrase
+from cloister.custodian.vaults.vault_file import service_of
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cloister.custodian.vaults.key_service import KeyService
     from cloister.custodian.vaults.unlock import Unlock
 
-__all__ = ["unlock_options", "unlock_with"]
+__all__ = ["lock_with", "unlock_options", "unlock_with", "vault_option"]
 
 _KEY_FILE_VARIABLE = "CLOISTER_CUSTODIAN_KEY_FILE"
 _PASSPHRASE_FILE_VARIABLE = "CLOISTER_CUSTODIAN_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
+_VAULT_VARIABLE = "CLOISTER_CUSTODIAN_VAULT"
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -37,8 +43,55 @@ def unlock_options(command: Callable[..., object]) -> Callable[..., object]:
     return command
 
 
-def unlock_with(key_file: Path | None, passphrase_file: str | None, *, new: bool = False) -> Unlock:
-    """Return what opens the vault: a key file, a passphrase file, or a passphrase asked for on a terminal."""
+vault_option = click.option(
+    "--vault",
+    metavar="NAME",
+    help=f"Key service that locks the vault: pkcs11:token=T;object=K, aws-kms:ARN [env {_VAULT_VARIABLE}].",
+)
+
+
+def unlock_with(home: Path, key_file: Path | None, passphrase_file: str | None) -> Unlock:
+    """Return what opens a home's vault: the key service it names, or else a secret of its owner's.
+
+    Raises ``UsageError`` where the environment names a service and the vault is not locked by that one: a vault that
+    somebody put in its place opens by a service of theirs.
+    """
+    wanted, named = _wanted(), service_of(read_vault(vault_place(home)))
+    if wanted is not None and named != wanted.name:
+        msg = f"{_VAULT_VARIABLE}: the vault is locked by {named or 'a secret'}, want {wanted.name}"
+        raise UsageError(msg)
+    if named is None:
+        return _secret(key_file, passphrase_file)
+    _demand_no_secret(named, key_file, passphrase_file)
+    return wanted or connect(named, os.environ)
+
+
+def lock_with(service: str | None, key_file: Path | None, passphrase_file: str | None) -> Unlock:
+    """Return what a new vault is locked with: the key service that is named, else a secret, made if need be."""
+    wanted = _wanted()
+    named = connect(service, os.environ) if service is not None else wanted
+    if named is None:
+        return _secret(key_file, passphrase_file, new=True)
+    _demand_no_secret(named.name, key_file, passphrase_file)
+    if wanted is not None and named.name != wanted.name:
+        msg = f"--vault: {named.name}, but {_VAULT_VARIABLE} wants {wanted.name}"
+        raise UsageError(msg)
+    return named
+
+
+def _wanted() -> KeyService | None:
+    name = os.environ.get(_VAULT_VARIABLE)
+    return connect(name, os.environ) if name else None
+
+
+def _demand_no_secret(named: str, key_file: Path | None, passphrase_file: str | None) -> None:
+    if key_file is not None or passphrase_file is not None:
+        msg = f"vault: locked by {named}"
+        raise UsageError(msg, hint="leave out --key-file and --passphrase-file")
+
+
+def _secret(key_file: Path | None, passphrase_file: str | None, *, new: bool = False) -> Passphrase | KeyFile:
+    """Return a key file, a passphrase file, or a passphrase asked for on a terminal."""
     key = key_file or os.environ.get(_KEY_FILE_VARIABLE)
     if key:
         path = Path(key)

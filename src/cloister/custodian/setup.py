@@ -101,7 +101,11 @@ def init_custodian(
     config = load_config(text, environment={}, now=now)
     _make_home(home)
     (home / "config.toml").write_text(text, encoding="utf-8")
-    vault = EncryptedFileVault.create(vault_place(home), unlock, rng=rng, kdf=kdf)
+    try:
+        vault = EncryptedFileVault.create(vault_place(home), unlock, rng=rng, kdf=kdf)
+    except BaseException:
+        _unmake_home(home)
+        raise
     ca_pem = _write_authorities(home, vault, config, now)
     identity = vault.signing_key.verify_key.raw
     store = open_store(home, config, fence=rng(_FENCE_BYTES), identity=identity, new_at=now)
@@ -142,6 +146,13 @@ def _make_home(home: Path) -> None:
     except OSError as exc:
         msg = f"custodian home {home}: {exc.strerror}"
         raise UsageError(msg) from exc
+
+
+def _unmake_home(home: Path) -> None:
+    """Leave an empty folder, so that init can be tried again once the key service answers."""
+    (home / "config.toml").unlink()
+    (home / "tls").rmdir()
+    (home / "devices").rmdir()
 
 
 def _write_authorities(home: Path, vault: EncryptedFileVault, config: Config, now: datetime) -> str:

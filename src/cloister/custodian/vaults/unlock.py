@@ -1,4 +1,4 @@
-"""What opens a vault file: a passphrase, a key file, or the file's own key come back from shares.
+"""What opens a vault file: a passphrase, a key file, a key service, or the file's own key come back from shares.
 
 Not done here: asking a person (the command line does).
 """
@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
+from cloister.custodian.vaults.key_service import KeyService
 from cloister.custodian.vaults.private_file import read_private, write_private
 from cloister.errors import UsageError
 
@@ -65,5 +66,5 @@ class FileKey:
     value: bytes = field(repr=False)
 
 
-Unlock: TypeAlias = Passphrase | KeyFile
+Unlock: TypeAlias = Passphrase | KeyFile | KeyService
 """What locks a vault and opens it again."""
