@@ -112,20 +112,35 @@ class Forgetful(LocalService):
         raise Rejected.because("service_denied", self.name, got=f"{len(wrapped)}", want=context)
 
 
+class Careless(LocalService):
+    """Does not look at the context."""
+
+    def wrap(self, key: bytes, *, context: str) -> bytes:
+        """Wrap in none."""
+        return super().wrap(key, context=context[:0])
+
+    def unwrap(self, wrapped: bytes, *, context: str) -> bytes:
+        """Unwrap in any."""
+        return super().unwrap(wrapped, context=context[:0])
+
+
+UNFIT = [Short(), Echo(), Forgetful(), Careless()]
+
+
 def test_half_a_key_is_no_key() -> None:
     with pytest.raises(Rejected) as refused:
         open_content(GOOD[2], Short())
     assert refused.value.code == "wrong_key"
 
 
-@pytest.mark.parametrize("service", [Short(), Echo(), Forgetful()], ids=lambda service: type(service).__name__)
+@pytest.mark.parametrize("service", UNFIT, ids=lambda service: type(service).__name__)
 def test_no_vault_is_made_by_a_service_that_will_not_open_it(tmp_path: Path, service: LocalService) -> None:
     with pytest.raises((Unavailable, Rejected)):
         EncryptedFileVault.create(tmp_path / "vault.json", service)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("service", [Short(), Echo(), Forgetful()], ids=lambda service: type(service).__name__)
+@pytest.mark.parametrize("service", UNFIT, ids=lambda service: type(service).__name__)
 def test_a_vault_is_not_moved_to_a_service_that_will_not_open_it(tmp_path: Path, service: LocalService) -> None:
     path, unlock = tmp_path / "vault.json", Passphrase(PASSPHRASE)
     EncryptedFileVault.create(path, unlock, kdf=CHEAP)

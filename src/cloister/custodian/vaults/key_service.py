@@ -48,7 +48,11 @@ def connect(name: str, environment: Mapping[str, str]) -> KeyService:
             from cloister.custodian.vaults.aws_kms import AwsKms  # noqa: PLC0415 - the same
 
             return AwsKms.connect(name)
+        case "transit":
+            from cloister.custodian.vaults.transit import Transit  # noqa: PLC0415 - the same
+
+            return Transit.connect(name, environment)
         case _:
             # The name is not shown: somebody may have put a PIN into it.
-            msg = "vault: no such key service, want pkcs11:token=TOKEN;object=KEY or aws-kms:ARN"
+            msg = "vault: no such key service, want pkcs11:token=TOKEN;object=KEY, aws-kms:ARN or transit:MOUNT/KEY"
             raise UsageError(msg, hint="see docs/reference/vaults.md")

@@ -159,7 +159,18 @@ def _wrapped(service: KeyService, key: bytes, context: str) -> bytes:
     if key in wrapped or not 0 < len(wrapped) <= _MAX_WRAPPED_BYTES or service.unwrap(wrapped, context=context) != key:
         msg = f"{service.name}: does not wrap a key and give it back"
         raise Unavailable(msg)
+    _demand_bound(service, wrapped, context)
     return wrapped
+
+
+def _demand_bound(service: KeyService, wrapped: bytes, context: str) -> None:
+    """Refuse a service that does not look at the context: it may be older than that part of its interface."""
+    try:
+        service.unwrap(wrapped, context=context + "/another")
+    except Rejected:
+        return
+    msg = f"{service.name}: does not bind a key to its context"
+    raise Unavailable(msg, hint="is it too old, or the key of another kind?")
 
 
 def lock_content(content: bytes, unlock: Unlock, *, rng: Callable[[int], bytes], kdf: Kdf | None = None) -> bytes:
