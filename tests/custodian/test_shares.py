@@ -154,6 +154,15 @@ def test_a_disk_that_cannot_take_the_new_vault_leaves_the_old_one(path: Path, mo
     assert [item.name for item in path.parent.iterdir()] == ["vault.json"]
 
 
+def test_what_a_crash_left_beside_the_vault_is_not_written_over(path: Path) -> None:
+    before = path.read_bytes()
+    left = path.with_name("vault.json.new")
+    left.write_bytes(b"half a vault")
+    with pytest.raises(UsageError):
+        relock(path, UNLOCK, NEW, kdf=CHEAP)
+    assert (path.read_bytes(), left.read_bytes()) == (before, b"half a vault")
+
+
 def _shown(things: Sequence[object]) -> str:
     return " ".join(f"{thing!r} {thing}" for thing in things)
 

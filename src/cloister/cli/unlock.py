@@ -54,8 +54,8 @@ vault_option = click.option(
 def unlock_with(home: Path, key_file: Path | None, passphrase_file: str | None) -> Unlock:
     """Return what opens a home's vault: the key service it names, or else a secret of its owner's.
 
-    Raises ``UsageError`` where the environment names a service and the vault is not locked by that one: a vault that
-    somebody put in its place opens by a service of theirs.
+    Raises ``UsageError`` where a service or a secret is expected, by options or environment, and the vault is locked
+    in another way: a vault that somebody put in its place opens by a service of theirs.
     """
     wanted, named = _wanted(), service_of(read_vault(vault_place(home)))
     if wanted is not None and named != wanted.name:
@@ -86,9 +86,11 @@ def _wanted() -> KeyService | None:
 
 
 def _demand_no_secret(named: str, key_file: Path | None, passphrase_file: str | None) -> None:
-    if key_file is not None or passphrase_file is not None:
-        msg = f"vault: locked by {named}"
-        raise UsageError(msg, hint="leave out --key-file and --passphrase-file")
+    given = (key_file, passphrase_file, *map(os.environ.get, (_KEY_FILE_VARIABLE, _PASSPHRASE_FILE_VARIABLE)))
+    if any(given):
+        msg = f"vault: locked by {named}, but a key file or passphrase file is given"
+        hint = f"if that is right, leave out --key-file, --passphrase-file, {_KEY_FILE_VARIABLE} and the like"
+        raise UsageError(msg, hint=hint)
 
 
 def _secret(key_file: Path | None, passphrase_file: str | None, *, new: bool = False) -> Passphrase | KeyFile:

@@ -72,7 +72,10 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def replace_private(path: Path, data: bytes) -> None:
-    """Put ``data`` where a file of mode 0600 is, durably, or leave that as it is. Raises as ``write_private``."""
+    """Put ``data`` where a file of mode 0600 is, durably, or leave that as it is. Raises as ``write_private``.
+
+    Only where the last sync of the folder fails, a power loss may bring back either.
+    """
     fresh = path.with_name(path.name + ".new")
     write_private(fresh, data)
     try:
