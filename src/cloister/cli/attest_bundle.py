@@ -22,10 +22,10 @@ from cloister.attest.parts import dump_parts, is_parts
 from cloister.attest.rats import Evidence, TeeKind
 from cloister.attest.schemes import production_schemes
 from cloister.attest.verifier import Verifier
-from cloister.cli.custodian import unlock_options, unlock_with
 from cloister.cli.evidence_files import read_evidence
 from cloister.cli.remote import HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file
+from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.crypto.sign import VerifyKey
 from cloister.custodian.setup import bundle_place, open_vault, verify_home_bundle
 from cloister.errors import UsageError
@@ -170,7 +170,8 @@ def sign(
     """
     demand_writable([out], force=force)
     content = BundleFile.parse(_read(file)).read()
-    key = open_vault(custodian_home(home), unlock_with(key_file, passphrase_file)).signing_key
+    place = custodian_home(home)
+    key = open_vault(place, unlock_with(place, key_file, passphrase_file)).signing_key
     write_file(out, content.sign(key), force=force)
     terminal.result(_json(content, signed_by=key.key_id), lambda console: _draw(terminal, content, console))
     terminal.say(f"{out}: signed by {key.verify_key.dump()}", style="dim")

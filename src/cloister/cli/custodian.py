@@ -13,8 +13,10 @@ import click
 from cloister.attest.endorse import Given
 from cloister.attest.schemes import KINDS, Site, production_schemes
 from cloister.attest.verifier import Scheme, Verifier
+from cloister.cli.custodian_shares import shares
 from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
-from cloister.cli.terminal import Group, Terminal, pass_terminal, read_secret, write_file
+from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
+from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_option
 from cloister.custodian.config import read_config
 from cloister.custodian.setup import (
     backup_custodian,
@@ -26,55 +28,26 @@ from cloister.custodian.setup import (
     recover_custodian,
     restore_custodian,
 )
-from cloister.custodian.vaults.encrypted_file import KeyFile, Passphrase
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cloister.custodian.vaults.encrypted_file import Unlock
     from cloister.testing.vendors.public import PublicVendors
     from cloister.wire import Json
 
-__all__ = ["custodian", "unlock_options", "unlock_with"]
+__all__ = ["custodian"]
 
-_KEY_FILE_VARIABLE = "CLOISTER_CUSTODIAN_KEY_FILE"
-_PASSPHRASE_FILE_VARIABLE = "CLOISTER_CUSTODIAN_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
 _folder = click.Path(path_type=Path, file_okay=False)
 _file = click.Path(path_type=Path, dir_okay=False)
-
-
-def unlock_options(command: Callable[..., object]) -> Callable[..., object]:
-    """Add the options that say how the vault opens: the command gets ``key_file`` and ``passphrase_file``."""
-    for option in (
-        click.option(
-            "--passphrase-file", metavar="FILE", help=f"Passphrase of the vault [env {_PASSPHRASE_FILE_VARIABLE}]."
-        ),
-        click.option("--key-file", type=_file, help=f"Key file of the vault, mode 0600 [env {_KEY_FILE_VARIABLE}]."),
-    ):
-        command = option(command)
-    return command
-
-
-def unlock_with(key_file: Path | None, passphrase_file: str | None, *, new: bool = False) -> Unlock:
-    """Return what opens the vault: a key file, a passphrase file, or a passphrase asked for on a terminal."""
-    key = key_file or os.environ.get(_KEY_FILE_VARIABLE)
-    if key:
-        path = Path(key)
-        return KeyFile.create(path) if new and not path.exists() else KeyFile(path)
-    named = passphrase_file or os.environ.get(_PASSPHRASE_FILE_VARIABLE)
-    if named:
-        return Passphrase(read_secret(named, what="passphrase").encode())
-    if not sys.stdin.isatty():
-        msg = "vault: no key file and no passphrase"
-        raise UsageError(msg, hint="pass --key-file or --passphrase-file; on a terminal you are asked")
-    asked = click.prompt("Passphrase of the vault", hide_input=True, confirmation_prompt=new, err=True)
-    return Passphrase(str(asked).encode())
 
 
 @click.group(cls=Group)
 def custodian() -> None:
     """Run the model owner's server: keys, loans, leases, the audit log."""
+
+
+custodian.add_command(shares)
 
 
 @custodian.command()
@@ -91,6 +64,7 @@ def custodian() -> None:
     show_default=True,
     help="production refuses what is insecure.",
 )
+@vault_option
 @unlock_options
 @pass_terminal
 def init(
@@ -104,20 +78,22 @@ def init(
     names: tuple[str, ...],
     database: str | None,
     profile: str,
+    vault: str | None,
     key_file: Path | None,
     passphrase_file: str | None,
 ) -> None:
     """Make a custodian: vault, database, certificates and the first admin token.
 
     The token is written to admin.token in the home, readable to you alone. A key file that does not
-    exist is made; keep it, and a copy of it, away from the home.
+    exist is made; keep it, and a copy of it, away from the home. A key service takes the place of both secrets; its
+    PIN or credentials come from the environment.
     """
     place = custodian_home(home)
     settings: dict[str, str | int | bool | tuple[str, ...]] = {
         "name": name, "host": host, "port": port, "profile": profile,
         "names": names or ("localhost", "127.0.0.1"), **({} if database is None else {"database": database}),
     }  # fmt: skip
-    made = init_custodian(place, unlock_with(key_file, passphrase_file, new=True), settings=settings)
+    made = init_custodian(place, lock_with(vault, key_file, passphrase_file), settings=settings)
     write_file(place / ADMIN_TOKEN_NAME, made.admin_token.encode() + b"\n", private=True)
     result = {
         "home": str(place), "key": made.key.dump(), "publisher": made.publisher.dump(), "url": made.url,
@@ -196,7 +172,7 @@ def serve(
     vendors = _synthetic_vendors(terminal, insecure_synthetic_vendors) if insecure_synthetic_vendors else None
     service = open_custodian(
         place,
-        unlock_with(key_file, passphrase_file),
+        unlock_with(place, key_file, passphrase_file),
         make_verifier=verifier_maker(insecure_simulated_root, vendors),
         environment=os.environ,
         endorsements=None if vendors is None else Given(vendors.endorsements),
@@ -242,7 +218,7 @@ def restore(
     """
     place = custodian_home(home)
     terminal.confirm("The database will be replaced by the backup. Go on?", yes=yes)
-    done = restore_custodian(place, unlock_with(key_file, passphrase_file), backup_file, environment=os.environ)
+    done = restore_custodian(place, unlock_with(place, key_file, passphrase_file), backup_file, environment=os.environ)
     result: dict[str, Json] = {
         "entries": done.entries, "kept": None if done.kept is None else str(done.kept), "older": done.older or None,
     }  # fmt: skip
@@ -297,7 +273,7 @@ def recover(
     """
     place = custodian_home(home)
     terminal.confirm("Every running enclave will be stopped. Go on?", yes=yes)
-    done = recover_custodian(place, unlock_with(key_file, passphrase_file), environment=os.environ)
+    done = recover_custodian(place, unlock_with(place, key_file, passphrase_file), environment=os.environ)
     terminal.result({"epoch": done.epoch}, lambda out: out.print(f"recovered; the epoch is {done.epoch} now"))
 
 
@@ -307,6 +283,7 @@ def recover(
 @pass_terminal
 def show(terminal: Terminal, /, *, home: Path | None, key_file: Path | None, passphrase_file: str | None) -> None:
     """Show the public keys that borrowers and consumers pin."""
-    vault = open_vault(custodian_home(home), unlock_with(key_file, passphrase_file))
+    place = custodian_home(home)
+    vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     result = {"key": vault.signing_key.verify_key.dump(), "publisher": vault.publisher_key.verify_key.dump()}
     terminal.result(result, lambda out: out.print(terminal.table(("", ""), list(result.items()))))

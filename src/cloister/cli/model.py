@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.cli.custodian import unlock_options, unlock_with
 from cloister.cli.remote import custodian_home, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
+from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.custodian.setup import open_vault
 from cloister.custodian.vaults import wrap_dek
 from cloister.errors import UsageError
@@ -56,7 +56,8 @@ def seal(
     passphrase_file: str | None,
 ) -> None:
     """Encrypt a model file or folder with a new key, which the vault wraps, and sign its manifest."""
-    vault = open_vault(custodian_home(home), unlock_with(key_file, passphrase_file))
+    place = custodian_home(home)
+    vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     dek = bytearray(os.urandom(_DEK_BYTES))
     try:
         with terminal.progress(f"sealing {name}") as report:

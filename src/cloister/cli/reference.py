@@ -19,11 +19,11 @@ from cloister.attest.reference import (
     verify_reference,
 )
 from cloister.cli.attest_verify import read_policy
-from cloister.cli.custodian import unlock_options, unlock_with
 from cloister.cli.evidence_files import read_evidence
 from cloister.cli.evidence_options import POLICY_KINDS, Near
 from cloister.cli.remote import HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file
+from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.crypto.sign import VerifyKey
 from cloister.custodian.setup import open_vault
 from cloister.errors import UsageError
@@ -251,7 +251,8 @@ def sign(
     """Sign a set with the custodian's publisher key: who relies on it pins that key ('cloister custodian show')."""
     demand_writable([out], force=force)
     values = ReferenceValues.parse(read_evidence(file, what="reference values", cap=MAX_REFERENCE_BYTES))
-    vault = open_vault(custodian_home(home), unlock_with(key_file, passphrase_file))
+    place = custodian_home(home)
+    vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     write_file(out, sign_reference(values, vault.publisher_key), force=force)
     key = vault.publisher_key.verify_key.dump()
     terminal.result(

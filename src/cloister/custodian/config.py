@@ -38,7 +38,10 @@ __all__ = [
 ]
 
 ENV_PREFIX = "CLOISTER_CUSTODIAN_"
-NOT_SETTINGS = frozenset({"PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE", "HOME", "TOKEN", "TOKEN_FILE", "CA"})
+NOT_SETTINGS = frozenset({
+    "PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE", "HOME", "TOKEN", "TOKEN_FILE", "CA",
+    "VAULT", "PKCS11_MODULE", "PKCS11_PIN", "PKCS11_PIN_FILE", "TRANSIT_TOKEN_FILE",
+})  # fmt: skip
 """Suffixes of environment variables that the command line reads itself; they are no settings."""
 
 MAX_BODY_BYTES = 1 << 20  # bytes of one HTTP request body

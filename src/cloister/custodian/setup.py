@@ -59,6 +59,7 @@ __all__ = [
     "open_vault",
     "recover_custodian",
     "restore_custodian",
+    "vault_place",
     "verify_home_bundle",
 ]
 
@@ -100,7 +101,11 @@ def init_custodian(
     config = load_config(text, environment={}, now=now)
     _make_home(home)
     (home / "config.toml").write_text(text, encoding="utf-8")
-    vault = EncryptedFileVault.create(home / "vault.json", unlock, rng=rng, kdf=kdf)
+    try:
+        vault = EncryptedFileVault.create(vault_place(home), unlock, rng=rng, kdf=kdf)
+    except BaseException:
+        _unmake_home(home)
+        raise
     ca_pem = _write_authorities(home, vault, config, now)
     identity = vault.signing_key.verify_key.raw
     store = open_store(home, config, fence=rng(_FENCE_BYTES), identity=identity, new_at=now)
@@ -143,6 +148,13 @@ def _make_home(home: Path) -> None:
         raise UsageError(msg) from exc
 
 
+def _unmake_home(home: Path) -> None:
+    """Leave an empty folder, so that init can be tried again once the key service answers."""
+    (home / "config.toml").unlink()
+    (home / "tls").rmdir()
+    (home / "devices").rmdir()
+
+
 def _write_authorities(home: Path, vault: EncryptedFileVault, config: Config, now: datetime) -> str:
     """Write both authorities' certificates and the first server certificate; return the TLS authority's."""
     tls = authority_certificate(vault.tls_authority_key, name=f"Cloister custodian {vault.signing_key.key_id}", now=now)
@@ -155,9 +167,14 @@ def _write_authorities(home: Path, vault: EncryptedFileVault, config: Config, no
     return tls.decode("ascii")
 
 
+def vault_place(home: Path) -> Path:
+    """Return where a home's vault file lies."""
+    return home / "vault.json"
+
+
 def open_vault(home: Path, unlock: Unlock) -> EncryptedFileVault:
     """Return the home's vault, for sealing on the custodian's own machine. Needs no lock."""
-    return EncryptedFileVault.open(home / "vault.json", unlock)
+    return EncryptedFileVault.open(vault_place(home), unlock)
 
 
 def open_custodian(

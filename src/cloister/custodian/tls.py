@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloister.custodian.vaults.encrypted_file import read_private, write_private
+from cloister.custodian.vaults.private_file import read_private, write_private
 from cloister.errors import Malformed, Unavailable, UsageError
 
 if TYPE_CHECKING:

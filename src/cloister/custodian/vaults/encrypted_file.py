@@ -1,7 +1,6 @@
 """The embedded vault: one file, encrypted under a passphrase or under a key file (docs/spec/vault.md).
 
-The passphrase goes through Argon2id (RFC 9106), the content through AES-256-GCM with the file's header
-as additional data. A key file and the vault file must be readable by their owner only.
+A key file and the vault file must be readable by their owner only.
 
 Not done here: guarding the unlocked keys in memory; a custodian's host is trusted with its own keys.
 """
@@ -10,142 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cloister.crypto.sign import SigningKey
-from cloister.errors import Malformed, Rejected, Unavailable, UsageError
+from cloister.custodian.vaults.private_file import read_private, replace_private, write_private
+from cloister.custodian.vaults.shares import rebuild_key, share_key
+from cloister.custodian.vaults.unlock import KEY_BYTES, FileKey, KeyFile, Passphrase, Unlock
+from cloister.custodian.vaults.vault_file import MAX_VAULT_BYTES, Kdf, lock_content, open_content
+from cloister.errors import Rejected
 from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["EncryptedFileVault", "Kdf", "KeyFile", "Passphrase", "Unlock", "read_private", "write_private"]
+    from cloister.custodian.vaults.shares import Share
 
-MIN_PASSPHRASE_BYTES = 8  # bytes; Argon2id makes guessing slow, not impossible
-MAX_SECRET_BYTES = 4096  # bytes of a passphrase or key file
-_MAX_VAULT_BYTES = 64 * 1024
-_KEY_BYTES = 32
+__all__ = ["EncryptedFileVault", "Kdf", "KeyFile", "Passphrase", "Unlock", "open_by_shares", "relock", "split_vault"]
+
 _NONCE_BYTES = 12
-_SALT_BYTES = 16
 _TAG_BYTES = 16
 _WRAP_LABEL = b"cloister/vault/v1/wrap"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kdf:
-    """Costs of Argon2id: memory in KiB, passes, lanes. The defaults are RFC 9106 section 4, second choice."""
-
-    memory_kib: int = 64 * 1024
-    passes: int = 3
-    lanes: int = 4
-
-    def derive(self, secret: bytes, salt: bytes) -> bytes:
-        """Return 32 bytes of key."""
-        kdf = Argon2id(
-            salt=salt, length=_KEY_BYTES, iterations=self.passes, lanes=self.lanes, memory_cost=self.memory_kib
-        )
-        return kdf.derive(secret)
-
-
-@dataclass(frozen=True, slots=True)
-class Passphrase:
-    """Unlocks by a passphrase somebody typed. It never prints itself."""
-
-    value: bytes = field(repr=False)
-
-    def secret(self) -> bytes:
-        """Return the passphrase."""
-        if not MIN_PASSPHRASE_BYTES <= len(self.value) <= MAX_SECRET_BYTES:
-            msg = f"passphrase: want {MIN_PASSPHRASE_BYTES} to {MAX_SECRET_BYTES} bytes"
-            raise UsageError(msg)
-        return self.value
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFile:
-    """Unlocks by a file of at least 32 random bytes that only its owner can read."""
-
-    path: Path
-
-    def secret(self) -> bytes:
-        """Return the file's bytes. Raises ``UsageError`` when anybody else could read it."""
-        data = read_private(self.path, cap=MAX_SECRET_BYTES)
-        if len(data) < _KEY_BYTES:
-            msg = f"key file {self.path}: {len(data)} bytes, want at least {_KEY_BYTES}"
-            raise UsageError(msg)
-        return data
-
-    @classmethod
-    def create(cls, path: Path, *, rng: Callable[[int], bytes] = os.urandom) -> Self:
-        """Write a fresh key file, mode 0600. Refuses to replace one."""
-        write_private(path, rng(_KEY_BYTES))
-        return cls(path)
-
-
-Unlock: TypeAlias = Passphrase | KeyFile
-
-
-def read_private(path: Path, *, cap: int) -> bytes:
-    """Return a file's bytes if it is a regular file that group and others cannot touch.
-
-    The mode is read from the open descriptor, so that nobody swaps the file in between.
-    """
-    try:
-        # A pipe must not make us wait before we can say that it is none of ours.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError as exc:
-        msg = f"{path}: no such file"
-        raise UsageError(msg) from exc
-    except OSError as exc:
-        msg = f"{path}: {exc.strerror}"
-        raise UsageError(msg) from exc
-    try:
-        _demand_private(path, os.fstat(fd), cap)
-        return os.read(fd, cap)
-    finally:
-        os.close(fd)
-
-
-def _demand_private(path: Path, status: os.stat_result, cap: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        msg = f"{path}: not a regular file"
-        raise UsageError(msg)
-    if status.st_mode & 0o077:
-        msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600"
-        raise UsageError(msg, hint=f"chmod 600 {path}")
-    if status.st_size > cap:
-        msg = f"{path}: {status.st_size} bytes, want at most {cap}"
-        raise UsageError(msg)
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a new file of mode 0600, durably, or none. Raises ``UsageError`` when it exists, ``Unavailable``."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError as exc:
-        msg = f"{path}: exists already"
-        raise UsageError(msg, hint="choose another place, or move the old file away") from exc
-    except OSError as exc:
-        msg = f"{path}: {exc.strerror}"
-        raise Unavailable(msg) from exc
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-    except OSError as exc:
-        path.unlink(missing_ok=True)  # half a file would stand in the way of the next try
-        msg = f"{path}: {exc.strerror}"
-        raise Unavailable(msg) from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,11 +53,11 @@ class _Secrets:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        fields = Fields.parse(data, what="vault content", cap=_MAX_VAULT_BYTES, canonical=True)
+        fields = Fields.parse(data, what="vault content", cap=MAX_VAULT_BYTES, canonical=True)
         secrets = cls(
-            kek=fields.b64u("kek", size=_KEY_BYTES),
-            signing=fields.b64u("signing", size=_KEY_BYTES),
-            publisher=fields.b64u("publisher", size=_KEY_BYTES),
+            kek=fields.b64u("kek", size=KEY_BYTES),
+            signing=fields.b64u("signing", size=KEY_BYTES),
+            publisher=fields.b64u("publisher", size=KEY_BYTES),
             tls_authority=fields.b64u("tls_authority", cap=1024),
             device_authority=fields.b64u("device_authority", cap=1024),
         )
@@ -201,19 +91,19 @@ class EncryptedFileVault:
     ) -> Self:
         """Make fresh keys and write them to ``path``, mode 0600. Refuses to replace a vault."""
         secrets = _Secrets(
-            kek=rng(_KEY_BYTES),
-            signing=rng(_KEY_BYTES),
-            publisher=rng(_KEY_BYTES),
+            kek=rng(KEY_BYTES),
+            signing=rng(KEY_BYTES),
+            publisher=rng(KEY_BYTES),
             tls_authority=_new_ec_key(),
             device_authority=_new_ec_key(),
         )
-        write_private(path, _lock(secrets.dump(), unlock.secret(), kdf or Kdf(), rng))
+        write_private(path, lock_content(secrets.dump(), unlock, rng=rng, kdf=kdf))
         return cls(secrets, rng=rng)
 
     @classmethod
-    def open(cls, path: Path, unlock: Unlock, *, rng: Callable[[int], bytes] = os.urandom) -> Self:
+    def open(cls, path: Path, unlock: Unlock | FileKey, *, rng: Callable[[int], bytes] = os.urandom) -> Self:
         """Return the vault. Raises ``Rejected`` (``wrong_key``), ``Malformed``, ``UsageError``."""
-        return cls(_Secrets.parse(_unlock(read_private(path, cap=_MAX_VAULT_BYTES), unlock.secret())), rng=rng)
+        return cls(_Secrets.parse(open_content(read_vault(path), unlock).content), rng=rng)
 
     @property
     def tls_authority_key(self) -> bytes:
@@ -244,45 +134,35 @@ class EncryptedFileVault:
         return f"EncryptedFileVault({self.kid})"
 
 
-def _header(kdf: Kdf, salt: bytes, nonce: bytes) -> dict[str, str | int]:
-    return {
-        "kdf": "argon2id",
-        "lanes": kdf.lanes,
-        "memory_kib": kdf.memory_kib,
-        "nonce": dump_b64u(nonce),
-        "passes": kdf.passes,
-        "salt": dump_b64u(salt),
-        "v": 1,
-    }
+def read_vault(path: Path) -> bytes:
+    """Return a vault file's bytes. Raises ``UsageError`` where anybody but its owner could touch it."""
+    return read_private(path, cap=MAX_VAULT_BYTES)
 
 
-def _lock(content: bytes, secret: bytes, kdf: Kdf, rng: Callable[[int], bytes]) -> bytes:
-    """Return the vault file for ``content``."""
-    salt, nonce = rng(_SALT_BYTES), rng(_NONCE_BYTES)
-    header = _header(kdf, salt, nonce)
-    sealed = AESGCM(kdf.derive(secret, salt)).encrypt(nonce, content, dump_json(header))
-    return dump_json({**header, "sealed": dump_b64u(sealed)})
+def split_vault(
+    path: Path, unlock: Unlock, *, need: int, of: int, rng: Callable[[int], bytes] = os.urandom
+) -> tuple[Share, ...]:
+    """Return ``of`` shares, any ``need`` of which open this vault file as it is now. It is opened first, so they do."""
+    data = read_vault(path)
+    return share_key(open_content(data, unlock).key, vault_file=data, need=need, of=of, rng=rng)
 
 
-def _unlock(data: bytes, secret: bytes) -> bytes:
-    """Return the content of a vault file. The costs are bounded before any memory is taken."""
-    fields = Fields.parse(data, what="vault file", cap=_MAX_VAULT_BYTES, canonical=True)
-    fields.literal("v", 1)
-    fields.literal("kdf", "argon2id")
-    kdf = Kdf(
-        memory_kib=fields.integer("memory_kib", floor=64, cap=1 << 20),
-        passes=fields.integer("passes", floor=1, cap=16),
-        lanes=fields.integer("lanes", floor=1, cap=16),
-    )
-    salt, nonce = fields.b64u("salt", size=_SALT_BYTES), fields.b64u("nonce", size=_NONCE_BYTES)
-    sealed = fields.b64u("sealed", cap=_MAX_VAULT_BYTES)
-    fields.end()
-    if kdf.memory_kib < 8 * kdf.lanes:  # RFC 9106 section 3.1: memory of at least 8 lanes
-        msg = "vault file: memory_kib below 8 for each lane"
-        raise Malformed(msg)
-    try:
-        return AESGCM(kdf.derive(secret, salt)).decrypt(nonce, sealed, dump_json(_header(kdf, salt, nonce)))
-    except InvalidTag as exc:
-        raise Rejected.because(
-            "wrong_key", "vault file", hint="wrong passphrase or key file, or the vault was altered"
-        ) from exc
+def open_by_shares(path: Path, shares: Sequence[Share]) -> FileKey:
+    """Return the key of the vault file, proven by opening it. Raises as ``rebuild_key``, ``Rejected``."""
+    data = read_vault(path)
+    key = FileKey(rebuild_key(shares, vault_file=data))
+    open_content(data, key)
+    return key
+
+
+def relock(
+    path: Path, old: Unlock | FileKey, new: Unlock, *, rng: Callable[[int], bytes] = os.urandom, kdf: Kdf | None = None
+) -> None:
+    """Lock the same content anew under ``new``, in place and at once. Old secrets and old shares open it no more.
+
+    A copy of the old file still opens by them, and holds the same keys.
+    """
+    content = open_content(read_vault(path), old).content
+    fresh = lock_content(content, new, rng=rng, kdf=kdf)
+    open_content(fresh, new)  # a vault that nobody can open must not take the old one's place
+    replace_private(path, fresh)

@@ -1,0 +1,95 @@
+"""Files that their owner alone may touch: vaults, key files, shares.
+
+Not done here: what is in them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from cloister.errors import Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_private", "replace_private", "write_private"]
+
+
+def read_private(path: Path, *, cap: int) -> bytes:
+    """Return a file's bytes if it is a regular file that group and others cannot touch.
+
+    The mode is read from the open descriptor, so that nobody swaps the file in between.
+    """
+    try:
+        # A pipe must not make us wait before we can say that it is none of ours.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError as exc:
+        msg = f"{path}: no such file"
+        raise UsageError(msg) from exc
+    except OSError as exc:
+        msg = f"{path}: {exc.strerror}"
+        raise UsageError(msg) from exc
+    try:
+        _demand_private(path, os.fstat(fd), cap)
+        return os.read(fd, cap)
+    finally:
+        os.close(fd)
+
+
+def _demand_private(path: Path, status: os.stat_result, cap: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        msg = f"{path}: not a regular file"
+        raise UsageError(msg)
+    if status.st_mode & 0o077:
+        msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600"
+        raise UsageError(msg, hint=f"chmod 600 {path}")
+    if status.st_size > cap:
+        msg = f"{path}: {status.st_size} bytes, want at most {cap}"
+        raise UsageError(msg)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a new file of mode 0600, durably, or none. Raises ``UsageError`` when it exists, ``Unavailable``."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as exc:
+        msg = f"{path}: exists already"
+        raise UsageError(msg, hint="choose another place, or move the old file away") from exc
+    except OSError as exc:
+        msg = f"{path}: {exc.strerror}"
+        raise Unavailable(msg) from exc
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+    except OSError as exc:
+        path.unlink(missing_ok=True)  # half a file would stand in the way of the next try
+        msg = f"{path}: {exc.strerror}"
+        raise Unavailable(msg) from exc
+
+
+def replace_private(path: Path, data: bytes) -> None:
+    """Put ``data`` where a file of mode 0600 is, durably, or leave that as it is. Raises as ``write_private``.
+
+    Only where the last sync of the folder fails, a power loss may bring back either.
+    """
+    fresh = path.with_name(path.name + ".new")
+    write_private(fresh, data)
+    try:
+        fresh.replace(path)
+        _sync_folder(path.parent)
+    except OSError as exc:
+        fresh.unlink(missing_ok=True)
+        msg = f"{path}: {exc.strerror}"
+        raise Unavailable(msg) from exc
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
