@@ -124,7 +124,20 @@ class Careless(LocalService):
         return super().unwrap(wrapped, context=context[:0])
 
 
-UNFIT = [Short(), Echo(), Forgetful(), Careless()]
+class Tiring(Careless):
+    """Does not look at the context either, and refuses the third call for another reason."""
+
+    calls = 0
+
+    def unwrap(self, wrapped: bytes, *, context: str) -> bytes:
+        """Unwrap once."""
+        self.calls += 1
+        if self.calls > 1:
+            raise Rejected.because("service_denied", self.name, got="too many calls")
+        return super().unwrap(wrapped, context=context)
+
+
+UNFIT = [Short(), Echo(), Forgetful(), Careless(), Tiring()]
 
 
 def test_half_a_key_is_no_key() -> None:

@@ -82,7 +82,10 @@ def lock_with(service: str | None, key_file: Path | None, passphrase_file: str |
 
 def _wanted() -> KeyService | None:
     name = os.environ.get(_VAULT_VARIABLE)
-    return connect(name, os.environ) if name else None
+    if name == "":  # a template that nobody filled in would take the pin away unseen
+        msg = f"{_VAULT_VARIABLE}: empty"
+        raise UsageError(msg, hint="name the key service, or leave the variable out")
+    return None if name is None else connect(name, os.environ)
 
 
 def _demand_no_secret(named: str, key_file: Path | None, passphrase_file: str | None) -> None:

@@ -105,6 +105,9 @@ class AwsKms:
             msg = f"{self.name}: settings of AWS: {type(exc).__name__}"
             raise UsageError(msg, hint="look at AWS_PROFILE, AWS_CONFIG_FILE and AWS_ENDPOINT_URL") from exc
         _demand_tls(client.meta.endpoint_url)
+        if client.meta.endpoint_url.startswith("http:"):  # of this machine: no proxy of another may see the key
+            config = config.merge(botocore.config.Config(proxies={}))
+            client = botocore.session.get_session().create_client("kms", region_name=self.region, config=config)
         return client, errors
 
     def _refused(self, response: Any) -> CloisterError:

@@ -65,6 +65,7 @@ def write_private(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(fd)
+        _sync_folder(path.parent)  # else a power loss may take the name away, and with it the only key
     except OSError as exc:
         path.unlink(missing_ok=True)  # half a file would stand in the way of the next try
         msg = f"{path}: {exc.strerror}"

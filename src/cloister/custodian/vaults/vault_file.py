@@ -167,8 +167,10 @@ def _demand_bound(service: KeyService, wrapped: bytes, context: str) -> None:
     """Refuse a service that does not look at the context: it may be older than that part of its interface."""
     try:
         service.unwrap(wrapped, context=context + "/another")
-    except Rejected:
-        return
+    except Rejected as refusal:
+        if refusal.code == "wrong_key":  # any other no says nothing of the context
+            return
+        raise
     msg = f"{service.name}: does not bind a key to its context"
     raise Unavailable(msg, hint="is it too old, or the key of another kind?")
 

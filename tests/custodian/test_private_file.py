@@ -1,0 +1,45 @@
+"""Files for their owner alone: there whole, name and all, or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cloister.cli.unlock import lock_with
+from cloister.custodian.vaults.private_file import write_private
+from cloister.errors import Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_new_file_is_durable_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, sync = [], os.fsync
+
+    def watch(fd: int) -> None:
+        synced.append(stat.S_IFMT(os.fstat(fd).st_mode))
+        sync(fd)
+
+    monkeypatch.setattr("cloister.custodian.vaults.private_file.os.fsync", watch)
+    write_private(tmp_path / "key", b"secret")
+    assert synced == [stat.S_IFREG, stat.S_IFDIR]
+
+
+def test_a_file_whose_name_may_be_lost_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("cloister.custodian.vaults.private_file.os.fsync", fail)
+    with pytest.raises(Unavailable):
+        write_private(tmp_path / "key", b"secret")
+    assert not (tmp_path / "key").exists()
+
+
+def test_a_pin_of_the_vault_that_nobody_filled_in_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOISTER_CUSTODIAN_VAULT", "")
+    with pytest.raises(UsageError, match="empty"):
+        lock_with(None, None, None)
