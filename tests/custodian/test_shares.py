@@ -93,6 +93,15 @@ def test_shares_of_another_vault_are_named_one_by_one(path: Path, tmp_path: Path
     assert refused.value.code == "wrong_share"
 
 
+def test_a_stranger_s_share_given_first_makes_none_of_our_own_look_wrong(path: Path, tmp_path: Path) -> None:
+    EncryptedFileVault.create(tmp_path / "other.json", UNLOCK, kdf=CHEAP)
+    (stranger, _) = split_vault(tmp_path / "other.json", UNLOCK, need=2, of=2)
+    own = split_vault(path, UNLOCK, need=2, of=2)  # with a share 1 too
+    with pytest.raises(Rejected) as refused:
+        open_by_shares(path, [stranger, *own])
+    assert [reason.got for reason in refused.value.reasons] == [f"vault file {stranger.vault[:16]}"]
+
+
 def test_a_share_forged_with_a_right_checksum_opens_nothing(path: Path) -> None:
     one, two, three = split_vault(path, UNLOCK, need=3, of=3)
     liar = Share(need=3, of=3, part=type(one.part)(x=3, values=os.urandom(32)), split=one.split, vault=one.vault)
@@ -152,6 +161,23 @@ def test_a_disk_that_cannot_take_the_new_vault_leaves_the_old_one(path: Path, mo
         relock(path, UNLOCK, NEW, kdf=CHEAP)
     assert path.read_bytes() == before
     assert [item.name for item in path.parent.iterdir()] == ["vault.json"]
+
+
+def test_a_vault_that_was_replaced_and_may_not_last_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, folders = os.fsync, []
+
+    def fail_last(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").resolve().is_dir():
+            folders.append(fd)
+            if len(folders) == 2:
+                raise OSError(5, "Input/output error")
+        sync(fd)
+
+    monkeypatch.setattr("cloister.custodian.vaults.private_file.os.fsync", fail_last)
+    with pytest.raises(Unavailable, match="replaced"):
+        relock(path, UNLOCK, NEW, kdf=CHEAP)
+    monkeypatch.undo()
+    open_content(path.read_bytes(), NEW)
 
 
 def test_what_a_crash_left_beside_the_vault_is_not_written_over(path: Path) -> None:

@@ -1,9 +1,8 @@
 """What the contract demands of each inference and between its chunks, beyond leases and counts.
 
 Hours, output precision, and sub-allowances: who is let in by one, what it narrows, what it has used, whether the
-borrower has called it back. Models,
-consumers, time of the lease and units are ``lease``'s own. Pure: the lease's time is passed in, and the hours are
-no better than that time (docs/spec/contract.md, section 4).
+borrower has called it back. Models, consumers, time of the lease and units are ``lease``'s own. Pure: the lease's time
+is passed in, and the hours are no better than that time (docs/spec/contract.md, section 4).
 """
 
 from __future__ import annotations

@@ -81,11 +81,15 @@ def replace_private(path: Path, data: bytes) -> None:
     write_private(fresh, data)
     try:
         fresh.replace(path)
-        _sync_folder(path.parent)
     except OSError as exc:
         fresh.unlink(missing_ok=True)
         msg = f"{path}: {exc.strerror}"
         raise Unavailable(msg) from exc
+    try:
+        _sync_folder(path.parent)
+    except OSError as exc:
+        msg = f"{path}: replaced, and not known to be durable: {exc.strerror}"
+        raise Unavailable(msg, hint="keep what opens the old file and what opens the new one") from exc
 
 
 def _sync_folder(folder: Path) -> None:

@@ -105,8 +105,9 @@ def share_key(
 def rebuild_key(shares: Sequence[Share], *, vault_file: bytes) -> bytes:
     """Return the key that these shares give for ``vault_file``; opening the file with it is what proves it.
 
-    Raises ``Rejected`` (``wrong_share``) naming every share that is another vault's, another split's, there twice,
-    or contradicts the others, ``UsageError`` for too few.
+    Raises ``Rejected`` (``wrong_share``) naming every share that is another vault's, another split's or there twice;
+    where more than needed are given and they contradict one another, without a name: nobody can tell which one lies.
+    ``UsageError`` for too few.
     """
     if not shares:
         msg = "shares: none given"
@@ -122,7 +123,7 @@ def rebuild_key(shares: Sequence[Share], *, vault_file: bytes) -> bytes:
 def _refuse_strangers(shares: Sequence[Share], vault: str) -> None:
     """Demand shares of this vault file, all of one split, each once."""
     reasons: list[Reason] = []
-    first, seen = shares[0], set[int]()
+    first, seen = next((share for share in shares if share.vault == vault), shares[0]), set[int]()
     for share in shares:
         if share.vault != vault:
             reasons.append(_wrong(share, got=f"vault file {share.vault[:16]}", want=f"vault file {vault[:16]}"))
@@ -130,7 +131,8 @@ def _refuse_strangers(shares: Sequence[Share], vault: str) -> None:
             reasons.append(_wrong(share, got=f"split {share.split.hex()}", want=f"split {first.split.hex()}"))
         elif share.part.x in seen:
             reasons.append(_wrong(share, got="given twice", want="each share once"))
-        seen.add(share.part.x)
+        else:
+            seen.add(share.part.x)
     if reasons:
         hint = "shares open the vault file they were made from; after it is locked anew, split it again"
         raise Rejected(str(reasons[0]), reasons=tuple(reasons), hint=hint)
