@@ -126,7 +126,8 @@ def test_bytes_that_lint_names_really_are_uncovered_and_others_are_not(shell: Sh
     data = sample.evidence.read_bytes()
     step = -(-len(data) // 80)
     named = {offset for start, end in found["accepted"] for offset in range(start, end, step)}
-    assert named
+    # A quote's header has uncovered bytes at fixed places; those of a GPU lie where its keys happen to fall.
+    assert named or tee != "tdx"
     tried = set(range(0, len(data), step))
     assert named < tried
     for offset in [*sorted(named)[:4], *sorted(tried - named)[::12]]:
