@@ -18,7 +18,7 @@ from cloister.crypto.hpke import DEFAULT_SUITE, Kem, KemPrivateKey, open_with
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.enclave.logs import Event
 from cloister.enclave.packages import find_packages
-from cloister.enclave.served import ServedModel
+from cloister.enclave.served import ServedModel, wants_prepacking
 from cloister.errors import Reason, Rejected
 from cloister.lending.contract import verify_in_force
 from cloister.lending.messages import AttestRequest, Challenge
@@ -119,7 +119,7 @@ async def boot(
     log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=source.tee)
 
     # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
-    loader = _Loader(grant=grant, kem=kem, engine=engine, progress=progress)
+    loader = _Loader(grant=grant, kem=kem, engine=engine, prepack=config.prepack, progress=progress)
     models = await _load_all(loader, packages, log)
     return Booted(key=key, grant=grant, models=models, software=software, contract=contract)
 
@@ -184,6 +184,7 @@ class _Loader:
     grant: Grant
     kem: KemPrivateKey
     engine: Engine
+    prepack: tuple[str, ...] | None
     progress: Callable[[int, int], None] | None
 
     def load(self, terms: ModelTerms, package: FoundPackage) -> ServedModel:
@@ -191,9 +192,14 @@ class _Loader:
         verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [self.grant.publisher])
         verify_digest(verified, terms.digest)
         source = DirectorySource(package.root)
-        with open_model(source, verified, self._key(terms), progress=self.progress) as opened:
-            running = self.engine.load(opened)
-        return ServedModel(terms=terms, manifest=verified.manifest, running=running)
+        opened = open_model(source, verified, self._key(terms), progress=self.progress)
+        try:
+            prepack = wants_prepacking(self.prepack, terms.name, verified.manifest.card)
+            running = self.engine.load(opened, prepack=prepack)
+        except BaseException:
+            opened.close()
+            raise
+        return ServedModel(terms=terms, manifest=verified.manifest, opened=opened, running=running)
 
     def _key(self, terms: ModelTerms) -> bytes:
         """Return the model's key: it opens for this model, loan, instance and version only."""
