@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ from cloister.lending.contract import verify_in_force
 from cloister.lending.messages import AttestRequest, Challenge
 from cloister.lending.release import key_info, verify_grant
 from cloister.lending.terms import instance_id
-from cloister.sealed.directory import DirectorySource
 from cloister.sealed.open import open_model, verify_digest, verify_manifest
+from cloister.stores import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from cloister.lending.contract import SignedContract
     from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelTerms
+    from cloister.stores import Access
 
 __all__ = ["Booted", "boot"]
 
@@ -82,8 +84,9 @@ async def boot(
     kem = KemPrivateKey.generate(Kem.MLKEM768_X25519)
     instance = instance_id(key.verify_key.raw)
 
-    # 2. Sealed models on disk, before the custodian is bothered.
-    packages = await asyncio.to_thread(find_packages, config.models)
+    # 2. Sealed models where they lie, before the custodian is bothered.
+    access = config.access(os.environ)
+    packages = await asyncio.to_thread(find_packages, config.models, access)
 
     # 3. The custodian's challenge: single use, for this loan, signed by the key the loan file pins.
     challenge = _verified_challenge(await link.challenge(loan.loan), loan)
@@ -119,7 +122,7 @@ async def boot(
     log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=source.tee)
 
     # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
-    loader = _Loader(grant=grant, kem=kem, engine=engine, prepack=config.prepack, progress=progress)
+    loader = _Loader(grant=grant, kem=kem, engine=engine, prepack=config.prepack, access=access, progress=progress)
     models = await _load_all(loader, packages, log)
     return Booted(key=key, grant=grant, models=models, software=software, contract=contract)
 
@@ -185,14 +188,15 @@ class _Loader:
     kem: KemPrivateKey
     engine: Engine
     prepack: tuple[str, ...] | None
+    access: Access
     progress: Callable[[int, int], None] | None
 
     def load(self, terms: ModelTerms, package: FoundPackage) -> ServedModel:
         """Open one package into memory and load it: signature, digest, key, every byte, then the engine."""
         verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [self.grant.publisher])
         verify_digest(verified, terms.digest)
-        source = DirectorySource(package.root)
-        opened = open_model(source, verified, self._key(terms), progress=self.progress)
+        with open_source(package.place, access=self.access) as source:
+            opened = open_model(source, verified, self._key(terms), progress=self.progress)
         try:
             prepack = wants_prepacking(self.prepack, terms.name, verified.manifest.card)
             running = self.engine.load(opened, prepack=prepack)
