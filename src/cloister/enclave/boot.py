@@ -19,12 +19,14 @@ from cloister.crypto.sign import SigningKey, Statement
 from cloister.enclave.logs import Event
 from cloister.enclave.packages import find_packages
 from cloister.enclave.served import ServedModel
-from cloister.errors import Reason, Rejected
+from cloister.errors import Malformed, Reason, Rejected
 from cloister.lending.contract import verify_in_force
 from cloister.lending.messages import AttestRequest, Challenge
 from cloister.lending.release import key_info, verify_grant
 from cloister.lending.terms import instance_id
 from cloister.sealed.directory import DirectorySource
+from cloister.sealed.formats import parse_model
+from cloister.sealed.formats.places import opened_files
 from cloister.sealed.open import open_model, verify_digest, verify_manifest
 
 if TYPE_CHECKING:
@@ -41,8 +43,11 @@ if TYPE_CHECKING:
     from cloister.lending.contract import SignedContract
     from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelTerms
+    from cloister.sealed.open import OpenedModel
 
 __all__ = ["Booted", "boot"]
+
+_INSPECT = "the owner sees why with 'cloister model inspect'"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -187,11 +192,12 @@ class _Loader:
     progress: Callable[[int, int], None] | None
 
     def load(self, terms: ModelTerms, package: FoundPackage) -> ServedModel:
-        """Open one package into memory and load it: signature, digest, key, every byte, then the engine."""
+        """Open one package into memory and load it: signature, digest, key, every byte, formats, then the engine."""
         verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [self.grant.publisher])
         verify_digest(verified, terms.digest)
         source = DirectorySource(package.root)
         with open_model(source, verified, self._key(terms), progress=self.progress) as opened:
+            _demand_sound(opened, terms)
             running = self.engine.load(opened)
         return ServedModel(terms=terms, manifest=verified.manifest, running=running)
 
@@ -203,3 +209,17 @@ class _Loader:
             model=terms.digest, loan=grant.terms.loan, instance=grant.instance, key_version=released.key_version
         )
         return open_with(DEFAULT_SUITE, self.kem, info=info, enc=released.enc, ciphertext=released.ciphertext)
+
+
+def _demand_sound(opened: OpenedModel, terms: ModelTerms) -> None:
+    """Prove, over the memory that the engine gets, that each file is sound in its format and none a pickle (T25).
+
+    Raises ``Rejected`` with the cause and no more: names and shapes of tensors are the owner's, who sees them with
+    ``cloister model inspect``.
+    """
+    try:
+        parse_model(opened_files(opened))
+    except Malformed:
+        raise Rejected.because("model_malformed", f"model {terms.name}", hint=_INSPECT) from None
+    except Rejected as exc:
+        raise Rejected.because(exc.code, f"model {terms.name}", hint=_INSPECT) from None
