@@ -19,14 +19,15 @@ MAY_IMPORT = {
     "attest": _PURE_BASE | {"crypto"},
     "sealed": _PURE_BASE | {"crypto"},
     "channel": _PURE_BASE | {"crypto"},
+    "stores": _PURE_BASE | {"crypto", "sealed"},
     "lending": _PURE_BASE | {"crypto", "attest"},
     "listener": frozenset(),
     "custodian": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "listener"},
-    "enclave": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "listener"},
+    "enclave": _PURE_BASE | {"crypto", "attest", "sealed", "stores", "lending", "channel", "listener"},
     "client": _PURE_BASE | {"crypto", "attest", "lending", "channel"},
     "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
     "cli": _PURE_BASE
-    | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client", "testing"},
+    | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
 }

@@ -18,6 +18,7 @@ from cloister.enclave.config import EnclaveConfig, load_config
 from cloister.enclave.evidence import EvidenceSource
 from cloister.enclave.measure import measure_software
 from cloister.errors import UsageError
+from cloister.stores.place import is_url
 from cloister.wire import Json, dump_b64u, parse_b64u
 
 if TYPE_CHECKING:
@@ -40,17 +41,19 @@ def enclave() -> None:
 
 def _config(path: Path | None, overrides: dict[str, Any]) -> EnclaveConfig:
     """Return the settings; what the command line names is relative to where it was typed."""
-    for name in ("loan", "media", "tls_certificate", "tls_key"):
+    for name in ("loan", "media", "model_ca", "model_token_file", "tls_certificate", "tls_key"):
         if overrides.get(name) is not None:
             overrides[name] = str(Path(overrides[name]).absolute())
-    places = [str(Path(item).absolute()) for item in overrides.pop("models", ())]
+    places = [item if is_url(item) else str(Path(item).absolute()) for item in overrides.pop("models", ())]
     return load_config(path, env=os.environ, overrides=overrides | ({"models": places} if places else {}))
 
 
 @enclave.command()
 @click.option("--config", "config_file", type=_file, help="TOML file of settings.")
 @click.option("--loan-file", "loan", type=_file, help="The loan file the custodian gave you (mode 0600).")
-@click.option("--model", "models", type=_folder, multiple=True, help="Folder of a sealed model; repeat for more.")
+@click.option("--model", "models", metavar="PLACE", multiple=True, help="Folder or URL of a sealed model; repeatable.")
+@click.option("--model-ca", type=_file, help="PEM file of the authority of the servers that models come from.")
+@click.option("--model-token-file", type=_file, help="File with a bearer token for them (mode 0600).")
 @click.option("--listen", help="HOST:PORT to listen on [default 127.0.0.1:8440].")
 @click.option("--tls", type=click.Choice(["off", "generated", "files"]), help="Outer TLS.")
 @click.option("--tls-certificate", type=_file, help="PEM file, with --tls files.")

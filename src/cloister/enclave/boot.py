@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,16 @@ from cloister.crypto.hpke import DEFAULT_SUITE, Kem, KemPrivateKey, open_with
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.enclave.logs import Event
 from cloister.enclave.packages import find_packages
-from cloister.enclave.served import ServedModel
+from cloister.enclave.served import ServedModel, wants_prepacking
 from cloister.errors import Malformed, Reason, Rejected
 from cloister.lending.contract import verify_in_force
 from cloister.lending.messages import AttestRequest, Challenge
 from cloister.lending.release import key_info, verify_grant
 from cloister.lending.terms import instance_id
-from cloister.sealed.directory import DirectorySource
 from cloister.sealed.formats import parse_model
 from cloister.sealed.formats.places import opened_files
 from cloister.sealed.open import open_model, verify_digest, verify_manifest
+from cloister.stores import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelTerms
     from cloister.sealed.open import OpenedModel
+    from cloister.stores import Access
 
 __all__ = ["Booted", "boot"]
 
@@ -87,8 +89,9 @@ async def boot(
     kem = KemPrivateKey.generate(Kem.MLKEM768_X25519)
     instance = instance_id(key.verify_key.raw)
 
-    # 2. Sealed models on disk, before the custodian is bothered.
-    packages = await asyncio.to_thread(find_packages, config.models)
+    # 2. Sealed models where they lie, before the custodian is bothered.
+    access = config.access(os.environ)
+    packages = await asyncio.to_thread(find_packages, config.models, access)
 
     # 3. The custodian's challenge: single use, for this loan, signed by the key the loan file pins.
     challenge = _verified_challenge(await link.challenge(loan.loan), loan)
@@ -124,7 +127,7 @@ async def boot(
     log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=source.tee)
 
     # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
-    loader = _Loader(grant=grant, kem=kem, engine=engine, progress=progress)
+    loader = _Loader(grant=grant, kem=kem, engine=engine, prepack=config.prepack, access=access, progress=progress)
     models = await _load_all(loader, packages, log)
     return Booted(key=key, grant=grant, models=models, software=software, contract=contract)
 
@@ -189,17 +192,24 @@ class _Loader:
     grant: Grant
     kem: KemPrivateKey
     engine: Engine
+    prepack: tuple[str, ...] | None
+    access: Access
     progress: Callable[[int, int], None] | None
 
     def load(self, terms: ModelTerms, package: FoundPackage) -> ServedModel:
         """Open one package into memory and load it: signature, digest, key, every byte, formats, then the engine."""
         verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [self.grant.publisher])
         verify_digest(verified, terms.digest)
-        source = DirectorySource(package.root)
-        with open_model(source, verified, self._key(terms), progress=self.progress) as opened:
+        with open_source(package.place, access=self.access) as source:
+            opened = open_model(source, verified, self._key(terms), progress=self.progress)
+        try:
             _demand_sound(opened, terms)
-            running = self.engine.load(opened)
-        return ServedModel(terms=terms, manifest=verified.manifest, running=running)
+            prepack = wants_prepacking(self.prepack, terms.name, verified.manifest.card)
+            running = self.engine.load(opened, prepack=prepack)
+        except BaseException:
+            opened.close()
+            raise
+        return ServedModel(terms=terms, manifest=verified.manifest, opened=opened, running=running)
 
     def _key(self, terms: ModelTerms) -> bytes:
         """Return the model's key: it opens for this model, loan, instance and version only."""

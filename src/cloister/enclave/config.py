@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.errors import Malformed, UsageError
+from cloister.stores import parse_place, read_access
+from cloister.stores.place import is_url
 from cloister.wire import Fields, Json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cloister.stores import Access, Place
 
 __all__ = ["ENV_PREFIX", "EnclaveConfig", "Limits", "Profile", "Tls", "load_config"]
 
@@ -27,7 +31,7 @@ DEFAULT_PORT = 8440
 ENV_PREFIX = "CLOISTER_ENCLAVE_"
 _MAX_CONFIG_BYTES = 256 * 1024
 _MAX_MODELS = 32
-_LISTS = ("models",)
+_LISTS = ("models", "prepack")
 _TRUTHS = ("airgapped", "behind_proxy", "require_unswappable")
 _NUMBERS = ("engine_threads", "engine_workers")
 
@@ -74,7 +78,9 @@ class EnclaveConfig:
     """The settings of one enclave."""
 
     loan: Path
-    models: tuple[Path, ...]
+    models: tuple[Place, ...]
+    model_ca: Path | None = None
+    model_token_file: Path | None = None
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     service: str = ""
@@ -88,7 +94,12 @@ class EnclaveConfig:
     airgapped: bool = False
     engine_threads: int = 1
     engine_workers: int = 1
+    prepack: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=Limits)
+
+    def access(self, environment: Mapping[str, str]) -> Access:
+        """Return what lets us in where models lie behind URLs. Raises ``UsageError``."""
+        return read_access(ca=self.model_ca, token_file=self.model_token_file, environment=environment)
 
     def measured(self) -> Json:
         """Return the settings that go into the software manifest; places and names are not among them."""
@@ -134,7 +145,7 @@ def _read(path: Path | None) -> dict[str, Json]:
 
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Json]:
-    """Return settings from variables; ``CLOISTER_ENCLAVE_MODELS`` is separated by colons as paths are."""
+    """Return settings from variables; models stand between colons as paths do, between spaces where one is a URL."""
     known = {item.name for item in fields(EnclaveConfig)} - {"limits", "host", "port"} | {"listen"}
     found: dict[str, Json] = {}
     for variable, text in env.items():
@@ -150,7 +161,9 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Json]:
 
 def _typed(variable: str, name: str, text: str) -> Json:
     if name in _LISTS:
-        return text.split(":")
+        if name == "models" and is_url(text):
+            return text.split()
+        return text.split(":") if text or name == "models" else []
     if name in _TRUTHS:
         if text not in {"true", "false"}:
             msg = f"{variable}: want true or false"
@@ -169,7 +182,9 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
     host, port = _listen(taken)
     config = EnclaveConfig(
         loan=base / taken.text("loan", cap=4096, floor=1),
-        models=tuple(base / item for item in taken.texts("models", cap=_MAX_MODELS, item_cap=4096)),
+        models=tuple(parse_place(item, base=base) for item in taken.texts("models", cap=_MAX_MODELS, item_cap=4096)),
+        model_ca=_path(taken, "model_ca", base),
+        model_token_file=_path(taken, "model_token_file", base),
         host=host,
         port=port,
         service=taken.optional("service", lambda name: taken.text(name, cap=256)) or "",
@@ -183,6 +198,7 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         airgapped=taken.optional("airgapped", taken.boolean) or False,
         engine_threads=_number(taken, "engine_threads", 1, floor=0, cap=1024),
         engine_workers=_number(taken, "engine_workers", 1, floor=1, cap=1024),
+        prepack=taken.texts("prepack", cap=_MAX_MODELS, item_cap=64) if "prepack" in taken else None,
         limits=_limits(taken),
     )
     taken.end()
@@ -237,7 +253,7 @@ def _demand_sane(config: EnclaveConfig) -> None:
         msg = "airgapped: want media, the folder in which files come and go"
         raise UsageError(msg)
     if not config.models:
-        msg = "models: none, want the folder of at least one sealed model"
+        msg = "models: none, want the folder or url of at least one sealed model"
         raise UsageError(msg)
     exposed = config.tls is Tls.OFF and not config.behind_proxy and not _is_loopback(config.host)
     if config.profile is Profile.PRODUCTION and exposed:

@@ -1,0 +1,13 @@
+"""Where sealed models are kept: folders, web servers, buckets and registries (docs/reference/sources.md).
+
+``open_source`` opens any of them by name. Nothing that comes from there is believed here but sizes that agree with
+each other: what a part must be is proven by ``sealed`` against the signed manifest.
+"""
+
+from cloister.stores.access import Access, read_access
+from cloister.stores.package import read_parts
+from cloister.stores.patience import Patience
+from cloister.stores.place import ModelUrl, Place, parse_place
+from cloister.stores.source import open_source
+
+__all__ = ["Access", "ModelUrl", "Patience", "Place", "open_source", "parse_place", "read_access", "read_parts"]

@@ -1,0 +1,83 @@
+"""An enclave whose model lies behind a URL: it streams into memory, and is the loan's or is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from enclave_models import doubler, identity
+from enclave_parties import ConsumerSide, World, asynchronous, make_world, seal
+from hostile_server import HostileServer
+from onnx import TensorProto
+
+from cloister.enclave.config import load_config
+from cloister.errors import Rejected, Unavailable, UsageError
+from cloister.stores import parse_place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def parts_of(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return make_world(tmp_path, {"m": doubler()})
+
+
+@asynchronous
+async def test_an_enclave_boots_from_a_url_with_a_token_and_needs_no_folder(world: World, tmp_path: Path) -> None:
+    parts = parts_of(world.custodian.lent[0].root)
+    place = tmp_path / "token"
+    place.touch(mode=0o600)
+    place.write_text("a-token\n")
+    with HostileServer(parts, token="a-token") as server:  # noqa: S106 - no secret
+        models = (parse_place(server.url),)
+        async with world.enclave(models=models, model_token_file=place) as instance:
+            assert (await ConsumerSide(instance, world.clock).infer([[1.0, 2.0, 3.0]])).status == 200
+        with pytest.raises(Unavailable, match="not let in"):
+            async with world.enclave(models=models):
+                pass
+    assert {request.name for request in server.seen} == set(parts) - {"envelope.json"}
+
+
+@asynchronous
+async def test_t23_another_validly_sealed_model_behind_the_url_is_refused(world: World, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    other = seal(tmp_path / "sub", "m", identity(TensorProto.FLOAT, ["n"]), world.custodian.publisher)
+    with HostileServer(parts_of(other.root)) as server, pytest.raises(Rejected, match="model_missing"):
+        async with world.enclave(models=(parse_place(server.url),)):
+            pass
+
+
+@asynchronous
+async def test_t21_a_server_that_alters_one_byte_on_the_way_stops_the_boot(world: World) -> None:
+    parts = parts_of(world.custodian.lent[0].root)
+    (blob,) = [name for name in parts if name.startswith("blobs/") and not name.endswith(".leaves")]
+    parts[blob] = parts[blob][:-1] + bytes([parts[blob][-1] ^ 1])
+    with HostileServer(parts) as server, pytest.raises(Rejected, match="digest_mismatch"):
+        async with world.enclave(models=(parse_place(server.url),)):
+            pass
+
+
+def test_settings_take_urls_beside_folders(tmp_path: Path) -> None:
+    path = tmp_path / "enclave.toml"
+    path.write_text('loan = "l"\nmodels = ["m", "https://host:8443/m"]\nmodel_ca = "ca.pem"\n')
+    config = load_config(path, env={})
+    assert [str(item) for item in config.models] == [str(tmp_path / "m"), "https://host:8443/m"]
+    assert config.model_ca == tmp_path / "ca.pem"
+    env = {"CLOISTER_ENCLAVE_MODELS": "https://host:8443/m a b"}
+    places = load_config(path, env=env).models
+    assert [str(item) for item in places] == ["https://host:8443/m", str(tmp_path / "a"), str(tmp_path / "b")]
+    assert "https" not in json.dumps(config.measured())
+
+
+def test_a_secret_in_a_url_of_the_settings_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "enclave.toml"
+    path.write_text('loan = "l"\nmodels = ["https://me:s3cret@host/m"]\n')
+    with pytest.raises(UsageError) as caught:
+        load_config(path, env={})
+    assert "s3cret" not in str(caught.value)
