@@ -1,4 +1,4 @@
-"""From a sealed package and a released key to a model that runs: signature, digest, key, every byte, then the engine.
+"""From a sealed package and a released key to a model that runs: signature, digest, key, bytes, formats, then the engine.
 
 A key is decrypted for each opening and not kept: what stays is the grant, in which the keys are encrypted to this
 instance's KEM key, and that KEM key (ADR 0026). ``forget`` drops both.
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.hpke import DEFAULT_SUITE, open_with
 from cloister.enclave.served import Loaded, ServedModel, wants_prepacking
-from cloister.errors import Rejected, Unavailable
+from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.lending.release import key_info
+from cloister.sealed.formats import parse_model
+from cloister.sealed.formats.places import opened_files
 from cloister.sealed.open import open_model, verify_digest, verify_manifest
 from cloister.stores import open_source
 
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
     from cloister.enclave.packages import FoundPackage
     from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelTerms
-    from cloister.sealed.open import VerifiedManifest
+    from cloister.sealed.open import OpenedModel, VerifiedManifest
     from cloister.stores import Access
 
 __all__ = ["Loader"]
 
+_INSPECT = "the owner sees why with 'cloister model inspect'"
 _COPIES = 2  # of the weights of a model that is prepacked
 
 
@@ -68,6 +71,7 @@ class Loader:
         with open_source(package.place, access=self._access) as source:
             opened = open_model(source, verified, key, progress=self._progress)
         try:
+            _demand_sound(opened, terms)
             prepack = wants_prepacking(self._prepack, terms.name, verified.manifest.card)
             running = self._engine.load(opened, prepack=prepack)
         except BaseException:
@@ -108,3 +112,17 @@ class Loader:
             model=terms.digest, loan=grant.terms.loan, instance=grant.instance, key_version=released.key_version
         )
         return open_with(DEFAULT_SUITE, kem, info=info, enc=released.enc, ciphertext=released.ciphertext)
+
+
+def _demand_sound(opened: OpenedModel, terms: ModelTerms) -> None:
+    """Prove, over the memory that the engine gets, that each file is sound in its format and none a pickle (T25).
+
+    Raises ``Rejected`` with the cause and no more: names and shapes of tensors are the owner's, who sees them with
+    ``cloister model inspect``.
+    """
+    try:
+        parse_model(opened_files(opened))
+    except Malformed:
+        raise Rejected.because("model_malformed", f"model {terms.name}", hint=_INSPECT) from None
+    except Rejected as exc:
+        raise Rejected.because(exc.code, f"model {terms.name}", hint=_INSPECT) from None
