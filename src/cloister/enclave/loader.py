@@ -1,4 +1,4 @@
-"""From a sealed package and a released key to a model that runs: signature, digest, key, bytes, formats, then the engine.
+"""From a sealed package and a released key to a model that runs: signature, digest, key, bytes, formats, engine.
 
 A key is decrypted for each opening and not kept: what stays is the grant, in which the keys are encrypted to this
 instance's KEM key, and that KEM key (ADR 0026). ``forget`` drops both.
