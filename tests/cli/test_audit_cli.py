@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli_kit import Server, Shell, free_port
+from enclave_models import doubler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ class Office:
         """Make the custodian, serve it, lend."""
         shell, folder = self.shell, self.shell.folder
         (folder / "weights").mkdir()
-        (folder / "weights" / "model.onnx").write_bytes(b"weights")
+        (folder / "weights" / "model.onnx").write_bytes(doubler())
         shell.ok("trust", "simulated-root", "root.json", "--public", "root.pub.json")
         self.key = shell.ok("custodian", "init", "--port", str(self.port))["key"]
         self.server = self._serve()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli_kit import free_port
+from enclave_models import doubler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -284,7 +285,7 @@ def custodian(shell: Shell) -> Iterator[Shell]:
     port = free_port()
     shell.ok("trust", "simulated-root", "root.json", "--public", "root.pub.json")
     shell.ok("custodian", "init", "--port", str(port))
-    (shell.folder / "model.onnx").write_bytes(b"not looked into by a custodian")
+    (shell.folder / "model.onnx").write_bytes(doubler())
     (shell.folder / "policy.json").write_bytes(POLICY)
     with shell.start("custodian", "serve", "--insecure-simulated-root", "root.pub.json") as server:
         server.until_port(port)

@@ -32,9 +32,9 @@ class WatchedEngine:
         """The real engine's version."""
         return self._real.version
 
-    def load(self, files: ModelFiles) -> _Watched:
+    def load(self, files: ModelFiles, *, prepack: bool = False) -> _Watched:
         """Load the model for real."""
-        return _Watched(self, self._real.load(files))
+        return _Watched(self, self._real.load(files, prepack=prepack))
 
     def note(self) -> None:
         """Count one run."""

@@ -109,6 +109,10 @@ class FilesInMemory:
         """Return the file's memory."""
         return self._memories[path].view()
 
+    def move(self, path: str, to: int, start: int, size: int) -> None:
+        """Move bytes within one file."""
+        self._memories[path].move(to, start, size)
+
     def fd_path(self, path: str) -> str:
         """Return a path into memory."""
         return f"/proc/self/fd/{self._memories[path].fd}"

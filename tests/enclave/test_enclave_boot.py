@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -339,3 +340,33 @@ def _open_files() -> list[str]:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "code"),
+    [
+        ("tokenizer", b"cbuiltins\nprint\n(S'loaded'\ntR.", "pickle"),
+        ("pytorch_model.bin", pickle.dumps({"weights": [1.0]}), "pickle"),
+        ("model.h5", b"\x89HDF\r\n\x1a\n" + bytes(64), "needs_conversion"),
+        ("more.safetensors", (10**9).to_bytes(8, "little") + b"{", "model_malformed"),
+        ("more.gguf", b"GGUF" + b"\xff" * 40, "model_malformed"),
+    ],
+)
+@asynchronous
+async def test_t25_hostile_files_beside_a_good_model_are_refused_before_the_engine(
+    tmp_path: Path, name: str, data: bytes, code: str
+) -> None:
+    """The engine would take the model: only the readers look at what lies beside it."""
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "model.onnx").write_bytes(doubler())
+    (tmp_path / "plain" / name).write_bytes(data)
+    error = await refused(make_world(tmp_path, {"m": tmp_path / "plain"}))
+    assert [(reason.code, reason.subject, reason.got) for reason in error.reasons] == [(code, "model m", "")]
+
+
+@asynchronous
+async def test_t25_a_model_that_points_into_the_engines_memory_is_refused(tmp_path: Path) -> None:
+    """ONNX Runtime takes this location for an address. The refusal names nothing that is in the model."""
+    external(tmp_path / "plain", location="*/_ORT_MEM_ADDR_/*")
+    error = await refused(make_world(tmp_path, {"m": tmp_path / "plain"}))
+    assert str(error) == "model m: outside_package"

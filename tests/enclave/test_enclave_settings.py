@@ -30,6 +30,7 @@ from cloister.enclave.loanfile import LoanFile, read_loan_file
 from cloister.enclave.logs import Event, EventLog, ServerLogHandler
 from cloister.enclave.measure import measure_software, measure_tree
 from cloister.enclave.metrics import METRICS, Metrics
+from cloister.enclave.served import wants_prepacking
 from cloister.enclave.tls import prepare_tls
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.lending.terms import LoanId
@@ -454,3 +455,21 @@ def test_the_fake_clock_is_a_clock() -> None:
     before = clock.monotonic(), clock.wall()
     clock.advance(5)
     assert (clock.monotonic() - before[0], clock.wall() - before[1]) == (timedelta(seconds=5),) * 2
+
+
+def test_models_are_prepacked_by_the_settings_word_or_else_by_the_cards(tmp_path: Path) -> None:
+    named = config(tmp_path, SMALLEST + 'prepack = ["digits"]\n').prepack
+    assert named == ("digits",)
+    assert config(tmp_path, SMALLEST).prepack is None
+    assert config(tmp_path, SMALLEST, {"CLOISTER_ENCLAVE_PREPACK": ""}).prepack == ()
+    assert config(tmp_path, SMALLEST, {"CLOISTER_ENCLAVE_PREPACK": "a:b"}).prepack == ("a", "b")
+    wish, none = {"prepack": True}, {"prepack": 1}
+    for named, card, want in (
+        (None, wish, True),
+        (None, none, False),
+        (None, {}, False),
+        ((), wish, False),
+        (("digits",), {}, True),
+        (("other",), wish, False),
+    ):
+        assert wants_prepacking(named, "digits", card) is want

@@ -17,17 +17,25 @@ from cloister.enclave.engines.tensor import Datatype, Tensor
 from cloister.errors import Rejected, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 ENGINE = OnnxEngine(threads=1)
+OPENED: list[FilesInMemory] = []
 
 
 def load(files: bytes | dict[str, bytes]) -> OnnxModel:
     memory = FilesInMemory({"model.onnx": files} if isinstance(files, bytes) else files)
-    try:
-        return ENGINE.load(memory)
-    finally:
-        memory.close()  # an engine may need nothing after loading
+    OPENED.append(memory)
+    return ENGINE.load(memory)
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Give the memory back that models computed with."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 def strings(*items: bytes) -> np.ndarray:

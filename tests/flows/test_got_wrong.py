@@ -571,8 +571,8 @@ class _Mirror:
 
     kind, version = "mirror", "1"
 
-    def load(self, files: ModelFiles) -> _Mirror:
-        del files
+    def load(self, files: ModelFiles, *, prepack: bool = False) -> _Mirror:
+        del files, prepack
         return self
 
     @property

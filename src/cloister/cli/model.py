@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloister.cli.model_inspect import demand_model, inspect
 from cloister.cli.model_stores import pull_model, push_model
 from cloister.cli.remote import custodian_home, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
@@ -38,6 +39,7 @@ def model() -> None:
 
 model.add_command(push_model)
 model.add_command(pull_model)
+model.add_command(inspect)
 
 
 @model.command()
@@ -60,7 +62,11 @@ def seal(
     key_file: Path | None,
     passphrase_file: str | None,
 ) -> None:
-    """Encrypt a model file or folder with a new key, which the vault wraps, and sign its manifest."""
+    """Encrypt a model file or folder with a new key, which the vault wraps, and sign its manifest.
+
+    First every file is looked into: ONNX, safetensors and GGUF have to be sound, and pickles and archives are refused.
+    """
+    demand_model(source)  # before hours of work; the enclave looks again, at what it loads
     place = custodian_home(home)
     vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     dek = bytearray(os.urandom(_DEK_BYTES))

@@ -19,12 +19,14 @@ from cloister.crypto.hpke import DEFAULT_SUITE, Kem, KemPrivateKey, open_with
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.enclave.logs import Event
 from cloister.enclave.packages import find_packages
-from cloister.enclave.served import ServedModel
-from cloister.errors import Reason, Rejected
+from cloister.enclave.served import ServedModel, wants_prepacking
+from cloister.errors import Malformed, Reason, Rejected
 from cloister.lending.contract import verify_in_force
 from cloister.lending.messages import AttestRequest, Challenge
 from cloister.lending.release import key_info, verify_grant
 from cloister.lending.terms import instance_id
+from cloister.sealed.formats import parse_model
+from cloister.sealed.formats.places import opened_files
 from cloister.sealed.open import open_model, verify_digest, verify_manifest
 from cloister.stores import open_source
 
@@ -42,9 +44,12 @@ if TYPE_CHECKING:
     from cloister.lending.contract import SignedContract
     from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelTerms
+    from cloister.sealed.open import OpenedModel
     from cloister.stores import Access
 
 __all__ = ["Booted", "boot"]
+
+_INSPECT = "the owner sees why with 'cloister model inspect'"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,7 +127,7 @@ async def boot(
     log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=source.tee)
 
     # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
-    loader = _Loader(grant=grant, kem=kem, engine=engine, access=access, progress=progress)
+    loader = _Loader(grant=grant, kem=kem, engine=engine, prepack=config.prepack, access=access, progress=progress)
     models = await _load_all(loader, packages, log)
     return Booted(key=key, grant=grant, models=models, software=software, contract=contract)
 
@@ -187,19 +192,24 @@ class _Loader:
     grant: Grant
     kem: KemPrivateKey
     engine: Engine
+    prepack: tuple[str, ...] | None
     access: Access
     progress: Callable[[int, int], None] | None
 
     def load(self, terms: ModelTerms, package: FoundPackage) -> ServedModel:
-        """Open one package into memory and load it: signature, digest, key, every byte, then the engine."""
+        """Open one package into memory and load it: signature, digest, key, every byte, formats, then the engine."""
         verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [self.grant.publisher])
         verify_digest(verified, terms.digest)
-        with (
-            open_source(package.place, access=self.access) as source,
-            open_model(source, verified, self._key(terms), progress=self.progress) as opened,
-        ):
-            running = self.engine.load(opened)
-        return ServedModel(terms=terms, manifest=verified.manifest, running=running)
+        with open_source(package.place, access=self.access) as source:
+            opened = open_model(source, verified, self._key(terms), progress=self.progress)
+        try:
+            _demand_sound(opened, terms)
+            prepack = wants_prepacking(self.prepack, terms.name, verified.manifest.card)
+            running = self.engine.load(opened, prepack=prepack)
+        except BaseException:
+            opened.close()
+            raise
+        return ServedModel(terms=terms, manifest=verified.manifest, opened=opened, running=running)
 
     def _key(self, terms: ModelTerms) -> bytes:
         """Return the model's key: it opens for this model, loan, instance and version only."""
@@ -209,3 +219,17 @@ class _Loader:
             model=terms.digest, loan=grant.terms.loan, instance=grant.instance, key_version=released.key_version
         )
         return open_with(DEFAULT_SUITE, self.kem, info=info, enc=released.enc, ciphertext=released.ciphertext)
+
+
+def _demand_sound(opened: OpenedModel, terms: ModelTerms) -> None:
+    """Prove, over the memory that the engine gets, that each file is sound in its format and none a pickle (T25).
+
+    Raises ``Rejected`` with the cause and no more: names and shapes of tensors are the owner's, who sees them with
+    ``cloister model inspect``.
+    """
+    try:
+        parse_model(opened_files(opened))
+    except Malformed:
+        raise Rejected.because("model_malformed", f"model {terms.name}", hint=_INSPECT) from None
+    except Rejected as exc:
+        raise Rejected.because(exc.code, f"model {terms.name}", hint=_INSPECT) from None

@@ -31,7 +31,7 @@ DEFAULT_PORT = 8440
 ENV_PREFIX = "CLOISTER_ENCLAVE_"
 _MAX_CONFIG_BYTES = 256 * 1024
 _MAX_MODELS = 32
-_LISTS = ("models",)
+_LISTS = ("models", "prepack")
 _TRUTHS = ("airgapped", "behind_proxy", "require_unswappable")
 _NUMBERS = ("engine_threads", "engine_workers")
 
@@ -94,6 +94,7 @@ class EnclaveConfig:
     airgapped: bool = False
     engine_threads: int = 1
     engine_workers: int = 1
+    prepack: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=Limits)
 
     def access(self, environment: Mapping[str, str]) -> Access:
@@ -160,7 +161,9 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Json]:
 
 def _typed(variable: str, name: str, text: str) -> Json:
     if name in _LISTS:
-        return text.split() if is_url(text) else text.split(":")
+        if name == "models" and is_url(text):
+            return text.split()
+        return text.split(":") if text or name == "models" else []
     if name in _TRUTHS:
         if text not in {"true", "false"}:
             msg = f"{variable}: want true or false"
@@ -195,6 +198,7 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         airgapped=taken.optional("airgapped", taken.boolean) or False,
         engine_threads=_number(taken, "engine_threads", 1, floor=0, cap=1024),
         engine_workers=_number(taken, "engine_workers", 1, floor=1, cap=1024),
+        prepack=taken.texts("prepack", cap=_MAX_MODELS, item_cap=64) if "prepack" in taken else None,
         limits=_limits(taken),
     )
     taken.end()

@@ -1,4 +1,4 @@
-"""One model that is loaded: its terms, its signed manifest, and the engine's handle on it."""
+"""One model that is loaded: its terms, its signed manifest, its memory, and the engine's handle on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from cloister.enclave.engines import RunningModel
     from cloister.lending.terms import ModelTerms
     from cloister.sealed.manifest import Manifest
+    from cloister.sealed.open import OpenedModel
+    from cloister.wire import Json
 
-__all__ = ["ServedModel"]
+__all__ = ["ServedModel", "wants_prepacking"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +21,20 @@ class ServedModel:
 
     terms: ModelTerms
     manifest: Manifest
+    opened: OpenedModel
     running: RunningModel
 
     def close(self) -> None:
-        """Unload it."""
+        """Unload it, then zero and free the memory that it computed with."""
         self.running.close()
+        self.opened.close()
+
+
+def wants_prepacking(named: tuple[str, ...] | None, name: str, card: Json) -> bool:
+    """Tell whether a model may take a second copy of its weights: the setting's word, else the model card's.
+
+    ``named`` are the models of the setting ``prepack``, None where it is not set.
+    """
+    if named is not None:
+        return name in named
+    return isinstance(card, dict) and card.get("prepack") is True

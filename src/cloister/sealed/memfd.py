@@ -1,7 +1,7 @@
 """Plaintext that exists only in memory: an anonymous file, written once, sealed, wiped.
 
 Linux memfd_create(2) and fcntl(2) F_ADD_SEALS. The seals end every way to change size or content
-but one: a mapping made before, which nobody but ``close`` uses, to zero the pages. Not done here:
+but one: a mapping made before, which nobody but ``close`` uses, to zero the pages, and ``move``. Not done here:
 keeping the pages from swap (mlock) and from other processes of the same user (the enclave's
 hardening).
 """
@@ -70,6 +70,20 @@ class MemoryFile:
         except OSError as exc:
             raise _refused(self.size, exc) from exc
         self._sealed = True
+
+    def move(self, to: int, start: int, size: int) -> None:
+        """Move ``size`` bytes from ``start`` to ``to``, for the reader that alone uses this file.
+
+        Raises ``UsageError`` outside the file, and before ``seal``.
+        """
+        with self._lock:
+            if not self._sealed:
+                raise _not_sealed()
+            if min(to, start, size) < 0 or max(to, start) + size > self.size:
+                msg = f"memory file: move {size} bytes from {start} to {to} in a file of {self.size}"
+                raise UsageError(msg)
+            if self._eraser is not None and to != start:
+                self._eraser.move(to, start, size)
 
     @property
     def fd(self) -> int:

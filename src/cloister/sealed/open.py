@@ -153,6 +153,13 @@ class OpenedModel:
         """Return the plaintext of ``path`` without copying, read-only. Drop it before ``close``: it turns to zeros."""
         return self._memory(path).view()
 
+    def move(self, path: str, to: int, start: int, size: int) -> None:
+        """Move bytes within one file, for an engine that wants them aligned: ``view`` and ``fd_path`` show it.
+
+        Raises ``UsageError`` outside the file.
+        """
+        self._memory(path).move(to, start, size)
+
     def fd_path(self, path: str) -> str:
         """Return a path in memory for engines that insist on one: good while this process and model are open."""
         return f"/proc/self/fd/{self._memory(path).fd}"

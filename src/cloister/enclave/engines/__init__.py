@@ -30,6 +30,9 @@ class ModelFiles(Protocol):
     def view(self, path: str) -> memoryview:
         """Return the plaintext of one file as read-only memory, valid until the model is closed."""
 
+    def move(self, path: str, to: int, start: int, size: int) -> None:
+        """Move ``size`` bytes of one file from ``start`` to ``to``: for the engine that alone uses the file."""
+
     def fd_path(self, path: str) -> str:
         """Return a path below ``/proc/self/fd`` that reads the same memory."""
 
@@ -62,8 +65,9 @@ class Engine(Protocol):
     def version(self) -> str:
         """Version of the library that runs the model."""
 
-    def load(self, files: ModelFiles) -> RunningModel:
-        """Return the model, ready to run; ``files`` may be closed afterwards.
+    def load(self, files: ModelFiles, *, prepack: bool = False) -> RunningModel:
+        """Return the model, ready to run. It may use the memory of ``files`` until it is closed itself.
 
-        Raises ``Rejected`` for a model this engine will not run, naming every reason.
+        ``prepack`` allows a second copy of the weights where the engine is faster with it. Raises ``Rejected`` for a
+        model this engine will not run, naming every reason.
         """

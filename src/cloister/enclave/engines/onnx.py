@@ -1,8 +1,8 @@
 """ONNX models in ONNX Runtime, from memory only.
 
 A model is one ``.onnx`` file, or one ``.onnx`` file with external data beside it (ONNX IR, section
-"External Tensor Data"). One file loads through ``/proc/self/fd/N`` of its sealed memfd, which costs ONNX
-Runtime one copy; external data is handed over as memory.
+"External Tensor Data"). Weights are used where they lie: what stands beside the graph is handed over as memory, and
+so are the weights inside it, once ``onnx_weights`` has named them as external data too (ADR 0025).
 
 What ONNX Runtime's Python interface cannot carry is refused when the model is loaded: 4-bit integers and
 floats, complex numbers, sequences, maps, optionals, sparse tensors; and a model that takes strings and
@@ -25,8 +25,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from cloister.enclave.engines.onnx_weights import lift_weights, settle
 from cloister.enclave.engines.tensor import Datatype, Signature, Tensor, TensorSpec
-from cloister.errors import Reason, Rejected, Unavailable
+from cloister.errors import Malformed, Reason, Rejected, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,53 +101,60 @@ class OnnxEngine:
         """Version of ONNX Runtime."""
         return str(ort.__version__)
 
-    def load(self, files: ModelFiles) -> OnnxModel:
+    def load(self, files: ModelFiles, *, prepack: bool = False) -> OnnxModel:
         """Return the model. Raises ``Rejected``: ``no_onnx_file``, ``model_refused``, ``unsupported_type``."""
         graphs = [path for path in files.files if path.endswith(".onnx")]
         if len(graphs) != 1:
             raise Rejected.because("no_onnx_file", "sealed model", got=f"{len(graphs)} .onnx files", want="exactly one")
-        graph = graphs[0]
-        options = self._options()
+        options, views = self._options(prepack=prepack), list[memoryview]()
         try:
-            session = ort.InferenceSession(
-                _hand_over(files, graph, options), sess_options=options, providers=["CPUExecutionProvider"]
-            )
-        except _ERRORS as exc:
+            graph = _hand_over(files, graphs[0], options, views)
+            session = ort.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
+            return OnnxModel(session, views)
+        except (*_ERRORS, Malformed) as exc:
             # The library's text may quote the graph; its class is enough to look further.
-            raise Rejected.because("model_refused", "onnx runtime", got=type(exc).__name__) from None
-        return OnnxModel(session)
+            refused = type(exc).__name__
+        del options, views  # a refusal's traceback would hold the model's memory
+        raise Rejected.because("model_refused", "onnx runtime", got=refused)
 
-    def _options(self) -> Any:
+    def _options(self, *, prepack: bool) -> Any:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+        # Borrowed, not copied; what is not aligned for its type is copied all the same.
+        options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
+        # Another layout of the weights is faster to compute with, and is a second copy of them.
+        options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         # Spinning threads would eat the second core of a small machine between requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
 
-def _hand_over(files: ModelFiles, graph: str, options: Any) -> str | bytes:
-    """Return what ONNX Runtime loads: a path into memory, or bytes when external data stands beside it."""
+def _hand_over(files: ModelFiles, graph: str, options: Any, views: list[memoryview]) -> bytes:
+    """Return the graph without its weights; add to ``views`` what must live as long as the session."""
     folder = graph.rpartition("/")[0]
     prefix = f"{folder}/" if folder else ""
-    beside = [path for path in files.files if path != graph and path.startswith(prefix)]
-    if not beside:
-        return files.fd_path(graph)
-    views = [files.view(path) for path in beside]
-    options.add_external_initializers_from_files_in_memory(
-        [path.removeprefix(prefix) for path in beside], views, [len(view) for view in views]
-    )
-    return bytes(files.view(graph))
+    bare, weights = lift_weights(files.view(graph), location=graph.removeprefix(prefix))
+    for weight, place in zip(weights, settle(weights), strict=True):
+        files.move(graph, place, weight.start, weight.size)
+    holding = [path for path in files.files if path.startswith(prefix) and (path != graph or weights)]
+    views += [files.view(path) for path in holding]
+    if views:
+        options.add_external_initializers_from_files_in_memory(
+            [path.removeprefix(prefix) for path in holding], views, [len(view) for view in views]
+        )
+    return bare
 
 
 class OnnxModel:
     """One session of ONNX Runtime. Runs from several threads at once are safe in the library."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, views: Sequence[memoryview] = ()) -> None:
         """Read the signature. Raises ``Rejected`` naming every input and output that cannot be carried."""
         self._session: Any = session
+        self._views = tuple(views)  # the session computes with this memory
         bad: list[Reason] = []
         inputs = _specs(session.get_inputs(), "input", bad)
         outputs = _specs(session.get_outputs(), "output", bad)
@@ -173,8 +181,9 @@ class OnnxModel:
             raise Unavailable(msg) from None
 
     def close(self) -> None:
-        """Drop the session; ONNX Runtime frees its memory with it."""
+        """Drop the session; ONNX Runtime frees its memory with it. Then the files' memory is free too."""
         self._session = None
+        self._views = ()
 
 
 def _specs(args: Sequence[Any], what: str, bad: list[Reason]) -> tuple[TensorSpec, ...]:
