@@ -45,6 +45,8 @@ class HostileServer:
     orders: list[str] = field(default_factory=list)
     always: str = ""
     token: str = ""
+    dated: bool = False
+    watch: Callable[[int], None] = lambda _: None  # gets the number of the request that arrived
     seen: list[Request] = field(default_factory=list)
     connections: int = 0
     tags: dict[str, str] = field(default_factory=dict)
@@ -113,6 +115,8 @@ class HostileServer:
         request = Request(line, headers)
         with self._turn:
             self.seen.append(request)
+            number = len(self.seen)
+        self.watch(number)
         return request
 
     def _order(self) -> str:
@@ -121,6 +125,13 @@ class HostileServer:
 
     def _answer(self, out: socket.socket, request: Request) -> bool:
         """Answer; False closes the connection."""
+        if request.line.startswith("HEAD "):
+            data = self.parts.get(request.name)
+            if data is None:
+                return _send(out, b"404 Not Found", {}, b"")
+            tag = self.tags.get(request.name, '"one"')
+            head = {"Content-Length": str(len(data)), "ETag": tag, "Last-Modified": "Sun, 01 Mar 2026 12:00:00 GMT"}
+            return _send(out, b"200 OK", head, b"")
         order = self._order()
         if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
             return _send(out, b"401 Unauthorized", {}, b"")
@@ -133,6 +144,8 @@ class HostileServer:
         if request.headers.get("if-match", tag) != tag:
             return _send(out, b"412 Precondition Failed", {}, b"")
         head = {"Content-Range": f"bytes {first}-{last}/{len(data)}", "ETag": tag}
+        if self.dated:
+            head["Last-Modified"] = "Sun, 01 Mar 2026 12:00:00 GMT"
         return _ORDERS[order](out, head, data[first : last + 1])
 
 

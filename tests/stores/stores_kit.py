@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sealed_kit import Sealed
 
-__all__ = ["DEAF", "HASTY", "LENGTHS", "small_model", "tls_files"]
+__all__ = ["DEAF", "HASTY", "LENGTHS", "parts_of", "small_model", "tls_files", "write_folder"]
 
 HASTY = Patience(tries=4, first_wait_s=0.001, longest_wait_s=0.002, silence_s=15.0, deadline_s=60.0)
 DEAF = replace(HASTY, tries=8, silence_s=0.2)  # for servers that fall silent; may give up on a slow one, and asks again
@@ -61,3 +61,16 @@ def tls_files(folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem")
     return context
+
+
+def parts_of(root: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def write_folder(root: Path, model: Sealed) -> Path:
+    """Write a package into a new folder; return it."""
+    for name, data in model.source.parts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root

@@ -10,6 +10,7 @@ from enclave_models import doubler, identity
 from enclave_parties import ConsumerSide, World, asynchronous, make_world, seal
 from hostile_server import HostileServer
 from onnx import TensorProto
+from stores_kit import parts_of
 
 from cloister.enclave.config import load_config
 from cloister.errors import Rejected, Unavailable, UsageError
@@ -17,10 +18,6 @@ from cloister.stores import parse_place
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def parts_of(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

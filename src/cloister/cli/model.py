@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloister.cli.model_inspect import demand_model, inspect
+from cloister.cli.model_stores import pull_model, push_model
 from cloister.cli.remote import custodian_home, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.unlock import unlock_options, unlock_with
@@ -36,6 +37,8 @@ def model() -> None:
     """Seal and publish models."""
 
 
+model.add_command(push_model)
+model.add_command(pull_model)
 model.add_command(inspect)
 
 

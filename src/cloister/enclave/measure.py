@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from cloister.attest.software import SoftwareManifest
 from cloister.wire import lp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cloister.enclave.config import EnclaveConfig
 
 __all__ = ["PACKAGES", "measure_software", "measure_tree"]
@@ -39,6 +42,9 @@ PACKAGES = (
 )
 """Distributions whose code runs in the enclave."""
 
+OPTIONAL_PACKAGES = ("obstore",)
+"""Extras whose code runs there where they are installed: what is not there cannot run."""
+
 
 def measure_tree(root: Path) -> str:
     """Return the code digest (hex) of all ``.py`` files below ``root``."""
@@ -52,6 +58,12 @@ def measure_software(config: EnclaveConfig) -> SoftwareManifest:
     return SoftwareManifest(
         code=measure_tree(Path(cloister.__file__).parent),
         python=platform.python_version(),
-        packages={name: version(name) for name in PACKAGES},
+        packages={name: version(name) for name in PACKAGES} | dict(_optional()),
         settings=config.measured(),
     )
+
+
+def _optional() -> Iterator[tuple[str, str]]:
+    for name in OPTIONAL_PACKAGES:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)

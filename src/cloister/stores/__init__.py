@@ -8,6 +8,23 @@ from cloister.stores.access import Access, read_access
 from cloister.stores.package import read_parts
 from cloister.stores.patience import Patience
 from cloister.stores.place import ModelUrl, Place, parse_place
-from cloister.stores.source import open_source
+from cloister.stores.pull import Pulled, pull
+from cloister.stores.push import Pushed, Target, push
+from cloister.stores.source import open_source, open_target
 
-__all__ = ["Access", "ModelUrl", "Patience", "Place", "open_source", "parse_place", "read_access", "read_parts"]
+__all__ = [
+    "Access",
+    "ModelUrl",
+    "Patience",
+    "Place",
+    "Pulled",
+    "Pushed",
+    "Target",
+    "open_source",
+    "open_target",
+    "parse_place",
+    "pull",
+    "push",
+    "read_access",
+    "read_parts",
+]

@@ -6,7 +6,6 @@ caller's and never beyond what was asked for; what a broken connection brought i
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Self
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from cloister.errors import Unavailable, UsageError
 from cloister.stores.access import Access
 from cloister.stores.link import Link
+from cloister.stores.part import demand_part
 from cloister.stores.patience import Patience, TryAgainError
 from cloister.stores.ranges import Seen, verify_head
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from cloister.stores.place import ModelUrl
 
 __all__ = ["HttpSource"]
-
-_PART = re.compile(r"manifest\.json|manifest\.sig|envelope\.json|blobs/[0-9a-f]{32}(?:\.leaves)?")
 
 
 class HttpSource:
@@ -77,9 +75,7 @@ class HttpSource:
 
     def _look(self, name: str) -> Seen:
         """Return what part ``name`` was when it was first looked at: this is that time, or it was before."""
-        if not _PART.fullmatch(name):
-            msg = f"sealed model: no part is called {name[:60]!a}"
-            raise UsageError(msg)
+        demand_part(name)
         with self._turn:
             known = self._seen.get(name)
         if known is not None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.errors import Malformed
+from cloister.errors import Malformed, Unavailable
 from cloister.sealed.directory import Package
-from cloister.sealed.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME
+from cloister.sealed.envelope import MAX_ENVELOPE_BYTES, Envelope
+from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME
 from cloister.sealed.publisher import MAX_SIGNATURE_BYTES
 
 if TYPE_CHECKING:
     from cloister.sealed.open import ModelSource
 
-__all__ = ["read_parts", "read_small"]
+__all__ = ["read_envelope_bytes", "read_parts", "read_small"]
 
 
 def read_parts(source: ModelSource) -> Package:
@@ -29,3 +30,14 @@ def read_small(source: ModelSource, name: str, cap: int) -> bytes:
         msg = f"{name}: {size} bytes, want at most {cap}"
         raise Malformed(msg)
     return source.read(name, 0, size)
+
+
+def read_envelope_bytes(source: ModelSource) -> bytes | None:
+    """Return the envelope, None where none is to be had: mirrors need none. Raises ``Malformed`` for what is none."""
+    try:
+        source.size(ENVELOPE_NAME)
+    except Unavailable:
+        return None
+    data = read_small(source, ENVELOPE_NAME, MAX_ENVELOPE_BYTES)
+    Envelope.parse(data)
+    return data

@@ -15,9 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 from cloister.errors import UsageError
 
-__all__ = ["ModelUrl", "Place", "is_url", "parse_place"]
+__all__ = ["BUCKETS", "ModelUrl", "Place", "is_url", "parse_place"]
 
-_SCHEMES: Final = frozenset({"http", "https"})
+BUCKETS: Final = frozenset({"az", "gs", "s3"})
+_SCHEMES: Final = BUCKETS | {"http", "https"}
 _MAX_URL_CHARS = 2048
 _URL = re.compile(r"[!-~]+", re.ASCII)
 
@@ -81,6 +82,8 @@ def _parse_url(text: str) -> ModelUrl:
         raise _unfit(f"want one of {', '.join(sorted(_SCHEMES))} before '://'")
     if not parts.hostname or port == 0:
         raise _unfit("want a host and, where there is one, a sound port")
+    if parts.scheme in BUCKETS and port is not None:
+        raise _unfit("want a bucket without a port", hint="as s3://BUCKET/FOLDER; the endpoint is in the environment")
     segments = unquote(parts.path).split("/")
     if "\\" in parts.path or any(part in {".", ".."} for part in segments) or "//" in parts.path:
         raise _unfit("want no '.', '..', empty part or backslash in its path")

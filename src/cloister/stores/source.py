@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloister.errors import UsageError
 from cloister.sealed.directory import DirectorySource
+from cloister.stores.bucket import Bucket
 from cloister.stores.http import HttpSource
-from cloister.stores.place import parse_place
+from cloister.stores.place import BUCKETS, parse_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from cloister.stores.access import Access
     from cloister.stores.patience import Patience
     from cloister.stores.place import Place
+    from cloister.stores.push import Target
 
-__all__ = ["open_source"]
+__all__ = ["open_source", "open_target"]
 
 
 @contextmanager
@@ -33,5 +36,19 @@ def open_source(
     if isinstance(place, Path):
         yield DirectorySource(place)
         return
-    with HttpSource(place, access=access, patience=patience) as source:
+    kind = Bucket if place.scheme in BUCKETS else HttpSource
+    with kind(place, access=access, patience=patience) as source:
         yield source
+
+
+@contextmanager
+def open_target(
+    where: Place | str, *, access: Access | None = None, patience: Patience | None = None
+) -> Iterator[Target]:
+    """Yield the store at ``where`` for a package to be put there. Raises ``UsageError`` where none can be."""
+    place = parse_place(where) if isinstance(where, str) else where
+    if isinstance(place, Path) or place.scheme not in BUCKETS:
+        msg = f"{place}: no store that takes models"
+        raise UsageError(msg, hint="want a url that begins with " + ", ".join(f"{kind}://" for kind in sorted(BUCKETS)))
+    with Bucket(place, access=access, patience=patience) as target:
+        yield target
