@@ -473,3 +473,18 @@ def test_models_are_prepacked_by_the_settings_word_or_else_by_the_cards(tmp_path
         (("other",), wish, False),
     ):
         assert wants_prepacking(named, "digits", card) is want
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8GiB", 8 << 30), ("512MiB", 512 << 20), ("1KiB", 1024), ("1TiB", 1 << 40), ("1073741824", 1 << 30)],
+)
+def test_a_memory_budget_is_a_number_of_bytes(tmp_path: Path, text: str, size: int) -> None:
+    assert config(tmp_path, SMALLEST + f'memory_budget = "{text}"\n').memory_budget == size
+    assert config(tmp_path, SMALLEST, {"CLOISTER_ENCLAVE_MEMORY_BUDGET": text}).memory_budget == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "8 GiB", "8GB", "8gib", "1.5GiB", "GiB", "9" * 17])
+def test_a_memory_budget_has_one_spelling(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="memory_budget"):
+        config(tmp_path, SMALLEST + f'memory_budget = "{text}"\n')

@@ -63,6 +63,9 @@ def _config(path: Path | None, overrides: dict[str, Any]) -> EnclaveConfig:
 )
 @click.option("--media", type=_folder, help="Folder in which files come and go on removable media.")
 @click.option("--airgapped", is_flag=True, default=None, help="Boot and live by the files in --media alone.")
+@click.option(
+    "--memory-budget", metavar="SIZE", help="Most memory for models together, such as 8GiB; others wait on disk."
+)
 @click.option("--ready-file", type=_file, help="Write the address here once serving.")
 @click.option("--gpu", is_flag=True, help="Attest every NVIDIA GPU of this machine too.")
 @click.option(

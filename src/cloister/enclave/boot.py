@@ -15,20 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.attest.binding import ReleaseBinding
-from cloister.crypto.hpke import DEFAULT_SUITE, Kem, KemPrivateKey, open_with
+from cloister.crypto.hpke import Kem, KemPrivateKey
 from cloister.crypto.sign import SigningKey, Statement
+from cloister.enclave.loader import Loader
 from cloister.enclave.logs import Event
 from cloister.enclave.packages import find_packages
-from cloister.enclave.served import ServedModel, wants_prepacking
-from cloister.errors import Malformed, Reason, Rejected
+from cloister.enclave.pool import ModelPool
+from cloister.errors import Reason, Rejected
 from cloister.lending.contract import verify_in_force
 from cloister.lending.messages import AttestRequest, Challenge
-from cloister.lending.release import key_info, verify_grant
+from cloister.lending.release import verify_grant
 from cloister.lending.terms import instance_id
-from cloister.sealed.formats import parse_model
-from cloister.sealed.formats.places import opened_files
-from cloister.sealed.open import open_model, verify_digest, verify_manifest
-from cloister.stores import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,12 +41,8 @@ if TYPE_CHECKING:
     from cloister.lending.contract import SignedContract
     from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelTerms
-    from cloister.sealed.open import OpenedModel
-    from cloister.stores import Access
 
 __all__ = ["Booted", "boot"]
-
-_INSPECT = "the owner sees why with 'cloister model inspect'"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,15 +51,13 @@ class Booted:
 
     key: SigningKey
     grant: Grant
-    models: tuple[ServedModel, ...]
+    pool: ModelPool
     software: SoftwareManifest
     contract: SignedContract | None = None
 
     def wipe(self) -> None:
         """Unload the models. The keys go with the last reference to them."""
-        for model in self.models:
-            model.close()
-        self.models = ()
+        self.pool.close()
 
 
 async def boot(
@@ -127,23 +118,10 @@ async def boot(
     log.write(Event.ATTESTED, instance=instance, loan=grant.terms.loan, tee=source.tee)
 
     # 6. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
-    loader = _Loader(grant=grant, kem=kem, engine=engine, prepack=config.prepack, access=access, progress=progress)
-    models = await _load_all(loader, packages, log)
-    return Booted(key=key, grant=grant, models=models, software=software, contract=contract)
-
-
-async def _load_all(loader: _Loader, packages: Sequence[FoundPackage], log: EventLog) -> tuple[ServedModel, ...]:
-    """Load every granted model, or none."""
-    models: list[ServedModel] = []
-    try:
-        for terms, package in _matched(loader.grant, packages):
-            models.append(await asyncio.to_thread(loader.load, terms, package))
-            log.write(Event.MODEL_LOADED, model=terms.name, digest=terms.digest, bytes=models[-1].manifest.size)
-    except BaseException:
-        for model in models:
-            model.close()
-        raise
-    return tuple(models)
+    loader = Loader(grant=grant, kem=kem, engine=engine, prepack=config.prepack, access=access, progress=progress)
+    pool = ModelPool(loader, log, budget=config.memory_budget, patience_s=config.limits.model_wait_s)
+    await pool.add(_matched(grant, packages))
+    return Booted(key=key, grant=grant, pool=pool, software=software, contract=contract)
 
 
 def _verified_challenge(statement: bytes, loan: LoanFile) -> Challenge:
@@ -183,53 +161,3 @@ def _matched(grant: Grant, packages: Sequence[FoundPackage]) -> list[tuple[Model
         message = "; ".join(map(str, missing))
         raise Rejected(message, reasons=missing, hint="put the sealed model that the loan names where 'models' points")
     return [(terms, by_digest[terms.digest]) for terms in wanted]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loader:
-    """Opens packages with the keys of one grant."""
-
-    grant: Grant
-    kem: KemPrivateKey
-    engine: Engine
-    prepack: tuple[str, ...] | None
-    access: Access
-    progress: Callable[[int, int], None] | None
-
-    def load(self, terms: ModelTerms, package: FoundPackage) -> ServedModel:
-        """Open one package into memory and load it: signature, digest, key, every byte, formats, then the engine."""
-        verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [self.grant.publisher])
-        verify_digest(verified, terms.digest)
-        with open_source(package.place, access=self.access) as source:
-            opened = open_model(source, verified, self._key(terms), progress=self.progress)
-        try:
-            _demand_sound(opened, terms)
-            prepack = wants_prepacking(self.prepack, terms.name, verified.manifest.card)
-            running = self.engine.load(opened, prepack=prepack)
-        except BaseException:
-            opened.close()
-            raise
-        return ServedModel(terms=terms, manifest=verified.manifest, opened=opened, running=running)
-
-    def _key(self, terms: ModelTerms) -> bytes:
-        """Return the model's key: it opens for this model, loan, instance and version only."""
-        grant = self.grant
-        released = next(key for key in grant.keys if key.model == terms.digest)
-        info = key_info(
-            model=terms.digest, loan=grant.terms.loan, instance=grant.instance, key_version=released.key_version
-        )
-        return open_with(DEFAULT_SUITE, self.kem, info=info, enc=released.enc, ciphertext=released.ciphertext)
-
-
-def _demand_sound(opened: OpenedModel, terms: ModelTerms) -> None:
-    """Prove, over the memory that the engine gets, that each file is sound in its format and none a pickle (T25).
-
-    Raises ``Rejected`` with the cause and no more: names and shapes of tensors are the owner's, who sees them with
-    ``cloister model inspect``.
-    """
-    try:
-        parse_model(opened_files(opened))
-    except Malformed:
-        raise Rejected.because("model_malformed", f"model {terms.name}", hint=_INSPECT) from None
-    except Rejected as exc:
-        raise Rejected.because(exc.code, f"model {terms.name}", hint=_INSPECT) from None

@@ -7,6 +7,7 @@ later wins. Unknown settings are refused. Those that change what the enclave doe
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -33,6 +34,8 @@ _MAX_CONFIG_BYTES = 256 * 1024
 _MAX_MODELS = 32
 _LISTS = ("models", "prepack")
 _TRUTHS = ("airgapped", "behind_proxy", "require_unswappable")
+_SIZE = re.compile(r"([1-9][0-9]{0,15})(KiB|MiB|GiB|TiB)?")
+_SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 _NUMBERS = ("engine_threads", "engine_workers")
 
 
@@ -68,6 +71,7 @@ class Limits:
     body_timeout_s: int = 30  # seconds until a request's head must have arrived, and again for its body
     send_timeout_s: int = 30  # seconds a consumer may take to read one chunk
     drain_timeout_s: int = 10  # seconds that running exchanges get at shutdown
+    model_wait_s: int = 30  # seconds a request waits for other models to leave room in memory
     custodian_timeout_s: int = 10  # seconds for one call to the custodian, and never more than T/3
     keyset_lifetime_s: int = 3600  # seconds a keyset is published
     keyset_overlap_s: int = 300  # seconds its keys are accepted after that
@@ -95,6 +99,7 @@ class EnclaveConfig:
     engine_threads: int = 1
     engine_workers: int = 1
     prepack: tuple[str, ...] | None = None
+    memory_budget: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     def access(self, environment: Mapping[str, str]) -> Access:
@@ -198,6 +203,7 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         airgapped=taken.optional("airgapped", taken.boolean) or False,
         engine_threads=_number(taken, "engine_threads", 1, floor=0, cap=1024),
         engine_workers=_number(taken, "engine_workers", 1, floor=1, cap=1024),
+        memory_budget=_bytes(taken, "memory_budget"),
         prepack=taken.texts("prepack", cap=_MAX_MODELS, item_cap=64) if "prepack" in taken else None,
         limits=_limits(taken),
     )
@@ -220,6 +226,16 @@ def _limits(taken: Fields) -> Limits:
 
 def _number(taken: Fields, name: str, default: int, *, floor: int, cap: int) -> int:
     return taken.integer(name, floor=floor, cap=cap) if name in taken else default
+
+
+def _bytes(taken: Fields, name: str) -> int | None:
+    """Return a number of bytes, written as ``8GiB``, ``512MiB`` or plainly; None where there is none."""
+    if name not in taken:
+        return None
+    found = _SIZE.fullmatch(taken.text(name, cap=32))
+    if found is None:
+        taken.fail(name, "want a size such as 8GiB, 512MiB or 1073741824")
+    return int(found[1]) << _SHIFTS[found[2] or ""]
 
 
 def _choice(taken: Fields, name: str, default: str, choices: tuple[str, ...]) -> str:

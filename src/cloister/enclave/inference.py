@@ -1,7 +1,8 @@
 """One inference: read, fit, count, run, charge. The order is the product.
 
-    idempotency -> engine slot -> reserve (no suspension after it) -> run -> permit -> settle -> remember
-                                   ticketed model: -> ticket (waited for), proven again ->
+    idempotency -> model in memory -> engine slot -> reserve (no suspension after it)
+                   -> run -> permit -> settle -> remember
+                                                      ticketed model: -> ticket (waited for), proven again ->
 
 Everything before ``reserve`` costs nothing and may be refused; everything after it either ends in a receipt or
 gives the units back.
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 
     from cloister.channel.bhttp import BinaryRequest
     from cloister.enclave.config import EnclaveConfig
+    from cloister.enclave.engines import RunningModel
     from cloister.enclave.engines.tensor import Tensor
     from cloister.enclave.metering import Metering
     from cloister.enclave.metrics import Metrics
     from cloister.enclave.oip import InferRequest
+    from cloister.enclave.pool import ModelPool
     from cloister.enclave.served import ServedModel
     from cloister.enclave.tickets import Tickets
     from cloister.lending.conditions import Caller
@@ -51,11 +54,14 @@ _SMALL_BODY_BYTES = 64 * 1024  # read at once; larger ones in a thread
 class Inference:
     """Runs inferences against a lease. One per enclave; ``close`` ends its threads."""
 
-    def __init__(self, metering: Metering, metrics: Metrics, config: EnclaveConfig, tickets: Tickets) -> None:
+    def __init__(
+        self, metering: Metering, metrics: Metrics, config: EnclaveConfig, tickets: Tickets, pool: ModelPool
+    ) -> None:
         """Prepare ``engine_workers`` threads; as many inferences run at once."""
         self._metering = metering
         self._metrics = metrics
         self._tickets = tickets
+        self._pool = pool
         self._limits = config.limits
         self._slots = asyncio.Semaphore(config.engine_workers)
         self._threads = ThreadPoolExecutor(max_workers=config.engine_workers, thread_name_prefix="engine")
@@ -96,10 +102,12 @@ class Inference:
         self, model: ServedModel, request: BinaryRequest, *, token: bytes | None, consumer: Caller
     ) -> BinaryResponse:
         asked, tensors = await self._fitted(model, request)
-        units = units_of(tensors, model.running.signature)
+        units = units_of(tensors, model.signature)
         places = self._metering.precision(consumer)
         who = consumer if isinstance(consumer, SubAllowance) else token
-        async with self._slots:
+        if not self._pool.is_loaded(model):
+            self._metering.demand_live(model.terms, consumer)  # who may not run it makes nobody open it
+        async with self._pool.use(model) as running, self._slots:
             # E4: between this check and the start of the run nothing is waited for.
             reservation = self._metering.reserve(model.terms.name, who, units)
             salt = secrets.token_bytes(SALT_BYTES)
@@ -108,7 +116,7 @@ class Inference:
                 if model.terms.ticketed:  # the wait; then the ticket and the lease are proven again, and it runs
                     ticket = await self._tickets.take(reservation, commit(salt, request.body))
                 loop = asyncio.get_running_loop()
-                response = await loop.run_in_executor(self._threads, self._run, model, tensors, asked, places)
+                response = await loop.run_in_executor(self._threads, self._run, model, running, tensors, asked, places)
                 self._metering.permit(reservation, units)
             except BaseException:
                 self._metering.refund(reservation)
@@ -124,18 +132,23 @@ class Inference:
 
         def read() -> tuple[InferRequest, tuple[Tensor, ...]]:
             asked = parse_request(request.body, header_bytes=header_bytes, json_cap=self._limits.max_json_bytes)
-            return asked, fit(asked, model.running.signature)
+            return asked, fit(asked, model.signature)
 
         return read() if len(request.body) <= _SMALL_BODY_BYTES else await asyncio.to_thread(read)
 
     def _run(
-        self, model: ServedModel, tensors: Sequence[Tensor], asked: InferRequest, places: int | None
+        self,
+        model: ServedModel,
+        running: RunningModel,
+        tensors: Sequence[Tensor],
+        asked: InferRequest,
+        places: int | None,
     ) -> BinaryResponse:
         """Run the engine, round to ``places`` where the contract says so, and write the answer, in a worker thread."""
-        names = [item.name for item in asked.outputs] or [spec.name for spec in model.running.signature.outputs]
+        names = [item.name for item in asked.outputs] or [spec.name for spec in model.signature.outputs]
         started = time.perf_counter()
         try:
-            outputs = model.running.run(tensors, names)
+            outputs = running.run(tensors, names)
         except Unavailable as exc:
             raise Rejected.because("engine_failed", f"model {model.terms.name}") from exc
         finally:

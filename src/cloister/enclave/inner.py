@@ -18,11 +18,10 @@ from cloister.lending.sub_allowance import MAX_CHAIN_BYTES
 from cloister.wire import Json, dump_json, parse_b64u
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cloister.channel.bhttp import BinaryRequest
     from cloister.enclave.inference import Inference
     from cloister.enclave.metering import Metering
+    from cloister.enclave.pool import ModelPool
     from cloister.enclave.served import ServedModel
     from cloister.lending.conditions import Caller
     from cloister.lending.contract import SignedContract
@@ -50,15 +49,15 @@ class InnerApi:
 
     def __init__(
         self,
-        models: Sequence[ServedModel],
+        pool: ModelPool,
         metering: Metering,
         inference: Inference,
         *,
         contract: SignedContract | None = None,
     ) -> None:
-        """Serve ``models`` under ``metering``; ``contract`` is what they are lent on."""
+        """Serve the models of ``pool`` under ``metering``; ``contract`` is what they are lent on."""
         self._contract = contract
-        self._models = {model.terms.name: model for model in models}
+        self._pool = pool
         self._metering = metering
         self._inference = inference
 
@@ -120,7 +119,7 @@ class InnerApi:
                 return Answer(response=_json(self._model_metadata(model, consumer)))
 
     def _model(self, name: str, version: str | None) -> ServedModel:
-        model = self._models.get(name)
+        model = self._pool.model(name)
         if model is None:
             if self._metering.terms.model(name) is not None:
                 raise Rejected.because("blocked", f"model {name}", got="not released to this instance")
@@ -130,7 +129,7 @@ class InnerApi:
         return model
 
     def _is_ready(self) -> bool:
-        return any(self._may_serve(model, None) for model in self._models.values())
+        return any(self._may_serve(model, None) for model in self._pool.models)
 
     def _may_serve(self, model: ServedModel, consumer: Caller) -> bool:
         try:
@@ -140,7 +139,7 @@ class InnerApi:
         return True
 
     def _model_metadata(self, model: ServedModel, consumer: Caller) -> Json:
-        signature = model.running.signature
+        signature = model.signature
         return {
             "inputs": [spec.to_json() for spec in signature.inputs],
             "name": model.terms.name,

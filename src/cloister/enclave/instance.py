@@ -75,17 +75,18 @@ class EnclaveInstance:
         self.metrics = Metrics(tuple(model.name for model in booted.grant.terms.models))
         self.metering = Metering(key=booted.key, grant=booted.grant, custodian=loan.custodian_key, clock=clock, log=log)
         self._policy_digest = booted.grant.policy_digest
-        self._models = tuple(model.terms for model in booted.models)
+        self.pool = booted.pool
+        self.pool.show(self.metrics)
         agreed = booted.grant.terms.dump() if booted.contract is None else booted.contract.payload
         self._loan_digest = hashlib.sha256(agreed).hexdigest()
         self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log)
-        self.inference = Inference(self.metering, self.metrics, config, Tickets(self.metering, link))
+        self.inference = Inference(self.metering, self.metrics, config, Tickets(self.metering, link), self.pool)
         self.media = None if config.media is None else MediaFolder(config.media)
         self.vouchers = None if self.media is None else Vouchers(self.metering, self.media, log=log)
         self.revocations = None if self.media is None else Revocations(self.metering, self.media, log=log)
         self.publisher = KeysetPublisher(source, self._describe, clock=clock, limits=config.limits, log=log)
         self.gateway = Gateway(
-            InnerApi(booted.models, self.metering, self.inference, contract=booted.contract),
+            InnerApi(self.pool, self.metering, self.inference, contract=booted.contract),
             self.publisher,
             self.metering,
             limits=config.limits,
@@ -106,7 +107,7 @@ class EnclaveInstance:
                 KeysetModel(
                     name=terms.name, digest=terms.digest, loan_digest=self._loan_digest, ticketed=terms.ticketed
                 )
-                for terms in self._models
+                for terms in (model.terms for model in self.pool.models)
             ),
             engine=self._engine,
             policy_digest=self.metering.policy_digest or self._policy_digest,

@@ -30,6 +30,8 @@ class Event(StrEnum):
     HARDENED = "hardened"
     ATTESTED = "attested"
     MODEL_LOADED = "model_loaded"
+    MODEL_EVICTED = "model_evicted"
+    MODEL_NOT_OPENED = "model_not_opened"
     READY = "ready"
     LEASE_RENEWED = "lease_renewed"
     LEASE_REFUSED = "lease_refused"

@@ -31,6 +31,11 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
     "cloister_lease_active": ("gauge", "", "1 while a lease is active."),
     "cloister_lease_seconds_left": ("gauge", "", "Seconds until the lease ends unless renewed."),
     "cloister_units_remaining": ("gauge", "model", "Units left as far as this instance knows."),
+    "cloister_model_loaded": ("gauge", "model", "1 while the model is in memory."),
+    "cloister_model_loads_total": ("counter", "model", "Times the model was opened again after an eviction."),
+    "cloister_model_evictions_total": ("counter", "model", "Times the model left memory for another."),
+    "cloister_models_bytes": ("gauge", "", "Bytes of the models in memory."),
+    "cloister_memory_budget_bytes": ("gauge", "", "Bytes that models may take together; 0 for no bound."),
     "cloister_keyset_seconds_left": ("gauge", "", "Seconds until the keyset is replaced."),
 }
 """Every metric there is."""

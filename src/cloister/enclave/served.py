@@ -1,4 +1,4 @@
-"""One model that is loaded: its terms, its signed manifest, its memory, and the engine's handle on it."""
+"""One lent model as an enclave knows it, loaded or not, and what it is while it is loaded."""
 
 from __future__ import annotations
 
@@ -7,25 +7,39 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cloister.enclave.engines import RunningModel
+    from cloister.enclave.engines.tensor import Signature
+    from cloister.enclave.packages import FoundPackage
     from cloister.lending.terms import ModelTerms
     from cloister.sealed.manifest import Manifest
     from cloister.sealed.open import OpenedModel
     from cloister.wire import Json
 
-__all__ = ["ServedModel", "wants_prepacking"]
+__all__ = ["Loaded", "ServedModel", "wants_prepacking"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A loaded model under the name that the loan gives it."""
+    """A model under the name that the loan gives it, opened at least once: what does not go when its memory goes.
+
+    ``takes`` is how many bytes it holds while it is loaded.
+    """
 
     terms: ModelTerms
     manifest: Manifest
+    package: FoundPackage
+    signature: Signature
+    takes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The memory of a model, and the engine's handle on it."""
+
     opened: OpenedModel
     running: RunningModel
 
     def close(self) -> None:
-        """Unload it, then zero and free the memory that it computed with."""
+        """Unload it, then zero and free the memory that it computed with. Nothing may run in it any more."""
         self.running.close()
         self.opened.close()
 

@@ -1,0 +1,128 @@
+"""From a sealed package and a released key to a model that runs: signature, digest, key, bytes, formats, engine.
+
+A key is decrypted for each opening and not kept: what stays is the grant, in which the keys are encrypted to this
+instance's KEM key, and that KEM key (ADR 0026). ``forget`` drops both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloister.crypto.hpke import DEFAULT_SUITE, open_with
+from cloister.enclave.served import Loaded, ServedModel, wants_prepacking
+from cloister.errors import Malformed, Rejected, Unavailable
+from cloister.lending.release import key_info
+from cloister.sealed.formats import parse_model
+from cloister.sealed.formats.places import opened_files
+from cloister.sealed.open import open_model, verify_digest, verify_manifest
+from cloister.stores import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloister.crypto.hpke import KemPrivateKey
+    from cloister.enclave.engines import Engine
+    from cloister.enclave.packages import FoundPackage
+    from cloister.lending.messages import Grant
+    from cloister.lending.terms import ModelTerms
+    from cloister.sealed.open import OpenedModel, VerifiedManifest
+    from cloister.stores import Access
+
+__all__ = ["Loader"]
+
+_INSPECT = "the owner sees why with 'cloister model inspect'"
+_COPIES = 2  # of the weights of a model that is prepacked
+
+
+class Loader:
+    """Opens packages with the keys of one grant. Called from threads, one opening at a time."""
+
+    def __init__(
+        self,
+        *,
+        grant: Grant,
+        kem: KemPrivateKey,
+        engine: Engine,
+        prepack: tuple[str, ...] | None,
+        access: Access,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Open with the keys in ``grant``."""
+        self._grant: Grant | None = grant
+        self._kem: KemPrivateKey | None = kem
+        self._engine = engine
+        self._prepack = prepack
+        self._access = access
+        self._progress = progress
+
+    def takes(self, terms: ModelTerms, package: FoundPackage) -> int:
+        """Return the bytes that this model will hold. Raises ``Rejected`` where it is not the one that was lent."""
+        manifest = self._verified(terms, package).manifest
+        return manifest.size * (_COPIES if wants_prepacking(self._prepack, terms.name, manifest.card) else 1)
+
+    def load(self, terms: ModelTerms, package: FoundPackage) -> tuple[ServedModel, Loaded]:
+        """Open one package into memory and load it.
+
+        Raises ``Rejected`` for what is not what was lent or will not run, ``Unavailable`` for what cannot be read,
+        and after ``forget``.
+        """
+        verified = self._verified(terms, package)
+        key = self._key(terms)
+        with open_source(package.place, access=self._access) as source:
+            opened = open_model(source, verified, key, progress=self._progress)
+        try:
+            _demand_sound(opened, terms)
+            prepack = wants_prepacking(self._prepack, terms.name, verified.manifest.card)
+            running = self._engine.load(opened, prepack=prepack)
+        except BaseException:
+            opened.close()
+            raise
+        model = ServedModel(
+            terms=terms,
+            manifest=verified.manifest,
+            package=package,
+            signature=running.signature,
+            takes=verified.manifest.size * (_COPIES if prepack else 1),
+        )
+        return model, Loaded(opened=opened, running=running)
+
+    def forget(self) -> None:
+        """Drop every key: nothing is opened any more."""
+        self._grant = self._kem = None
+
+    def _granted(self) -> tuple[Grant, KemPrivateKey]:
+        if self._grant is None or self._kem is None:
+            msg = "model: this instance has ended"
+            raise Unavailable(msg)
+        return self._grant, self._kem
+
+    def _verified(self, terms: ModelTerms, package: FoundPackage) -> VerifiedManifest:
+        grant, _ = self._granted()
+        verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [grant.publisher])
+        verify_digest(verified, terms.digest)
+        return verified
+
+    def _key(self, terms: ModelTerms) -> bytes:
+        """Return the model's key: it opens for this model, loan, instance and version only."""
+        grant, kem = self._granted()
+        released = next((key for key in grant.keys if key.model == terms.digest), None)
+        if released is None:
+            raise Rejected.because("blocked", f"model {terms.name}", got="not released to this instance")
+        info = key_info(
+            model=terms.digest, loan=grant.terms.loan, instance=grant.instance, key_version=released.key_version
+        )
+        return open_with(DEFAULT_SUITE, kem, info=info, enc=released.enc, ciphertext=released.ciphertext)
+
+
+def _demand_sound(opened: OpenedModel, terms: ModelTerms) -> None:
+    """Prove, over the memory that the engine gets, that each file is sound in its format and none a pickle (T25).
+
+    Raises ``Rejected`` with the cause and no more: names and shapes of tensors are the owner's, who sees them with
+    ``cloister model inspect``.
+    """
+    try:
+        parse_model(opened_files(opened))
+    except Malformed:
+        raise Rejected.because("model_malformed", f"model {terms.name}", hint=_INSPECT) from None
+    except Rejected as exc:
+        raise Rejected.because(exc.code, f"model {terms.name}", hint=_INSPECT) from None

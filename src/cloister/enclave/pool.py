@@ -1,0 +1,214 @@
+"""Which models are in memory: as many as the budget holds, the least recently used goes first (ADR 0026).
+
+A model that something runs in, or waits to run in, stays. One that is not in memory is opened at the next request for
+it, from its package, with the key that this instance was released: the consumer waits and sees nothing else. Where
+no room comes up in time the answer is 503 with Retry-After.
+
+All of it happens in one event loop; opening and zeroing, in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloister.enclave.logs import Event
+from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from cloister.enclave.engines import RunningModel
+    from cloister.enclave.loader import Loader
+    from cloister.enclave.logs import EventLog
+    from cloister.enclave.metrics import Metrics
+    from cloister.enclave.packages import FoundPackage
+    from cloister.enclave.served import Loaded, ServedModel
+    from cloister.lending.terms import ModelTerms
+
+__all__ = ["ModelPool"]
+
+_RETRY_AFTER_S = 5  # seconds after which a consumer may ask again for a model that does not fit now
+
+
+@dataclass(slots=True, kw_only=True)
+class _Place:
+    """One model: its memory while it has any, how many use it, when one did last."""
+
+    model: ServedModel
+    loaded: Loaded | None = None
+    users: int = 0
+    turn: int = 0
+    opening: asyncio.Task[Loaded] | None = None
+
+
+class ModelPool:
+    """The models of one instance. ``close`` ends it."""
+
+    def __init__(self, loader: Loader, log: EventLog, *, budget: int | None = None, patience_s: float = 30) -> None:
+        """Keep at most ``budget`` bytes of models loaded, all of them where it is None.
+
+        ``patience_s`` is how long a request waits for others to leave room.
+        """
+        self.budget = budget
+        self._loader = loader
+        self._log = log
+        self._patience_s = patience_s
+        self._places: dict[str, _Place] = {}
+        self._turn = 0
+        self._closed = False
+        self._guard = threading.Lock()  # between ``close`` and a thread that is opening
+        self._one = asyncio.Lock()  # openings, one at a time: what is being opened takes room too
+        self._left = asyncio.Event()
+        self._metrics: Metrics | None = None
+
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        """Every model, in memory or not."""
+        return tuple(place.model for place in self._places.values())
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of all models that are loaded."""
+        return sum(place.model.takes for place in self._places.values() if place.loaded is not None)
+
+    def model(self, name: str) -> ServedModel | None:
+        """Return the model of that name, None for one that this instance has not."""
+        place = self._places.get(name)
+        return None if place is None else place.model
+
+    def is_loaded(self, model: ServedModel) -> bool:
+        """Tell whether it is in memory now."""
+        return self._places[model.terms.name].loaded is not None
+
+    def show(self, metrics: Metrics) -> None:
+        """Count into ``metrics`` from now on."""
+        self._metrics = metrics
+        for name, place in self._places.items():
+            metrics.set("cloister_model_loaded", int(place.loaded is not None), name)
+        metrics.set("cloister_models_bytes", self.resident_bytes)
+        metrics.set("cloister_memory_budget_bytes", self.budget or 0)
+
+    async def add(self, wanted: Iterable[tuple[ModelTerms, FoundPackage]]) -> None:
+        """Open and load models for the first time, each at least once, so that each is proven to be what was lent.
+
+        Raises ``UsageError`` for one that is larger than the whole budget, else as ``Loader.load``; then none is left.
+        """
+        models = list(wanted)
+        try:
+            for terms, package in models:
+                self._demand_fitting(terms.name, await asyncio.to_thread(self._loader.takes, terms, package))
+            for terms, package in models:
+                await self._add(terms, package)
+        except BaseException:
+            self.close()
+            raise
+
+    def _demand_fitting(self, name: str, takes: int) -> None:
+        if self.budget is not None and takes > self.budget:
+            msg = f"model {name}: takes {takes} bytes, the memory budget is {self.budget}"
+            raise UsageError(msg, hint="raise memory_budget, or leave prepacking off")
+
+    async def _add(self, terms: ModelTerms, package: FoundPackage) -> None:
+        await self._make_room(await asyncio.to_thread(self._loader.takes, terms, package))
+        model, loaded = await asyncio.to_thread(self._load, terms, package)
+        self._turn += 1
+        self._places[terms.name] = _Place(model=model, loaded=loaded, turn=self._turn)
+        self._log.write(Event.MODEL_LOADED, model=terms.name, digest=terms.digest, bytes=model.manifest.size)
+
+    @contextlib.asynccontextmanager
+    async def use(self, model: ServedModel) -> AsyncIterator[RunningModel]:
+        """Yield the model to run in; it stays in memory until left.
+
+        Raises ``Unavailable`` where it cannot be opened now, and once the pool is closed.
+        """
+        place = self._places[model.terms.name]
+        place.users += 1
+        try:
+            loaded = place.loaded or await self._opened(place)
+            self._turn += 1
+            place.turn = self._turn
+            yield loaded.running
+        finally:
+            place.users -= 1
+            if not place.users:
+                self._left.set()
+
+    async def _opened(self, place: _Place) -> Loaded:
+        """Return the memory of a model, opened once for all who wait; who goes away meanwhile stops nobody."""
+        if place.opening is None:
+            place.opening = asyncio.create_task(self._open(place))
+            place.opening.add_done_callback(lambda _: setattr(place, "opening", None))
+        try:
+            return await asyncio.shield(place.opening)
+        except CloisterError as exc:
+            msg = f"model {place.model.terms.name}: cannot be opened now"
+            raise Unavailable(msg, retry_after_s=_RETRY_AFTER_S) from exc
+
+    async def _open(self, place: _Place) -> Loaded:
+        terms = place.model.terms
+        try:
+            async with self._one:
+                await self._make_room(place.model.takes)
+                _, loaded = await asyncio.to_thread(self._load, terms, place.model.package)
+                place.loaded = loaded
+        except CloisterError as exc:
+            code = exc.code if isinstance(exc, Rejected) else type(exc).__name__.lower()
+            self._log.write(Event.MODEL_NOT_OPENED, model=terms.name, digest=terms.digest, code=code)
+            raise
+        self._count("cloister_model_loads_total", place)
+        self._log.write(Event.MODEL_LOADED, model=terms.name, digest=terms.digest, bytes=place.model.manifest.size)
+        return loaded
+
+    def _load(self, terms: ModelTerms, package: FoundPackage) -> tuple[ServedModel, Loaded]:
+        """Load in a thread; what comes too late for the pool's end is closed at once."""
+        model, loaded = self._loader.load(terms, package)
+        with self._guard:
+            if not self._closed:
+                return model, loaded
+        loaded.close()
+        msg = "model: this instance has ended"
+        raise Unavailable(msg)
+
+    async def _make_room(self, takes: int) -> None:
+        """Evict until ``takes`` bytes fit. Raises ``Unavailable`` when those in use do not leave in time."""
+        until = asyncio.get_running_loop().time() + self._patience_s
+        try:
+            while self.budget is not None and self.resident_bytes + takes > self.budget:
+                self._left.clear()
+                idle = [place for place in self._places.values() if place.loaded is not None and not place.users]
+                if idle:
+                    await self._evict(min(idle, key=lambda place: place.turn))
+                else:
+                    async with asyncio.timeout_at(until):
+                        await self._left.wait()
+        except TimeoutError:
+            msg = "models: no room in the memory budget, every model there is in use"
+            raise Unavailable(msg) from None
+
+    async def _evict(self, place: _Place) -> None:
+        loaded, place.loaded = place.loaded, None  # nobody enters it any more
+        if loaded is not None:
+            await asyncio.to_thread(loaded.close)
+            self._count("cloister_model_evictions_total", place)
+            self._log.write(Event.MODEL_EVICTED, model=place.model.terms.name, digest=place.model.terms.digest)
+
+    def _count(self, metric: str, place: _Place) -> None:
+        if self._metrics is not None:
+            name = place.model.terms.name
+            self._metrics.add(metric, label=name)
+            self._metrics.set("cloister_model_loaded", int(place.loaded is not None), name)
+            self._metrics.set("cloister_models_bytes", self.resident_bytes)
+
+    def close(self) -> None:
+        """Unload every model and drop every key; harmless the second time. Nothing may run any more."""
+        with self._guard:
+            self._closed = True
+        self._loader.forget()
+        for place in self._places.values():
+            if place.loaded is not None:
+                place.loaded.close()
+                place.loaded = None
