@@ -1,7 +1,7 @@
 """What the whole enclave process does to the world, by the kernel's own account (strace): T27, T69.
 
-From start to end of one enclave that boots, serves and drains: every file it opened for writing, and every
-address it connected or sent to.
+From start to end of one enclave that boots, serves and drains, its model in a folder or on a web server: every file it
+opened for writing, and every address it connected or sent to.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import os
 import re
 import shutil
 import signal
+from contextlib import ExitStack
 
 import pytest
 from drill_house import DrillHouse, row
+from hostile_server import HostileServer
+from stores_kit import parts_of
 
 from cloister.client import Client
 from cloister.testing.simulated import SimulatedScheme
@@ -28,15 +31,25 @@ needs_strace = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, DrillHouse]:
-    """Return what strace saw of an enclave from start to end, and the house it stood in."""
+@pytest.fixture(scope="module", params=["folder", "web server"])
+def account(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, DrillHouse, frozenset[int]]:
+    """Return what strace saw of an enclave from start to end, the house it stood in, and whom it may call."""
     root = tmp_path_factory.mktemp("syscalls")
     log = root / "strace.log"
-    with DrillHouse(root / "house", ttl_s=30, max_ceiling=10, allowance=10, consumers=1) as house:
+    with ExitStack() as stack:
+        house = stack.enter_context(DrillHouse(root / "house", ttl_s=30, max_ceiling=10, allowance=10, consumers=1))
+        known, place = {house.custodian_port}, "sealed"
+        if request.param == "web server":
+            sealed = house.world.borrower / "sealed"
+            server = stack.enter_context(HostileServer(parts_of(sealed)))
+            shutil.rmtree(sealed)
+            known, place = known | {int(server.url.rsplit(":", 1)[1])}, server.url
         ready = house.world.borrower / "ready.json"
         words = ("strace", "-f", "-qq", "-s", "256", "-e", f"trace={_CALLS}", "-o", str(log))
-        command = [*words, *house.world.command(*house.enclave_words())]
+        ours = [place if word == "sealed" else word for word in house.enclave_words()]
+        command = [*words, *house.world.command(*ours)]
         traced = house.world._start(house.world.borrower, "enclave", command, None)
         house.world.until_file(traced, ready)
         schemes = [SimulatedScheme(house.simulated.public)]
@@ -45,14 +58,14 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, DrillHouse]:
         tracee = int(log.read_text().split(maxsplit=1)[0])
         os.kill(tracee, signal.SIGTERM)
         assert traced.wait(within_s=20) == 0, traced.said()[-1500:]
-    return log.read_text(), house
+    return log.read_text(), house, frozenset(known)
 
 
 @needs_strace
 @pytest.mark.timeout(180)
-def test_the_enclave_writes_no_file_but_the_one_it_was_told_to(account: tuple[str, DrillHouse]) -> None:
+def test_the_enclave_writes_no_file_but_the_one_it_was_told_to(account: tuple[str, DrillHouse, frozenset[int]]) -> None:
     """T27: no temporary file, no cache, no device id, no log beside standard error."""
-    text, house = account
+    text, house, _ = account
     written = {
         path
         for path, flags in _OPENED.findall(text)
@@ -66,16 +79,16 @@ def test_the_enclave_writes_no_file_but_the_one_it_was_told_to(account: tuple[st
 
 @needs_strace
 @pytest.mark.timeout(180)
-def test_the_enclave_talks_to_its_custodian_and_to_nobody_else(account: tuple[str, DrillHouse]) -> None:
-    """T69: no name server, no telemetry; the one address it connects to is the loan file's."""
-    text, house = account
+def test_the_enclave_talks_to_its_custodian_and_to_nobody_else(account: tuple[str, DrillHouse, frozenset[int]]) -> None:
+    """T69: no name server, no telemetry; it connects to the loan file's address, and to where its model is."""
+    text, _, known = account
     spoken = {
         (ipv4 or ipv6, int(port))
         for line in text.splitlines()
         if re.search(r"\b(connect|sendto|sendmsg)\(", line)
         for port, ipv4, ipv6 in _ADDRESS.findall(line)
     }
-    strangers = {(host, port) for host, port in spoken if port not in {0, house.custodian_port}}
+    strangers = {(host, port) for host, port in spoken if port not in {0, *known}}
     assert not strangers
-    assert {port for _, port in spoken} >= {house.custodian_port}
+    assert {port for _, port in spoken} >= known
     assert {host for host, _ in spoken} <= {"127.0.0.1", "::1"}

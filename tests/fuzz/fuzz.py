@@ -76,7 +76,7 @@ def _fuzz(name: str, seconds: int) -> int:
 def _run(name: str, seconds: int, corpus: Path, found: Path) -> None:
     import atheris  # noqa: PLC0415 - only where fuzzing is done
 
-    with atheris.instrument_imports(include=["cloister.attest", "cloister.wire"]):
+    with atheris.instrument_imports(include=["cloister.attest", "cloister.sealed.formats", "cloister.wire"]):
         from targets import targets  # noqa: PLC0415 - imported under instrumentation
 
         parse, seeds = targets()[name]

@@ -33,7 +33,7 @@ class Request:
     @property
     def name(self) -> str:
         """The path below the server's root."""
-        return self.line.split(" ")[1].lstrip("/")
+        return self.line.split(" ")[1].lstrip("/").split("?")[0]
 
 
 @dataclass

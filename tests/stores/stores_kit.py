@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from sealed_kit import SEGMENT, noise, seal
 
+from cloister.sealed.envelope import Envelope, Recipient
+from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME, model_digest
 from cloister.stores import Patience
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from sealed_kit import Sealed
 
-__all__ = ["DEAF", "HASTY", "LENGTHS", "parts_of", "small_model", "tls_files", "write_folder"]
+__all__ = ["DEAF", "HASTY", "LENGTHS", "parts_of", "small_model", "tls_files", "with_envelope", "write_folder"]
 
 HASTY = Patience(tries=4, first_wait_s=0.001, longest_wait_s=0.002, silence_s=15.0, deadline_s=60.0)
 DEAF = replace(HASTY, tries=8, silence_s=0.2)  # for servers that fall silent; may give up on a slow one, and asks again
@@ -74,3 +76,10 @@ def write_folder(root: Path, model: Sealed) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
     return root
+
+
+def with_envelope(model: Sealed, version: int = 1) -> Sealed:
+    """Return a package with an envelope of one recipient."""
+    digest = model_digest(model.source.parts[MANIFEST_NAME])
+    recipient = Recipient(kid="vault", key_version=version, kek_id="kek", wrapped=bytes(48))
+    return model.edit(ENVELOPE_NAME, Envelope(manifest_digest=digest, recipients=(recipient,)).dump())

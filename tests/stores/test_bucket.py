@@ -8,12 +8,11 @@ import pytest
 from bucket_kit import S3, at_endpoint
 from hostile_server import HostileServer
 from sealed_kit import PLAIN, SEGMENT, noise, seal
-from stores_kit import DEAF, HASTY, parts_of, small_model, write_folder
+from stores_kit import DEAF, HASTY, parts_of, small_model, with_envelope, write_folder
 
 from cloister.errors import Rejected, Unavailable, UsageError
 from cloister.sealed.directory import DirectorySource
-from cloister.sealed.envelope import Envelope, Recipient
-from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME, model_digest
+from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME
 from cloister.sealed.open import RandomAccess, open_model
 from cloister.stores import Access, bucket, open_source, open_target, parse_place, pull, push
 from cloister.stores.bucket import Bucket
@@ -21,8 +20,6 @@ from cloister.stores.bucket import Bucket
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from sealed_kit import Sealed
 
     from cloister.stores import Pushed
 
@@ -42,12 +39,6 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileServer]:
 def pushed(folder: Path, url: str, **how: bool) -> Pushed:
     with open_target(url, patience=HASTY) as target:
         return push(DirectorySource(folder), target, **how)
-
-
-def with_envelope(model: Sealed, version: int = 1) -> Sealed:
-    digest = model_digest(model.source.parts[MANIFEST_NAME])
-    recipient = Recipient(kid="vault", key_version=version, kek_id="kek", wrapped=bytes(48))
-    return model.edit(ENVELOPE_NAME, Envelope(manifest_digest=digest, recipients=(recipient,)).dump())
 
 
 def test_a_model_goes_into_a_bucket_and_opens_from_there(s3: S3, tmp_path: Path) -> None:

@@ -1,29 +1,30 @@
-"""A package on a web server, read by range requests (RFC 9110 section 14).
-
-Each part is pinned when it is first looked at: size, entity tag and time of change. Bytes go into memory of the
-caller's and never beyond what was asked for; what a broken connection brought is kept, and the rest asked for again.
-"""
+"""A package on a web server, read by range requests below its URL."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from threading import Lock
 from typing import TYPE_CHECKING, Self
 
-from cloister.errors import Unavailable, UsageError
+from cloister.errors import UsageError
 from cloister.stores.access import Access
 from cloister.stores.link import Link
-from cloister.stores.part import demand_part
-from cloister.stores.patience import Patience, TryAgainError
-from cloister.stores.ranges import Seen, verify_head
+from cloister.stores.patience import Patience
+from cloister.stores.reader import RangeReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cloister.stores.link import Answer, Traffic
     from cloister.stores.place import ModelUrl
 
-__all__ = ["HttpSource"]
+__all__ = ["HttpSource", "demand_private"]
+
+
+def demand_private(url: ModelUrl, access: Access) -> None:
+    """Refuse to send a token in the clear to another machine. Raises ``UsageError``."""
+    if access.token is not None and url.scheme == "http" and not url.is_loopback:
+        msg = f"{url}: want https: the token would travel in the clear"
+        raise UsageError(msg)
 
 
 class HttpSource:
@@ -31,16 +32,12 @@ class HttpSource:
 
     def __init__(self, url: ModelUrl, *, access: Access | None = None, patience: Patience | None = None) -> None:
         """Connect to nothing yet. Raises ``UsageError`` where a token would travel in the clear."""
-        access = access or Access()
-        if access.token is not None and url.scheme == "http" and not url.is_loopback:
-            msg = f"{url}: want https: the token would travel in the clear"
-            raise UsageError(msg)
+        access, patience = access or Access(), patience or Patience()
+        demand_private(url, access)
         self._url = url
-        self._patience = patience or Patience()
-        self._link = Link(url, access, self._patience)
+        self._link = Link(url, access, patience)
         self._headers = {} if access.token is None else {"authorization": f"Bearer {access.token}"}
-        self._seen: dict[str, Seen] = {}
-        self._turn = Lock()
+        self._reader = RangeReader(self._get, patience, lambda name: f"{url}/{name}")
 
     @property
     def traffic(self) -> Traffic:
@@ -49,71 +46,21 @@ class HttpSource:
 
     def size(self, name: str) -> int:
         """Return the size of part ``name`` in bytes, by asking for its first. Raises ``Unavailable``."""
-        return self._look(name).size
+        return self._reader.size(name)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Return at most ``size`` bytes of part ``name``. Raises ``Unavailable``."""
-        out = bytearray(max(0, min(size, self._look(name).size - offset)))  # no more memory than there is to read
-        return bytes(out[: self.read_into(name, offset, memoryview(out))])
+        return self._reader.read(name, offset, size)
 
     def read_into(self, name: str, offset: int, out: memoryview) -> int:
         """Fill ``out`` from part ``name``; return the bytes there were. Raises ``Unavailable``."""
-        seen = self._look(name)
-        want = out[: max(0, min(len(out), seen.size - offset))]
-        done = 0
-
-        def work(deadline: float) -> None:
-            nonlocal done
-            with self._ask(name, offset + done, len(want) - done, deadline, seen) as (_, body):
-                for part in body:
-                    want[done : done + len(part)] = part
-                    done += len(part)
-
-        if want:
-            self._patience.insist(self._subject(name), work)
-        return len(want)
-
-    def _look(self, name: str) -> Seen:
-        """Return what part ``name`` was when it was first looked at: this is that time, or it was before."""
-        demand_part(name)
-        with self._turn:
-            known = self._seen.get(name)
-        if known is not None:
-            return known
-        found = self._patience.insist(self._subject(name), lambda deadline: self._first_byte(name, deadline))
-        with self._turn:
-            return self._seen.setdefault(name, found)
-
-    def _first_byte(self, name: str, deadline: float) -> Seen:
-        with self._ask(name, 0, 1, deadline, None) as (seen, body):
-            for _ in body:
-                pass
-        return seen
+        return self._reader.read_into(name, offset, out)
 
     @contextmanager
-    def _ask(
-        self, name: str, offset: int, size: int, deadline: float, seen: Seen | None
-    ) -> Iterator[tuple[Seen, Iterator[bytes]]]:
-        """Ask for ``size`` bytes; yield what the part is and its bytes. Raises ``TryAgainError`` or ``Unavailable``."""
-        first, last = offset, offset + size - 1
-        headers = self._headers | {"range": f"bytes={first}-{last}"} | (seen.condition if seen else {})
+    def _get(self, name: str, headers: Mapping[str, str], *, deadline: float) -> Iterator[Answer]:
         target = f"{self._url.path}/{name}"
-        with self._link.exchange("GET", target, headers, deadline=deadline) as answer:
-            found = verify_head(answer, self._subject(name), first=first, last=last, seen=seen)
-            yield found, self._exactly(name, answer, size)
-
-    def _exactly(self, name: str, answer: Answer, size: int) -> Iterator[bytes]:
-        """Yield the body, which must have ``size`` bytes: more are refused as they come, fewer are asked for again."""
-        left = size
-        for part in answer.parts():
-            left -= len(part)
-            if left < 0:
-                msg = f"{self._subject(name)}: more was sent than asked for"
-                raise Unavailable(msg)
-            yield part
-        if left:
-            msg = "ended early"
-            raise TryAgainError(msg)
+        with self._link.exchange("GET", target, {**self._headers, **headers}, deadline=deadline) as answer:
+            yield answer
 
     def close(self) -> None:
         """Close all connections; harmless the second time."""
@@ -124,6 +71,3 @@ class HttpSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _subject(self, name: str) -> str:
-        return f"{self._url}/{name}"

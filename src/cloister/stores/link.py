@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpcore2
 
+from cloister.errors import Unavailable
 from cloister.stores.patience import TryAgainError
 
 if TYPE_CHECKING:
@@ -135,6 +136,16 @@ class Answer:
         for part in self._response.iter_stream():
             self._traffic.count(body_bytes=len(part))
             yield part
+
+    def whole(self, cap: int) -> bytes:
+        """Return the body, which has at most ``cap`` bytes. Raises ``Unavailable`` where it has more."""
+        data = bytearray()
+        for part in self.parts():
+            data += part
+            if len(data) > cap:
+                msg = f"an answer of more than {cap} bytes"
+                raise Unavailable(msg)
+        return bytes(data)
 
 
 class Link:

@@ -18,7 +18,7 @@ from cloister.errors import UsageError
 __all__ = ["BUCKETS", "ModelUrl", "Place", "is_url", "parse_place"]
 
 BUCKETS: Final = frozenset({"az", "gs", "s3"})
-_SCHEMES: Final = BUCKETS | {"http", "https"}
+_SCHEMES: Final = BUCKETS | {"http", "https", "oci"}
 _MAX_URL_CHARS = 2048
 _URL = re.compile(r"[!-~]+", re.ASCII)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from cloister.errors import CloisterError, Unavailable
 from cloister.stores.patience import TryAgainError
 
-__all__ = ["Head", "Seen", "verify_head"]
+__all__ = ["Head", "Seen", "refused", "verify_head"]
 
 _RANGE = re.compile(r"bytes (\d{1,16})-(\d{1,16})/(\d{1,16})", re.ASCII)
 _STRONG = re.compile(r'"[!#-~]{0,200}"', re.ASCII)
@@ -62,7 +62,7 @@ def verify_head(head: Head, subject: str, *, first: int, last: int, seen: Seen |
     Raises ``TryAgainError`` where the server says that it may pass, ``Unavailable`` else.
     """
     if head.status != _PARTIAL:
-        raise _refused(head, subject)
+        raise refused(head, subject)
     if head.header("content-encoding") not in {None, "identity"}:
         raise _wrong(subject, "sent compressed, which was not asked for")
     found = _RANGE.fullmatch(head.header("content-range") or "")
@@ -79,7 +79,8 @@ def verify_head(head: Head, subject: str, *, first: int, last: int, seen: Seen |
     return got
 
 
-def _refused(head: Head, subject: str) -> CloisterError | TryAgainError:
+def refused(head: Head, subject: str) -> CloisterError | TryAgainError:
+    """Return what to raise for a status that was not wanted."""
     if head.status in _TRY_AGAIN:
         after = head.header("retry-after") or ""
         return TryAgainError(f"status {head.status}", after_s=float(after) if _SECONDS.fullmatch(after) else 0.0)

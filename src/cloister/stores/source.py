@@ -10,7 +10,8 @@ from cloister.errors import UsageError
 from cloister.sealed.directory import DirectorySource
 from cloister.stores.bucket import Bucket
 from cloister.stores.http import HttpSource
-from cloister.stores.place import BUCKETS, parse_place
+from cloister.stores.place import parse_place
+from cloister.stores.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from cloister.stores.push import Target
 
 __all__ = ["open_source", "open_target"]
+
+_TARGETS: dict[str, type[Bucket | Registry]] = {"az": Bucket, "gs": Bucket, "oci": Registry, "s3": Bucket}
+"""What both reads and takes packages, by the scheme of its URLs; the other schemes are the web's."""
 
 
 @contextmanager
@@ -36,7 +40,7 @@ def open_source(
     if isinstance(place, Path):
         yield DirectorySource(place)
         return
-    kind = Bucket if place.scheme in BUCKETS else HttpSource
+    kind: type[Bucket | HttpSource | Registry] = _TARGETS.get(place.scheme, HttpSource)
     with kind(place, access=access, patience=patience) as source:
         yield source
 
@@ -47,8 +51,8 @@ def open_target(
 ) -> Iterator[Target]:
     """Yield the store at ``where`` for a package to be put there. Raises ``UsageError`` where none can be."""
     place = parse_place(where) if isinstance(where, str) else where
-    if isinstance(place, Path) or place.scheme not in BUCKETS:
+    if isinstance(place, Path) or place.scheme not in _TARGETS:
         msg = f"{place}: no store that takes models"
-        raise UsageError(msg, hint="want a url that begins with " + ", ".join(f"{kind}://" for kind in sorted(BUCKETS)))
-    with Bucket(place, access=access, patience=patience) as target:
+        raise UsageError(msg, hint="want a bucket or a registry, as s3://BUCKET/FOLDER or oci://HOST/REPOSITORY:TAG")
+    with _TARGETS[place.scheme](place, access=access, patience=patience) as target:
         yield target
