@@ -138,7 +138,7 @@ def test_an_envelope_is_replaced_only_where_somebody_says_so(s3: S3, tmp_path: P
 def test_a_package_that_rotted_is_not_published(s3: S3, tmp_path: Path) -> None:
     model = small_model()
     body = model.source.parts[model.blob("weights/one.bin")]
-    folder = write_folder(tmp_path / "m", model.edit(model.blob("weights/one.bin"), body[:-1] + b"\0"))
+    folder = write_folder(tmp_path / "m", model.edit(model.blob("weights/one.bin"), body[:-1] + bytes([body[-1] ^ 1])))
     with pytest.raises(Rejected, match="digest_mismatch"):
         pushed(folder, s3.url)
     assert MANIFEST_NAME not in s3.names()

@@ -153,7 +153,7 @@ def test_an_envelope_is_replaced_only_where_somebody_says_so(registry: str, tmp_
 def test_a_package_that_rotted_is_not_published(registry: str, tmp_path: Path) -> None:
     model, url = small_model(), fresh(registry)
     body = model.source.parts[model.blob("weights/one.bin")]
-    folder = write_folder(tmp_path / "m", model.edit(model.blob("weights/one.bin"), body[:-1] + b"\0"))
+    folder = write_folder(tmp_path / "m", model.edit(model.blob("weights/one.bin"), body[:-1] + bytes([body[-1] ^ 1])))
     with pytest.raises(Rejected, match="digest_mismatch"):
         pushed(folder, url)
     with open_source(url, patience=HASTY) as source, pytest.raises(Unavailable, match="not there"):
