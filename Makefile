@@ -29,7 +29,7 @@ drill: $(VENV)/ready system ## run every test, the slow fault drills too
 	$(if $(ARGS),,$(MAKE) test-converters)
 
 test-converters: $(VENV)/converters-ready ## pass the tests of the converters, with PyTorch, which the other tests do without
-	$(VENV)/converters/bin/python -m pytest -n 0 tests/convert
+	$(VENV)/converters/bin/python -m pytest -n 0 tests/convert/test_convert_torch.py
 
 SECONDS_EACH ?= 20
 fuzz: $(VENV)/ready ## fuzz every parser of evidence, guided by coverage; grows the corpus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -199,9 +200,23 @@ def test_a_child_that_chooses_its_own_inputs_is_refused(tmp_path: Path) -> None:
     def objects(arrays: dict[str, Any]) -> None:
         arrays["out/0"] = np.array([{}], dtype=object)
 
-    for change, error in ((zeros, Rejected), (narrow, Rejected), (objects, Malformed)):
+    def silent(arrays: dict[str, Any]) -> None:
+        del arrays["out/0"], arrays["out/1"]
+
+    for change, error in ((zeros, Rejected), (narrow, Rejected), (objects, Malformed), (silent, Malformed)):
         with pytest.raises(error):
             spoilt(tmp_path, change)
+
+
+def test_samples_that_are_no_archive_are_malformed(tmp_path: Path) -> None:
+    in_this_process(tmp_path, classifier())
+    summary = parse_model(plain_files(PlainTree(tmp_path / MODEL_NAME))).files[0]
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    for data in (b"", b"PK\x03\x04", b"\x93NUMPY", b"text", array.getvalue()):
+        (tmp_path / SAMPLES_NAME).write_bytes(data)
+        with pytest.raises(Malformed):
+            _samples(tmp_path / SAMPLES_NAME, summary)
 
 
 def test_a_library_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,7 @@ def _run_child(asked: Conversion, folder: Path) -> str:
     """Run the library. Returns its name and version."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("CLOISTER_")}
     env |= {"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "torch", "ORT_DISABLE_TELEMETRY": "1"}
+    env |= {"KERAS_HOME": str(folder / "keras")}  # where Keras would write its settings: into the home folder
     with (folder / "said").open("wb") as said:
         # -P: modules that lie in the working folder are nobody's business.
         done = subprocess.run(  # noqa: S603 - ourselves
@@ -132,9 +134,9 @@ def _last_words(folder: Path) -> str:
 def _samples(path: Path, summary: FileSummary) -> tuple[dict[str, Array], tuple[Array, ...]]:
     """Return inputs, drawn again here, and the first model's answers to them."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as exc:
+        with path.open("rb") as file:
+            arrays = dict(np.load(file, allow_pickle=False))  # no archive but one array has no names: ValueError
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as exc:
         msg = "conversion: samples cannot be read"
         raise Malformed(msg) from exc
     given = {name.removeprefix("in/"): item for name, item in arrays.items() if name.startswith("in/")}
@@ -145,8 +147,11 @@ def _samples(path: Path, summary: FileSummary) -> tuple[dict[str, Array], tuple[
     inputs = draw(summary.inputs, shapes)
     if any(not np.array_equal(inputs[name], given[name]) for name in wanted):
         raise Rejected.because("outputs_differ", "samples", got="other values", want="those drawn from the signature")
-    count = len(arrays) - len(given)
-    return inputs, tuple(arrays[f"out/{number}"] for number in range(count))
+    names = [f"out/{number}" for number in range(len(arrays) - len(given))]
+    if not names or not set(names) <= set(arrays):
+        msg = "conversion: samples without answers"
+        raise Malformed(msg)
+    return inputs, tuple(arrays[name] for name in names)
 
 
 def result(problem: str, text: str) -> Json:
