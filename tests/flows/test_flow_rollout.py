@@ -308,6 +308,8 @@ async def test_what_runs_in_the_older_version_finishes_there_while_the_newer_one
         await asyncio.gather(*enclave.pool._retiring)
         assert enclave.pool.resident_bytes == len(says(1))
         assert enclave.pool._loader._released.keys() == {second}  # its key went with it
+        assert enclave.metrics.value("cloister_model_loaded", "digits") == 1
+        assert enclave.metrics.value("cloister_models_bytes") == len(says(1))
 
 
 @asynchronous
