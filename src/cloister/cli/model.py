@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloister.cli.model_card_file import read_card
 from cloister.cli.model_inspect import demand_model, inspect
 from cloister.cli.model_stores import pull_model, push_model
+from cloister.cli.model_variant import trace_model, variant
 from cloister.cli.remote import custodian_home, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.custodian.setup import open_vault
 from cloister.custodian.vaults import wrap_dek
-from cloister.errors import UsageError
 from cloister.sealed.directory import read_envelope, read_package, write_envelope
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.seal import seal_model
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["model"]
 
 _DEK_BYTES = 32
-_MAX_CARD_BYTES = 64 * 1024
 _folder = click.Path(path_type=Path, file_okay=False)
 
 
@@ -40,6 +40,8 @@ def model() -> None:
 model.add_command(push_model)
 model.add_command(pull_model)
 model.add_command(inspect)
+model.add_command(variant)
+model.add_command(trace_model)
 
 
 @model.command()
@@ -73,7 +75,7 @@ def seal(
     try:
         with terminal.progress(f"sealing {name}") as report:
             sealed = seal_model(
-                source, out, name=name, dek=dek, signer=vault.publisher_key, card=_card(card),
+                source, out, name=name, dek=dek, signer=vault.publisher_key, card=read_card(card),
                 created=datetime.now(UTC).replace(microsecond=0), progress=report,
             )  # fmt: skip
         recipient = wrap_dek(vault, bytes(dek), manifest_digest=sealed.digest)
@@ -89,17 +91,6 @@ def seal(
         "size": size,
     }
     terminal.result(result, lambda console: console.print(f"sealed {name}: {size} bytes\ndigest {sealed.digest}"))
-
-
-def _card(path: Path | None) -> Json:
-    if path is None:
-        return {}
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        msg = f"{path}: {exc.strerror}"
-        raise UsageError(msg) from exc
-    return parse_json(data, what=f"card {path.name}", cap=_MAX_CARD_BYTES)
 
 
 @model.command()
