@@ -112,9 +112,10 @@ def _blamed(msg: str, *, hint: str | None = None) -> Iterator[None]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # noqa: PLC0415 - as above
 
     own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    kinds: tuple[type[Exception], ...] = (*own, RuntimeError, ValueError)
     try:
         yield
-    except (*own, RuntimeError, ValueError) as exc:
+    except kinds as exc:
         raise UsageError(msg, hint=hint) from exc
 
 

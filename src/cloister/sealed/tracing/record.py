@@ -94,8 +94,8 @@ class Variant:
             bits=fields.integer("bits", floor=min(STRENGTHS.values()), cap=max(STRENGTHS.values())),
             created=fields.time("created"),
             digest=fields.hex("digest", size=32).hex(),
-            holder=fields.text("holder", cap=_MAX_HOLDER),
-            model=fields.text("model", cap=64),
+            holder=fields.text("holder", floor=1, cap=_MAX_HOLDER),
+            model=fields.text("model", floor=1, cap=64),
             tensors=tuple(_tensor(item) for item in fields.items("tensors", cap=_MAX_TENSORS)),
             wrapped=fields.b64u("wrapped", cap=_MAX_WRAPPED_BYTES),
         )
