@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from cloister.errors import CloisterError, Rejected
 from cloister.lending.contract import Contract
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from cloister.client import AsyncClient
+    from cloister.enclave.engines.tensor import Tensor
+    from cloister.enclave.instance import EnclaveInstance
 
 
 ANY = NotChecked("follows the owner's versions")
@@ -205,12 +208,18 @@ async def test_a_damaged_newer_package_leaves_the_older_version_serving(tmp_path
         second = await publish(house, 2)
         (blob,) = [item for item in (house.packages["shelf"] / "v2" / "blobs").iterdir() if not item.suffix]
         blob.chmod(0o600)
-        blob.write_bytes(bytes(blob.stat().st_size))
+        was = blob.read_bytes()
+        blob.write_bytes(bytes(len(was)))
         await roll_out(house, second)
         await enclave.renewal.once()
         assert await enclave.rollout.tick() is False
         assert (await version(client))[0] == 1
         assert enclave.pool.resident_bytes == len(says(1))
+        blob.write_bytes(was)
+        await enclave.renewal.once()
+        assert await enclave.rollout.tick() is True
+        assert await version(client) == (2, second)
+        assert house.log.getvalue().count('"event": "attested"') == 2  # at boot, and once for the newer version
 
 
 @asynchronous
@@ -253,3 +262,107 @@ async def test_changed_clauses_still_end_running_instances(tmp_path: Path) -> No
         answer = await enclave.renewal.once()
         assert answer.stop  # type: ignore[union-attr]  # a refusal
         assert await enclave.rollout.tick() is False
+
+
+async def closed_to_new_requests(enclave: EnclaveInstance) -> None:
+    while enclave.pool._current["digits"].leaving is None:  # noqa: ASYNC110 - the pool tells nobody
+        await asyncio.sleep(0.01)
+
+
+def hold(enclave: EnclaveInstance) -> tuple[threading.Event, threading.Event]:
+    """Let the next run of the version that is served now wait; return what says that it runs, and what lets it go."""
+    running, go = threading.Event(), threading.Event()
+    loaded = enclave.pool._current["digits"].loaded
+    assert loaded is not None
+    run = loaded.running.run
+
+    def held(inputs: Sequence[Tensor], outputs: Sequence[str]) -> tuple[Tensor, ...]:
+        running.set()
+        go.wait(30)
+        return run(inputs, outputs)
+
+    loaded.running.run = held  # type: ignore[method-assign]  # holds the real one up
+    return running, go
+
+
+@asynchronous
+async def test_what_runs_in_the_older_version_finishes_there_while_the_newer_one_answers(tmp_path: Path) -> None:
+    async with (
+        lent_house(tmp_path) as house,
+        house.enclave(settings={"engine_workers": 2}) as enclave,
+        await house.client(models=ANY) as client,
+        await house.client(models=ANY) as other,
+    ):
+        first, second = house.digests["digits"], await publish(house, 2)
+        running, go = hold(enclave)
+        early = asyncio.create_task(version(client))
+        await asyncio.to_thread(running.wait, 30)
+        await roll_out(house, second)
+        await enclave.renewal.once()
+        assert await enclave.rollout.tick() is True
+        assert await version(other) == (2, second)
+        assert enclave.pool.resident_bytes == 2 * len(says(1))  # nothing is taken from under a run
+        go.set()
+        assert await early == (1, first)
+        assert await version(client) == (2, second)
+        await asyncio.gather(*enclave.pool._retiring)
+        assert enclave.pool.resident_bytes == len(says(1))
+        assert enclave.pool._loader._released.keys() == {second}  # its key went with it
+        assert enclave.metrics.value("cloister_model_loaded", "digits") == 1
+        assert enclave.metrics.value("cloister_models_bytes") == len(says(1))
+
+
+@asynchronous
+async def test_where_one_fits_the_older_version_drains_and_nobody_new_enters_it(tmp_path: Path) -> None:
+    settings = {"engine_workers": 2, "memory_budget": len(says(1))}
+    async with (
+        lent_house(tmp_path) as house,
+        house.enclave(settings=settings) as enclave,
+        await house.client(models=ANY) as client,
+        await house.client(models=ANY) as other,
+    ):
+        first, second = house.digests["digits"], await publish(house, 2)
+        running, go = hold(enclave)
+        early = asyncio.create_task(version(client))
+        await asyncio.to_thread(running.wait, 30)
+        await roll_out(house, second)
+        await enclave.renewal.once()
+        changing = asyncio.create_task(enclave.rollout.tick())
+        await closed_to_new_requests(enclave)
+        late = asyncio.create_task(version(other))
+        await asyncio.sleep(0.05)
+        assert not changing.done()
+        assert not late.done()
+        go.set()
+        assert await early == (1, first)
+        assert await changing is True
+        assert await late == (2, second)
+        assert enclave.pool.resident_bytes == len(says(1))
+
+
+@asynchronous
+async def test_a_version_that_does_not_drain_in_time_goes_on_and_answers_who_waited(tmp_path: Path) -> None:
+    settings = {"engine_workers": 2, "memory_budget": len(says(1))}
+    async with (
+        lent_house(tmp_path) as house,
+        house.enclave(settings=settings) as enclave,
+        await house.client(models=ANY) as client,
+        await house.client(models=ANY) as other,
+    ):
+        first, second = house.digests["digits"], await publish(house, 2)
+        enclave.pool._patience_s = 0.2  # seconds; limits are measured, and would be another enclave
+        running, go = hold(enclave)
+        early = asyncio.create_task(version(client))
+        await asyncio.to_thread(running.wait, 30)
+        await roll_out(house, second)
+        await enclave.renewal.once()
+        changing = asyncio.create_task(enclave.rollout.tick())
+        await closed_to_new_requests(enclave)
+        late = asyncio.create_task(version(other))
+        assert await changing is False
+        go.set()
+        assert await early == (1, first)
+        assert await late == (1, first)
+        await enclave.renewal.once()
+        assert await enclave.rollout.tick() is True
+        assert await version(other) == (2, second)

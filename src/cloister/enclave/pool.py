@@ -53,6 +53,12 @@ class _Place:
     def key(self) -> _Key:
         return self.model.terms.name, self.model.terms.digest
 
+    def opened(self, task: asyncio.Task[Loaded]) -> None:
+        """Forget an opening that is over; what went wrong is in the log, also where nobody waits any more."""
+        self.opening = None
+        if not task.cancelled():
+            task.exception()
+
 
 class Staged:
     """Newer versions that are loaded and not served yet: ``adopt`` or ``discard`` them."""
@@ -105,6 +111,7 @@ class ModelPool:
         self._current: dict[str, _Place] = {}  # by name
         self._retiring: set[asyncio.Task[None]] = set()
         self._turn = 0
+        self._freeing = 0  # bytes that are being zeroed
         self._closed = False
         self._guard = threading.Lock()  # between ``close`` and a thread that is opening
         self._one = asyncio.Lock()  # openings, one at a time: what is being opened takes room too
@@ -118,8 +125,8 @@ class ModelPool:
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes of all models that are loaded."""
-        return sum(place.model.takes for place in self._places.values() if place.loaded is not None)
+        """Bytes of all models that are loaded, or not given back yet."""
+        return self._freeing + sum(place.model.takes for place in self._places.values() if place.loaded is not None)
 
     def model(self, name: str) -> ServedModel | None:
         """Return the model of that name, None for one that this instance has not."""
@@ -249,7 +256,7 @@ class ModelPool:
         """Return the memory of a model, opened once for all who wait; who goes away meanwhile stops nobody."""
         if place.opening is None:
             place.opening = asyncio.create_task(self._open(place))
-            place.opening.add_done_callback(lambda _: setattr(place, "opening", None))
+            place.opening.add_done_callback(place.opened)
         try:
             return await asyncio.shield(place.opening)
         except CloisterError as exc:
@@ -306,17 +313,21 @@ class ModelPool:
 
     async def _evict(self, place: _Place) -> None:
         loaded, place.loaded = place.loaded, None  # nobody enters it any more
-        if loaded is not None:
+        if loaded is None:
+            return
+        self._freeing += place.model.takes
+        try:
             await asyncio.to_thread(loaded.close)
-            self._count("cloister_model_evictions_total", place)
-            self._log.write(Event.MODEL_EVICTED, model=place.model.terms.name, digest=place.model.terms.digest)
+        finally:
+            self._freeing -= place.model.takes
+            self._left.set()
+        self._count("cloister_model_evictions_total", place)
+        self._log.write(Event.MODEL_EVICTED, model=place.model.terms.name, digest=place.model.terms.digest)
 
     def _count(self, metric: str, place: _Place) -> None:
         if self._metrics is not None:
-            name = place.model.terms.name
-            self._metrics.add(metric, label=name)
-            self._metrics.set("cloister_model_loaded", int(place.loaded is not None), name)
-            self._metrics.set("cloister_models_bytes", self.resident_bytes)
+            self._metrics.add(metric, label=place.model.terms.name)
+            self.show(self._metrics)
 
     def close(self) -> None:
         """Unload every model and drop every key; harmless the second time. Nothing may run any more."""

@@ -56,6 +56,7 @@ class Rollout:
         self._link = link
         self._log = log
         self._tried = 0  # sequence number of the lease after which it was tried last
+        self._released: Released | None = None  # what was released for a version that is not served yet
 
     async def tick(self) -> bool:
         """Change over if the latest lease lists a newer version; tell whether it was done.
@@ -80,15 +81,17 @@ class Rollout:
         packages = await self._packages(news)
 
         # 2. Keys by the ordinary release, to the keys this instance has; nothing but versions may differ.
-        released = await ask_release(
-            self._loan,
-            key=booted.key,
-            kem=booted.kem,
-            source=self._source,
-            software=booted.software,
-            link=self._link,
-            log=self._log,
-        )
+        released = self._released
+        if released is None or not news <= {key.model for key in released.grant.keys}:
+            released = self._released = await ask_release(
+                self._loan,
+                key=booted.key,
+                kem=booted.kem,
+                source=self._source,
+                software=booted.software,
+                link=self._link,
+                log=self._log,
+            )
         if not self._instance.metering.terms.differs_in_versions_only(released.grant.terms):
             raise Rejected.because("terms_changed", "grant", want="other versions of the same models, and no more")
 
@@ -104,6 +107,7 @@ class Rollout:
         except BaseException:
             staged.discard()
             raise
+        self._released = None
         self._note(released)
 
     async def _packages(self, news: frozenset[ModelDigest]) -> Sequence[FoundPackage]:
