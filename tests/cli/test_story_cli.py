@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from cli_kit import Server, Shell, free_port, listens
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 from PIL import Image
 
 from cloister.cli.demo.certificate import write_certificate
@@ -43,7 +43,7 @@ def brighter() -> bytes:
 class Town:
     """Custodian and enclave as processes, behind the borrower's own proxy, which ends TLS and keeps every byte."""
 
-    def __init__(self, shell: Shell, *lent_with: str) -> None:
+    def __init__(self, shell: Shell, *lent_with: str, models: str = "sealed") -> None:
         self.shell = shell
         self.port, self.enclave_port = free_port(), free_port()
         self.servers: list[Server] = []
@@ -67,7 +67,7 @@ class Town:
         self.loan = lent["loan"]
         listen = f"127.0.0.1:{self.enclave_port}"
         self.enclave = self._serve(
-            "enclave", "serve", "--loan-file", "loan.json", "--model", "sealed", "--listen", listen,
+            "enclave", "serve", "--loan-file", "loan.json", "--model", models, "--listen", listen,
             "--ready-file", "ready.json", *tee, "root.json",
         )  # fmt: skip
         self.enclave.until((folder / "ready.json").exists)
@@ -103,6 +103,33 @@ class Town:
         """End every process."""
         for server in reversed(self.servers):
             server.__exit__()
+
+
+@pytest.mark.timeout(120)
+def test_a_newer_version_is_rolled_out_to_a_running_enclave_as_it_is_typed(shell: Shell) -> None:
+    town = Town(shell, models=".")  # the folder in which packages lie
+    try:
+        with town.tap:
+            picture(shell.folder / "a.png", left=0, right=255)
+            assert town.infer("--input", "a.png").json["answers"][0]["label"] == "dark left"
+            model = ModelProto.FromString(brighter())
+            model.graph.node[0].op_type = "ArgMax"  # answers the other way round
+            (shell.folder / "newer.onnx").write_bytes(model.SerializeToString())
+            newer = ("newer.onnx", "--out", "newer", "--name", "scan", "--card", "card.json")
+            digest = shell.ok("model", "seal", *newer)["digest"]
+            shell.ok("model", "publish", "newer")
+            assert shell.ok("loan", "roll-out", town.loan, "scan", digest)["in_force"] is True
+            town.enclave.until(lambda: "model_rolled_out" in town.enclave.log.read_text())
+            assert town.infer("--input", "a.png").code == 4  # the trust file pins the version before
+            town.digest = digest
+            town.write_trust("trust.json", "--operator", OPERATOR, "--force")
+            answer = town.infer("--input", "a.png")
+            assert answer.json["answers"][0]["label"] == "dark right"
+            again = shell("loan", "roll-out", town.loan, "scan", digest, "--json")
+            assert (again.code, again.json["error"]["code"]) == (4, "already_exists")
+            assert town.enclave.stop() == 0
+    finally:
+        town.close()
 
 
 @pytest.fixture

@@ -83,6 +83,22 @@ def test_torchscript_is_converted_with_inputs_that_are_given(shell: Shell, how: 
     assert shell.ok(*words, "--input", "image=FP32:3,1,8,8")["agreement"]["outputs"] == 2
 
 
+class Scaled(torch.nn.Module):  # type: ignore[misc,name-defined]
+    """Two inputs, one without dimensions."""
+
+    def forward(self, table: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Return the product."""
+        return table * factor
+
+
+def test_torchscript_may_take_a_scalar(shell: Shell) -> None:
+    torch.jit.script(Scaled()).save(str(shell.folder / "m.pt"))
+    words = ("model", "convert", "m.pt", "--out", "m.onnx", "--trust-pickle", "--input", "table=FP32:2,3")
+    assert shell.ok(*words, "--input", "factor=INT64:")["agreement"]["values"] == 6
+    wrong = shell(*words, "--input", "factor=INT64")
+    assert (wrong.code, "NAME=TYPE:SHAPE" in wrong.err) == (2, True)
+
+
 def test_weights_without_a_model_are_refused(shell: Shell) -> None:
     torch.save(module().state_dict(), shell.folder / "pytorch_model.bin")
     refused = shell("model", "convert", "pytorch_model.bin", "--out", "m.onnx", "--trust-pickle", "--json")

@@ -46,6 +46,7 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/loans/{loan}/consumers"): (EventKind.CONSUMER_ADDED,),
     ("POST", "/v1/loans/{loan}/policy"): (EventKind.POLICY_CHANGED,),
     ("POST", "/v1/loans/{loan}/amend"): (EventKind.TERMS_CHANGED, EventKind.CONTRACT_OFFERED),
+    ("POST", "/v1/loans/{loan}/models"): (EventKind.TERMS_CHANGED, EventKind.CONTRACT_OFFERED),
     ("POST", "/v1/loans/{loan}/contract"): (EventKind.CONTRACT_SIGNED,),
     ("POST", "/v1/instances/{instance}/usage"): (
         EventKind.USAGE_REPORTED, EventKind.USAGE_REFUSED, EventKind.FORK_DETECTED,

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["converted", "described"]
 
-_INPUT = re.compile(r"([A-Za-z0-9_.:/-]{1,64})=(FP16|FP32|FP64|INT8|INT32|INT64|UINT8|BOOL):(\d{1,6}(?:,\d{1,6}){0,7})")
+_INPUT = re.compile(
+    r"([A-Za-z0-9_.:/-]{1,64})=(FP16|FP32|FP64|INT8|INT32|INT64|UINT8|BOOL):(\d{1,6}(?:,\d{1,6}){0,7}|)"
+)
 _MODEL = "model.onnx"
 
 
@@ -61,7 +63,7 @@ def _parse_input(text: str) -> tuple[str, tuple[str, tuple[int, ...]]]:
     if match is None:
         msg = f"--input {text[:60]!a}: want NAME=TYPE:SHAPE, as x=FP32:1,28,28"
         raise UsageError(msg)
-    return match[1], (match[2], tuple(int(size) for size in match[3].split(",")))
+    return match[1], (match[2], tuple(int(size) for size in match[3].split(",") if size))
 
 
 def _run(model: Path, inputs: Mapping[str, Array]) -> list[Array]:

@@ -53,17 +53,11 @@ def _scripted(request: Request, out: Path) -> _Torch:
     kinds = [_TYPES[str(given[0])] for given in request.inputs.values()]
     blank = tuple(torch.zeros(shape, dtype=kind) for shape, kind in zip(shapes, kinds, strict=True))
     names = list(request.inputs)
+    batch = {name: {0: "batch"} for name, shape in zip(names, shapes, strict=True) if shape}
     with warnings.catch_warnings():
         # The exporter of TorchScript is deprecated, and the only one that takes it.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            blank,
-            str(out),
-            dynamo=False,
-            input_names=names,
-            dynamic_axes={name: {0: "batch"} for name in names},
-        )
+        torch.onnx.export(module, blank, str(out), dynamo=False, input_names=names, dynamic_axes=batch)
     return _Torch(module, shapes)
 
 

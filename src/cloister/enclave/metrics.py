@@ -33,7 +33,11 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
     "cloister_units_remaining": ("gauge", "model", "Units left as far as this instance knows."),
     "cloister_model_loaded": ("gauge", "model", "1 while the model is in memory."),
     "cloister_model_loads_total": ("counter", "model", "Times the model was opened again after an eviction."),
-    "cloister_model_evictions_total": ("counter", "model", "Times the model left memory for another."),
+    "cloister_model_evictions_total": (
+        "counter",
+        "model",
+        "Times the model left memory for another, or for its newer version.",
+    ),
     "cloister_models_bytes": ("gauge", "", "Bytes of the models in memory."),
     "cloister_memory_budget_bytes": ("gauge", "", "Bytes that models may take together; 0 for no bound."),
     "cloister_keyset_seconds_left": ("gauge", "", "Seconds until the keyset is replaced."),

@@ -60,8 +60,11 @@ def case(name: str, text: bytes | str, expect: str, **more: Any) -> dict[str, An
 def contracts() -> list[dict[str, Any]]:
     plain = replace(TERMS, clauses=Clauses(), outage=OutageRule.STOP)
     good, offer = both(), SignedContract.offer(contract(), CUSTODIAN)
+    newer = replace(TERMS, models=(replace(TERMS.models[0], replaces=(ModelDigest("aa" * 32),)),))
     members: dict[str, Any] = json.loads(good.dump())
     first, second = members["signatures"]
+
+    model = json.loads(good.payload)["terms"]["models"][0]
 
     def changed(**parts: Any) -> bytes:
         return dump_json({**members, **parts})
@@ -135,6 +138,19 @@ def contracts() -> list[dict[str, Any]]:
         case("a consumer that is none", terms(consumers=["ann"]), "Malformed"),
         case("consumers left out", terms(consumers="left out"), "Malformed"),
         case("no model", terms(models=[]), "Malformed"),
+        case("a newer version of a model", both(newer).dump(), "valid"),
+        *(
+            case(f"a version that replaces {what}", terms(models=[{**model, "replaces": value}]), "Malformed")
+            for what, value in (
+                ("nothing", []),
+                ("null", None),
+                ("itself", [model["digest"]]),
+                ("another twice", ["aa" * 32] * 2),
+                ("no digest", ["aa" * 31]),
+                ("a digest in capitals", ["AA" * 32]),
+                ("32 others", [f"{number:064x}" for number in range(32)]),
+            )
+        ),
         case("offline without its term", clause(offline="left out"), "Malformed"),
         case("version 0", terms(version=0), "Malformed"),
         case(
