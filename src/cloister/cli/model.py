@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloister.cli.model_card_file import read_card
 from cloister.cli.model_convert import conversion_options, convert
 from cloister.cli.model_inspect import demand_model, inspect
 from cloister.cli.model_stores import pull_model, push_model
+from cloister.cli.model_variant import trace_model, variant
 from cloister.cli.remote import custodian_home, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.unlock import unlock_options, unlock_with
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["model"]
 
 _DEK_BYTES = 32
-_MAX_CARD_BYTES = 64 * 1024
 _folder = click.Path(path_type=Path, file_okay=False)
 
 
@@ -43,6 +44,8 @@ def model() -> None:
 model.add_command(push_model)
 model.add_command(pull_model)
 model.add_command(inspect)
+model.add_command(variant)
+model.add_command(trace_model)
 model.add_command(convert)
 
 
@@ -107,7 +110,7 @@ def _seal(
     try:
         with terminal.progress(f"sealing {name}") as report:
             sealed = seal_model(
-                source, out, name=name, dek=dek, signer=vault.publisher_key, card=_card(card),
+                source, out, name=name, dek=dek, signer=vault.publisher_key, card=read_card(card),
                 created=datetime.now(UTC).replace(microsecond=0), progress=report,
             )  # fmt: skip
         recipient = wrap_dek(vault, bytes(dek), manifest_digest=sealed.digest)
@@ -124,17 +127,6 @@ def _seal(
         "size": size,
     }
     terminal.result(result, lambda console: console.print(f"sealed {name}: {size} bytes\ndigest {sealed.digest}"))
-
-
-def _card(path: Path | None) -> Json:
-    if path is None:
-        return {}
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        msg = f"{path}: {exc.strerror}"
-        raise UsageError(msg) from exc
-    return parse_json(data, what=f"card {path.name}", cap=_MAX_CARD_BYTES)
 
 
 @model.command()

@@ -28,6 +28,7 @@ class Event(StrEnum):
     """Everything that can happen here and is worth a line."""
 
     HARDENED = "hardened"
+    MEMORY_PAGES = "memory_pages"
     ATTESTED = "attested"
     MODEL_LOADED = "model_loaded"
     MODEL_EVICTED = "model_evicted"

@@ -17,7 +17,7 @@ from cloister.sealed.keys import blob_aad, unwrap_file_key, verify_dek
 from cloister.sealed.leaves import LEAF_BYTES, Leaves
 from cloister.sealed.manifest import blob_name, leaves_name
 from cloister.sealed.memfd import MemoryFile
-from cloister.sealed.pages import Lane, Lanes
+from cloister.sealed.pages import Lane, Lanes, lane_count
 from cloister.sealed.publisher import VerifiedManifest, verify_digest, verify_manifest
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ModelSource(Protocol):
     """Where the parts of a package are read from: a folder, a bucket, a server.
 
     Nothing it returns is trusted. It raises ``Unavailable`` for a part that is not there or cannot be
-    read. It is called from two threads at a time.
+    read. It is called from several threads at a time.
     """
 
     def size(self, name: str) -> int:
@@ -84,8 +84,8 @@ class _Blob:
         finally:
             key[:] = bytes(len(key))
 
-    def segment(self, index: int, lane: Lane) -> memoryview:
-        """Return the plaintext of segment ``index``, inside ``lane.text``, once it has passed.
+    def segment(self, index: int, lane: Lane, out: memoryview | None = None) -> memoryview:
+        """Return the plaintext of segment ``index``, inside ``out`` or else ``lane.text``, once it has passed.
 
         The leaf hash is computed over our own copy, which is what is decrypted next: a part that
         changes between check and use changes nothing (docs/spec/sealed-model.md, "Reading").
@@ -94,8 +94,9 @@ class _Blob:
         encrypted = lane.cipher[:size]
         self._fill(offset, encrypted)
         self._leaves.verify_segment(index, encrypted)
-        done = self._decryptor.segment_into(index, encrypted, lane.text, final=self.layout.is_final(index))
-        return lane.text[:done]
+        out = lane.text if out is None else out
+        done = self._decryptor.segment_into(index, encrypted, out, final=self.layout.is_final(index))
+        return out[:done]
 
     def _fill(self, offset: int, out: memoryview) -> None:
         if self._direct is not None:
@@ -206,7 +207,8 @@ def open_model(
     total, before = manifest.manifest.size, 0
     memories: dict[str, MemoryFile] = {}
     with ExitStack() as stack:
-        with Lanes(max(entry.segment_bytes for entry in files)) as lanes:
+        most = max(entry.layout.count for entry in files)
+        with Lanes(max(entry.segment_bytes for entry in files), lane_count(most)) as lanes:
             for entry in files:  # 3. every segment of every file
                 memory = memories[entry.path] = stack.enter_context(MemoryFile(entry.size))
                 _open_file(_Blob(source, entry, dek), memory, lanes, _reporter(progress, before, entry, total))
@@ -218,7 +220,13 @@ def open_model(
 
 def _open_file(blob: _Blob, memory: MemoryFile, lanes: Lanes, report: Callable[[int], None]) -> None:
     def work(index: int, lane: Lane) -> None:
-        memory.write(blob.layout.plain(index)[0], blob.segment(index, lane))
+        offset, size = blob.layout.plain(index)
+        room = memory.room(offset, size)
+        if room is None:
+            memory.write(offset, blob.segment(index, lane))
+        else:
+            with room, blob.segment(index, lane, room):  # nobody but us sees it before every segment has passed
+                pass
 
     try:
         lanes.run(blob.layout.count, work, report)

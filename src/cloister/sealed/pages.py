@@ -1,14 +1,15 @@
-"""Memory for the bulk: page-aligned buffers used again and again, and two lanes that work on them.
+"""Memory for the bulk: page-aligned buffers used again and again, and lanes that work on them.
 
 A fresh ``bytearray`` costs a page fault per page and is read into up to four times slower than an
-aligned buffer. AES and SHA-256 release the interpreter lock, so a second thread helps; a third does
-not on the machines measured.
+aligned buffer. AES, SHA-256, reading and writing release the interpreter lock, so there is a lane for each
+processor this process may use.
 """
 
 from __future__ import annotations
 
 import itertools
 import mmap
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from threading import Event
@@ -17,9 +18,15 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Lane", "Lanes", "Pages"]
+__all__ = ["Lane", "Lanes", "Pages", "lane_count"]
 
-LANES = 2
+_FEWEST = 2  # on one processor too: one lane works while the other waits for the disk
+_MOST = 16  # beyond, the interpreter lock and the memory's own speed are the limit
+
+
+def lane_count(segments: int) -> int:
+    """Return how many lanes are worth their memory for files of up to so many segments."""
+    return min(max(_FEWEST, len(os.sched_getaffinity(0))), _MOST, max(1, segments))
 
 
 class Pages:
@@ -63,20 +70,20 @@ class Lane:
 
 
 class Lanes:
-    """At most two threads over numbered segments: the caller's and one more."""
+    """Threads over numbered segments: the caller's, and one more for each further lane."""
 
-    def __init__(self, segment_bytes: int) -> None:
-        """Map memory for segments of up to ``segment_bytes``."""
+    def __init__(self, segment_bytes: int, count: int = _FEWEST) -> None:
+        """Map memory for ``count`` lanes and segments of up to ``segment_bytes``."""
         with ExitStack() as stack:
-            self._lanes = [Lane(segment_bytes, stack) for _ in range(LANES)]
-            self._executor = stack.enter_context(ThreadPoolExecutor(LANES - 1, thread_name_prefix="sealed"))
+            self._lanes = [Lane(segment_bytes, stack) for _ in range(count)]
+            self._executor = stack.enter_context(ThreadPoolExecutor(max(1, count - 1), thread_name_prefix="sealed"))
             self._stack = stack.pop_all()
 
     def run(self, count: int, work: Callable[[int, Lane], None], report: Callable[[int], None]) -> None:
         """Do ``work(index, lane)`` once for each of ``count`` segments, in no certain order.
 
         ``report(done)`` is called in the caller's thread with numbers that grow. The first error
-        stops both lanes and is raised when both have stopped.
+        stops all lanes and is raised when all have stopped.
         """
         turns = itertools.count()
         finished = itertools.count(1)
@@ -91,21 +98,20 @@ class Lanes:
                     done = next(finished)
                     if report is not None:
                         report(done)
-            except BaseException:  # also an interrupt from the keyboard: the other lane must not go on alone
+            except BaseException:  # also an interrupt from the keyboard: the other lanes must not go on alone
                 stop.set()
                 raise
 
-        if count == 1:
-            walk(self._lanes[0], report)
-            return
-        helper = self._executor.submit(walk, self._lanes[1], None)
+        helpers = [self._executor.submit(walk, lane, None) for lane in self._lanes[1:count]]
         try:
             walk(self._lanes[0], report)
         finally:
-            error = helper.exception()
-        if error is not None:
-            raise error
-        report(count)
+            errors = [helper.exception() for helper in helpers]
+        for error in errors:
+            if error is not None:
+                raise error
+        if helpers:
+            report(count)
 
     def __enter__(self) -> Self:
         return self

@@ -27,7 +27,7 @@ from cloister.sealed.manifest import (
     leaves_name,
     model_digest,
 )
-from cloister.sealed.pages import Lane, Lanes
+from cloister.sealed.pages import Lane, Lanes, lane_count
 from cloister.sealed.publisher import ManifestSignature
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ PlainIn = TypeVar("PlainIn", bound=Plain, contravariant=True)  # noqa: PLC0105 -
 
 
 class PlainSource(Protocol[PlainIn]):
-    """Reads files to be sealed; called from two threads at a time."""
+    """Reads files to be sealed; called from several threads at a time."""
 
     def read_into(self, entry: PlainIn, offset: int, out: memoryview) -> None:
         """Fill ``out`` or raise."""
@@ -71,7 +71,7 @@ class PlainSource(Protocol[PlainIn]):
 
 
 class Sink(Protocol):
-    """Takes the parts of a package; called from two threads at a time."""
+    """Takes the parts of a package; called from several threads at a time."""
 
     def create(self, name: str, size: int) -> None:
         """Make part ``name`` with ``size`` bytes."""
@@ -174,7 +174,8 @@ def seal_files(
     )
     manifest.dump()  # 1. every name, size and limit, before hours of work
     sealed: list[SealedFile] = []
-    with Lanes(segment_bytes) as lanes:  # 2. the bulk
+    most = max((entry.layout.count for entry in manifest.files), default=1)
+    with Lanes(segment_bytes, lane_count(most)) as lanes:  # 2. the bulk
         job = _Job(source=source, sink=sink, lanes=lanes, dek=dek, random=draw, progress=progress, total=manifest.size)
         for entry, draft in zip(files, manifest.files, strict=True):
             sealed.append(job.seal(entry, draft, before=sum(done.size for done in sealed)))
