@@ -176,6 +176,24 @@ def _status(status: bytes, **head: str) -> Callable[[socket.socket, Mapping[str,
     return lambda out, _, body: _send(out, status, named, body)
 
 
+def _behind(out: socket.socket, head: Mapping[str, str], body: bytes) -> bool:
+    """Send what was asked for, and behind it an answer to what was not."""
+    more = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-0/1\r\nContent-Length: 1\r\n\r\nx"
+    return _good(out, {**head, "Content-Length": str(len(body))}, body + more)
+
+
+def _closes(out: socket.socket, head: Mapping[str, str], body: bytes) -> bool:
+    _good(out, {**head, "Connection": "close"}, body)
+    return False
+
+
+def _old(out: socket.socket, head: Mapping[str, str], body: bytes) -> bool:
+    """Answer as HTTP/1.0 did: the body ends where the connection does."""
+    lines = ["HTTP/1.0 206 Partial Content", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+    out.sendall("\r\n".join(lines).encode() + body)
+    return False
+
+
 def _half(out: socket.socket, head: Mapping[str, str], body: bytes) -> None:
     _good(out, {**head, "Content-Length": str(len(body))}, body[: len(body) // 2])
 
@@ -246,6 +264,9 @@ def _multipart(out: socket.socket, head: Mapping[str, str], body: bytes) -> bool
 _ORDERS: dict[str, Callable[[socket.socket, Mapping[str, str], bytes], bool]] = {
     "": _good,
     "chunked": _chunks,
+    "behind": _behind,
+    "closes": _closes,
+    "old": _old,
     # what may pass, and is asked for again
     "short": _short,
     "fewer": _fewer,

@@ -79,7 +79,7 @@ def test_one_file_of_a_big_model_costs_its_own_segments_only() -> None:
         assert touched == {model.blob("b.bin"), model.leaves("b.bin")}
 
 
-@pytest.mark.parametrize("order", ["chunked", *MAY_PASS])
+@pytest.mark.parametrize("order", ["chunked", "closes", "old", "behind", *MAY_PASS])
 def test_what_may_pass_is_asked_for_again_and_nothing_is_lost(server: HostileServer, order: str) -> None:
     with source_at(server, DEAF) as source:
         assert source.size(PART) == len(BODY)
@@ -102,6 +102,17 @@ def test_what_never_passes_ends_in_one_error_after_a_bounded_number_of_tries(ser
     with source_at(server, replace(HASTY, silence_s=0.05)) as source, pytest.raises(Unavailable, match="4 times"):
         source.size(PART)
     assert source.traffic.requests == 4
+
+
+@pytest.mark.parametrize("size", [10, 9000])
+@pytest.mark.parametrize("order", ["behind", "closes", "old"])
+def test_nothing_that_came_behind_an_answer_becomes_the_next(server: HostileServer, order: str, size: int) -> None:
+    with source_at(server) as source:
+        source.size(PART)
+        server.orders = [order]
+        for place in (100, 200, 300):
+            assert source.read(PART, place, size) == BODY[place : place + size]
+    assert server.connections == 2  # the one that answered so was not used again
 
 
 @pytest.mark.parametrize("order", ["drip", "endless hints"])

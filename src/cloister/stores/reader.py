@@ -60,10 +60,12 @@ class RangeReader:
 
         def work(deadline: float) -> None:
             nonlocal done
-            with self._ask(name, offset + done, len(want) - done, deadline, seen) as (_, body):
-                for part in body:
-                    want[done : done + len(part)] = part
-                    done += len(part)
+            left = want[done:]
+            with self._ask(name, offset + done, len(left), deadline, seen) as (_, answer):
+                while got := answer.readinto(left):
+                    left = left[got:]
+                    done += got
+                self._demand_end(name, answer, left)
 
         if want:
             self._patience.insist(self._subject(name), work)
@@ -81,31 +83,27 @@ class RangeReader:
             return self._seen.setdefault(name, found)
 
     def _first_byte(self, name: str, deadline: float) -> Seen:
-        with self._ask(name, 0, 1, deadline, None) as (seen, body):
-            for _ in body:
-                pass
+        left = memoryview(bytearray(1))
+        with self._ask(name, 0, 1, deadline, None) as (seen, answer):
+            left = left[answer.readinto(left) :]
+            self._demand_end(name, answer, left)
         return seen
 
     @contextmanager
     def _ask(
         self, name: str, offset: int, size: int, deadline: float, seen: Seen | None
-    ) -> Iterator[tuple[Seen, Iterator[bytes]]]:
-        """Ask for ``size`` bytes; yield what the part is and its bytes. Raises ``TryAgainError`` or ``Unavailable``."""
+    ) -> Iterator[tuple[Seen, Answer]]:
+        """Ask for ``size`` bytes; yield what the part is, and the answer. Raises ``TryAgainError``, ``Unavailable``."""
         first, last = offset, offset + size - 1
         headers = {"range": f"bytes={first}-{last}"} | (seen.condition if seen else {})
         with self._get(name, headers, deadline=deadline) as answer:
-            found = verify_head(answer, self._subject(name), first=first, last=last, seen=seen)
-            yield found, self._exactly(name, answer, size)
+            yield verify_head(answer, self._subject(name), first=first, last=last, seen=seen), answer
 
-    def _exactly(self, name: str, answer: Answer, size: int) -> Iterator[bytes]:
-        """Yield the body, which must have ``size`` bytes: more are refused as they come, fewer are asked for again."""
-        left = size
-        for part in answer.parts():
-            left -= len(part)
-            if left < 0:
-                msg = f"{self._subject(name)}: more was sent than asked for"
-                raise Unavailable(msg)
-            yield part
+    def _demand_end(self, name: str, answer: Answer, left: memoryview) -> None:
+        """Prove that a body had what was asked for: fewer bytes are asked for again, more are refused."""
         if left:
             msg = "ended early"
             raise TryAgainError(msg)
+        if answer.readinto(memoryview(bytearray(1))):
+            msg = f"{self._subject(name)}: more was sent than asked for"
+            raise Unavailable(msg)
