@@ -32,6 +32,7 @@ __all__ = ["Loader"]
 
 _INSPECT = "the owner sees why with 'cloister model inspect'"
 _COPIES = 2  # of the weights of a model that is prepacked
+_MORE_PASSES = 2
 
 
 class Loader:
@@ -70,7 +71,7 @@ class Loader:
         verified = self._verified(terms, package)
         key = self._key(terms)
         with open_source(package.place, access=self._access, whole=True) as source:
-            opened = open_model(source, verified, key, progress=self._progress)
+            opened = open_model(source, verified, key, progress=self._progress, again=_Again())
         try:
             _demand_sound(opened, terms)
             prepack = wants_prepacking(self._prepack, terms.name, verified.manifest.card)
@@ -124,6 +125,17 @@ class Loader:
             model=terms.digest, loan=grant.terms.loan, instance=grant.instance, key_version=released.key_version
         )
         return open_with(DEFAULT_SUITE, kem, info=info, enc=released.enc, ciphertext=released.ciphertext)
+
+
+class _Again:
+    """Goes on with what is missing, a bounded number of times: the source has had its own tries before."""
+
+    def __init__(self) -> None:
+        self._left = _MORE_PASSES
+
+    def __call__(self, _: Unavailable) -> bool:
+        self._left -= 1
+        return self._left >= 0
 
 
 def _demand_sound(opened: OpenedModel, terms: ModelTerms) -> None:

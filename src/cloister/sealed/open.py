@@ -8,11 +8,12 @@ passed. Nothing is ever written to a disk.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from cloister.crypto.stream import Decryptor
-from cloister.errors import Reason, Rejected, UsageError
+from cloister.errors import Reason, Rejected, Unavailable, UsageError
 from cloister.sealed.keys import blob_aad, unwrap_file_key, verify_dek
 from cloister.sealed.leaves import LEAF_BYTES, Leaves
 from cloister.sealed.manifest import blob_name, leaves_name
@@ -194,10 +195,12 @@ def open_model(
     dek: bytes | bytearray,
     *,
     progress: Callable[[int, int], None] | None = None,
+    again: Callable[[Unavailable], bool] | None = None,
 ) -> OpenedModel:
     """Return the whole model in memory, after every byte of it has passed.
 
-    ``progress(done, total)`` gets bytes of plaintext, in the caller's thread. Raises ``Rejected``
+    ``progress(done, total)`` gets bytes of plaintext, in the caller's thread. ``again`` is asked after each
+    ``Unavailable`` in the bulk, and goes on, with a yes, with the segments that have not passed. Raises ``Rejected``
     (``wrong_key``, ``truncated``, ``oversized``, ``digest_mismatch``, ``decryption_failed``) or ``Unavailable``;
     then everything taken so far is zeroed and given back.
     """
@@ -211,27 +214,52 @@ def open_model(
         with Lanes(max(entry.segment_bytes for entry in files), lane_count(most)) as lanes:
             for entry in files:  # 3. every segment of every file
                 memory = memories[entry.path] = stack.enter_context(MemoryFile(entry.size))
-                _open_file(_Blob(source, entry, dek), memory, lanes, _reporter(progress, before, entry, total))
+                filling = _Filling(entry, memory, lanes, _reporter(progress, before, entry, total))
+                filling.fill(partial(_Blob, source, entry, dek), again)
                 before += entry.size
         for memory in memories.values():  # 4. nothing changes any more
             memory.seal()
         return OpenedModel(manifest, memories, stack.pop_all())
 
 
-def _open_file(blob: _Blob, memory: MemoryFile, lanes: Lanes, report: Callable[[int], None]) -> None:
-    def work(index: int, lane: Lane) -> None:
-        offset, size = blob.layout.plain(index)
-        room = memory.room(offset, size)
-        if room is None:
-            memory.write(offset, blob.segment(index, lane))
-        else:
-            with room, blob.segment(index, lane, room):  # nobody but us sees it before every segment has passed
-                pass
+class _Filling:
+    """One file on its way into memory, and which of its segments have passed."""
 
-    try:
-        lanes.run(blob.layout.count, work, report)
-    finally:
-        blob.wipe()
+    def __init__(self, entry: SealedFile, memory: MemoryFile, lanes: Lanes, report: Callable[[int], None]) -> None:
+        self._layout = entry.layout
+        self._memory, self._lanes, self._report = memory, lanes, report
+        self._passed = bytearray(entry.layout.count)
+
+    def fill(self, start: Callable[[], _Blob], again: Callable[[Unavailable], bool] | None) -> None:
+        """Fill all of it. A segment that has passed is neither read nor decrypted again."""
+        while True:
+            try:
+                self._fill(start())
+            except Unavailable as exc:
+                if again is None or not again(exc):
+                    raise
+            else:
+                return
+
+    def _fill(self, blob: _Blob) -> None:
+        missing = [index for index, passed in enumerate(self._passed) if not passed]
+        before = self._layout.count - len(missing)
+
+        def work(turn: int, lane: Lane) -> None:
+            index = missing[turn]
+            offset, size = self._layout.plain(index)
+            room = self._memory.room(offset, size)
+            if room is None:
+                self._memory.write(offset, blob.segment(index, lane))
+            else:
+                with room, blob.segment(index, lane, room):  # nobody but us sees it before every segment has passed
+                    pass
+            self._passed[index] = 1
+
+        try:
+            self._lanes.run(len(missing), work, lambda done: self._report(before + done))
+        finally:
+            blob.wipe()
 
 
 def _reporter(

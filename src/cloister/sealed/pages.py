@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from threading import Event
 from typing import TYPE_CHECKING, Self
@@ -105,8 +105,11 @@ class Lanes:
         helpers = [self._executor.submit(walk, lane, None) for lane in self._lanes[1:count]]
         try:
             walk(self._lanes[0], report)
-        finally:
             errors = [helper.exception() for helper in helpers]
+        except BaseException:  # an interrupt may come while we wait for the last of them
+            stop.set()
+            wait(helpers)
+            raise
         for error in errors:
             if error is not None:
                 raise error
