@@ -98,6 +98,22 @@ def test_an_error_of_what_was_fetched_ahead_comes_where_it_is_read() -> None:
             ahead.read_into(PART, 300, out)
 
 
+def test_an_error_that_has_passed_meanwhile_is_none() -> None:
+    """A store that was down while eight segments were fetched ahead does not fail eight reads afterwards."""
+    source = Slow(noise(1000))
+    source.gate.set()
+    source.fail = 300
+    out = memoryview(bytearray(100))
+    with ReadAhead(source) as ahead:
+        assert ahead.read_into(PART, 0, out) == 100
+        while 300 not in source.reads:
+            time.sleep(0.001)
+        time.sleep(0.05)  # long enough for it to have failed; if it has not, the read succeeds all the same
+        source.fail = -1
+        assert ahead.read_into(PART, 300, out) == 100
+        assert bytes(out) == source.data[300:400]
+
+
 def test_a_longer_read_than_what_was_fetched_is_still_whole() -> None:
     source = Slow(noise(1000))
     source.gate.set()

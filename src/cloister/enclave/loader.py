@@ -70,7 +70,7 @@ class Loader:
         """
         verified = self._verified(terms, package)
         key = self._key(terms)
-        with open_source(package.place, access=self._access) as source:
+        with open_source(package.place, access=self._access, whole=True) as source:
             opened = open_model(source, verified, key, progress=self._progress, again=_Again())
         try:
             _demand_sound(opened, terms)

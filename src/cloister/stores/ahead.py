@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
+from cloister.errors import Unavailable
 from cloister.sealed.pages import Pages
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class ReadAhead:
         try:
             got = min(mine.got.result(), len(out))
             out[:got] = mine.pages.view[:got]
+        except Unavailable:  # that was then: whoever reads it gets the error of now, or none
+            got = self._source.read_into(name, offset, out)
         finally:
             self._give(mine.pages)
         if got == mine.size < len(out) and offset + got < end:  # it was fetched for a shorter read
