@@ -115,6 +115,21 @@ def test_nothing_that_came_behind_an_answer_becomes_the_next(server: HostileServ
     assert server.connections == 2  # the one that answered so was not used again
 
 
+@pytest.mark.parametrize("size", [10, 9000, 40_000])
+def test_nothing_that_came_behind_an_answer_in_tls_becomes_the_next(tmp_path: Path, size: int) -> None:
+    """What is left of a TLS record is in no socket's buffer any more, and must not be overlooked."""
+    served, data = tls_files(tmp_path / "a"), noise(50_000)
+    with (
+        HostileServer({PART: data}, tls=served) as server,
+        source_at(server, access=Access(ca=tmp_path / "a" / "ca.pem")) as source,
+    ):
+        source.size(PART)
+        server.orders = ["behind"]
+        for place in (100, 200, 300):
+            assert source.read(PART, place, size) == data[place : place + size]
+        assert server.connections == 2
+
+
 @pytest.mark.parametrize("order", ["drip", "endless hints"])
 def test_a_server_that_is_never_silent_is_held_to_the_deadline(server: HostileServer, order: str) -> None:
     server.always = order

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, Final
 
 import h11
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping
 
 __all__ = ["Connection", "Incoming"]
@@ -142,7 +142,9 @@ class Connection:
 
     @property
     def is_quiet(self) -> bool:
-        """Tell whether nothing has come since the last answer: not even its end."""
+        """Tell whether nothing has come since the last answer: not even the connection's end."""
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return False
         waiting = select.poll()
         waiting.register(self._socket, select.POLLIN)
         return not waiting.poll(0)
