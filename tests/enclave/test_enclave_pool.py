@@ -236,3 +236,30 @@ async def test_what_is_opened_too_late_for_the_end_is_closed_at_once(tmp_path: P
         assert answer.inner is None or answer.status in (409, 503)
         assert not loaded(enclave)
     assert engine.closed == 4  # evicted at boot, two at the end, and the late one
+
+
+@asynchronous
+async def test_memory_stays_while_a_thread_computes_with_it_though_nobody_waits_for_the_answer(tmp_path: Path) -> None:
+    """What is cancelled is the waiting: unmapped under a run, the model would take the whole process with it."""
+    world = world_of(tmp_path)
+    running, go = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        running.set()
+        go.wait(30)
+
+    engine = WatchedEngine(before=wait)
+    async with world.enclave(engine=engine, memory_budget=SIZE, engine_workers=2) as enclave:
+        gone = asyncio.create_task(ask(enclave, world, "c"))
+        await asyncio.to_thread(running.wait, 30)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        engine.before = None
+        other = asyncio.create_task(ask(enclave, world, "a"))
+        await asyncio.sleep(0.05)
+        assert loaded(enclave) == {"c"}
+        assert not other.done()
+        go.set()
+        assert await other == 2
+        assert loaded(enclave) == {"a"}

@@ -116,7 +116,9 @@ class Inference:
                 if model.terms.ticketed:  # the wait; then the ticket and the lease are proven again, and it runs
                     ticket = await self._tickets.take(reservation, commit(salt, request.body))
                 loop = asyncio.get_running_loop()
-                response = await loop.run_in_executor(self._threads, self._run, model, running, tensors, asked, places)
+                run = loop.run_in_executor(self._threads, self._run, model, running, tensors, asked, places)
+                self._pool.keep(model, run)
+                response = await asyncio.shield(run)  # a thread is not cancelled: neither is what it computes with
                 self._metering.permit(reservation, units)
             except BaseException:
                 self._metering.refund(reservation)

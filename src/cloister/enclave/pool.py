@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cloister.enclave.logs import Event
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
@@ -251,6 +251,21 @@ class ModelPool:
             yield loaded.running
         finally:
             self.leave(place)
+
+    def keep(self, model: ServedModel, run: asyncio.Future[Any]) -> None:
+        """Keep a model that is in use in memory until ``run`` is over, also where nobody waits for it any more.
+
+        The engine computes with the model's memory: it must not go while a thread still reads it.
+        """
+        place = self._places[model.terms.name, model.terms.digest]
+        place.users += 1
+
+        def over(done: asyncio.Future[Any]) -> None:
+            self.leave(place)
+            if not done.cancelled():
+                done.exception()
+
+        run.add_done_callback(over)
 
     async def _opened(self, place: _Place) -> Loaded:
         """Return the memory of a model, opened once for all who wait; who goes away meanwhile stops nobody."""
