@@ -32,6 +32,8 @@ from cloister.crypto.sign import SigningKey, VerifyKey
 from cloister.enclave.engines.onnx import OnnxEngine
 from cloister.enclave.engines.tensor import Datatype, Tensor
 from cloister.sealed.directory import DirectorySource, read_package
+from cloister.sealed.formats import parse_model
+from cloister.sealed.formats.places import opened_files
 from cloister.sealed.open import open_model, verify_manifest
 from cloister.sealed.seal import seal_model
 
@@ -223,6 +225,7 @@ def child(package: Path, how: str) -> None:
     begun = time.perf_counter()
     opened = open_model(DirectorySource(package), verified, dek)
     loading = time.perf_counter()
+    parse_model(opened_files(opened))  # as the enclave does, before any engine
     try:
         model = LOADERS[how](opened)
     except ImportError:

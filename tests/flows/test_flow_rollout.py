@@ -91,7 +91,10 @@ async def test_a_newer_version_is_served_without_a_restart_and_receipts_name_it(
             assert await version(client) == (1, first)  # nobody has told the enclave yet
             await enclave.renewal.once()
             assert await version(client) == (1, first)
+            before = {config.key_id for config in enclave.publisher.keys.configs}
             assert await enclave.rollout.tick() is True
+            # An id that is used again would make a request of before undecipherable, which nobody asks again for.
+            assert not before & {config.key_id for config in enclave.publisher.keys.configs}
             assert await version(client) == (2, second)
             assert await enclave.rollout.tick() is False
             await enclave.renewal.once()

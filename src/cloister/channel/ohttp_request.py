@@ -166,7 +166,7 @@ class GatewayKeys:
         An id of yesterday or of another replica is rarely one of ours, so that a client learns
         ``ohttp_key`` and verifies again instead of failing.
         """
-        taken = set() if older is None else {config.key_id for config in older.configs}
+        taken = set() if older is None else set(older._accepted)  # noqa: SLF001 - its own kind
         ids = secrets.SystemRandom().sample(sorted(set(range(256)) - taken), len(kems))
         pairs = []
         for key_id, kem in zip(ids, kems, strict=True):

@@ -96,7 +96,8 @@ class KeysetPublisher:
         then nothing has changed.
         """
         async with self._turning:
-            published = await self._make(None, describe)
+            older = None if self._now is None else self._now.keys
+            published = await self._make(older, describe, alone=True)
             swap()
             self._describe, self._now, self._retire_at = describe, published, None
 
@@ -147,8 +148,10 @@ class KeysetPublisher:
         self._now = await self._make(older, self._describe)
         self._retire_at = None if older is None else self._clock.monotonic() + self._overlap
 
-    async def _make(self, older: GatewayKeys | None, describe: Describe) -> _Published:
+    async def _make(self, older: GatewayKeys | None, describe: Describe, *, alone: bool = False) -> _Published:
         keys = GatewayKeys.generate(older=older)
+        if alone:  # under no id of the older ones: who has them must be told that they are gone
+            keys = GatewayKeys(keys.published())
         nbf = self._clock.wall().replace(microsecond=0)
         keyset = describe(keys.dump(), nbf, nbf + self._lifetime + self._overlap).dump()
         cached = await self._collect(NO_NONCE, keyset)
