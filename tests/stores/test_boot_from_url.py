@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +59,34 @@ async def test_t21_a_server_that_alters_one_byte_on_the_way_stops_the_boot(world
     with HostileServer(parts) as server, pytest.raises(Rejected, match="digest_mismatch"):
         async with world.enclave(models=(parse_place(server.url),)):
             pass
+
+
+@asynchronous
+async def test_a_server_far_away_is_asked_for_several_segments_at_once(tmp_path: Path) -> None:
+    """No segment of the big file is answered before five of them have been asked for."""
+    source = tmp_path / "plain"
+    source.mkdir()
+    (source / "model.onnx").write_bytes(doubler())
+    (source / "notes.txt").write_bytes(bytes(8 << 20))
+    world = make_world(tmp_path, {"m": source})
+    parts = parts_of(world.custodian.lent[0].root)
+    big = max(parts, key=lambda name: len(parts[name]))
+    meet, waited = threading.Condition(), []
+
+    def hold(_: int) -> None:
+        def asked() -> int:
+            return sum(one.name == big for one in server.seen) - 1  # the first asks for the size
+
+        with meet:
+            meet.notify_all()
+            if asked() > 0:
+                waited.append(meet.wait_for(lambda: asked() >= 5, timeout=20))
+
+    with HostileServer(parts, watch=hold) as server:
+        async with world.enclave(models=(parse_place(server.url),)):
+            pass
+    assert len(waited) > 5
+    assert all(waited)
 
 
 def test_settings_take_urls_beside_folders(tmp_path: Path) -> None:

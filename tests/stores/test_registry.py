@@ -21,7 +21,7 @@ from cloister.sealed.manifest import MANIFEST_NAME, model_digest
 from cloister.sealed.open import RandomAccess, open_model
 from cloister.stores import Access, oci_upload, open_source, open_target, parse_place, pull, push
 from cloister.stores.oci_artifact import Artifact, Blob, parse_reference
-from cloister.stores.oci_login import parse_challenge
+from cloister.stores.oci_login import is_related, parse_challenge
 from cloister.stores.registry import Registry
 from mutations import mutated
 
@@ -264,6 +264,7 @@ def test_a_token_is_fetched_where_the_registry_says_and_goes_to_it_alone(
         "https://elsewhere.example/token",
         "http://elsewhere.example/token",
         "http://user@127.0.0.1/token",
+        "https://192.168.0.1/token",
         "file:///etc/passwd",
         "",
         "http://[/token",
@@ -395,6 +396,29 @@ def test_ten_thousand_mutations_of_an_artifact_raise_malformed_or_parse() -> Non
 def test_challenges_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(Malformed):
         parse_challenge(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "registry", "related"),
+    [
+        ("registry.example.com", "registry.example.com", True),
+        ("auth.docker.io", "registry-1.docker.io", True),
+        ("gitlab.com", "registry.gitlab.com", True),
+        ("auth.example.com", "example.com", False),
+        ("other.com", "example.com", False),
+        ("com", "example.com", False),
+        ("auth.other.com", "registry.example.com", False),
+        ("registry.example.com.other.com", "registry.example.com", False),
+        ("a.b.example.com", "registry.example.com", False),
+        ("99.9.0.1", "127.0.0.1", False),
+        ("0.0.1", "127.0.0.1", False),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("::1", "::2", False),
+        ("", "registry.example.com", False),
+    ],
+)
+def test_credentials_are_shown_to_relatives_of_a_registry_only(host: str, registry: str, related: bool) -> None:  # noqa: FBT001
+    assert is_related(host, registry) is related
 
 
 def test_a_challenge_is_read() -> None:

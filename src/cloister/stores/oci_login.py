@@ -1,7 +1,7 @@
 """Being let in by a registry: what it asks for (RFC 9110 section 11, the token protocol of distribution).
 
 Credentials come from ``--token-file`` or its variables, else from the file that container tools keep, mode 0600. They
-go to the registry itself, or to where it asks for tokens if that is the same host or a sibling of it, over TLS or
+go to the registry itself, or to where it asks for tokens if that is the same host, its parent or a sibling, over TLS or
 loopback. No helper program is started.
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from cloister.stores.access import Access
     from cloister.stores.patience import Patience
 
-__all__ = ["Login", "parse_challenge"]
+__all__ = ["Login", "is_related", "parse_challenge"]
 
 _CHALLENGE = re.compile(r"(?P<scheme>[A-Za-z]{1,16}) +(?P<rest>.{1,4000})")
 _PARAMETER = re.compile(r'([a-z_]{1,32})="([ !#-\[\]-~]{0,2048})"(?:, *|$)')
@@ -53,6 +54,28 @@ def parse_challenge(text: str) -> tuple[str, dict[str, str]]:
         msg = "registry's challenge: not one that is known"
         raise Malformed(msg)
     return found["scheme"].lower(), parameters
+
+
+def is_related(host: str, registry: str) -> bool:
+    """Tell whether ``host`` may see what lets us in at ``registry``: the same, its parent, or a sibling of it.
+
+    A sibling shares all but the first label, two at least. Whoever has a name directly below a suffix of two labels
+    (``co.uk``) has strangers for siblings.
+    """
+    if host == registry:
+        return True
+    labels, theirs = registry.split("."), host.split(".")
+    if _is_address(host) or _is_address(registry):
+        return False
+    return len(labels) > 2 and labels[1:] in (theirs, theirs[1:])  # noqa: PLR2004 - a domain has two labels
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class Login:
@@ -112,10 +135,7 @@ class Login:
         except ValueError as exc:
             raise self._not_let_in() from exc
         sound = realm.scheme == "https" or (realm.scheme == "http" and realm.is_loopback)
-        related = realm.host == self._registry.host or (
-            realm.host.count(".") and realm.host.split(".")[-2:] == self._registry.host.split(".")[-2:]
-        )
-        if not sound or not related or "@" in parts.netloc:
+        if not sound or not is_related(realm.host, self._registry.host) or "@" in parts.netloc:
             msg = f"{self._registry}: wants us to ask for tokens elsewhere"
             raise Unavailable(msg, hint="get a token yourself, and name its file with --token-file")
         return realm, parts.query
