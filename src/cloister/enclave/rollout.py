@@ -16,7 +16,7 @@ from cloister.enclave.boot import matched
 from cloister.enclave.logs import Event
 from cloister.enclave.packages import find_packages
 from cloister.enclave.release import ask_release
-from cloister.errors import CloisterError, Rejected
+from cloister.errors import CloisterError, Rejected, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +112,11 @@ class Rollout:
 
     async def _packages(self, news: frozenset[ModelDigest]) -> Sequence[FoundPackage]:
         access = self._config.access(os.environ)
-        packages = await asyncio.to_thread(find_packages, self._config.models, access)
+        try:
+            packages = await asyncio.to_thread(find_packages, self._config.models, access)
+        except OSError as exc:  # a folder that is being changed must not end who serves
+            msg = f"models: cannot be looked through: {exc.strerror or type(exc).__name__}"
+            raise Unavailable(msg) from exc
         if not news & {package.digest for package in packages}:
             raise Rejected.because("model_missing", "rollout", got="no such package", want=min(news))
         return packages
