@@ -12,7 +12,7 @@ WORKERS ?= 2
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
 SOURCES := src tests examples benchmarks
 
-.PHONY: help demo test drill fuzz bench lint format docs lock build clean system
+.PHONY: help demo test test-converters drill fuzz bench lint format docs lock build clean system
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,10 @@ test: $(VENV)/ready system ## pass the tests
 # One drill alone, and as often as you like: CLOISTER_DRILL_POWER_CUTS=50000 make drill ARGS="-k test_power"
 drill: $(VENV)/ready system ## run every test, the slow fault drills too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "drill or not drill" --timeout 1800 $(ARGS)
+	$(if $(ARGS),,$(MAKE) test-converters)
+
+test-converters: $(VENV)/converters-ready ## pass the tests of the converters, with PyTorch, which the other tests do without
+	$(VENV)/converters/bin/python -m pytest -n 0 tests/convert/test_convert_torch.py
 
 SECONDS_EACH ?= 20
 fuzz: $(VENV)/ready ## fuzz every parser of evidence, guided by coverage; grows the corpus
@@ -63,6 +67,15 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes -r requirements/dev.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# An environment over the first one that adds PyTorch alone: its builds are for machines, and hundreds of megabytes large.
+$(VENV)/converters-ready: requirements/converters.txt $(VENV)/ready
+	$(PYTHON) -m venv $(VENV)/converters
+	main=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  own=$$($(VENV)/converters/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  echo "import site; site.addsitedir('$$main')" > "$$own/main.pth"
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/converters/bin/python -m pip install --quiet --no-input -r requirements/converters.txt
 	@touch $@
 
 $(VENV)/docs-ready: requirements/docs.txt

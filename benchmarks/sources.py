@@ -5,6 +5,8 @@
 The rounds are interleaved; medians are shown as ratios. ``copy to memory`` fills an ordinary memfd from a file, ``plain
 download`` does it from the same web server with Python's own client. That server is a process on this machine and takes
 its share of the processors; it plays the bucket too, for reading by range is all that a bucket does here.
+``far`` is the same server when it waits 20 ms before it answers; ``whole`` is how an enclave opens: with what comes
+next fetched ahead.
 
 The big model is sealed for real, but only the segments that the tensor needs are kept on disk; what is fetched is
 counted by the client, and the leaf hashes of all of it are part of that.
@@ -46,19 +48,26 @@ if TYPE_CHECKING:
     from cloister.sealed.paths import ModelPath
 
 MIB = 1 << 20
+FAR_S = 0.02  # seconds until a server far away begins to answer
 ROWS = (
     ("copy to memory", "copy to memory"),
     ("open, folder", "copy to memory"),
     ("plain download", "copy to memory"),
     ("open, web server", "copy to memory"),
     ("open, web server ", "plain download"),
+    ("open whole, web server", "plain download"),
     ("read, bucket", "copy to memory"),
     ("open, bucket", "copy to memory"),
     ("open, bucket ", "read, bucket"),
+    ("plain download, far", "plain download"),
+    ("open, far", "plain download, far"),
+    ("open whole, far", "plain download, far"),
 )
 SERVER = """
-import os, re, sys
+import os, re, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+DELAY = float(sys.argv[2])
 
 class Ranges(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -80,6 +89,7 @@ class Ranges(BaseHTTPRequestHandler):
             size = os.fstat(file.fileno()).st_size
             first, last = map(int, re.fullmatch(r"bytes=(\\d+)-(\\d+)", self.headers["range"]).groups())
             last = min(last, size - 1)
+            time.sleep(DELAY)
             self.head(206, last - first + 1, {"Content-Range": f"bytes {first}-{last}/{size}"})
             while first <= last:
                 first += os.sendfile(self.connection.fileno(), file.fileno(), first, last - first + 1)
@@ -176,7 +186,8 @@ class Bench:
         self.manifest = self.verified(DirectorySource(self.sealed))
         self.blob = f"blobs/{self.manifest.manifest.files[0].blob}"
         self.buffer = memoryview(mmap.mmap(-1, MIB))
-        self.web = stack.enter_context(process(folder, "-c", SERVER, "PORT"))
+        self.web = stack.enter_context(process(folder, "-c", SERVER, "PORT", "0"))
+        self.far = stack.enter_context(process(folder, "-c", SERVER, "PORT", str(FAR_S)))
         os.environ |= {
             "AWS_ACCESS_KEY_ID": "an-id", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.web}",
             "AWS_REGION": "us-east-1", "AWS_SECRET_ACCESS_KEY": "a-secret",
@@ -196,18 +207,22 @@ class Bench:
                 at += os.pwrite(self.target, self.buffer[:got], at)
         return self.size
 
-    def download(self) -> int:
-        """Fetch the plain file into a fresh memfd, a mebibyte a request, over one connection."""
-        self.target = os.memfd_create("download")
-        with closing(http.client.HTTPConnection("127.0.0.1", self.web)) as connection:
-            for at in range(0, self.size, MIB):
-                connection.request("GET", "/model.bin", headers={"Range": f"bytes={at}-{at + MIB - 1}"})
-                answer = connection.getresponse()
-                done = 0
-                while got := answer.readinto(self.buffer[done:]):
-                    done += got
-                os.pwrite(self.target, self.buffer[:done], at)
-        return self.size
+    def download(self, port: int) -> Callable[[], int]:
+        """Return the work of fetching the plain file into a fresh memfd, a mebibyte a request, over one connection."""
+
+        def work() -> int:
+            self.target = os.memfd_create("download")
+            with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+                for at in range(0, self.size, MIB):
+                    connection.request("GET", "/model.bin", headers={"Range": f"bytes={at}-{at + MIB - 1}"})
+                    answer = connection.getresponse()
+                    done = 0
+                    while got := answer.readinto(self.buffer[done:]):
+                        done += got
+                    os.pwrite(self.target, self.buffer[:done], at)
+            return self.size
+
+        return work
 
     def read_bucket(self) -> int:
         """Read the encrypted object, a mebibyte at a time, and drop it."""
@@ -217,11 +232,11 @@ class Bench:
                 source.read_into(self.blob, at, self.buffer)
         return size
 
-    def open(self, where: str) -> Callable[[], int]:
-        """Return the work of opening everything from ``where``."""
+    def open(self, where: str, *, whole: bool = False) -> Callable[[], int]:
+        """Return the work of opening everything from ``where``, read ahead where it is read as a whole."""
 
         def work() -> int:
-            with open_source(where) as source:
+            with open_source(where, whole=whole) as source:
                 open_model(source, self.manifest, self.dek).close()
             return self.size
 
@@ -241,10 +256,14 @@ def show_opening(folder: Path, mib: int, rounds: int) -> None:
         work = {
             "copy to memory": bench.copy,
             "open, folder": bench.open(str(bench.sealed)),
-            "plain download": bench.download,
+            "plain download": bench.download(bench.web),
             "open, web server": bench.open(f"http://127.0.0.1:{bench.web}/sealed"),
+            "open whole, web server": bench.open(f"http://127.0.0.1:{bench.web}/sealed", whole=True),
             "read, bucket": bench.read_bucket,
             "open, bucket": bench.open("s3://sealed"),
+            "plain download, far": bench.download(bench.far),
+            "open, far": bench.open(f"http://127.0.0.1:{bench.far}/sealed"),
+            "open whole, far": bench.open(f"http://127.0.0.1:{bench.far}/sealed", whole=True),
         }
         times: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(rounds + 1):  # the first round only warms caches
@@ -255,10 +274,10 @@ def show_opening(folder: Path, mib: int, rounds: int) -> None:
                 bench.clean()
     wall = {name: statistics.median(found[1:]) for name, found in times.items()}
     print(f"{mib} MiB, medians of {rounds} interleaved rounds, {os.cpu_count()} processors")
-    print(f"{'':22}{'GB/s':>8}{'wall':>9}   compared with")
+    print(f"{'':24}{'GB/s':>8}{'wall':>9}   compared with")
     for label, other in ROWS:
         name = label.strip()
-        print(f"{name:22}{1 / wall[name]:>8.2f}{wall[other] / wall[name]:>8.2f}x   {other}")
+        print(f"{name:24}{1 / wall[name]:>8.2f}{wall[other] / wall[name]:>8.2f}x   {other}")
 
 
 def show_tensor(folder: Path, gib: int, tensor_mib: int) -> None:
@@ -282,7 +301,7 @@ def show_tensor(folder: Path, gib: int, tensor_mib: int) -> None:
     seal_files(
         [entry], sink, sink, name="big", dek=dek, signer=signer, card={}, created=datetime.now(UTC), segment_bytes=MIB
     )
-    with process(folder, "-c", SERVER, "PORT") as port:
+    with process(folder, "-c", SERVER, "PORT", "0") as port:
         place = parse_place(f"http://127.0.0.1:{port}/big")
         if isinstance(place, Path):
             raise TypeError(place)

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "attest": _PURE_BASE | {"crypto"},
     "sealed": _PURE_BASE | {"crypto"},
     "channel": _PURE_BASE | {"crypto"},
+    "convert": _PURE_BASE | {"sealed"},
     "stores": _PURE_BASE | {"crypto", "sealed"},
     "lending": _PURE_BASE | {"crypto", "attest"},
     "listener": frozenset(),
@@ -27,7 +28,8 @@ MAY_IMPORT = {
     "client": _PURE_BASE | {"crypto", "attest", "lending", "channel"},
     "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
     "cli": _PURE_BASE
-    | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"},
+    | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}
+    | {"convert"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
 }

@@ -145,6 +145,8 @@ def test_99_no_command_takes_a_secret_as_an_argument() -> None:
                         "token_file",
                         "staff-token-file",
                         "staff_token_file",
+                        "model-token-file",
+                        "model_token_file",
                         "passphrase-file",
                         "passphrase_file",
                         "tokens",

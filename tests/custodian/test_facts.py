@@ -46,6 +46,7 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/loans/{loan}/consumers"): (EventKind.CONSUMER_ADDED,),
     ("POST", "/v1/loans/{loan}/policy"): (EventKind.POLICY_CHANGED,),
     ("POST", "/v1/loans/{loan}/amend"): (EventKind.TERMS_CHANGED, EventKind.CONTRACT_OFFERED),
+    ("POST", "/v1/loans/{loan}/models"): (EventKind.TERMS_CHANGED, EventKind.CONTRACT_OFFERED),
     ("POST", "/v1/loans/{loan}/contract"): (EventKind.CONTRACT_SIGNED,),
     ("POST", "/v1/instances/{instance}/usage"): (
         EventKind.USAGE_REPORTED, EventKind.USAGE_REFUSED, EventKind.FORK_DETECTED,
@@ -59,6 +60,8 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/drills"): (EventKind.DRILL_RECORDED,),
     ("POST", "/v1/blocks"): (EventKind.BLOCKED,),
     ("DELETE", "/v1/blocks/{kind}/{subject}"): (EventKind.UNBLOCKED,),
+    ("POST", "/v1/keys/rotate"): (EventKind.KEYS_ROTATED, EventKind.KEY_DESTROYED),
+    ("POST", "/v1/keys/schedule"): (EventKind.ROTATION_SCHEDULED,),
     ("POST", "/v1/recall"): (EventKind.RECALLED,),
     ("POST", "/v1/tokens"): (EventKind.TOKEN_CREATED,),
     ("DELETE", "/v1/tokens/{token}"): (EventKind.TOKEN_REVOKED,),

@@ -209,6 +209,7 @@ def test_an_incident_destroys_retired_keys_at_once(bench: Bench) -> None:
         ("rotate", {"incident": "yes"}),
         ("rotate", {"reason": 7}),
         ("rotate", {"reason": "x" * 201}),
+        ("rotate", {"reason": "two\nlines"}),
         ("schedule", {}),
         ("schedule", {"every_s": 59}),
         ("schedule", {"every_s": "90d"}),

@@ -128,7 +128,10 @@ async def test_an_enclave_whose_keyset_hides_that_a_model_is_ticketed_contradict
     async with open_house(tmp_path) as house:
         await _lend(house, 3)
         async with house.enclave() as enclave:
-            enclave._models = tuple(replace(model, ticketed=False) for model in enclave._models)
+            booted = enclave.booted
+            assert booted is not None
+            hidden = (replace(model, terms=replace(model.terms, ticketed=False)) for model in enclave.pool.models)
+            enclave.publisher._describe = enclave._describing(booted.grant.terms, booted.contract, tuple(hidden))
             enclave.publisher.wipe()
             await enclave.publisher.tick()
             async with await house.client() as client:

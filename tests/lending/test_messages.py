@@ -499,7 +499,7 @@ BAD = [
     Bad(LeaseRequest, ("want",), {f"consumer:c{n}": 1 for n in range(1100)}),
     Bad(Lease, ("instance",), "ab"),
     Bad(Lease, ("models",), ["ab"]),
-    Bad(Lease, ("models",), ["ab" * 32] * 33),
+    Bad(Lease, ("models",), ["ab" * 32] * 65),
     Bad(Lease, ("consumers",), [{"id": "c", "metered": False, "token_sha256": "11"}]),
     Bad(Refusal, ("reasons",), []),
     Bad(Refusal, ("reasons", 0, "code"), "Not A Code"),

@@ -59,6 +59,7 @@ def judged(
     instances: tuple[InstanceState, ...] = (),
     now: datetime = NOW,
     quiet_until: datetime | None = None,
+    kept_kem: bool = False,
 ) -> Grantable | Denied:
     return decide(
         request,
@@ -69,6 +70,7 @@ def judged(
         now=now,
         max_age=timedelta(seconds=60),
         quiet_until=quiet_until,
+        kept_kem=kept_kem,
     )
 
 
@@ -158,6 +160,44 @@ def test_release_refused_beyond_the_number_of_instances_and_for_the_dead_no_more
 
 def test_release_refused_to_a_key_that_was_here_before() -> None:
     assert codes(judged(instances=(instance(b"i", written_off=True),))) == ["instance_known"]
+
+
+ROLLED = replace(LOAN, terms=replace(TERMS, models=(replace(MODELS[0], replaces=(ModelDigest("0" * 64),)), MODELS[1])))
+
+
+def test_a_running_instance_attests_again_while_a_newer_version_is_rolled_out() -> None:
+    own = instance(b"i")
+    verdict = judged(loan=ROLLED, instances=(own, instance(b"2")), kept_kem=True)  # it takes no second place
+    assert isinstance(verdict, Grantable)
+    assert verdict.again == own
+    assert [model.digest for model in verdict.models] == ["1" * 64, "2" * 64]  # never the version that was replaced
+    leased = replace(ROLLED, balances={LOAN_METER: 0})
+    assert isinstance(judged(loan=leased, instances=(own,), kept_kem=True), Grantable)
+
+
+@pytest.mark.parametrize(
+    ("members", "loan", "kept"),
+    [
+        ({}, LOAN, True),  # nothing is rolled out
+        ({}, ROLLED, False),  # another KEM key: another process with the same instance key
+        ({"status": InstanceStatus.BLOCKED}, ROLLED, True),
+        ({"status": InstanceStatus.FORKED}, ROLLED, True),
+        ({"written_off": True}, ROLLED, True),
+        ({"dead_at": NOW}, ROLLED, True),
+        ({"loan": LoanId("loan-" + "b" * 16)}, ROLLED, True),
+    ],
+)
+def test_nobody_else_attests_twice(members: dict[str, object], loan: LoanState, *, kept: bool) -> None:
+    assert "instance_known" in codes(judged(loan=loan, instances=(instance(b"i", **members),), kept_kem=kept))
+
+
+def test_a_rollout_opens_nothing_that_a_block_has_closed() -> None:
+    own = (instance(b"i"),)
+    assert codes(judged(loan=replace(ROLLED, blocked=True), instances=own, kept_kem=True)) == ["blocked"]
+    newer = replace(ROLLED, blocked_models=frozenset({ModelDigest("1" * 64)}))
+    verdict = judged(loan=newer, instances=own, kept_kem=True)
+    assert isinstance(verdict, Grantable)
+    assert [model.name for model in verdict.models] == ["two"]
 
 
 def test_release_refused_while_recovering() -> None:

@@ -28,7 +28,7 @@ HTPASSWD = "somebody:$2y$04$abcdefghijklmnopqrstuu9wJzIfVX5zu/TEFqOICOXqBmiCxCJV
 _READY_S = 30
 
 
-def start_registry(folder: Path, htpasswd: str = "") -> Iterator[str]:
+def start_registry(folder: Path, htpasswd: str = "", certificate: Path | None = None) -> Iterator[str]:
     """Run a registry until the generator is closed; yield its address. Skips where it is not installed."""
     program = shutil.which("docker-registry")
     if program is None:
@@ -42,7 +42,9 @@ def start_registry(folder: Path, htpasswd: str = "") -> Iterator[str]:
     config.write_text(
         "version: 0.1\nlog:\n  accesslog:\n    disabled: true\n  level: error\n"
         f"storage:\n  filesystem:\n    rootdirectory: {folder / 'data'}\n"
-        f"http:\n  addr: 127.0.0.1:{port}\n" + auth
+        f"http:\n  addr: 127.0.0.1:{port}\n"
+        + (f"  tls:\n    certificate: {certificate}\n    key: {certificate}\n" if certificate else "")
+        + auth
     )
     process = subprocess.Popen(  # noqa: S603 - our own words
         [program, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

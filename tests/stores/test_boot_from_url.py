@@ -78,3 +78,21 @@ def test_a_secret_in_a_url_of_the_settings_is_refused_and_not_repeated(tmp_path:
     with pytest.raises(UsageError) as caught:
         load_config(path, env={})
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_token_is_shown_to_one_server_only(tmp_path: Path) -> None:
+    path = tmp_path / "enclave.toml"
+    path.write_text('loan = "l"\nmodels = ["https://one/m", "https://one/n", "s3://bucket/m"]\n')
+    environment = {"CLOISTER_MODEL_TOKEN": "a-token"}
+    assert load_config(path, env={}).access(environment).token == "a-token"  # noqa: S105 - no secret
+    path.write_text('loan = "l"\nmodels = ["https://one/m", "oci://two/m:v1"]\n')
+    with pytest.raises(UsageError, match="2 servers"):
+        load_config(path, env={}).access(environment)
+    assert load_config(path, env={}).access({}).token is None
+
+
+def test_an_airgapped_enclave_takes_no_url(tmp_path: Path) -> None:
+    path = tmp_path / "enclave.toml"
+    path.write_text('loan = "l"\nmodels = ["https://one/m"]\nairgapped = true\nmedia = "media"\n')
+    with pytest.raises(UsageError, match="airgapped"):
+        load_config(path, env={})

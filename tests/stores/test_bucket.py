@@ -8,7 +8,7 @@ import pytest
 from bucket_kit import S3, at_endpoint
 from hostile_server import HostileServer
 from sealed_kit import PLAIN, SEGMENT, noise, seal
-from stores_kit import DEAF, HASTY, parts_of, small_model, with_envelope, write_folder
+from stores_kit import DEAF, HASTY, parts_of, small_model, tls_files, with_envelope, write_folder
 
 from cloister.errors import Rejected, Unavailable, UsageError
 from cloister.sealed.directory import DirectorySource
@@ -138,7 +138,7 @@ def test_an_envelope_is_replaced_only_where_somebody_says_so(s3: S3, tmp_path: P
 def test_a_package_that_rotted_is_not_published(s3: S3, tmp_path: Path) -> None:
     model = small_model()
     body = model.source.parts[model.blob("weights/one.bin")]
-    folder = write_folder(tmp_path / "m", model.edit(model.blob("weights/one.bin"), body[:-1] + b"\0"))
+    folder = write_folder(tmp_path / "m", model.edit(model.blob("weights/one.bin"), body[:-1] + bytes([body[-1] ^ 1])))
     with pytest.raises(Rejected, match="digest_mismatch"):
         pushed(folder, s3.url)
     assert MANIFEST_NAME not in s3.names()
@@ -212,8 +212,30 @@ def test_no_credentials_no_entry_and_none_in_the_message(s3: S3, monkeypatch: py
         with open_source("s3://models/m", patience=HASTY) as source, pytest.raises(Unavailable) as caught:
             source.size(MANIFEST_NAME)
     assert "a-secret" not in str(caught.value)
-    with pytest.raises(UsageError, match="no bearer token"), open_source("s3://b/m", access=Access(token="t")):  # noqa: S106
-        pass
+
+
+def test_a_bearer_token_is_never_shown_to_a_bucket(hostile: HostileServer) -> None:
+    with open_source("s3://models/m", access=Access(token="a-token"), patience=HASTY) as source:  # noqa: S106
+        source.read(MANIFEST_NAME, 0, 10)
+    assert all("a-token" not in request.headers["authorization"] for request in hostile.seen)
+
+
+def test_a_bucket_is_believed_by_the_authority_named_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served = tls_files(tmp_path / "tls")
+    tls_files(tmp_path / "other")
+    with HostileServer({"models/m/manifest.json": b"x" * 100}, tls=served, dated=True) as server:
+        at_endpoint(monkeypatch, server.url)
+        with open_source("s3://models/m", access=Access(ca=tmp_path / "tls" / "ca.pem"), patience=HASTY) as source:
+            assert source.read(MANIFEST_NAME, 0, 10) == b"x" * 10
+        other = Access(ca=tmp_path / "other" / "ca.pem")
+        with open_source("s3://models/m", access=other, patience=HASTY) as source, pytest.raises(Unavailable):
+            source.size(MANIFEST_NAME)
+
+
+def test_a_bucket_elsewhere_is_not_asked_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_endpoint(monkeypatch, "http://models.invalid:9")
+    with pytest.raises((UsageError, Unavailable)), open_source("s3://models/m", patience=HASTY) as source:
+        source.size(MANIFEST_NAME)
 
 
 @pytest.mark.parametrize("url", ["./folder", "https://host/m"])

@@ -179,7 +179,8 @@ def test_a_manifest_too_large_is_refused_before_it_is_fetched(server: HostileSer
 def test_altered_bytes_are_refused_whoever_sent_them() -> None:
     model = small_model()
     blob = model.blob("weights/one.bin")
-    altered = model.edit(blob, b"\0" + model.source.parts[blob][1:])
+    body = model.source.parts[blob]
+    altered = model.edit(blob, bytes([body[0] ^ 1]) + body[1:])
     with HostileServer(altered.source.parts) as server, pytest.raises(Rejected, match="digest_mismatch"):
         open_at(server.url, altered)
 

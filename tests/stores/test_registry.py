@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import oras.client
 import pytest
 from hostile_server import HostileServer
-from registry_kit import Relay, Tricks, write_login
+from registry_kit import Relay, Tricks, start_registry, write_login
 from sealed_kit import PLAIN, SEGMENT, noise, seal
-from stores_kit import HASTY, parts_of, small_model, with_envelope, write_folder
+from stores_kit import HASTY, parts_of, small_model, tls_files, with_envelope, write_folder
 
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.sealed.directory import DirectorySource
 from cloister.sealed.manifest import MANIFEST_NAME, model_digest
 from cloister.sealed.open import RandomAccess, open_model
-from cloister.stores import oci_upload, open_source, open_target, parse_place, pull, push
+from cloister.stores import Access, oci_upload, open_source, open_target, parse_place, pull, push
 from cloister.stores.oci_artifact import Artifact, Blob, parse_reference
 from cloister.stores.oci_login import parse_challenge
 from cloister.stores.registry import Registry
@@ -153,7 +153,7 @@ def test_an_envelope_is_replaced_only_where_somebody_says_so(registry: str, tmp_
 def test_a_package_that_rotted_is_not_published(registry: str, tmp_path: Path) -> None:
     model, url = small_model(), fresh(registry)
     body = model.source.parts[model.blob("weights/one.bin")]
-    folder = write_folder(tmp_path / "m", model.edit(model.blob("weights/one.bin"), body[:-1] + b"\0"))
+    folder = write_folder(tmp_path / "m", model.edit(model.blob("weights/one.bin"), body[:-1] + bytes([body[-1] ^ 1])))
     with pytest.raises(Rejected, match="digest_mismatch"):
         pushed(folder, url)
     with open_source(url, patience=HASTY) as source, pytest.raises(Unavailable, match="not there"):
@@ -187,6 +187,26 @@ def test_basic_credentials_come_from_the_file_of_container_tools(
     with open_source(url, patience=HASTY) as source, pytest.raises(Unavailable, match="not let in") as caught:
         source.size(MANIFEST_NAME)
     assert "wrong" not in str(caught.value)
+
+
+def test_tls_is_spoken_where_an_authority_is_named(tmp_path: Path) -> None:
+    tls_files(tmp_path / "tls")
+    (tmp_path / "registry").mkdir()
+    running = start_registry(tmp_path / "registry", certificate=tmp_path / "tls" / "server.pem")
+    host = next(running)
+    try:
+        model, url, access = small_model(), fresh(host), Access(ca=tmp_path / "tls" / "ca.pem")
+        with open_target(url, access=access) as target:
+            push(DirectorySource(write_folder(tmp_path / "m", model)), target)
+        with open_source(url, access=access) as source:
+            pull(source, tmp_path / "again")
+        tls_files(tmp_path / "other")
+        access = Access(ca=tmp_path / "other" / "ca.pem")
+        with open_source(url, access=access, patience=HASTY) as source, pytest.raises(Unavailable, match="tls failed"):
+            source.size(MANIFEST_NAME)
+    finally:
+        running.close()
+    assert parts_of(tmp_path / "again") == model.source.parts
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"auths": []}', '{"auths": {"HOST": {"auth": "s3cret"}}}', "{" * 100000])

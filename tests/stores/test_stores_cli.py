@@ -50,6 +50,7 @@ def test_another_model_is_refused_with_its_code(shell: Shell, tmp_path: Path) ->
         ("model", "push", "m", "s3://id:s3cret@bucket/m"),
         ("model", "pull", "https://host/m?token=s3cret", "--out", "m"),
         ("model", "push", "m", "https://host/m"),
+        ("model", "push", "m", "s3://bucket/m", "--token-file", "token"),
         ("model", "pull", "https://host/m", "--out", "m", "--digest", "abc"),
         ("enclave", "serve", "--loan-file", "l", "--model", "https://s3cret@host/m"),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from cloister.cli.loan_contract import accept, amend, show_contract
+from cloister.cli.loan_contract import accept, amend, roll_out, show_contract
 from cloister.cli.loan_create import consumer_json, create, policy_json, token_files, write_tokens
 from cloister.cli.loan_watch import watch_loan
 from cloister.cli.remote import from_loan_file, from_options, remote_options, segment
@@ -37,6 +37,7 @@ loan.add_command(create)
 loan.add_command(show_contract)
 loan.add_command(accept)
 loan.add_command(amend)
+loan.add_command(roll_out)
 
 
 @loan.command("list")

@@ -21,7 +21,7 @@ from cloister.wire import Json, dump_b64u, parse_b64u, parse_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["accept", "amend", "show_contract"]
+__all__ = ["accept", "amend", "roll_out", "show_contract"]
 
 _CLAUSES = ("purpose", "hours", "precision", "offline", "refund", "revocations", "sub_allowances")
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -127,5 +127,23 @@ def amend(terminal: Terminal, /, *, loan_id: str, drop: tuple[str, ...], **said:
         before.pop("budget", None)
         kept = {name: value for name, value in before.items() if name not in drop}
         shown = remote.post(f"{path}/amend", {"clauses": kept | clauses, **limits})
+    words = "in force" if shown["in_force"] else "offered; it waits for 'cloister loan accept'"
+    terminal.result(shown, lambda out: out.print(f"version {shown['version']} {words}"))
+
+
+@click.command("roll-out", cls=Verb)
+@click.argument("loan_id", metavar="LOAN")
+@click.argument("name", metavar="NAME")
+@click.argument("digest", metavar="DIGEST")
+@remote_options
+@pass_terminal
+def roll_out(terminal: Terminal, /, *, loan_id: str, name: str, digest: str, **said: Any) -> None:
+    """Offer a newer version of the model NAME: running enclaves change over to it without a stop.
+
+    Publish it first, and give the borrower the sealed package. It counts once the borrower has signed the contract
+    that names it.
+    """
+    with from_options(**said) as remote:
+        shown = remote.post(f"/v1/loans/{segment(loan_id)}/models", {"digest": digest, "name": name})
     words = "in force" if shown["in_force"] else "offered; it waits for 'cloister loan accept'"
     terminal.result(shown, lambda out: out.print(f"version {shown['version']} {words}"))

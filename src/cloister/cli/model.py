@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloister.cli.model_convert import conversion_options, convert
 from cloister.cli.model_inspect import demand_model, inspect
 from cloister.cli.model_stores import pull_model, push_model
 from cloister.cli.remote import custodian_home, from_options, remote_options, segment
@@ -23,6 +24,8 @@ from cloister.sealed.seal import seal_model
 from cloister.wire import Json, dump_b64u, parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
 __all__ = ["model"]
@@ -40,6 +43,7 @@ def model() -> None:
 model.add_command(push_model)
 model.add_command(pull_model)
 model.add_command(inspect)
+model.add_command(convert)
 
 
 @model.command()
@@ -49,12 +53,46 @@ model.add_command(inspect)
 @click.option("--card", type=click.Path(path_type=Path, dir_okay=False), help="JSON file that describes the model.")
 @click.option("--home", type=_folder, help="The custodian's home, whose vault wraps the key.")
 @unlock_options
+@click.option("--convert", "conversion", is_flag=True, help="Make ONNX of SOURCE first, as 'model convert' does.")
+@conversion_options
 @pass_terminal
 def seal(
     terminal: Terminal,
     /,
     *,
     source: Path,
+    conversion: bool,
+    kind: str | None,
+    trust_pickle: bool,
+    inputs: tuple[str, ...],
+    tolerance: float,
+    **how: Any,
+) -> None:
+    """Encrypt a model file or folder with a new key, which the vault wraps, and sign its manifest.
+
+    First every file is looked into: ONNX, safetensors and GGUF have to be sound, and pickles and archives are refused.
+    """
+    if not conversion:
+        if kind or trust_pickle or inputs:
+            msg = "--from, --trust-pickle and --input say how to convert, and nothing is converted"
+            raise UsageError(msg, hint="pass --convert")
+        _seal(terminal, source, {}, **how)
+        return
+    from cloister.cli.converted import converted, described  # noqa: PLC0415 - see there
+
+    with converted(terminal, source, kind=kind, trust_pickle=trust_pickle, inputs=inputs, tolerance=tolerance) as (
+        found,
+        agreement,
+    ):
+        terminal.err.print(f"{source.name}: from {found.library}; {described(agreement)}")
+        _seal(terminal, found.model, {"agreement": agreement.to_json(), "library": found.library}, **how)
+
+
+def _seal(
+    terminal: Terminal,
+    source: Path,
+    conversion: Mapping[str, Json],
+    *,
     out: Path,
     name: str,
     card: Path | None,
@@ -62,10 +100,6 @@ def seal(
     key_file: Path | None,
     passphrase_file: str | None,
 ) -> None:
-    """Encrypt a model file or folder with a new key, which the vault wraps, and sign its manifest.
-
-    First every file is looked into: ONNX, safetensors and GGUF have to be sound, and pickles and archives are refused.
-    """
     demand_model(source)  # before hours of work; the enclave looks again, at what it loads
     place = custodian_home(home)
     vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
@@ -82,6 +116,7 @@ def seal(
     write_envelope(out, Envelope(manifest_digest=sealed.digest, recipients=(recipient,)))
     size = sealed.manifest.size
     result: Json = {
+        **({"conversion": conversion} if conversion else {}),
         "digest": sealed.digest,
         "files": len(sealed.manifest.files),
         "name": name,

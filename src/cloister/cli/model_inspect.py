@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloister.cli.terminal import Terminal, pass_terminal
+from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.errors import Rejected
 from cloister.sealed.directory import PlainTree
 from cloister.sealed.formats import parse_model
@@ -23,7 +23,7 @@ __all__ = ["demand_model", "inspect"]
 _SHOWN_TENSORS = 40
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--all", "every", is_flag=True, help=f"Show every tensor, not the first {_SHOWN_TENSORS} of a file.")
 @pass_terminal
@@ -44,7 +44,7 @@ def demand_model(source: Path) -> ModelSummary:
     summary = parse_model(plain_files(PlainTree(source)))
     if not summary.formats:
         hint = "models are .onnx, .safetensors and .gguf files; for others see 'cloister model convert'"
-        raise Rejected.because("no_model", f"{source.name}", got="no file of a known format", hint=hint)
+        raise Rejected.because("no_model", f"{source.name}", got="no file of a known format", want="one", hint=hint)
     return summary
 
 

@@ -12,9 +12,10 @@ import click
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.errors import UsageError
 from cloister.sealed.directory import DirectorySource
-from cloister.stores import open_source, open_target, pull, push, read_access
+from cloister.stores import ModelUrl, open_source, open_target, parse_place, pull, push, read_access
 
 if TYPE_CHECKING:
+    from cloister.stores import Access
     from cloister.wire import Json
 
 __all__ = ["pull_model", "push_model"]
@@ -22,6 +23,15 @@ __all__ = ["pull_model", "push_model"]
 _file = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def _access(url: str, ca: Path | None, token_file: Path | None) -> Access:
+    """Return what lets us in there. Raises ``UsageError`` for a token where none is shown."""
+    place = parse_place(url)
+    if token_file is not None and not (isinstance(place, ModelUrl) and place.takes_token):
+        msg = f"{place}: takes no token"
+        raise UsageError(msg, hint="credentials of buckets come from the environment: docs/reference/sources.md")
+    return read_access(ca=ca, token_file=token_file, environment=os.environ)
 
 
 @click.command("push", cls=Verb)
@@ -39,7 +49,7 @@ def push_model(
     Nothing there is overwritten, and the manifest comes last: a model is there as a whole or not at all. Only
     ciphertext leaves, each segment held against its leaf hash on its way.
     """
-    access = read_access(ca=ca, token_file=token_file, environment=os.environ)
+    access = _access(url, ca, token_file)
     with open_target(url, access=access) as target, terminal.progress(f"pushing {package.name}") as report:
         pushed = push(DirectorySource(package), target, replace_envelope=replace_envelope, progress=report)
     result: Json = {
@@ -72,7 +82,7 @@ def pull_model(
     if digest is not None and not _DIGEST.fullmatch(digest):
         msg = "--digest: want 64 hex digits"
         raise UsageError(msg)
-    access = read_access(ca=ca, token_file=token_file, environment=os.environ)
+    access = _access(url, ca, token_file)
     with open_source(url, access=access) as source, terminal.progress(f"pulling {out.name}") as report:
         pulled = pull(source, out, digest=digest, progress=report)
     result: Json = {

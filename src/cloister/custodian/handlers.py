@@ -224,6 +224,12 @@ def amend(call: Call) -> Reply:
     return json_reply(call.change(lambda transaction, body: contracts.amend(transaction, call.actor, loan, body)))
 
 
+def roll_out(call: Call) -> Reply:
+    """Offer a newer version of a lent model; running enclaves change over once it is in force."""
+    loan = call.loan
+    return json_reply(call.change(lambda transaction, body: contracts.roll_out(transaction, call.actor, loan, body)))
+
+
 def replace_policy(call: Call) -> Reply:
     """Replace a loan's policy by a newer one; instances attest again."""
     loan = call.loan

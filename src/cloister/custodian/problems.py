@@ -31,6 +31,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "no_fork": 422,
     "policy_version_old": 409,
     "quorum_missed": 409,
+    "too_many_versions": 409,
     "wrong_seq": 409,
     "payload_too_large": 413,
     "media_type_unsupported": 415,

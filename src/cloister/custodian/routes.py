@@ -176,6 +176,13 @@ _LOANS = (
         members=(_CLAUSES, *_LIMITS),
     ),
     _route(
+        "POST", "/v1/loans/{loan}/models", MANAGE, handlers.roll_out, body=Body.JSON, once=True,
+        members=(
+            Member(name="digest", type="string", doc="the newer version, published before"),
+            Member(name="name", type="string", doc="of a model that the loan has"),
+        ),
+    ),
+    _route(
         "POST", "/v1/loans/{loan}/policy", MANAGE, handlers.replace_policy, body=Body.JSON, once=True,
         members=(Member(name="policy", type="object", doc="policy of a higher version"),),
     ),

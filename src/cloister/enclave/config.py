@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.errors import Malformed, UsageError
-from cloister.stores import parse_place, read_access
+from cloister.stores import ModelUrl, parse_place, read_access
 from cloister.stores.place import is_url
 from cloister.wire import Fields, Json
 
@@ -103,8 +103,16 @@ class EnclaveConfig:
     limits: Limits = field(default_factory=Limits)
 
     def access(self, environment: Mapping[str, str]) -> Access:
-        """Return what lets us in where models lie behind URLs. Raises ``UsageError``."""
-        return read_access(ca=self.model_ca, token_file=self.model_token_file, environment=environment)
+        """Return what lets us in where models lie behind URLs.
+
+        Raises ``UsageError``, also where a token would be shown to more than one server: each could use it elsewhere.
+        """
+        access = read_access(ca=self.model_ca, token_file=self.model_token_file, environment=environment)
+        servers = {place.netloc for place in self.models if isinstance(place, ModelUrl) and place.takes_token}
+        if access.token is not None and len(servers) > 1:
+            msg = f"models: a token for {len(servers)} servers, and each would see what lets us in at the others"
+            raise UsageError(msg, hint="take models that need a token from one server")
+        return access
 
     def measured(self) -> Json:
         """Return the settings that go into the software manifest; places and names are not among them."""
@@ -270,6 +278,10 @@ def _demand_sane(config: EnclaveConfig) -> None:
         raise UsageError(msg)
     if not config.models:
         msg = "models: none, want the folder or url of at least one sealed model"
+        raise UsageError(msg)
+    urls = [place for place in config.models if isinstance(place, ModelUrl)]
+    if config.airgapped and urls:
+        msg = "airgapped: want folders of sealed models, for no connection is opened"
         raise UsageError(msg)
     exposed = config.tls is Tls.OFF and not config.behind_proxy and not _is_loopback(config.host)
     if config.profile is Profile.PRODUCTION and exposed:

@@ -201,6 +201,8 @@ class Gateway:
                 return self._outer("busy", 429, retry_after_s=exc.retry_after_s or 1)
             answer = await self._api.answer(request, token, consumer)
         except CloisterError as exc:
+            if isinstance(exc, Rejected) and exc.code == "ohttp_key":  # opened by keys of a version replaced since
+                return self._outer("ohttp_key", 400, OHTTP_KEY_PROBLEM)
             self._metrics.add("cloister_answers_total", label=status_of(exc)[1])
             return Answer(response=inner_problem(exc))
         except Exception as exc:  # noqa: BLE001 - the server's edge: our bug must not tell the host anything

@@ -109,7 +109,7 @@ class Inference:
             self._metering.demand_live(model.terms, consumer)  # who may not run it makes nobody open it
         async with self._pool.use(model) as running, self._slots:
             # E4: between this check and the start of the run nothing is waited for.
-            reservation = self._metering.reserve(model.terms.name, who, units)
+            reservation = self._metering.reserve(model.terms.name, who, units, version=model.terms.digest)
             salt = secrets.token_bytes(SALT_BYTES)
             ticket = None
             try:

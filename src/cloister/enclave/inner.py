@@ -56,7 +56,7 @@ class InnerApi:
         contract: SignedContract | None = None,
     ) -> None:
         """Serve the models of ``pool`` under ``metering``; ``contract`` is what they are lent on."""
-        self._contract = contract
+        self.contract = contract
         self._pool = pool
         self._metering = metering
         self._inference = inference
@@ -96,7 +96,7 @@ class InnerApi:
                 return Answer(response=_json(_server_metadata()))
             case "/v2/contract":
                 _demand_method(request, "GET")
-                return Answer(response=_json(contract_json(self._contract, self._metering.consumers)))
+                return Answer(response=_json(contract_json(self.contract, self._metering.consumers)))
         found = _MODEL.fullmatch(request.path)
         if found is None:
             raise Rejected.because("not_found", "path")

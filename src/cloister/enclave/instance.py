@@ -19,6 +19,7 @@ from cloister.enclave.metrics import CLOCK_CODES, Metrics
 from cloister.enclave.published import KeysetPublisher
 from cloister.enclave.renew import Renewal
 from cloister.enclave.revocations import Revocations
+from cloister.enclave.rollout import Rollout
 from cloister.enclave.tickets import Tickets
 from cloister.enclave.vouchers import Vouchers
 from cloister.errors import CloisterError, Unavailable
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
     from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.loanfile import LoanFile
     from cloister.enclave.logs import EventLog
+    from cloister.enclave.pool import Staged
+    from cloister.enclave.published import Describe
+    from cloister.enclave.release import Released
+    from cloister.enclave.served import ServedModel
+    from cloister.lending.contract import SignedContract
+    from cloister.lending.terms import Terms
 
 __all__ = ["EnclaveInstance"]
 
@@ -77,16 +84,17 @@ class EnclaveInstance:
         self._policy_digest = booted.grant.policy_digest
         self.pool = booted.pool
         self.pool.show(self.metrics)
-        agreed = booted.grant.terms.dump() if booted.contract is None else booted.contract.payload
-        self._loan_digest = hashlib.sha256(agreed).hexdigest()
         self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log)
         self.inference = Inference(self.metering, self.metrics, config, Tickets(self.metering, link), self.pool)
         self.media = None if config.media is None else MediaFolder(config.media)
         self.vouchers = None if self.media is None else Vouchers(self.metering, self.media, log=log)
         self.revocations = None if self.media is None else Revocations(self.metering, self.media, log=log)
-        self.publisher = KeysetPublisher(source, self._describe, clock=clock, limits=config.limits, log=log)
+        describe = self._describing(booted.grant.terms, booted.contract, self.pool.models)
+        self.publisher = KeysetPublisher(source, describe, clock=clock, limits=config.limits, log=log)
+        self._api = InnerApi(self.pool, self.metering, self.inference, contract=booted.contract)
+        self.rollout = Rollout(self, config=config, loan=loan, source=source, link=link, log=log)
         self.gateway = Gateway(
-            InnerApi(self.pool, self.metering, self.inference, contract=booted.contract),
+            self._api,
             self.publisher,
             self.metering,
             limits=config.limits,
@@ -94,8 +102,43 @@ class EnclaveInstance:
             log=log,
         )
 
-    def _describe(self, ohttp_keys: bytes, nbf: datetime, exp: datetime) -> Keyset:
-        """Return the keyset that evidence binds: keys, models, loan, custodian, engine, policy."""
+    @property
+    def booted(self) -> Booted | None:
+        """What boot made and rollouts need; None once it is wiped."""
+        return self._booted
+
+    async def change_over(self, released: Released, staged: Staged) -> None:
+        """Serve newer versions under newer terms, and say so, in one step between two requests.
+
+        Raises as the attester does, and as ``Metering.take_terms``; then nothing has changed.
+        """
+        newer = {model.terms.name: model for model in staged.models}
+        models = tuple(newer.get(model.terms.name, model) for model in self.pool.models)
+        terms = released.grant.terms
+
+        def swap() -> None:
+            if self._booted is None:
+                msg = "model: this instance has ended"
+                raise Unavailable(msg)
+            self.metering.take_terms(terms)
+            self._api.contract = released.contract
+            staged.adopt()
+
+        await self.publisher.replace(self._describing(terms, released.contract, models), swap)
+
+    def _describing(self, terms: Terms, contract: SignedContract | None, models: tuple[ServedModel, ...]) -> Describe:
+        """Return what makes the keyset that evidence binds: keys, models, loan, custodian, engine, policy."""
+        agreed = terms.dump() if contract is None else contract.payload
+        digest = hashlib.sha256(agreed).hexdigest()
+        shown = tuple(
+            KeysetModel(
+                name=model.terms.name, digest=model.terms.digest, loan_digest=digest, ticketed=model.terms.ticketed
+            )
+            for model in models
+        )
+        return lambda ohttp_keys, nbf, exp: self._keyset(shown, ohttp_keys, nbf, exp)
+
+    def _keyset(self, models: tuple[KeysetModel, ...], ohttp_keys: bytes, nbf: datetime, exp: datetime) -> Keyset:
         return Keyset(
             instance=self.metering.instance,
             service=self._config.service,
@@ -103,12 +146,7 @@ class EnclaveInstance:
             exp=exp,
             ohttp_keys=ohttp_keys,
             receipt_keys=(self._receipt_key,),
-            models=tuple(
-                KeysetModel(
-                    name=terms.name, digest=terms.digest, loan_digest=self._loan_digest, ticketed=terms.ticketed
-                )
-                for terms in (model.terms for model in self.pool.models)
-            ),
+            models=models,
             engine=self._engine,
             policy_digest=self.metering.policy_digest or self._policy_digest,
             custodian=self._loan.custodian_key,

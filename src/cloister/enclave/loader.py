@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cloister.enclave.engines import Engine
     from cloister.enclave.packages import FoundPackage
     from cloister.lending.messages import Grant
-    from cloister.lending.terms import ModelTerms
+    from cloister.lending.terms import ModelDigest, ModelTerms
     from cloister.sealed.open import OpenedModel, VerifiedManifest
     from cloister.stores import Access
 
@@ -35,7 +35,7 @@ _COPIES = 2  # of the weights of a model that is prepacked
 
 
 class Loader:
-    """Opens packages with the keys of one grant. Called from threads, one opening at a time."""
+    """Opens packages with the keys that were released to one instance. Called from threads, one opening at a time."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Loader:
     ) -> None:
         """Open with the keys in ``grant``."""
         self._grant: Grant | None = grant
+        self._released = {key.model: key for key in grant.keys}
         self._kem: KemPrivateKey | None = kem
         self._engine = engine
         self._prepack = prepack
@@ -86,9 +87,20 @@ class Loader:
         )
         return model, Loaded(opened=opened, running=running)
 
+    def learn(self, grant: Grant) -> None:
+        """Take the keys of a later grant to the same instance beside those that were released before."""
+        self._granted()
+        self._grant = grant
+        self._released |= {key.model: key for key in grant.keys}
+
+    def drop(self, digest: ModelDigest) -> None:
+        """Drop one key: this version is not opened any more."""
+        self._released.pop(digest, None)
+
     def forget(self) -> None:
         """Drop every key: nothing is opened any more."""
         self._grant = self._kem = None
+        self._released = {}
 
     def _granted(self) -> tuple[Grant, KemPrivateKey]:
         if self._grant is None or self._kem is None:
@@ -105,7 +117,7 @@ class Loader:
     def _key(self, terms: ModelTerms) -> bytes:
         """Return the model's key: it opens for this model, loan, instance and version only."""
         grant, kem = self._granted()
-        released = next((key for key in grant.keys if key.model == terms.digest), None)
+        released = self._released.get(terms.digest)
         if released is None:
             raise Rejected.because("blocked", f"model {terms.name}", got="not released to this instance")
         info = key_info(

@@ -32,6 +32,8 @@ class Event(StrEnum):
     MODEL_LOADED = "model_loaded"
     MODEL_EVICTED = "model_evicted"
     MODEL_NOT_OPENED = "model_not_opened"
+    MODEL_ROLLED_OUT = "model_rolled_out"
+    ROLLOUT_FAILED = "rollout_failed"
     READY = "ready"
     LEASE_RENEWED = "lease_renewed"
     LEASE_REFUSED = "lease_refused"

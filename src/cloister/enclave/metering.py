@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cloister.lending.messages import Grant, Refusal, Ticket, Voucher
     from cloister.lending.revocation import RevocationList
     from cloister.lending.sub_allowance import SubAllowance
-    from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
+    from cloister.lending.terms import Consumer, InstanceId, ModelDigest, ModelTerms, Terms
 
 __all__ = ["Metering"]
 
@@ -227,10 +227,24 @@ class Metering:
         with self._lock:
             self._holder.demand_live(model, consumer, self.now())
 
-    def reserve(self, model: str, token: bytes | SubAllowance | None, units: int) -> Reservation:
+    def reserve(
+        self, model: str, token: bytes | SubAllowance | None, units: int, *, version: ModelDigest | None = None
+    ) -> Reservation:
         """Set units aside (E4). Raises as ``LeaseHolder.reserve``."""
         with self._lock:
-            return self._holder.reserve(model, token, units, self.now())
+            return self._holder.reserve(model, token, units, self.now(), version=version)
+
+    def news(self) -> frozenset[ModelDigest]:
+        """Return the versions that the latest lease lists and the terms of this instance do not know."""
+        with self._lock:
+            known = {digest for model in self.terms.models for digest in model.versions}
+            return frozenset(self._word.models if self._word else ()) - known
+
+    def take_terms(self, terms: Terms) -> None:
+        """Take the terms of a later grant. Raises as ``LeaseCore.take_terms``."""
+        with self._lock:
+            self._holder.take_terms(terms)
+            self.terms = terms
 
     def permit(self, reservation: Reservation, produced_units: int) -> None:
         """Allow what was produced to leave (E5). Raises as ``LeaseHolder.permit``."""

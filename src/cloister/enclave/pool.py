@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.enclave.logs import Event
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from cloister.enclave.metrics import Metrics
     from cloister.enclave.packages import FoundPackage
     from cloister.enclave.served import Loaded, ServedModel
+    from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelTerms
 
-__all__ = ["ModelPool"]
+__all__ = ["ModelPool", "Staged"]
+
+_Key: TypeAlias = tuple[str, str]  # name and digest
 
 _RETRY_AFTER_S = 5  # seconds after which a consumer may ask again for a model that does not fit now
 
@@ -43,6 +46,47 @@ class _Place:
     users: int = 0
     turn: int = 0
     opening: asyncio.Task[Loaded] | None = None
+    leaving: asyncio.Event | None = None  # set once a newer version has taken its place, or could not
+    retired: bool = False
+
+    @property
+    def key(self) -> _Key:
+        return self.model.terms.name, self.model.terms.digest
+
+
+class Staged:
+    """Newer versions that are loaded and not served yet: ``adopt`` or ``discard`` them."""
+
+    def __init__(self, pool: ModelPool) -> None:
+        """Stage nothing yet."""
+        self._pool = pool
+        self.places: list[_Place] = []
+        self.leaving: list[_Place] = []
+
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        """The newer versions."""
+        return tuple(place.model for place in self.places)
+
+    def adopt(self) -> None:
+        """Serve them from now on; what runs in the older ones finishes there. Suspends nowhere."""
+        for place in self.places:
+            self._pool.put_current(place)
+        self._end()
+
+    def discard(self) -> None:
+        """Close them: the older ones go on."""
+        for place in self.places:
+            place.retired = True
+            self._pool.leave(place)
+        self._end()
+
+    def _end(self) -> None:
+        for place in self.leaving:
+            if place.leaving is not None:
+                place.leaving.set()
+                place.leaving = None
+        self.places, self.leaving = [], []
 
 
 class ModelPool:
@@ -57,7 +101,9 @@ class ModelPool:
         self._loader = loader
         self._log = log
         self._patience_s = patience_s
-        self._places: dict[str, _Place] = {}
+        self._places: dict[_Key, _Place] = {}
+        self._current: dict[str, _Place] = {}  # by name
+        self._retiring: set[asyncio.Task[None]] = set()
         self._turn = 0
         self._closed = False
         self._guard = threading.Lock()  # between ``close`` and a thread that is opening
@@ -67,8 +113,8 @@ class ModelPool:
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
-        """Every model, in memory or not."""
-        return tuple(place.model for place in self._places.values())
+        """The newest version of every model, in memory or not."""
+        return tuple(place.model for place in self._current.values())
 
     @property
     def resident_bytes(self) -> int:
@@ -77,17 +123,18 @@ class ModelPool:
 
     def model(self, name: str) -> ServedModel | None:
         """Return the model of that name, None for one that this instance has not."""
-        place = self._places.get(name)
+        place = self._current.get(name)
         return None if place is None else place.model
 
     def is_loaded(self, model: ServedModel) -> bool:
         """Tell whether it is in memory now."""
-        return self._places[model.terms.name].loaded is not None
+        place = self._places.get((model.terms.name, model.terms.digest))
+        return place is not None and place.loaded is not None
 
     def show(self, metrics: Metrics) -> None:
         """Count into ``metrics`` from now on."""
         self._metrics = metrics
-        for name, place in self._places.items():
+        for name, place in self._current.items():
             metrics.set("cloister_model_loaded", int(place.loaded is not None), name)
         metrics.set("cloister_models_bytes", self.resident_bytes)
         metrics.set("cloister_memory_budget_bytes", self.budget or 0)
@@ -102,7 +149,9 @@ class ModelPool:
             for terms, package in models:
                 self._demand_fitting(terms.name, await asyncio.to_thread(self._loader.takes, terms, package))
             for terms, package in models:
-                await self._add(terms, package)
+                place = await self._first(terms, package)
+                self._current[terms.name] = place
+                place.users = 0
         except BaseException:
             self.close()
             raise
@@ -112,20 +161,81 @@ class ModelPool:
             msg = f"model {name}: takes {takes} bytes, the memory budget is {self.budget}"
             raise UsageError(msg, hint="raise memory_budget, or leave prepacking off")
 
-    async def _add(self, terms: ModelTerms, package: FoundPackage) -> None:
-        await self._make_room(await asyncio.to_thread(self._loader.takes, terms, package))
-        model, loaded = await asyncio.to_thread(self._load, terms, package)
+    async def _first(self, terms: ModelTerms, package: FoundPackage) -> _Place:
+        """Open and load a model for the first time; it stays in memory until its place is left."""
+        async with self._one:
+            await self._make_room(await asyncio.to_thread(self._loader.takes, terms, package))
+            model, loaded = await asyncio.to_thread(self._load, terms, package)
         self._turn += 1
-        self._places[terms.name] = _Place(model=model, loaded=loaded, turn=self._turn)
+        place = _Place(model=model, loaded=loaded, users=1, turn=self._turn)
+        self._places[place.key] = place
         self._log.write(Event.MODEL_LOADED, model=terms.name, digest=terms.digest, bytes=model.manifest.size)
+        return place
+
+    async def stage(self, grant: Grant, wanted: Iterable[tuple[ModelTerms, FoundPackage]]) -> Staged:
+        """Open newer versions of models beside those that are served, or in their place where both do not fit.
+
+        Where they do not fit the older version takes no more requests, those in it finish, and it goes; who asks
+        meanwhile waits for the newer one. Raises ``Unavailable`` where they do not finish in time, ``UsageError`` for
+        one larger than the budget, else as ``Loader.load``; then the older versions go on.
+        """
+        self._loader.learn(grant)
+        staged = Staged(self)
+        try:
+            for terms, package in wanted:
+                takes = await asyncio.to_thread(self._loader.takes, terms, package)
+                self._demand_fitting(terms.name, takes)
+                older = self._current[terms.name]
+                if self.budget is not None and older.model.takes + takes > self.budget:
+                    older.leaving = asyncio.Event()
+                    staged.leaving.append(older)
+                staged.places.append(await self._first(terms, package))
+        except BaseException:
+            staged.discard()
+            raise
+        return staged
+
+    def retire(self, place: _Place) -> None:
+        """Close a version that is served no more, once nothing runs in it."""
+        place.retired = True
+        self._left.set()
+        if not place.users and self._places.pop(place.key, None) is not None:
+            digest = place.model.terms.digest
+            if all(item.model.terms.digest != digest for item in self._places.values()):
+                self._loader.drop(digest)
+            task = asyncio.create_task(self._evict(place))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    def put_current(self, place: _Place) -> None:
+        """Serve this version under its name from now on, and retire the one before. Suspends nowhere."""
+        older = self._current[place.model.terms.name]
+        self._current[place.model.terms.name] = place
+        self.leave(place)
+        self.retire(older)
+        if self._metrics is not None:
+            self.show(self._metrics)
+
+    def leave(self, place: _Place) -> None:
+        """Note that one who used a model is done."""
+        place.users -= 1
+        if not place.users:
+            self._left.set()
+            if place.retired:
+                self.retire(place)
 
     @contextlib.asynccontextmanager
     async def use(self, model: ServedModel) -> AsyncIterator[RunningModel]:
         """Yield the model to run in; it stays in memory until left.
 
-        Raises ``Unavailable`` where it cannot be opened now, and once the pool is closed.
+        Raises ``Unavailable`` where it cannot be opened now, and once the pool is closed; ``Rejected`` (``ohttp_key``)
+        for a version that was replaced since the request was opened: whoever asks again learns the newer keyset.
         """
-        place = self._places[model.terms.name]
+        place = self._places.get((model.terms.name, model.terms.digest))
+        if place is not None and place.leaving is not None:
+            await place.leaving.wait()
+        if place is None or (place.retired and place.loaded is None):
+            raise _replaced(model)
         place.users += 1
         try:
             loaded = place.loaded or await self._opened(place)
@@ -133,9 +243,7 @@ class ModelPool:
             place.turn = self._turn
             yield loaded.running
         finally:
-            place.users -= 1
-            if not place.users:
-                self._left.set()
+            self.leave(place)
 
     async def _opened(self, place: _Place) -> Loaded:
         """Return the memory of a model, opened once for all who wait; who goes away meanwhile stops nobody."""
@@ -145,6 +253,8 @@ class ModelPool:
         try:
             return await asyncio.shield(place.opening)
         except CloisterError as exc:
+            if place.retired:
+                raise _replaced(place.model) from exc
             msg = f"model {place.model.terms.name}: cannot be opened now"
             raise Unavailable(msg, retry_after_s=_RETRY_AFTER_S) from exc
 
@@ -152,7 +262,7 @@ class ModelPool:
         terms = place.model.terms
         try:
             async with self._one:
-                await self._make_room(place.model.takes)
+                await self._make_room(place.model.takes, place)
                 _, loaded = await asyncio.to_thread(self._load, terms, place.model.package)
                 place.loaded = loaded
         except CloisterError as exc:
@@ -173,15 +283,20 @@ class ModelPool:
         msg = "model: this instance has ended"
         raise Unavailable(msg)
 
-    async def _make_room(self, takes: int) -> None:
-        """Evict until ``takes`` bytes fit. Raises ``Unavailable`` when those in use do not leave in time."""
+    async def _make_room(self, takes: int, place: _Place | None = None) -> None:
+        """Evict until ``takes`` bytes fit, for ``place`` if it is not replaced meanwhile.
+
+        Raises ``Unavailable`` when those in use do not leave in time.
+        """
         until = asyncio.get_running_loop().time() + self._patience_s
         try:
             while self.budget is not None and self.resident_bytes + takes > self.budget:
                 self._left.clear()
-                idle = [place for place in self._places.values() if place.loaded is not None and not place.users]
+                if place is not None and place.retired:
+                    raise _replaced(place.model)
+                idle = [item for item in self._places.values() if item.loaded is not None and not item.users]
                 if idle:
-                    await self._evict(min(idle, key=lambda place: place.turn))
+                    await self._evict(min(idle, key=lambda item: item.turn))
                 else:
                     async with asyncio.timeout_at(until):
                         await self._left.wait()
@@ -212,3 +327,8 @@ class ModelPool:
             if place.loaded is not None:
                 place.loaded.close()
                 place.loaded = None
+
+
+def _replaced(model: ServedModel) -> Rejected:
+    """Return what is said of a version that a request was meant for and that is served no more."""
+    return Rejected.because("ohttp_key", f"model {model.terms.name}", got="a version that was replaced")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.attest.binding import ChannelBinding
 from cloister.attest.rats import Nonce
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.logs import EventLog
 
-__all__ = ["KeysetPublisher"]
+__all__ = ["Describe", "KeysetPublisher"]
+
+Describe: TypeAlias = "Callable[[bytes, datetime, datetime], Keyset]"
+"""From OHTTP keys, the beginning and the end of their life to the keyset that evidence binds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ class KeysetPublisher:
     def __init__(
         self,
         source: EvidenceSource,
-        describe: Callable[[bytes, datetime, datetime], Keyset],
+        describe: Describe,
         *,
         clock: Clock,
         limits: Limits,
@@ -63,6 +66,7 @@ class KeysetPublisher:
         self._log = log
         self._waiting = 0
         self._one = asyncio.Lock()
+        self._turning = asyncio.Lock()  # one keyset is made at a time
         self._now: _Published | None = None
         self._retire_at: timedelta | None = None
 
@@ -81,6 +85,22 @@ class KeysetPublisher:
 
         Raises as the attester does; keys past their end are dropped all the same.
         """
+        async with self._turning:
+            await self._tick()
+
+    async def replace(self, describe: Describe, swap: Callable[[], None]) -> None:
+        """Publish a keyset of ``describe`` now, with keys of its own; ``swap`` makes true what it says.
+
+        Evidence is collected first; then ``swap`` and the change of keys are one step. Older keys open nothing after
+        it: a consumer who has them is told so, verifies anew, and knows what answers. Raises as the attester does;
+        then nothing has changed.
+        """
+        async with self._turning:
+            published = await self._make(None, describe)
+            swap()
+            self._describe, self._now, self._retire_at = describe, published, None
+
+    async def _tick(self) -> None:
         now = self._clock.monotonic()
         if self._now is None or now >= self._now.until:
             if self._now is not None and now >= self._now.until + self._overlap:
@@ -124,14 +144,16 @@ class KeysetPublisher:
 
     async def _rotate(self) -> None:
         older = None if self._now is None else self._now.keys
+        self._now = await self._make(older, self._describe)
+        self._retire_at = None if older is None else self._clock.monotonic() + self._overlap
+
+    async def _make(self, older: GatewayKeys | None, describe: Describe) -> _Published:
         keys = GatewayKeys.generate(older=older)
         nbf = self._clock.wall().replace(microsecond=0)
-        keyset = self._describe(keys.dump(), nbf, nbf + self._lifetime + self._overlap).dump()
+        keyset = describe(keys.dump(), nbf, nbf + self._lifetime + self._overlap).dump()
         cached = await self._collect(NO_NONCE, keyset)
-        now = self._clock.monotonic()
-        self._now = _Published(keys=keys, keyset=keyset, cached=cached, until=now + self._lifetime)
-        self._retire_at = None if older is None else now + self._overlap
         self._log.write(Event.KEYS_ROTATED, count=len(keys.configs))
+        return _Published(keys=keys, keyset=keyset, cached=cached, until=self._clock.monotonic() + self._lifetime)
 
     async def _collect(self, nonce: bytes, keyset: bytes) -> bytes:
         unbound = ChannelBinding(nonce=Nonce(nonce), keyset=keyset)

@@ -186,6 +186,7 @@ class _Run:
             renewing = tasks.create_task(self.instance.renewal.until_end())
             publishing = tasks.create_task(self._keep_published())
             carrying = tasks.create_task(self._carry())
+            changing = tasks.create_task(self._change_over())
             stopping = tasks.create_task(stop.wait())
             with _signals(stop):
                 self.log.write(Event.READY, instance=self.instance.metering.instance, port=listener.getsockname()[1])
@@ -196,7 +197,7 @@ class _Run:
             self.instance.wipe()
             self.log.write(Event.ENDING, state=ending.value)
             server.should_exit = True
-            for task in (renewing, publishing, carrying, stopping):
+            for task in (renewing, publishing, carrying, changing, stopping):
                 task.cancel()
         return ending
 
@@ -207,6 +208,12 @@ class _Run:
                 await self.instance.publisher.tick()
             except CloisterError as exc:  # tried again at the next tick, until the keys come to their end
                 self.log.write(Event.ROTATION_FAILED, error=type(exc).__name__)
+
+    async def _change_over(self) -> None:
+        """Look for newer versions of models again and again."""
+        while True:
+            await self.instance.rollout.tick()
+            await asyncio.sleep(_TICK_S)
 
     async def _carry(self) -> None:
         """Look into the folder of removable media again and again, where there is one."""

@@ -21,7 +21,7 @@ from cloister.lending.lease_core import LeaseCore, listed
 from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Pending, Reservation
 from cloister.lending.messages import Close, Lease, LeaseRequest, Refusal
 from cloister.lending.sub_allowance import SubAllowance
-from cloister.lending.terms import LOAN_METER, Consumer, Meter, ModelTerms, meters_of, unserved_cap
+from cloister.lending.terms import LOAN_METER, Consumer, Meter, ModelDigest, ModelTerms, meters_of, unserved_cap
 from cloister.lending.usage_chain import MAX_UNREPORTED
 
 if TYPE_CHECKING:
@@ -156,16 +156,25 @@ class LeaseHolder(LeaseCore):
             self._final, self._key, self._pending = LeaseState.CLOSED, None, None
         return self._closing
 
-    def reserve(self, model_name: str, token: bytes | SubAllowance | None, units: int, now: datetime) -> Reservation:
+    def reserve(
+        self,
+        model_name: str,
+        token: bytes | SubAllowance | None,
+        units: int,
+        now: datetime,
+        *,
+        version: ModelDigest | None = None,
+    ) -> Reservation:
         """Set ``units``, the worst case, aside for one inference (E4), or raise ``Rejected``.
 
         Codes: ``unauthorized``, ``unknown_model``, ``blocked``, ``lease_expired``, ``clock_step``,
         ``allowance_exhausted``, ``usage_unreported``, and those of ``conditions``. ``token`` is the consumer's bearer
-        token, or the sub-allowance that ``conditions.admit`` returned.
+        token, or the sub-allowance that ``conditions.admit`` returned; ``version`` what will answer, where it may be
+        the one before the newest.
         """
         moment = self.observe(now)
         consumer = token if isinstance(token, SubAllowance) else self.consumer(token)
-        model = self._model(model_name)
+        model = self._model(model_name, version)
         self._demand_live(model, consumer)
         self._usage.demand_room(len(self._open))
         meters = () if model.ticketed else self._meters_of(model, consumer)
@@ -290,8 +299,10 @@ class LeaseHolder(LeaseCore):
         """
         return find_consumer(token, current=self._consumers(), granted=self._terms.consumers)
 
-    def _model(self, name: str) -> ModelTerms:
+    def _model(self, name: str, version: ModelDigest | None = None) -> ModelTerms:
         model = self._terms.model(name)
+        if model is not None and version is not None:
+            model = model.at(version)
         if model is None:
             raise Rejected.because("unknown_model", name[:80])
         return model

@@ -15,7 +15,7 @@ from cloister.lending.holding import Counters
 from cloister.lending.lease_clock import LeaseClock
 from cloister.lending.lease_state import LeaseState, Pending, Reservation
 from cloister.lending.meters import Meters
-from cloister.lending.terms import MAX_UNITS, Consumer, ModelTerms, instance_id, leased_meters
+from cloister.lending.terms import MAX_UNITS, Consumer, ModelTerms, Terms, instance_id, leased_meters
 from cloister.lending.ticket import TicketHolder
 from cloister.lending.usage_chain import UsageChain
 from cloister.lending.voucher import OfflineHolder
@@ -101,6 +101,15 @@ class LeaseCore:
     def reported(self, upto: int) -> None:
         """Note that the custodian has the usage reports up to this index."""
         self._usage.reported(upto)
+
+    def take_terms(self, terms: Terms) -> None:
+        """Take the terms of a later grant to this instance.
+
+        Raises ``Rejected`` (``terms_changed``) where more differs than versions of models.
+        """
+        if not self._terms.differs_in_versions_only(terms):
+            raise Rejected.because("terms_changed", "grant", want="other versions of the same models, and no more")
+        self._terms = terms
 
     def take_word(self, word: Lease | Voucher) -> None:
         """Take ceilings, models and consumers from an answer that was proven."""

@@ -22,7 +22,7 @@ from cloister.lending.clock import lifetime
 from cloister.lending.clock_trust import COUNTED_CLOCKS, judge_clock
 from cloister.lending.ending import is_live
 from cloister.lending.messages import AttestRequest, Grant
-from cloister.lending.state import InstanceState
+from cloister.lending.state import InstanceState, InstanceStatus
 from cloister.lending.terms import LOAN_METER, InstanceId, LoanId, ModelDigest, ModelTerms, instance_id
 from cloister.wire import lp
 
@@ -51,7 +51,10 @@ def key_info(*, model: ModelDigest, loan: LoanId, instance: InstanceId, key_vers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grantable:
-    """A yes: these models may be opened by this instance. Keys and clock come from the attestation result."""
+    """A yes: these models may be opened by this instance. Keys and clock come from the attestation result.
+
+    ``again`` is the instance where it runs already and is registered.
+    """
 
     instance: InstanceId
     instance_pub: VerifyKey
@@ -59,6 +62,7 @@ class Grantable:
     kem_pub: bytes
     models: tuple[ModelTerms, ...]
     clock: ClockStanding
+    again: InstanceState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +95,12 @@ def decide(
     max_age: timedelta,
     quiet_until: datetime | None = None,
     clocks: ClockPolicy = COUNTED_CLOCKS,
+    kept_kem: bool = False,
 ) -> Grantable | Denied:
     """Decide whether the instance that ``result`` is about may have the keys of ``loan``.
 
-    ``instances`` are all of this loan, ``max_age`` is how old the result may be, ``clocks`` whose clock counts. The
-    reasons are
+    ``instances`` are all of this loan, ``max_age`` is how old the result may be, ``clocks`` whose clock counts,
+    ``kept_kem`` says that an instance that is known shows the KEM key that it showed before. The reasons are
     ``wrong_loan``, ``binding_mismatch``, ``evidence_not_trusted``, ``evidence_too_old``,
     ``policy_changed``, ``blocked``, ``contract_unsigned``, ``allowance_exhausted``, ``too_many_instances``,
     ``instance_known`` and ``recovering``.
@@ -103,13 +108,15 @@ def decide(
     pub = VerifyKey(result.bound.get("instance_pub", b""))
     identity = instance_id(pub.raw)
     known = tuple(instances)
+    own = next((item for item in known if item.id == identity), None)
+    again = own is not None and _may_attest_again(own, loan, kept_kem=kept_kem, now=now)
     models = tuple(model for model in loan.terms.models if model.digest not in loan.blocked_models)
-    live = sum(1 for item in known if is_live(item, now=now))
+    live = sum(1 for item in known if is_live(item, now=now) and not (again and item is own))
     reasons = (
         *_evidence_reasons(request, result, loan=loan, custodian=custodian, now=now, max_age=max_age),
-        *_loan_reasons(loan, models=models, live=live),
+        *_loan_reasons(loan, models=models, live=live, again=again),
     )
-    if any(item.id == identity for item in known):
+    if own is not None and not again:
         reasons = (*reasons, Reason(code="instance_known", subject="instance", got=identity))
     if quiet_until is not None and now < quiet_until:
         reasons = (*reasons, Reason(code="recovering", subject="custodian"))
@@ -122,6 +129,7 @@ def decide(
         kem_pub=result.bound["kem_pub"],
         models=models,
         clock=judge_clock(result, clocks),
+        again=own if again else None,
     )
 
 
@@ -200,7 +208,14 @@ def _evidence_reasons(
     return tuple(reasons)
 
 
-def _loan_reasons(loan: LoanState, *, models: tuple[ModelTerms, ...], live: int) -> tuple[Reason, ...]:
+def _may_attest_again(own: InstanceState, loan: LoanState, *, kept_kem: bool, now: datetime) -> bool:
+    """Tell whether an instance that is known may have keys again: it runs, and a newer version is rolled out."""
+    rolling = any(model.replaces for model in loan.terms.models)
+    runs = own.status is InstanceStatus.ACTIVE and is_live(own, now=now)
+    return rolling and runs and kept_kem and own.loan == loan.terms.loan
+
+
+def _loan_reasons(loan: LoanState, *, models: tuple[ModelTerms, ...], live: int, again: bool) -> tuple[Reason, ...]:
     reasons = []
     if loan.blocked:
         reasons.append(Reason(code="blocked", subject="loan"))
@@ -209,7 +224,7 @@ def _loan_reasons(loan: LoanState, *, models: tuple[ModelTerms, ...], live: int)
     if loan.terms.clauses.borrower is not None and not loan.countersigned:
         want = "the borrower's signature over the newest version"
         reasons.append(Reason(code="contract_unsigned", subject="loan", want=want))
-    if loan.balances.get(LOAN_METER, 0) < 1:
+    if loan.balances.get(LOAN_METER, 0) < 1 and not again:  # what is left may be all with it
         reasons.append(Reason(code="allowance_exhausted", subject=LOAN_METER, got="0", want="at least 1"))
     if live >= loan.terms.max_instances:
         want = f"at most {loan.terms.max_instances}"

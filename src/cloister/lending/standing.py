@@ -60,8 +60,9 @@ def stops(
 
 
 def standing_models(loan: LoanState) -> tuple[ModelDigest, ...]:
-    """Return the models that are not blocked now."""
-    return tuple(model.digest for model in loan.terms.models if model.digest not in loan.blocked_models)
+    """Return the models that are not blocked now, with those that they replace, for who has nothing newer yet."""
+    standing = (digest for model in loan.terms.models for digest in model.standing)
+    return tuple(digest for digest in dict.fromkeys(standing) if digest not in loan.blocked_models)
 
 
 def standing_consumers(loan: LoanState) -> tuple[Consumer, ...] | None:

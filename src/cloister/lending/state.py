@@ -82,7 +82,7 @@ class LoanState:
     unblock of this custodian. ``refund_on_close`` gives the unserved rest of a closing instance back,
     and only where the instance is ``clone_proof``: a copy could go on serving what was given back.
     ``countersigned`` says that the borrower's signature over exactly these terms and this policy is there;
-    ``agreed_at`` is since when the contract in force is, None where there is none.
+    ``agreed_at`` is since when instances must have attested under the contract in force, None where there is none.
     """
 
     terms: Terms

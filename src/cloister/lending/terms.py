@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, NewType
@@ -24,7 +24,9 @@ __all__ = [
     "LOAN_METER",
     "MAX_CONSUMERS",
     "MAX_MODELS",
+    "MAX_STANDING",
     "MAX_UNITS",
+    "MAX_VERSIONS",
     "Consumer",
     "ConsumerId",
     "InstanceId",
@@ -54,6 +56,8 @@ Meter = NewType("Meter", str)
 LOAN_METER = Meter("loan")
 MAX_UNITS = 2**53 - 1  # units; the largest integer every JSON reader keeps exactly
 MAX_MODELS = 32  # models per loan
+MAX_STANDING = 2 * MAX_MODELS  # digests in a lease: each model, and the version that it replaces
+MAX_VERSIONS = 32  # versions of one model over the life of a loan
 MAX_CONSUMERS = 1000  # consumers per loan
 MAX_TTL_S = 3600  # seconds a lease may live
 MAX_CEILING = 1_000_000  # units one instance may hold unserved
@@ -93,17 +97,38 @@ class OutageRule(Enum):
 class ModelTerms:
     """One lent model: the name consumers ask for, the exact sealed model, whether it has its own meter.
 
-    ``ticketed`` says that each inference takes one signature of the custodian.
+    ``ticketed`` says that each inference takes one signature of the custodian. ``replaces`` are the versions before,
+    newest first: the newest of them may still be served where it runs already, none is released any more, and what
+    was served of all of them is still counted under this name.
     """
 
     name: str
     digest: ModelDigest
     metered: bool = False
     ticketed: bool = False
+    replaces: tuple[ModelDigest, ...] = ()
+
+    @property
+    def standing(self) -> tuple[ModelDigest, ...]:
+        """The versions that may be served: this one, and the one before it while instances move on."""
+        return (self.digest, *self.replaces[:1])
+
+    @property
+    def versions(self) -> tuple[ModelDigest, ...]:
+        """Every version that was ever lent under this name, newest first."""
+        return (self.digest, *self.replaces)
+
+    def at(self, digest: ModelDigest) -> ModelTerms | None:
+        """Return these terms for one of the versions that may be served, None for any other."""
+        if digest not in self.standing:
+            return None
+        return self if digest == self.digest else replace(self, digest=digest, replaces=self.replaces[1:])
 
     def to_json(self) -> Json:
         """Return the JSON object of docs/spec/lease.md."""
         members: dict[str, Json] = {"digest": self.digest, "metered": self.metered, "name": self.name}
+        if self.replaces:
+            members["replaces"] = list(self.replaces)
         return members | ({"ticketed": True} if self.ticketed else {})
 
     @classmethod
@@ -115,11 +140,21 @@ class ModelTerms:
             digest=ModelDigest(fields.match("digest", DIGEST)),
             metered=fields.boolean("metered"),
             ticketed="ticketed" in fields,
+            replaces=_replaces(fields) if "replaces" in fields else (),
         )
+        if len(set(terms.versions)) != len(terms.versions):
+            fields.fail("replaces", "want each version once")
         if terms.ticketed and not fields.boolean("ticketed"):
             fields.fail("ticketed", "want true, or no such member")
         fields.end()
         return terms
+
+
+def _replaces(fields: Fields) -> tuple[ModelDigest, ...]:
+    texts = fields.texts("replaces", cap=MAX_VERSIONS - 1, item_cap=64)
+    if not texts or not all(DIGEST.fullmatch(text) for text in texts):
+        fields.fail("replaces", "want digests, or no such member")
+    return tuple(ModelDigest(text) for text in texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +260,8 @@ class Terms:
             fields.fail("untrusted_ceiling", "want at most max_ceiling")
         if not models or len({model.name for model in models}) != len(models):
             fields.fail("models", "want at least one, each name once")
-        if {item.digest for item in models if item.ticketed} & {item.digest for item in models if not item.ticketed}:
+        paid = {digest for item in models if item.ticketed for digest in item.versions}
+        if any(digest in paid for item in models if not item.ticketed for digest in item.versions):
             fields.fail("models", "one sealed model with tickets and without")
         if consumers is not None and len({consumer.id for consumer in consumers}) != len(consumers):
             fields.fail("consumers", "double id")
@@ -236,6 +272,18 @@ class Terms:
     def model(self, name: str) -> ModelTerms | None:
         """Return the lent model of that name, or None."""
         return next((model for model in self.models if model.name == name), None)
+
+    def differs_in_versions_only(self, other: Terms) -> bool:
+        """Tell whether ``other`` lends the same models by name on the same terms, perhaps in other versions.
+
+        Who the consumers are, and the version of the terms, is no matter.
+        """
+        return self._but_versions() == other._but_versions()
+
+    def _but_versions(self) -> Terms:
+        none = ModelDigest("")
+        models = tuple(replace(model, digest=none, replaces=()) for model in self.models)
+        return replace(self, models=models, consumers=None if self.consumers is None else (), version=1)
 
 
 def _consumers(fields: Fields) -> tuple[Consumer, ...] | None:

@@ -110,7 +110,8 @@ def decide_ticket(
         return replace(_refused(step, reasons, stop=True), instance=stopped)
     if quiet_until is not None and now < quiet_until:
         return _refused(step, (Reason(code="recovering", subject="custodian"),), after=quiet_until - now)
-    model = next((item for item in loan.terms.models if item.digest == request.model and item.ticketed), None)
+    named = (item.at(request.model) for item in loan.terms.models if item.ticketed)
+    model = next((item for item in named if item is not None), None)
     consumer = _consumer(request, loan)
     reasons = _unservable(step, model, consumer)
     if model is None or reasons:

@@ -132,9 +132,13 @@ def units_by_meter(totals: Totals, terms: Terms) -> dict[Meter, int]:
     their tickets were the charge (``ticketed_units``).
     """
     paid = _ticketed(terms)
-    names = Counter(model.digest for model in terms.models)
+    names = Counter(digest for model in terms.models for digest in model.versions)
     metered = {
-        model.digest: model_meter(model.name) for model in terms.models if model.metered and names[model.digest] == 1
+        digest: model_meter(model.name)
+        for model in terms.models
+        if model.metered
+        for digest in model.versions
+        if names[digest] == 1
     }
     units: Counter[Meter] = Counter()
     for (model, consumer), count in totals.items():
@@ -155,7 +159,7 @@ def ticketed_units(totals: Totals, terms: Terms) -> int:
 
 
 def _ticketed(terms: Terms) -> frozenset[ModelDigest]:
-    return frozenset(model.digest for model in terms.models if model.ticketed)
+    return frozenset(digest for model in terms.models if model.ticketed for digest in model.versions)
 
 
 def units_of(records: Iterable[UsageRecord]) -> int:

@@ -1,8 +1,9 @@
 """A package in a bucket of S3, Google Cloud Storage or Azure, through ``obstore`` (extra ``s3``).
 
 Credentials, region and endpoint come from the environment, by the names that the providers' own programs use, or from
-the machine's role. Reads are ranges, pinned by entity tag. Writes create and never replace, but for an envelope that
-somebody asked to replace. Texts of the library and of servers are not repeated: they hold requests.
+the machine's role; a bearer token is never shown. Reads are ranges, pinned by entity tag. Writes create and never
+replace, but for an envelope that somebody asked to replace. Texts of the library and of servers are not repeated: they
+hold requests.
 """
 
 from __future__ import annotations
@@ -229,9 +230,6 @@ def _connect(url: ModelUrl, access: Access, patience: Patience) -> S3Store | GCS
     except ImportError as exc:
         msg = f"{url.scheme}: not installed"
         raise UsageError(msg, hint="pip install 'cloister[s3]'") from exc
-    if access.token is not None:
-        msg = f"{url.scheme}: takes no bearer token"
-        raise UsageError(msg, hint="credentials of buckets come from the environment: docs/reference/sources.md")
     client: ClientConfig = {
         "allow_http": _is_loopback(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")),
         "connect_timeout": _CONNECT,

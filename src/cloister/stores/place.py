@@ -41,6 +41,11 @@ class ModelUrl:
             return self.host == "localhost"
 
     @property
+    def takes_token(self) -> bool:
+        """Tell whether a bearer token is shown there."""
+        return self.scheme not in BUCKETS
+
+    @property
     def netloc(self) -> str:
         """Host and port as they stand in a URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host

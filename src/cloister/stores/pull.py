@@ -26,6 +26,7 @@ from cloister.sealed.manifest import (
 from cloister.sealed.open import verify_sizes
 from cloister.sealed.pages import Pages
 from cloister.sealed.publisher import ManifestSignature
+from cloister.stores.ahead import depth_for
 from cloister.stores.package import read_envelope_bytes, read_parts
 from cloister.stores.part import read_leaves
 from cloister.stores.partial_folder import PartialFolder
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from cloister.sealed.open import DirectSource
 
 __all__ = ["Pulled", "pull"]
-
-CONNECTIONS = 4  # segments on their way at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +120,7 @@ class _File:
 
     def fetch(self) -> None:
         """Fetch every segment that is not there yet; the first error stops all threads."""
-        workers = min(CONNECTIONS, self._layout.count)
+        workers = min(depth_for(self._entry.segment_bytes), self._layout.count)
         with ExitStack() as stack:
             lanes = [stack.enter_context(Pages(self._entry.segment_bytes)).view for _ in range(workers)]
             if workers == 1:

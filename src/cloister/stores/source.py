@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloister.errors import UsageError
 from cloister.sealed.directory import DirectorySource
+from cloister.stores.ahead import ReadAhead
 from cloister.stores.bucket import Bucket
 from cloister.stores.http import HttpSource
 from cloister.stores.place import parse_place
@@ -30,10 +31,11 @@ _TARGETS: dict[str, type[Bucket | Registry]] = {"az": Bucket, "gs": Bucket, "oci
 
 @contextmanager
 def open_source(
-    where: Place | str, *, access: Access | None = None, patience: Patience | None = None
+    where: Place | str, *, access: Access | None = None, patience: Patience | None = None, whole: bool = False
 ) -> Iterator[DirectSource]:
     """Yield the package at ``where``, a path or a URL; nothing is read yet, and connections end with the block.
 
+    ``whole`` says that it will be read from end to end: behind a URL, what comes next is then fetched ahead.
     Raises ``UsageError`` for a place that is none. What is read raises ``Unavailable``.
     """
     place = parse_place(where) if isinstance(where, str) else where
@@ -42,7 +44,11 @@ def open_source(
         return
     kind: type[Bucket | HttpSource | Registry] = _TARGETS.get(place.scheme, HttpSource)
     with kind(place, access=access, patience=patience) as source:
-        yield source
+        if not whole:
+            yield source
+            return
+        with ReadAhead(source) as ahead:
+            yield ahead
 
 
 @contextmanager

@@ -329,6 +329,15 @@ def zipped(members: dict[str, bytes], *, deflate: bool = False, front: bytes = b
     return front + body + directory + b"PK\x05\x06" + end + comment
 
 
+def as_pytorch(archive: bytes) -> bytes:
+    """Return the archive with the wide end of directory that PyTorch writes: the narrow one says nothing."""
+    body, end = archive[:-22], archive[-22:]
+    count, size, start = struct.unpack("<HII", end[10:20])
+    wide = b"PK\x06\x06" + struct.pack("<QHHIIQQQQ", 44, 30, 45, 0, 0, count, count, size, start)
+    locator = b"PK\x06\x07" + struct.pack("<IQI", 0, len(body), 1)
+    return body + wide + locator + end[:8] + struct.pack("<HHIIH", 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+
+
 def numpy(descr: str, *, version: int = 1) -> bytes:
     """Return a NumPy file with this header."""
     header = f"{descr}".encode()
@@ -390,8 +399,27 @@ def foreign_cases() -> list[Case]:
                 "w.bin",
                 zipped({"archive/data.pkl": b"x"}, front=b"#" * 100),
             ),
+            (
+                "PyTorch file with the directory that PyTorch writes",
+                "pickle",
+                "w.bin",
+                as_pytorch(zipped({"a/data.pkl": b"x"})),
+            ),
+            (
+                "torch.export with the directory that PyTorch writes",
+                "needs_conversion",
+                "m.pt2",
+                as_pytorch(zipped({"m/x": b""})),
+            ),
+            (
+                "archive with a wide directory of 2^40 members",
+                "archive",
+                "a",
+                as_pytorch(zipped({"a": b""})).replace(struct.pack("<QQ", 1, 1), struct.pack("<QQ", 1 << 40, 1 << 40)),
+            ),
             ("TorchScript", "pickle", "model.pt", zipped({"m/code/a.py": b"", "m/constants.pkl": b"x"})),
             ("torch.export", "needs_conversion", "model.pt2", zipped({"m/models/model.json": b"{}"})),
+            ("skops", "needs_conversion", "model.skops", zipped({"schema.json": b"{}"})),
             ("NumPy array of objects", "pickle", "a.npy", numpy(str({"descr": "|O", **plain}))),
             (
                 "NumPy array with objects in it",

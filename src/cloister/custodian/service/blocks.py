@@ -19,8 +19,8 @@ from cloister.custodian.store.blocks import (
 )
 from cloister.custodian.store.book import read_epoch
 from cloister.custodian.store.instances import find_instance, save_instance, standing_instances
-from cloister.custodian.store.loans import find_loan
-from cloister.custodian.store.models import find_model, loans_of_model
+from cloister.custodian.store.loans import find_loan, list_loans
+from cloister.custodian.store.models import find_model
 from cloister.errors import Rejected
 from cloister.lending.ending import Bound, block_bound, is_live
 from cloister.lending.events import EventKind
@@ -152,7 +152,9 @@ def _affected(
         return ([], []) if row is None else ([row.state.loan], [row.state])
     loans: Sequence[LoanId]
     if kind is BlockKind.MODEL:
-        loans = loans_of_model(connection, parse_digest(subject))
+        digest = parse_digest(subject)
+        rows = list_loans(connection)
+        loans = [row.terms.loan for row in rows if any(digest in model.standing for model in row.terms.models)]
     else:
         loans = [parse_loan_id(subject) if loan is None else loan]
     return loans, [row.state for item in loans for row in standing_instances(connection, loan=item)]

@@ -19,14 +19,17 @@ from cloister.custodian.store.contracts import (
     newest_contract,
 )
 from cloister.custodian.store.loans import replace_terms
+from cloister.custodian.store.models import find_model
 from cloister.errors import Rejected
 from cloister.lending.clauses import Clauses
 from cloister.lending.contract import Contract, SignedContract
 from cloister.lending.events import EventKind
-from cloister.lending.terms import OutageRule, Terms
+from cloister.lending.terms import DIGEST, MAX_VERSIONS, NAME, ModelDigest, OutageRule, Terms
 from cloister.wire import Fields, Json, dump_b64u
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy import Connection
 
     from cloister.custodian.config import Config
@@ -35,7 +38,16 @@ if TYPE_CHECKING:
     from cloister.custodian.tokens import Actor
     from cloister.lending.terms import LoanId
 
-__all__ = ["accept", "amend", "contract_in_force", "contract_view", "draw_up", "take_clauses"]
+__all__ = [
+    "accept",
+    "amend",
+    "contract_in_force",
+    "contract_view",
+    "demand_lendable",
+    "draw_up",
+    "roll_out",
+    "take_clauses",
+]
 
 _SIGNATURE_BYTES = 64
 _NUMBERS = ("max_ceiling", "max_instances", "rate_cap", "ttl_s", "untrusted_ceiling")
@@ -74,7 +86,7 @@ def draw_up(transaction: Transaction, actor: Actor, terms: Terms, policy: bytes)
         version=version,
         document=signed.dump(),
         created_at=transaction.now,
-        agreed_at=None if terms.clauses.borrower is not None else transaction.now,
+        agreed_at=None if terms.clauses.borrower is not None else _since(transaction, contract),
     )
     insert_contract(transaction.connection, row)
     transaction.record(EventKind.CONTRACT_OFFERED, actor, terms.loan, contract=contract.digest, terms_version=version)
@@ -98,7 +110,8 @@ def accept(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields) -
         raise Rejected.because("already_decided", "contract", got=str(version))
     signed = replace(SignedContract.parse(offer.document), borrower=signature)
     contract = signed.verify(transaction.context.vault.signing_key.verify_key)
-    agree_on(transaction.connection, loan, version, document=signed.dump(), now=transaction.now)
+    since = _since(transaction, contract)
+    agree_on(transaction.connection, loan, version, document=signed.dump(), since=since)
     transaction.record(EventKind.CONTRACT_SIGNED, actor, loan, contract=contract.digest, terms_version=version)
     _put_in_force(transaction, actor, row, contract.terms)
     return {"contract": dump_b64u(signed.dump()), "loan": loan, "version": version}
@@ -121,7 +134,48 @@ def amend(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields) ->
     body.end()
     outage = OutageRule.STOP if clauses.offline is None else OutageRule.OFFLINE
     members = {**replace(terms, clauses=clauses, outage=outage, version=terms.version + 1).to_json(), **limits}
-    changed = Terms.from_json(members)
+    return _offer(transaction, actor, row, Terms.from_json(members))
+
+
+def _since(transaction: Transaction, contract: Contract) -> datetime:
+    """Return since when instances must have attested under this contract: now, or since the one before it.
+
+    Where nothing differs but versions of models, whoever runs goes on, and attests again for the newer version.
+    """
+    before = agreed_contract(transaction.connection, contract.terms.loan)
+    if before is None or before.agreed_at is None:
+        return transaction.now
+    old = Contract.parse(SignedContract.parse(before.document).payload)
+    rolled = old.terms.models != contract.terms.models and old.terms.differs_in_versions_only(contract.terms)
+    return before.agreed_at if rolled and old.policy_digest == contract.policy_digest else transaction.now
+
+
+def roll_out(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields) -> Json:
+    """Offer ``{"digest", "name"}``: a newer version of one lent model; running instances change over by themselves.
+
+    In force once the borrower has signed, at once where no key is named. Allowance and all else stay. Raises
+    ``Rejected``: ``not_found``, ``model_withdrawn``, ``already_exists`` for a version that was lent before (T24),
+    ``too_many_versions``.
+    """
+    name, digest = body.match("name", NAME), ModelDigest(body.match("digest", DIGEST))
+    body.end()
+    row = loan_row(transaction.connection, loan)
+    before = row.terms.model(name)
+    if before is None:
+        raise Rejected.because("not_found", "model", got=name)
+    demand_lendable(transaction.connection, digest)
+    if digest in before.versions:
+        raise Rejected.because("already_exists", "model", got=digest, hint="seal it anew: no version comes back")
+    if len(before.versions) >= MAX_VERSIONS:
+        raise Rejected.because("too_many_versions", "model", want=f"at most {MAX_VERSIONS}", hint="make a new loan")
+    after = replace(before, digest=digest, replaces=before.versions)
+    models = tuple(after if model.name == name else model for model in row.terms.models)
+    return _offer(transaction, actor, row, replace(row.terms, models=models, version=row.terms.version + 1))
+
+
+def _offer(transaction: Transaction, actor: Actor, row: LoanRow, terms: Terms) -> Json:
+    """Offer changed terms, and put them in force where nobody countersigns."""
+    changed = Terms.from_json(terms.to_json())
     signed = draw_up(transaction, actor, changed, row.policy)
     in_force = changed.clauses.borrower is None
     if in_force:
@@ -129,9 +183,18 @@ def amend(transaction: Transaction, actor: Actor, loan: LoanId, body: Fields) ->
     return {
         "contract": dump_b64u(signed.dump()),
         "in_force": in_force,
-        "loan": loan,
+        "loan": changed.loan,
         "version": Contract.parse(signed.payload).version,
     }
+
+
+def demand_lendable(connection: Connection, digest: ModelDigest) -> None:
+    """Prove that a model is published and not withdrawn."""
+    row = find_model(connection, digest)
+    if row is None:
+        raise Rejected.because("not_found", "model", hint="publish the model first")
+    if row.withdrawn_at is not None:
+        raise Rejected.because("model_withdrawn", "model")
 
 
 def _put_in_force(transaction: Transaction, actor: Actor, row: LoanRow, agreed: Terms) -> None:

@@ -22,6 +22,7 @@ from cloister.lending.ending import decide_close, verify_close
 from cloister.lending.events import EventKind
 from cloister.lending.lease_grant import Replay, decide_lease, sign_decision, verify_request
 from cloister.lending.messages import Status
+from cloister.lending.standing import standing_models
 from cloister.lending.state import InstanceStatus
 from cloister.lending.terms import DIGEST, InstanceId
 from cloister.lending.usage_report import ReportDecision, sign_ack, verify_report
@@ -220,7 +221,7 @@ def status(context: Context, instance: InstanceId, nonce: Nonce) -> bytes:
         operator=loan.terms.borrower,
         loan=loan.terms.loan,
         kem_digest=row.kem_digest,
-        models=tuple(model.digest for model in loan.terms.models if model.digest not in loan.blocked_models),
+        models=standing_models(loan),
         state="dead" if state == "active" and not left else state,
         valid_for=timedelta(seconds=int(left.total_seconds())),
         block_version=loan.block_version,

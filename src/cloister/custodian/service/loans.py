@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.policy import Policy, verify_successor
 from cloister.custodian.service.access import issue_token
-from cloister.custodian.service.contracts import draw_up, take_clauses
+from cloister.custodian.service.contracts import demand_lendable, draw_up, take_clauses
 from cloister.custodian.service.debts import repay_owed
 from cloister.custodian.service.standing import loan_row
 from cloister.custodian.store.loans import (
@@ -19,7 +19,6 @@ from cloister.custodian.store.loans import (
     replace_policy,
     replace_terms,
 )
-from cloister.custodian.store.models import find_model
 from cloister.custodian.tokens import Role, hash_token, new_token
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
@@ -111,11 +110,7 @@ def _take_model(transaction: Transaction, item: Json, allowances: dict[Meter, in
     allowance = fields.optional("allowance", lambda member: fields.integer(member, cap=MAX_UNITS))
     ticketed = fields.boolean("ticketed") if "ticketed" in fields else False
     fields.end()
-    row = find_model(transaction.connection, digest)
-    if row is None:
-        raise Rejected.because("not_found", "model", hint="publish the model first")
-    if row.withdrawn_at is not None:
-        raise Rejected.because("model_withdrawn", "model")
+    demand_lendable(transaction.connection, digest)
     if allowance is not None:
         allowances[model_meter(name)] = allowance
     return ModelTerms(name=name, digest=digest, metered=allowance is not None, ticketed=ticketed)

@@ -7,6 +7,7 @@ what the loan is *now*, and the key leaves after its audit entry was committed.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from cloister.custodian.store.instances import (
     insert_nonce,
     open_nonces,
     purge_nonces,
+    renew_attestation,
     standing_instances,
     take_nonce,
 )
@@ -170,6 +172,7 @@ def _release(
         own = find_instance(transaction.connection, instance_id(request.instance_pub.raw))  # of whichever loan
         if own is not None:
             known[own.state.id] = own.state
+        kem_digest = hashlib.sha256(request.kem_pub).digest()
         decision = decide(
             request,
             result,
@@ -180,6 +183,7 @@ def _release(
             max_age=_MAX_RESULT_AGE,
             quiet_until=transaction.epoch.quiet_until,
             clocks=counted_clocks(context.config),
+            kept_kem=own is not None and hmac.compare_digest(own.kem_digest, kem_digest),
         )
         if isinstance(decision, Denied):
             raise Rejected("; ".join(map(str, decision.reasons)), reasons=decision.reasons)
@@ -242,26 +246,31 @@ def _register(
     loan: LoanState,
     result: AttestationResult,
 ) -> None:
-    """Register the instance with limit 0 and log every key that leaves (I7)."""
-    state = register(
-        decision,
-        loan=loan,
-        epoch=transaction.epoch.epoch,
-        now=transaction.now,
-        clone_proof=not clone_doubts(result),
-    )
-    insert_instance(
-        transaction.connection,
-        InstanceRow(
+    """Register the instance with limit 0, or note that it attested again; log every key that leaves (I7)."""
+    if decision.again is not None:
+        state = decision.again
+        renew_attestation(
+            transaction.connection, state.id,
+            result=grant.result, tier=result.tier.value, policy_digest=loan.policy_digest, now=transaction.now,
+        )  # fmt: skip
+    else:
+        state = register(
+            decision,
+            loan=loan,
+            epoch=transaction.epoch.epoch,
+            now=transaction.now,
+            clone_proof=not clone_doubts(result),
+        )
+        row = InstanceRow(
             state=state,
             kem_digest=hashlib.sha256(decision.kem_pub).digest(),
             tee=result.tee,
             tier=result.tier.value,
             result=grant.result,
             clock=decision.clock.code,
-        ),
-    )
-    move_instance(transaction.connection, state.id)
+        )
+        insert_instance(transaction.connection, row)
+        move_instance(transaction.connection, state.id)
     for key in grant.keys:
         source = _note_source(transaction, state.id, key)
         transaction.record(

@@ -63,7 +63,7 @@ def loan_state(connection: Connection, row: LoanRow, config: Config) -> LoanStat
     Whether the borrower has signed is for ``contracts.contract_in_force``: a release asks, a renewal need not.
     """
     terms = row.terms
-    digests = {model.digest for model in terms.models}
+    digests = {digest for model in terms.models for digest in model.standing}
     blocks = blocks_on(connection, terms.loan, digests)
     stopped = {block.subject for block in blocks if block.kind is BlockKind.MODEL} | withdrawn(connection, digests)
     return LoanState(

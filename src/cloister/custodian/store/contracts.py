@@ -44,10 +44,13 @@ def insert_contract(connection: Connection, row: ContractRow) -> None:
     )
 
 
-def agree_on(connection: Connection, loan: LoanId, version: int, *, document: bytes, now: datetime) -> None:
-    """Put a version in force, with the borrower's signature in its document."""
+def agree_on(connection: Connection, loan: LoanId, version: int, *, document: bytes, since: datetime) -> None:
+    """Put a version in force, with the borrower's signature in its document.
+
+    ``since`` is when instances must have attested: an earlier time than now where it changes nothing for them.
+    """
     key = (CONTRACT.c.loan == loan) & (CONTRACT.c.version == version)
-    connection.execute(update(CONTRACT).where(key).values(document=document, agreed_at=stamp(now)))
+    connection.execute(update(CONTRACT).where(key).values(document=document, agreed_at=stamp(since)))
 
 
 def newest_contract(connection: Connection, loan: LoanId) -> ContractRow | None:
@@ -61,7 +64,7 @@ def agreed_contract(connection: Connection, loan: LoanId) -> ContractRow | None:
 
 
 def agreed_since(connection: Connection, loan: LoanId) -> datetime | None:
-    """Return since when the version in force is; None where there is none."""
+    """Return since when instances must have attested under the version in force; None where there is none."""
     found = connection.execute(_AGREED, {"of": loan}).scalar_one()
     return None if found is None else moment(found)
 

@@ -37,6 +37,7 @@ __all__ = [
     "list_instances",
     "open_nonces",
     "purge_nonces",
+    "renew_attestation",
     "save_instance",
     "standing_instances",
     "take_nonce",
@@ -112,6 +113,14 @@ def insert_instance(connection: Connection, row: InstanceRow) -> None:
         )
     )
     _save_meters(connection, state)
+
+
+def renew_attestation(
+    connection: Connection, instance: InstanceId, *, result: str, tier: str, policy_digest: str, now: datetime
+) -> None:
+    """Note that a running instance attested again: what it holds and has used stays."""
+    values = {"result": result, "tier": tier, "policy_digest": policy_digest, "attested_at": stamp(now)}
+    connection.execute(update(INSTANCE).where(INSTANCE.c.id == instance).values(values))
 
 
 def save_instance(connection: Connection, state: InstanceState) -> None:

@@ -180,11 +180,7 @@ def insert_released_key(connection: Connection, row: ReleasedKeyRow) -> None:
 def released_keys(connection: Connection, loan: LoanId) -> Sequence[ReleasedKeyRow]:
     """Return the keys that were released to instances of this loan, newest first, up to a cap."""
     query = select(RELEASED_KEY).join_from(RELEASED_KEY, INSTANCE, RELEASED_KEY.c.instance == INSTANCE.c.id)
-    rows = connection.execute(
-        query.where(INSTANCE.c.loan == loan)
-        .order_by(RELEASED_KEY.c.at.desc(), RELEASED_KEY.c.instance, RELEASED_KEY.c.model)
-        .limit(MAX_LISTED)
-    )
+    rows = connection.execute(query.where(INSTANCE.c.loan == loan).order_by(RELEASED_KEY.c.id.desc()).limit(MAX_LISTED))
     return [
         ReleasedKeyRow(
             instance=InstanceId(row.instance),

@@ -114,6 +114,9 @@ def list_loans(connection: Connection) -> Sequence[LoanRow]:
 def replace_terms(connection: Connection, terms: Terms) -> None:
     """Write the next version of a loan's terms."""
     connection.execute(update(LOAN).where(LOAN.c.id == terms.loan).values(terms=terms.dump()))
+    for model in terms.models:
+        key = (LOAN_MODEL.c.loan == terms.loan) & (LOAN_MODEL.c.name == model.name)
+        connection.execute(update(LOAN_MODEL).where(key).values(digest=model.digest))
 
 
 def replace_policy(connection: Connection, loan: LoanId, policy: bytes, version: int) -> None:

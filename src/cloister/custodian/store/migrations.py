@@ -186,10 +186,11 @@ _ROTATION = (
         id INTEGER PRIMARY KEY CHECK (id = 1), every_s INTEGER, next_at INTEGER)""",
     # the key epoch an instance's lease was last granted in
     "ALTER TABLE instance ADD COLUMN key_epoch INTEGER NOT NULL DEFAULT 1",
-    # which wrapping of a model's key every instance was given it from; kept as long as the instance is known
+    # which wrapping of a model's key every instance was given it from, each time; kept as long as the instance is known
     """CREATE TABLE released_key (
-        instance TEXT NOT NULL REFERENCES instance (id), model TEXT NOT NULL, envelope BLOB NOT NULL,
-        kek_id TEXT NOT NULL, key_version INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (instance, model))""",
+        id INTEGER PRIMARY KEY, instance TEXT NOT NULL REFERENCES instance (id), model TEXT NOT NULL,
+        envelope BLOB NOT NULL, kek_id TEXT NOT NULL, key_version INTEGER NOT NULL, at INTEGER NOT NULL)""",
+    "CREATE INDEX released_key_by_instance ON released_key (instance)",
 )
 
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)

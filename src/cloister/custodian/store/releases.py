@@ -63,19 +63,28 @@ class ReleaseRow:
 
 
 def insert_release(connection: Connection, row: ReleaseRow) -> None:
-    """Keep a release. Its instance is registered in the same transaction."""
-    statement = insert(KEY_RELEASE).values(
-        instance=row.instance,
-        at=stamp(row.at),
-        nonce=row.nonce,
-        custodian=row.custodian,
-        kem_pub=row.kem_pub,
-        evidence=_keep(connection, row.evidence.payload),
-        devices=_keep(connection, row.devices),
-        software=_keep(connection, row.software),
-        policy=_keep(connection, row.policy),
-    )
-    release = connection.execute(statement.returning(KEY_RELEASE.c.id)).scalar_one()
+    """Keep a release, in the place of an earlier one to the same instance: what it was released on last counts.
+
+    The instance is registered in the same transaction, or was before.
+    """
+    values = {
+        "at": stamp(row.at),
+        "nonce": row.nonce,
+        "custodian": row.custodian,
+        "kem_pub": row.kem_pub,
+        "evidence": _keep(connection, row.evidence.payload),
+        "devices": _keep(connection, row.devices),
+        "software": _keep(connection, row.software),
+        "policy": _keep(connection, row.policy),
+    }
+    before = connection.execute(select(KEY_RELEASE.c.id).where(KEY_RELEASE.c.instance == row.instance)).scalar()
+    if before is None:
+        fresh = insert(KEY_RELEASE).values(instance=row.instance, **values)
+        release = connection.execute(fresh.returning(KEY_RELEASE.c.id)).scalar_one()
+    else:
+        release = before
+        connection.execute(update(KEY_RELEASE).where(KEY_RELEASE.c.id == release).values(values))
+        connection.execute(delete(RELEASE_ENDORSEMENT).where(RELEASE_ENDORSEMENT.c.release == release))
     for name, data in row.endorsements.items():
         sha256 = _keep(connection, data)
         connection.execute(insert(RELEASE_ENDORSEMENT).values(release=release, name=name, sha256=sha256))

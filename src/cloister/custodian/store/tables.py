@@ -94,7 +94,7 @@ USAGE_TOTAL = _table("usage_total", "instance model consumer units")
 USAGE_SUM = _table("usage_sum", "instance first minute model consumer inferences units cut_units")
 KEK = _table("kek", "number id wrapped made_at retired_at destroyed_at")
 ROTATION = _table("rotation", "id every_s next_at")
-RELEASED_KEY = _table("released_key", "instance model envelope kek_id key_version at")
+RELEASED_KEY = _table("released_key", "id instance model envelope kek_id key_version at")
 FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 
 TABLES = (

@@ -10,6 +10,7 @@ from cloister.lending.terms import (
     DIGEST,
     MAX_CONSUMERS,
     MAX_MODELS,
+    MAX_STANDING,
     MAX_UNITS,
     METER,
     NAME,
@@ -87,7 +88,7 @@ def take_instance(fields: Fields) -> InstanceId:
 
 def take_models(fields: Fields) -> tuple[ModelDigest, ...]:
     """Return the digests in member ``models``."""
-    digests = fields.texts("models", cap=MAX_MODELS, item_cap=64)
+    digests = fields.texts("models", cap=MAX_STANDING, item_cap=64)
     if not all(DIGEST.fullmatch(digest) for digest in digests):
         fields.fail("models", "want sha-256 digests")
     return tuple(ModelDigest(digest) for digest in digests)

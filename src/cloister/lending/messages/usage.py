@@ -13,7 +13,7 @@ from cloister.lending.terms import (
     DIGEST,
     LOAN_ID,
     MAX_CONSUMERS,
-    MAX_MODELS,
+    MAX_STANDING,
     MAX_UNITS,
     NAME,
     ConsumerId,
@@ -143,7 +143,7 @@ class UsageReport:
         loan = LoanId(fields.match("loan", LOAN_ID))
         first = fields.integer("first", floor=1)
         previous = fields.b64u("previous", size=DIGEST_BYTES)
-        models = fields.texts("models", cap=MAX_MODELS, item_cap=64)
+        models = fields.texts("models", cap=MAX_STANDING, item_cap=64)
         consumers = fields.texts("consumers", cap=MAX_CONSUMERS, item_cap=64)
         rows = fields.items("records", cap=MAX_RECORDS)
         fields.end()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["demand_harmless", "has_lambda"]
 
 _NAMES = (".pkl", ".pickle", ".pt", ".pt2", ".pth", ".ckpt", ".joblib", ".dill", ".cloudpickle")
+_SKOPS = ".skops"
 _ARCHIVES = (
     (0, b"\x1f\x8b\x08", "gzip"), (0, b"BZh", "bzip2"), (0, b"\xfd7zXZ\x00", "xz"), (0, b"\x04\x22\x4d\x18", "lz4"),
     (0, b"\x28\xb5\x2f\xfd", "zstandard"), (0, b"7z\xbc\xaf\x27\x1c", "7-zip"), (257, b"ustar", "tar"),
@@ -52,7 +53,7 @@ def demand_harmless(file: ModelFile) -> None:
         if file.read(at, len(magic)) == magic:
             raise Rejected.because("archive", subject, got=kind, want="plain files", hint="unpack it first")
     if any(file.read(at, len(_HDF5)) == _HDF5 for at in _HDF5_PLACES):
-        raise Rejected.because("needs_conversion", subject, got="HDF5", hint=_CONVERT)
+        raise Rejected.because("needs_conversion", subject, got="HDF5", want="ONNX", hint=_CONVERT)
     if file.read(0, len(_NUMPY)) == _NUMPY and _may_hold_objects(file):
         raise _pickle(subject, "a NumPy array of objects")
 
@@ -71,11 +72,13 @@ def _zip(file: ModelFile, subject: str) -> Rejected:
         if _KERAS_CONFIG in found:
             if has_lambda(unpack(file, found[_KERAS_CONFIG], cap=_MAX_CONFIG_BYTES)):
                 return Rejected.because("code_inside", subject, got="a Keras model with a Lambda layer", want="no code")
-            return Rejected.because("needs_conversion", subject, got="a Keras model", hint=_CONVERT)
+            return Rejected.because("needs_conversion", subject, got="a Keras model", want="ONNX", hint=_CONVERT)
     except Malformed:
         pass  # what cannot be looked into is an archive all the same
+    if file.name.endswith(_SKOPS):
+        return Rejected.because("needs_conversion", subject, got="a model of scikit-learn", want="ONNX", hint=_CONVERT)
     if file.name.endswith(_NAMES):
-        return Rejected.because("needs_conversion", subject, got="a PyTorch model", hint=_CONVERT)
+        return Rejected.because("needs_conversion", subject, got="a PyTorch model", want="ONNX", hint=_CONVERT)
     return Rejected.because("archive", subject, got="zip", want="plain files", hint="unpack it first")
 
 

@@ -30,6 +30,7 @@ __all__ = ["MAX_ONNX_BYTES", "parse_onnx"]
 MAX_ONNX_BYTES = (1 << 31) - 1  # protobuf reads no more; larger models keep their weights in files beside it
 _MAX_SUBGRAPHS = 16  # graphs in one another
 _MAX_OPERATORS = 4096  # different ones
+_OPEN = -1  # a dimension of an input or output: not ONNX's way to say open, but Paddle's, and ONNX Runtime takes it so
 _WHAT = "onnx"
 
 
@@ -139,8 +140,8 @@ class _Onnx:
         for shape in message.messages.get("shape", ()):
             dims = shape.messages.get("dim", ())
             worst = min((signed(dim.number("dim_value")) for dim in dims), default=0)
-            if len(dims) > MAX_RANK or worst < 0:
-                got = f"{len(dims)} dimensions" if worst >= 0 else f"dimension {worst}"
+            if len(dims) > MAX_RANK or worst < _OPEN:
+                got = f"{len(dims)} dimensions" if worst >= _OPEN else f"dimension {worst}"
                 raise Rejected.because("bad_shape", self._subject, got=got, want=f"at most {MAX_RANK}, none negative")
 
     def _ports(self, graph: Message, name: str) -> tuple[Port, ...]:
@@ -162,7 +163,11 @@ def _port(info: Message) -> Port:
 
 
 def _shape(shape: Message) -> Shape:
-    dims = shape.messages.get("dim", ())
-    return tuple(
-        dim.number("dim_value") if "dim_value" in dim.numbers else dim.text("dim_param") or None for dim in dims
-    )
+    return tuple(map(_dimension, shape.messages.get("dim", ())))
+
+
+def _dimension(dim: Message) -> int | str | None:
+    value = signed(dim.number("dim_value"))
+    if "dim_value" in dim.numbers and value != _OPEN:
+        return value
+    return dim.text("dim_param") or None

@@ -1,7 +1,7 @@
 """What a ZIP archive has inside, without unpacking it: PyTorch's, TorchScript's, Keras's and NumPy's files are such.
 
-ZIP as in PKWARE's APPNOTE sections 4.3.12 (central directory) and 4.3.16 (its end). One member may be unpacked,
-bounded. Archives of several volumes, encrypted ones and those with a ZIP64 directory are told apart no further.
+ZIP as in PKWARE's APPNOTE sections 4.3.12 (central directory) and 4.3.14 to 4.3.16 (its end). One member may be
+unpacked, bounded. Archives of several volumes and encrypted ones are told apart no further.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Member", "is_zip", "members", "unpack"]
 
 _END, _ENTRY, _LOCAL = b"PK\x05\x06", b"PK\x01\x02", b"PK\x03\x04"
+_WIDE_END, _LOCATOR = b"PK\x06\x06", b"PK\x06\x07"
+_WIDE_END_BYTES, _LOCATOR_BYTES = 56, 20
 _END_BYTES, _ENTRY_BYTES, _LOCAL_BYTES = 22, 46, 30
 _MAX_COMMENT_BYTES = (1 << 16) - 1
 _MAX_MEMBERS = 1 << 14
@@ -53,18 +55,32 @@ def _end(file: ModelFile) -> int | None:
 
 def members(file: ModelFile) -> tuple[Member, ...]:
     """Return the members the central directory names. Raises ``Malformed``."""
+    window = Window(file, what=_WHAT)
     end = _end(file)
-    window = Window(file, what=_WHAT, start=end or 0)
     if end is None:
         window.fail("no central directory")
-    window.skip(10)
-    count, size, start = window.uint(2), window.uint(4), window.uint(4)
+    end, count, size, start = _wide_end(file, end) or _narrow_end(file, end)
     if count > _MAX_MEMBERS or size > min(_MAX_DIRECTORY_BYTES, end):
         window.fail(f"directory of {count} members and {size} bytes")
     # Whatever stands in front of the archive shifts all its places by the same number of bytes.
     shift = end - size - start
     directory = Window(file, what=_WHAT, start=end - size, end=end)
     return tuple(_member(directory, shift) for _ in range(count))
+
+
+def _narrow_end(file: ModelFile, end: int) -> tuple[int, int, int, int]:
+    """Return where the directory ends, its members, its size and where it says that it begins."""
+    window = Window(file, what=_WHAT, start=end + 10)
+    return end, window.uint(2), window.uint(4), window.uint(4)
+
+
+def _wide_end(file: ModelFile, end: int) -> tuple[int, int, int, int] | None:
+    """Return the same from the record of ZIP64, which PyTorch writes in every file; None where there is none."""
+    place = end - _LOCATOR_BYTES - _WIDE_END_BYTES
+    if place < 0 or file.read(place, 4) != _WIDE_END or file.read(end - _LOCATOR_BYTES, 4) != _LOCATOR:
+        return None
+    window = Window(file, what=_WHAT, start=place + 32)
+    return place, window.uint(8), window.uint(8), window.uint(8)
 
 
 def _member(window: Window, shift: int) -> Member:
