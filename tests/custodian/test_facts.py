@@ -60,6 +60,8 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/drills"): (EventKind.DRILL_RECORDED,),
     ("POST", "/v1/blocks"): (EventKind.BLOCKED,),
     ("DELETE", "/v1/blocks/{kind}/{subject}"): (EventKind.UNBLOCKED,),
+    ("POST", "/v1/keys/rotate"): (EventKind.KEYS_ROTATED, EventKind.KEY_DESTROYED),
+    ("POST", "/v1/keys/schedule"): (EventKind.ROTATION_SCHEDULED,),
     ("POST", "/v1/recall"): (EventKind.RECALLED,),
     ("POST", "/v1/tokens"): (EventKind.TOKEN_CREATED,),
     ("DELETE", "/v1/tokens/{token}"): (EventKind.TOKEN_REVOKED,),

@@ -27,6 +27,7 @@ _NOUNS = {
     "drill": "Measure what is promised, for real.",
     "enclave": "Run the borrower's server inside a TEE.",
     "infer": "Ask a lent model, unseen.",
+    "key": "Rotate the keys that wrap model keys.",
     "loan": "Lend, top up, block and watch.",
     "model": "Seal and publish models.",
     "policy": "Make, explain and lint appraisal policies.",

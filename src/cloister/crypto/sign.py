@@ -69,6 +69,7 @@ class Label(StrEnum):
     USAGE_REPORT = _PREFIX + "usage-report+json"
     USAGE_ACK = _PREFIX + "usage-ack+json"
     USAGE_STATEMENT = _PREFIX + "usage-statement+json"
+    KEY_STATUS = _PREFIX + "key-status+json"
     MANIFEST = _PREFIX + "manifest+json"
     REFERENCE_VALUES = _PREFIX + "reference-values+json"
     POLICY = _PREFIX + "policy+json"

@@ -121,13 +121,17 @@ def create_app(service: CustodianService) -> Starlette:
 
 
 async def _sweep(service: CustodianService) -> None:
-    """Write off dead instances now and then; what fails is tried again at the next turn."""
+    """Write off dead instances and rotate keys that are due; what fails is tried again at the next turn."""
     while True:
         await asyncio.sleep(service.config.sweep_interval_s)
         try:
             await run_in_threadpool(service.sweep)
         except CloisterError as exc:
             _LOG.warning("sweep: %s", exc.message)
+        try:
+            await run_in_threadpool(service.rotate_due)
+        except CloisterError as exc:
+            _LOG.warning("rotation: %s", exc.message)
 
 
 async def _look(service: CustodianService) -> None:

@@ -158,6 +158,9 @@ class Config:
     release_retention_days: int = _setting(
         365, "days that evidence and endorsements of a key release are kept for recall", floor=1, cap=3650
     )
+    kek_retention_days: int = _setting(
+        30, "days that a retired key-encryption key is kept before it is destroyed", floor=0, cap=3650
+    )
     unsigned_contracts: bool = _setting(
         False,  # noqa: FBT003
         "profile `production` lends to borrowers who sign no contract too; other profiles always do",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from cloister.custodian import devices_http, handlers, log_http, usage_http
+from cloister.custodian import devices_http, handlers, keys_http, log_http, usage_http
 from cloister.custodian.calls import ANYBODY, BORROWER, JSON_TYPE, STATEMENT_TYPE, Body, Member, Route
 from cloister.custodian.events import EVENT_STREAM, events
 from cloister.custodian.tokens import Role
@@ -227,6 +227,19 @@ _RECALL = (
     ),
 )  # fmt: skip
 
+_KEYS = (
+    _route("GET", "/v1/keys", STAFF, keys_http.list_keys),
+    _route("GET", "/v1/keys/status", STAFF, keys_http.status_of_keys, answers=STATEMENT_TYPE),
+    _route(
+        "POST", "/v1/keys/rotate", ADMIN, keys_http.rotate_keys, body=Body.JSON, members=keys_http.ROTATE_MEMBERS,
+        once=True,
+    ),
+    _route(
+        "POST", "/v1/keys/schedule", ADMIN, keys_http.schedule_rotation, body=Body.JSON,
+        members=keys_http.SCHEDULE_MEMBERS, once=True,
+    ),
+)  # fmt: skip
+
 _LOOKING = (
     _route("GET", "/v1/instances", STAFF, handlers.list_instances),
     _route("GET", "/v1/audit", STAFF, handlers.audit, query=(_AFTER, _LIMIT)),
@@ -316,6 +329,7 @@ ROUTES = (
     *_LOANS,
     *_BLOCKS,
     *_RECALL,
+    *_KEYS,
     *_LOOKING,
     *_LOG,
     *_TOKENS,

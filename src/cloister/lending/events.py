@@ -49,6 +49,9 @@ class EventKind(Enum):
     CHALLENGE_ISSUED = "challenge_issued"
     ATTESTATION_REFUSED = "attestation_refused"
     KEY_RELEASED = "key_released"
+    KEYS_ROTATED = "keys_rotated"
+    KEY_DESTROYED = "key_destroyed"
+    ROTATION_SCHEDULED = "rotation_scheduled"
     LEASE_GRANTED = "lease_granted"
     LEASE_REFUSED = "lease_refused"
     USAGE_REPORTED = "usage_reported"
@@ -91,13 +94,17 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "custodian": _HEX,
     "debit": int,
     "device": _NAME,
+    "envelope": _HEX,
     "epoch": int,
+    "every_s": int,
     "exceeded": bool,
     "fallen": int,
     "first": int,
     "index": int,
     "instance": _HEX,
     "judged": int,
+    "kek": _NAME,
+    "key_epoch": int,
     "key_version": int,
     "kind": _NAME,
     "ledger_size": int,

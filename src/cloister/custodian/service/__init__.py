@@ -2,7 +2,8 @@
 
 ``access`` tokens, ``models`` publish and withdraw, ``loans`` and ``asks`` allowances, ``release``
 challenge and key, ``endorsements`` where vendors' objects come from, ``recall`` judge releases again,
-``leases`` renew, close, status, ``blocks`` stop, ``sweep`` write off, ``start`` come up and recover,
+``leases`` renew, close, status, ``rotation`` new keys for keys, ``blocks`` stop, ``sweep`` write off,
+``start`` come up and recover,
 ``devices`` TPM identities, ``logbook`` the audit log, ``context`` the transaction under all.
 
 The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloister.custodian.checkpoint import marks_at
-from cloister.custodian.service import leases, recall, release, sweep
+from cloister.custodian.service import leases, recall, release, rotation, sweep
 from cloister.custodian.service.access import authenticate
 from cloister.custodian.service.context import Context, OnceKey, Transaction
 from cloister.custodian.service.endorsements import HomeBundle, home_endorsements
@@ -147,6 +148,10 @@ class CustodianService:
     def sweep(self) -> int:
         """Write off instances that can serve no more."""
         return sweep.sweep(self.context)
+
+    def rotate_due(self) -> bool:
+        """Rotate keys where the schedule says so, and destroy those past their retention."""
+        return rotation.rotate_due(self.context)
 
     def close(self) -> None:
         """Note the stop, close the database, let go of the lock."""

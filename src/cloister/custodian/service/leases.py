@@ -15,6 +15,7 @@ from cloister.custodian.service.debts import repay_booked
 from cloister.custodian.service.standing import heard, instance_key, instance_row, loan_row, loan_state
 from cloister.custodian.service.usage import take
 from cloister.custodian.store.instances import save_instance
+from cloister.custodian.store.keys import move_instance
 from cloister.custodian.store.loans import take_turn
 from cloister.errors import Malformed, Rejected
 from cloister.lending.ending import decide_close, verify_close
@@ -180,6 +181,7 @@ def _write(transaction: Transaction, decision: LeaseDecision) -> bytes:
     reply, state = sign_decision(decision, transaction.context.vault.signing_key)
     transaction.post(decision.postings)
     save_instance(transaction.connection, state)
+    move_instance(transaction.connection, state.id)
     transaction.record_all(decision.events)
     repay_booked(transaction, state.loan, decision.postings)
     return reply

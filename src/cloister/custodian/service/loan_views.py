@@ -8,6 +8,7 @@ from cloister.attest.policy import Policy
 from cloister.custodian.service.standing import loan_row, loan_state
 from cloister.custodian.store.blocks import AskRow, list_asks
 from cloister.custodian.store.instances import InstanceRow, list_instances, standing_instances
+from cloister.custodian.store.keys import released_keys
 from cloister.custodian.store.loans import LoanRow, account_balances, balances_of, list_loans
 from cloister.lending.ending import block_bound, is_live
 from cloister.lending.ledger import ISSUED, OVERDRAFT, SPENT, WITHDRAWN, WRITTEN_OFF
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from cloister.custodian.config import Config
     from cloister.custodian.service.context import Context
+    from cloister.custodian.store.keys import ReleasedKeyRow
     from cloister.lending.state import LoanState
 
 __all__ = ["ask_json", "instance_json", "instance_list", "loan_list", "loan_summary", "loan_view"]
@@ -41,6 +43,7 @@ def loan_view(context: Context, loan: LoanId) -> Json:
         return {
             **_short(connection, row, context.config, now),
             "instances": [instance_json(item, now) for item in instances],
+            "keys_released": [_released_json(item) for item in released_keys(connection, loan)],
             "meters": _meters(connection, row),
             "policy": Policy.parse(row.policy).to_json(),
             "requests": [ask_json(ask) for ask in list_asks(connection, loan)],
@@ -128,6 +131,17 @@ def ask_json(ask: AskRow) -> dict[str, Json]:
         "reason": ask.reason,
         "state": ask.state.value,
         "units": ask.units,
+    }
+
+
+def _released_json(row: ReleasedKeyRow) -> Json:
+    return {
+        "at": dump_time(row.at),
+        "envelope": row.envelope.hex(),
+        "instance": row.instance,
+        "kek_id": row.kek_id,
+        "key_version": row.key_version,
+        "model": row.model,
     }
 
 

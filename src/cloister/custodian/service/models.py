@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.custodian.service.rotation import held_keks, newest_kek, rewrapped
 from cloister.custodian.store.blocks import next_block_version
 from cloister.custodian.store.models import (
     ModelRow,
@@ -41,7 +42,8 @@ def publish(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     """Publish ``{"manifest", "signature", "envelope"}`` of a sealed model.
 
     Proves that our publisher key signed the manifest, and that our vault can open the key it commits
-    to: what is published can be released. Publishing the same model again changes nothing.
+    to: what is published can be released. After a rotation it is wrapped anew, under the key in use.
+    Publishing the same model again changes nothing.
     """
     manifest_bytes, signature = body.b64u("manifest"), body.b64u("signature", cap=4096)
     envelope = Envelope.parse(dump_json(body.take("envelope")))
@@ -52,11 +54,15 @@ def publish(transaction: Transaction, actor: Actor, body: Fields) -> Json:
         raise Rejected.because("name_invalid", "model", got=verified.manifest.name[:80], want=NAME.pattern)
     if envelope.manifest_digest != verified.digest:
         raise Rejected.because("wrong_model", "envelope", got=envelope.manifest_digest, want=verified.digest)
-    dek, key_version = unwrap_dek(vault, envelope)
+    held = held_keks(transaction.connection, vault)
+    dek, key_version = unwrap_dek(vault, envelope, held)
     verify_dek(verified.manifest, dek)
     digest = ModelDigest(verified.digest)
     known = find_model(transaction.connection, digest)
     if known is None:
+        kek = newest_kek(transaction.connection, vault)
+        if kek is not None:
+            envelope, key_version = rewrapped(vault, envelope, held, kek), key_version + 1
         row = ModelRow(
             digest=digest,
             name=verified.manifest.name,

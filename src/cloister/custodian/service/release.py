@@ -21,6 +21,7 @@ from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.contracts import contract_in_force
+from cloister.custodian.service.rotation import held_keks
 from cloister.custodian.service.standing import counted_clocks, loan_row, loan_state
 from cloister.custodian.store.instances import (
     InstanceRow,
@@ -33,6 +34,7 @@ from cloister.custodian.store.instances import (
     standing_instances,
     take_nonce,
 )
+from cloister.custodian.store.keys import ReleasedKeyRow, insert_released_key, move_instance
 from cloister.custodian.store.loans import take_turn
 from cloister.custodian.store.models import find_model
 from cloister.custodian.store.releases import ReleaseRow, insert_release, purge_releases
@@ -51,9 +53,10 @@ if TYPE_CHECKING:
     from cloister.attest.rats import AttestationResult
     from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.tokens import Actor
+    from cloister.custodian.vaults.kek import Kek
     from cloister.lending.messages import AttestRequest
     from cloister.lending.state import LoanState
-    from cloister.lending.terms import LoanId, ModelDigest
+    from cloister.lending.terms import InstanceId, LoanId, ModelDigest
 
 __all__ = ["attest", "challenge"]
 
@@ -197,7 +200,8 @@ def _grant(
     transaction: Transaction, digest: bytes, decision: Grantable, *, loan: LoanState, result: AttestationResult
 ) -> Grant:
     vault = transaction.context.vault
-    keys = tuple(_seal_key(transaction, model.digest, loan.terms.loan, decision) for model in decision.models)
+    keks = held_keks(transaction.connection, vault)
+    keys = tuple(_seal_key(transaction, model.digest, loan.terms.loan, decision, keks) for model in decision.models)
     return Grant(
         instance=decision.instance,
         request_digest=digest,
@@ -215,7 +219,9 @@ def _ear(context: Context, result: AttestationResult, now: datetime) -> str:
     return issue_ear(result, key=context.vault.signing_key, issuer=context.config.name, now=now, ttl=_EAR_LIFE)
 
 
-def _seal_key(transaction: Transaction, model: ModelDigest, loan: LoanId, decision: Grantable) -> ReleasedKey:
+def _seal_key(
+    transaction: Transaction, model: ModelDigest, loan: LoanId, decision: Grantable, keks: Mapping[str, Kek]
+) -> ReleasedKey:
     """Encrypt one model key to the KEM key that the *result* binds (T3), for this use and no other (T20)."""
     if decision.kem_id != DEFAULT_SUITE.kem:
         raise Rejected.because(
@@ -225,7 +231,7 @@ def _seal_key(transaction: Transaction, model: ModelDigest, loan: LoanId, decisi
     if row is None:
         msg = f"model {model}: lent and not in the store"
         raise Unavailable(msg)
-    dek, key_version = unwrap_dek(transaction.context.vault, Envelope.parse(row.envelope))
+    dek, key_version = unwrap_dek(transaction.context.vault, Envelope.parse(row.envelope), keks)
     info = key_info(model=model, loan=loan, instance=decision.instance, key_version=key_version)
     enc, ciphertext = seal_to(DEFAULT_SUITE, decision.kem_pub, info=info, plaintext=dek)
     return ReleasedKey(model=model, key_version=key_version, enc=enc, ciphertext=ciphertext)
@@ -264,14 +270,33 @@ def _register(
             clock=decision.clock.code,
         )
         insert_instance(transaction.connection, row)
+        move_instance(transaction.connection, state.id)
     for key in grant.keys:
+        source = _note_source(transaction, state.id, key)
         transaction.record(
             EventKind.KEY_RELEASED, actor, state.id,
             loan=state.loan, model=key.model, key_version=key.key_version, policy_digest=loan.policy_digest,
-            clock=decision.clock.code,
+            clock=decision.clock.code, envelope=source.envelope.hex(), kek=source.kek_id,
             req_digest=grant.request_digest.hex(), software=hashlib.sha256(result.bound["software"]).hexdigest(),
             tee=result.tee, tier=result.tier.value,
         )  # fmt: skip
+
+
+def _note_source(transaction: Transaction, instance: InstanceId, key: ReleasedKey) -> ReleasedKeyRow:
+    """Keep which envelope this instance's key came from: what a leaked copy is traced by."""
+    model = find_model(transaction.connection, key.model)
+    if model is None:  # pragma: no cover - its key was unwrapped in this transaction
+        raise AssertionError
+    row = ReleasedKeyRow(
+        instance=instance,
+        model=key.model,
+        envelope=hashlib.sha256(model.envelope).digest(),
+        kek_id=Envelope.parse(model.envelope).recipient(transaction.context.vault.kid).kek_id,
+        key_version=key.key_version,
+        at=transaction.now,
+    )
+    insert_released_key(transaction.connection, row)
+    return row
 
 
 def _keep(

@@ -175,9 +175,27 @@ _OFFLINE = (
         reply BLOB NOT NULL, units INTEGER NOT NULL CHECK (units >= 0))""",
 )
 
+_ROTATION = (
+    # key-encryption keys that rotations made, wrapped by the vault; null once destroyed. Number 1 is the vault file's
+    """CREATE TABLE kek (
+        number INTEGER PRIMARY KEY CHECK (number >= 2), id TEXT NOT NULL UNIQUE, wrapped BLOB,
+        made_at INTEGER NOT NULL, retired_at INTEGER, destroyed_at INTEGER,
+        CHECK (wrapped IS NOT NULL OR destroyed_at IS NOT NULL))""",
+    # one row: how often keys rotate by themselves, and when next; null for never
+    """CREATE TABLE rotation (
+        id INTEGER PRIMARY KEY CHECK (id = 1), every_s INTEGER, next_at INTEGER)""",
+    # the key epoch an instance's lease was last granted in
+    "ALTER TABLE instance ADD COLUMN key_epoch INTEGER NOT NULL DEFAULT 1",
+    # which wrapping of a model's key every instance was given it from, each time; kept as long as the instance is known
+    """CREATE TABLE released_key (
+        id INTEGER PRIMARY KEY, instance TEXT NOT NULL REFERENCES instance (id), model TEXT NOT NULL,
+        envelope BLOB NOT NULL, kek_id TEXT NOT NULL, key_version INTEGER NOT NULL, at INTEGER NOT NULL)""",
+    "CREATE INDEX released_key_by_instance ON released_key (instance)",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _ROTATION)
 """Step n takes a database from schema version n to n + 1."""
 
 

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-__all__ = ["ModelRow", "find_model", "insert_model", "list_models", "loans_of_model", "withdraw_model", "withdrawn"]
+__all__ = [
+    "ModelRow",
+    "find_model",
+    "insert_model",
+    "list_models",
+    "loans_of_model",
+    "replace_envelope",
+    "withdraw_model",
+    "withdrawn",
+]
 
 _WITHDRAWN = select(MODEL.c.digest).where(
     MODEL.c.digest.in_(bindparam("models", expanding=True)), MODEL.c.withdrawn_at.is_not(None)
@@ -75,6 +84,11 @@ def list_models(connection: Connection, digests: Iterable[ModelDigest] | None = 
     if digests is not None:
         query = query.where(MODEL.c.digest.in_(tuple(digests)))
     return [_model(row) for row in connection.execute(query)]
+
+
+def replace_envelope(connection: Connection, digest: ModelDigest, envelope: bytes) -> None:
+    """Put a new envelope in the place of a model's: its key is wrapped anew."""
+    connection.execute(update(MODEL).where(MODEL.c.digest == digest).values(envelope=envelope))
 
 
 def withdraw_model(connection: Connection, digest: ModelDigest, now: datetime) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "IDEMPOTENCY",
     "INSTANCE",
     "INSTANCE_METER",
+    "KEK",
     "KEY_RELEASE",
     "LEDGER",
     "LOAN",
@@ -34,8 +35,10 @@ __all__ = [
     "LOG_HEAD",
     "MODEL",
     "NONCE",
+    "RELEASED_KEY",
     "RELEASE_ENDORSEMENT",
     "REQUEST",
+    "ROTATION",
     "TABLES",
     "TICKET",
     "TOKEN",
@@ -65,7 +68,7 @@ ALLOWANCE = _table("allowance", "loan meter balance")
 INSTANCE = _table(
     "instance",
     "id loan pub kem_digest tee tier result policy_digest epoch seq req_digest reply chain_head attested_at "
-    "committed_at dead_at status written_off clone_proof clock_trusted clock voucher_until",
+    "committed_at dead_at status written_off clone_proof clock_trusted clock voucher_until key_epoch",
 )
 INSTANCE_METER = _table("instance_meter", "instance meter ceiling used filed reach")
 VOUCHER = _table("voucher", "instance seq req_digest digest reply issued_at")
@@ -89,6 +92,9 @@ COSIGNATURE = _table("cosignature", "witness size at line")
 USAGE_REPORT = _table("usage_report", "instance first last earliest latest head received_at statement")
 USAGE_TOTAL = _table("usage_total", "instance model consumer units")
 USAGE_SUM = _table("usage_sum", "instance first minute model consumer inferences units cut_units")
+KEK = _table("kek", "number id wrapped made_at retired_at destroyed_at")
+ROTATION = _table("rotation", "id every_s next_at")
+RELEASED_KEY = _table("released_key", "id instance model envelope kek_id key_version at")
 FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 
 TABLES = (
@@ -97,6 +103,7 @@ TABLES = (
     LOG_HEAD, AUDIT_PENDING, COSIGNATURE,
     USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE, CONTRACT,
     VOUCHER, CONSUMPTION, TICKET,
+    KEK, ROTATION, RELEASED_KEY,
 )  # fmt: skip
 
 

@@ -10,15 +10,20 @@ Not done here: deciding who gets a key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cloister.sealed.envelope import Recipient, wrap_info
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cloister.crypto.sign import SigningKey
+    from cloister.custodian.vaults.kek import Kek
     from cloister.sealed.envelope import Envelope
 
 __all__ = ["Vault", "unwrap_dek", "wrap_dek"]
+
+_NO_KEKS: Final[Mapping[str, Kek]] = {}
 
 
 class Vault(Protocol):
@@ -31,7 +36,7 @@ class Vault(Protocol):
 
     @property
     def kek_id(self) -> str:
-        """The name of the key-encryption key now in use."""
+        """The name of the key-encryption key in the vault file."""
         ...
 
     @property
@@ -62,17 +67,36 @@ class Vault(Protocol):
         """Return what was wrapped with the same ``aad``. Raises ``Rejected`` (``wrong_key``)."""
         ...
 
+    def make_kek(self) -> tuple[Kek, bytes]:
+        """Return a new key-encryption key and the bytes by which it rests outside of the vault."""
+        ...
 
-def wrap_dek(vault: Vault, dek: bytes, *, manifest_digest: str, key_version: int = 1) -> Recipient:
-    """Return the envelope's entry that lets ``vault``, and nobody else, open this model."""
-    aad = wrap_info(manifest_digest=manifest_digest, key_version=key_version, kid=vault.kid, kek_id=vault.kek_id)
-    return Recipient(kid=vault.kid, key_version=key_version, kek_id=vault.kek_id, wrapped=vault.wrap(dek, aad=aad))
+    def open_kek(self, kek_id: str, wrapped: bytes) -> Kek:
+        """Return a key-encryption key that this vault made. Raises ``Rejected`` (``wrong_key``)."""
+        ...
 
 
-def unwrap_dek(vault: Vault, envelope: Envelope) -> tuple[bytes, int]:
-    """Return the model key and its version. Raises ``UsageError`` where the envelope is not for this vault."""
+def wrap_dek(
+    vault: Vault, dek: bytes, *, manifest_digest: str, key_version: int = 1, kek: Kek | None = None
+) -> Recipient:
+    """Return the envelope's entry that lets ``vault``, and nobody else, open this model.
+
+    ``kek`` is the key-encryption key now in use, the vault file's own where there is no other.
+    """
+    kek_id, wrap = (vault.kek_id, vault.wrap) if kek is None else (kek.id, kek.wrap)
+    aad = wrap_info(manifest_digest=manifest_digest, key_version=key_version, kid=vault.kid, kek_id=kek_id)
+    return Recipient(kid=vault.kid, key_version=key_version, kek_id=kek_id, wrapped=wrap(dek, aad=aad))
+
+
+def unwrap_dek(vault: Vault, envelope: Envelope, keks: Mapping[str, Kek] = _NO_KEKS) -> tuple[bytes, int]:
+    """Return the model key and its version. ``keks``: those that rotations made, by their names.
+
+    Raises ``UsageError`` where the envelope is not for this vault, ``Rejected`` (``wrong_key``).
+    """
     entry = envelope.recipient(vault.kid)
     aad = wrap_info(
         manifest_digest=envelope.manifest_digest, key_version=entry.key_version, kid=entry.kid, kek_id=entry.kek_id
     )
-    return vault.unwrap(entry.wrapped, aad=aad), entry.key_version
+    kek = keks.get(entry.kek_id)
+    opened = vault.unwrap(entry.wrapped, aad=aad) if kek is None else kek.unwrap(entry.wrapped, aad=aad)
+    return opened, entry.key_version

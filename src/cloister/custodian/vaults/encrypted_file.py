@@ -7,22 +7,19 @@ Not done here: guarding the unlocked keys in memory; a custodian's host is trust
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cloister.crypto.sign import SigningKey
+from cloister.custodian.vaults.kek import Kek, KekRing
 from cloister.custodian.vaults.private_file import read_private, replace_private, write_private
 from cloister.custodian.vaults.shares import rebuild_key, share_key
 from cloister.custodian.vaults.unlock import KEY_BYTES, FileKey, KeyFile, Passphrase, Unlock
 from cloister.custodian.vaults.vault_file import MAX_VAULT_BYTES, Kdf, lock_content, open_content
-from cloister.errors import Rejected
 from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
@@ -32,10 +29,6 @@ if TYPE_CHECKING:
     from cloister.custodian.vaults.shares import Share
 
 __all__ = ["EncryptedFileVault", "Kdf", "KeyFile", "Passphrase", "Unlock", "open_by_shares", "relock", "split_vault"]
-
-_NONCE_BYTES = 12
-_TAG_BYTES = 16
-_WRAP_LABEL = b"cloister/vault/v1/wrap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +66,17 @@ def _new_ec_key() -> bytes:
 class EncryptedFileVault:
     """An unlocked vault. It never prints its keys."""
 
-    __slots__ = ("_secrets", "_wrapper", "kek_id", "kid", "publisher_key", "rng", "signing_key")
+    __slots__ = ("_kek", "_ring", "_secrets", "kek_id", "kid", "publisher_key", "signing_key")
 
     def __init__(self, secrets: _Secrets, *, rng: Callable[[int], bytes] = os.urandom) -> None:
         """Keep the content of an opened vault file."""
         self._secrets = secrets
-        self._wrapper = AESGCM(secrets.kek)
-        self.rng = rng
+        self._kek = Kek(secrets.kek, rng=rng)
+        self._ring = KekRing(kek=secrets.kek, signing=secrets.signing, rng=rng)
         self.signing_key = SigningKey(secrets.signing)
         self.publisher_key = SigningKey(secrets.publisher)
         self.kid = f"vault:{self.signing_key.key_id}"
-        self.kek_id = "kek:" + hashlib.sha256(_WRAP_LABEL + secrets.kek).hexdigest()[:32]
+        self.kek_id = self._kek.id
 
     @classmethod
     def create(
@@ -116,18 +109,20 @@ class EncryptedFileVault:
         return self._secrets.device_authority
 
     def wrap(self, plain: bytes, *, aad: bytes) -> bytes:
-        """Return nonce, ciphertext and tag. Random nonces: far below 2**32 wraps under one key."""
-        nonce = self.rng(_NONCE_BYTES)
-        return nonce + self._wrapper.encrypt(nonce, plain, _WRAP_LABEL + aad)
+        """Return ``plain`` encrypted under the vault file's own key-encryption key."""
+        return self._kek.wrap(plain, aad=aad)
 
     def unwrap(self, wrapped: bytes, *, aad: bytes) -> bytes:
         """Return what was wrapped with the same ``aad``. Raises ``Rejected`` (``wrong_key``)."""
-        try:
-            if len(wrapped) < _NONCE_BYTES + _TAG_BYTES:
-                raise InvalidTag  # noqa: TRY301 - one answer for every cause
-            return self._wrapper.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], _WRAP_LABEL + aad)
-        except InvalidTag as exc:
-            raise Rejected.because("wrong_key", "vault", hint="this vault did not wrap it, or it was altered") from exc
+        return self._kek.unwrap(wrapped, aad=aad)
+
+    def make_kek(self) -> tuple[Kek, bytes]:
+        """Return a new key-encryption key and the bytes by which ``open_kek`` has it again."""
+        return self._ring.make()
+
+    def open_kek(self, kek_id: str, wrapped: bytes) -> Kek:
+        """Return a key-encryption key that this vault made. Raises ``Rejected`` (``wrong_key``)."""
+        return self._ring.open(kek_id, wrapped)
 
     def __repr__(self) -> str:
         """Show public names only."""

@@ -1,0 +1,39 @@
+"""What the routes about key-encryption keys do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloister.custodian.calls import Member, json_reply, statement_reply
+from cloister.custodian.service import rotation
+
+if TYPE_CHECKING:
+    from cloister.custodian.calls import Call, Reply
+
+__all__ = ["ROTATE_MEMBERS", "SCHEDULE_MEMBERS", "list_keys", "rotate_keys", "schedule_rotation", "status_of_keys"]
+
+ROTATE_MEMBERS = (
+    Member(name="reason", type="string", doc="at most 200 characters", required=False),
+    Member(name="incident", type="boolean", doc="destroy retired keys at once; `false` by default", required=False),
+)
+SCHEDULE_MEMBERS = (Member(name="every_s", type="integer", doc="seconds between two rotations, at least 60; 0: never"),)
+
+
+def list_keys(call: Call) -> Reply:
+    """List the key-encryption keys, and when they rotate next."""
+    return json_reply(rotation.key_view(call.service.context))
+
+
+def status_of_keys(call: Call) -> Reply:
+    """State, signed, that every live lease is of the newest key epoch, or which are not."""
+    return statement_reply(rotation.key_status(call.service.context))
+
+
+def rotate_keys(call: Call) -> Reply:
+    """Make a new key-encryption key and wrap every model's key under it."""
+    return json_reply(call.change(lambda transaction, body: rotation.rotate(transaction, call.actor, body)), status=201)
+
+
+def schedule_rotation(call: Call) -> Reply:
+    """Let the custodian rotate its keys by itself, or no more."""
+    return json_reply(call.change(lambda transaction, body: rotation.schedule(transaction, call.actor, body)))
