@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ from cloister.custodian.store.keys import keks
 from cloister.custodian.store.models import find_model, replace_envelope
 from cloister.custodian.vaults import unwrap_dek
 from cloister.errors import Rejected
+from cloister.lending.messages import Lease, LeaseRequest
 from cloister.lending.messages.keys import KeyStatus
+from cloister.lending.terms import LOAN_METER
 from cloister.sealed.envelope import Envelope
 from cloister.wire import dump_json
 
 if TYPE_CHECKING:
-    from custodian_kit import Bench
+    from custodian_kit import Bench, Toy
 
 
 def rotate(bench: Bench, **body: Any) -> Any:
@@ -248,3 +251,47 @@ def test_an_envelope_that_does_not_open_stops_the_rotation_whole(bench: Bench) -
     assert bench.post("/v1/keys/rotate").status_code == 403
     assert bench.get("/v1/keys").json()["key_epoch"] == 1
     assert envelope(bench, bench.digest) == good
+
+
+def test_rotations_under_load_lose_no_renewal_and_no_release(bench: Bench) -> None:
+    lent = bench.lend(allowance=300, max_ceiling=3, max_instances=40)
+    toys = [lent.boot() for _ in range(3)]
+    faults: list[BaseException] = []
+    granted: list[int] = []
+    over = threading.Event()
+
+    def renew(toy: Toy) -> None:
+        try:
+            sequence = 0
+            while not over.is_set():
+                sequence += 1
+                request = LeaseRequest(
+                    instance=toy.id, epoch=1, seq=sequence, req_nonce=bytes(16), used={}, reserved={},
+                    want={LOAN_METER: 3}, served=0, chain_head=bytes(32),
+                )  # fmt: skip
+                reply = bench.service.lease(toy.id, Statement.sign(toy.key, request.LABEL, request.dump()).dump())
+                Lease.parse(Statement.parse(reply, label=Lease.LABEL).verify([bench.init.key]))
+            granted.append(sequence)
+        except BaseException as exc:  # noqa: BLE001 - carried to the test's own thread
+            faults.append(exc)
+
+    threads = [threading.Thread(target=renew, args=(toy,)) for toy in toys]
+    for thread in threads:
+        thread.start()
+    try:
+        released = []
+        for epoch in range(2, 10):
+            rotate(bench)
+            toy = lent.boot()
+            assert toy.grant is not None
+            released.append(toy.grant.keys[0].key_version)
+            assert opened(bench, bench.digest) == bench.dek, epoch
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not faults
+    assert len(granted) == len(threads)
+    assert released == list(range(2, 10))
+    late = {item.instance for item in status(bench).behind}
+    assert late.isdisjoint({toy.id})  # the newest release is of the newest epoch
