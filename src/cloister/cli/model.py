@@ -14,6 +14,7 @@ from cloister.cli.model_convert import conversion_options, convert
 from cloister.cli.model_inspect import demand_model, inspect
 from cloister.cli.model_stores import pull_model, push_model
 from cloister.cli.model_variant import trace_model, variant
+from cloister.cli.model_verify import verify_model
 from cloister.cli.remote import custodian_home, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.unlock import unlock_options, unlock_with
@@ -44,6 +45,7 @@ def model() -> None:
 model.add_command(push_model)
 model.add_command(pull_model)
 model.add_command(inspect)
+model.add_command(verify_model)
 model.add_command(variant)
 model.add_command(trace_model)
 model.add_command(convert)

@@ -1,0 +1,105 @@
+"""``cloister model verify``: prove that a copy of a sealed model is whole, without any key that opens it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloister.cli.terminal import Terminal, Verb, pass_terminal
+from cloister.crypto.sign import VerifyKey
+from cloister.errors import Malformed, Reason, Rejected, UsageError
+from cloister.sealed.manifest import Manifest, model_digest
+from cloister.sealed.publisher import ManifestSignature, verify_manifest
+from cloister.stores import ModelUrl, check_mirror, open_source, parse_place, read_access, read_parts, strangers
+from cloister.wire import parse_b64u
+
+if TYPE_CHECKING:
+    from cloister.sealed.directory import Package
+    from cloister.wire import Json
+
+__all__ = ["verify_model"]
+
+_file = click.Path(path_type=Path, dir_okay=False)
+_KEY_BYTES = 32
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@click.command("verify", cls=Verb)
+@click.argument("package")
+@click.option("--publisher", help="The publisher's public key (base64url), known from elsewhere than the package.")
+@click.option("--digest", help="Digest of the model that is wanted, as the loan says it; another is refused.")
+@click.option("--ca", type=_file, help="PEM file of the authority of the store's TLS certificate.")
+@click.option("--token-file", type=_file, help="File with a bearer token for the store (mode 0600).")
+@pass_terminal
+def verify_model(
+    terminal: Terminal,
+    /,
+    *,
+    package: str,
+    publisher: str | None,
+    digest: str | None,
+    ca: Path | None,
+    token_file: Path | None,
+) -> None:
+    """Prove that PACKAGE, a folder or a URL, is whole: what a mirror needs, and no key that opens anything.
+
+    Holds every encrypted segment against the manifest and names all that differ. Who published it is proven by
+    --publisher, which model it is by --digest; without both, only that the copy agrees with itself.
+    """
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        msg = "--digest: want 64 hex digits"
+        raise UsageError(msg)
+    place = parse_place(package)
+    if token_file is not None and not (isinstance(place, ModelUrl) and place.takes_token):
+        msg = f"{place}: takes no token"
+        raise UsageError(msg, hint="credentials of buckets come from the environment: docs/reference/sources.md")
+    access = read_access(ca=ca, token_file=token_file, environment=os.environ)
+    with open_source(place, access=access, whole=True) as source:
+        manifest, got = _manifest(read_parts(source), publisher, digest)
+        if isinstance(place, Path):
+            _refuse_strangers(place, manifest)
+        with terminal.progress(f"verifying {manifest.name}") as report:
+            checked = check_mirror(source, manifest, got, progress=report)
+    if publisher is None:
+        terminal.say("whole in itself; who published it was not proven: pass --publisher")
+    result: Json = {
+        "bytes": checked.bytes,
+        "digest": got,
+        "envelope": checked.envelope,
+        "files": len(manifest.files),
+        "name": manifest.name,
+        "publisher_proven": publisher is not None,
+        "segments": checked.segments,
+    }
+    words = f"whole: {manifest.name}, {len(manifest.files)} files, {checked.segments} segments, {checked.bytes} bytes"
+    terminal.result(result, lambda out: out.print(f"{words}\ndigest {got}"))
+
+
+def _manifest(parts: Package, publisher: str | None, digest: str | None) -> tuple[Manifest, str]:
+    """Return the manifest and its digest, proven by what is known of it from elsewhere."""
+    got = model_digest(parts.manifest_bytes)
+    if digest is not None and got != digest:
+        raise Rejected.because("wrong_model", "manifest", got=got, want=digest)
+    if publisher is not None:
+        return verify_manifest(parts.manifest_bytes, parts.signature_bytes, [_key(publisher)]).manifest, got
+    ManifestSignature.parse(parts.signature_bytes)
+    return Manifest.parse(parts.manifest_bytes), got
+
+
+def _key(text: str) -> VerifyKey:
+    try:
+        return VerifyKey(parse_b64u(text, what="--publisher", size=_KEY_BYTES))
+    except Malformed as exc:
+        raise UsageError(exc.message, hint="'cloister custodian init' prints the publisher's key") from exc
+
+
+def _refuse_strangers(root: Path, manifest: Manifest) -> None:
+    """Refuse a folder with more in it than its manifest says: nobody signed for the rest."""
+    reasons = tuple(Reason(code="not_of_the_package", subject=name) for name in strangers(root, manifest))
+    if reasons:
+        shown = ", ".join(reason.subject for reason in reasons[:8])
+        raise Rejected(f"{root}: no part of the model: {shown}", reasons=reasons, hint="remove it, or copy again")
