@@ -12,6 +12,7 @@ import click
 from cloister.cli.model_card_file import read_card
 from cloister.cli.model_convert import conversion_options, convert
 from cloister.cli.model_inspect import demand_model, inspect
+from cloister.cli.model_old import open_old
 from cloister.cli.model_stores import pull_model, push_model
 from cloister.cli.model_variant import trace_model, variant
 from cloister.cli.model_verify import verify_model
@@ -57,6 +58,7 @@ model.add_command(convert)
 @click.option("--name", required=True, help="Name of the model: lower case letters, digits, . _ -")
 @click.option("--card", type=click.Path(path_type=Path, dir_okay=False), help="JSON file that describes the model.")
 @click.option("--home", type=_folder, help="The custodian's home, whose vault wraps the key.")
+@click.option("--reuse", type=_folder, help="Sealed older version, whose unchanged files are taken over.")
 @unlock_options
 @click.option("--convert", "conversion", is_flag=True, help="Make ONNX of SOURCE first, as 'model convert' does.")
 @conversion_options
@@ -104,23 +106,25 @@ def _seal(
     home: Path | None,
     key_file: Path | None,
     passphrase_file: str | None,
+    reuse: Path | None,
 ) -> None:
     demand_model(source)  # before hours of work; the enclave looks again, at what it loads
     place = custodian_home(home)
     vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
+    old = None if reuse is None else open_old(vault, reuse)
     dek = bytearray(os.urandom(_DEK_BYTES))
     try:
         with terminal.progress(f"sealing {name}") as report:
             sealed = seal_model(
                 source, out, name=name, dek=dek, signer=vault.publisher_key, card=read_card(card),
-                created=datetime.now(UTC).replace(microsecond=0), progress=report,
+                created=datetime.now(UTC).replace(microsecond=0), progress=report, old=old,
             )  # fmt: skip
         recipient = wrap_dek(vault, bytes(dek), manifest_digest=sealed.digest)
     finally:
         dek[:] = bytes(_DEK_BYTES)
     write_envelope(out, Envelope(manifest_digest=sealed.digest, recipients=(recipient,)))
     size = sealed.manifest.size
-    result: Json = {
+    result: dict[str, Json] = {
         **({"conversion": conversion} if conversion else {}),
         "digest": sealed.digest,
         "files": len(sealed.manifest.files),
@@ -128,7 +132,12 @@ def _seal(
         "out": str(out),
         "size": size,
     }
-    terminal.result(result, lambda console: console.print(f"sealed {name}: {size} bytes\ndigest {sealed.digest}"))
+    words = f"sealed {name}: {size} bytes\ndigest {sealed.digest}"
+    if old is not None:
+        kept = sum(old.taken.values())
+        result |= {"reused_bytes": kept, "reused_files": len(old.taken)}
+        words += f"\ntaken over from {reuse}: {len(old.taken)} files, {kept} bytes"
+    terminal.result(result, lambda console: console.print(words))
 
 
 @model.command()

@@ -94,7 +94,7 @@ def _key(text: str) -> VerifyKey:
     try:
         return VerifyKey(parse_b64u(text, what="--publisher", size=_KEY_BYTES))
     except Malformed as exc:
-        raise UsageError(exc.message, hint="'cloister custodian init' prints the publisher's key") from exc
+        raise UsageError(exc.message, hint="'cloister custodian show' prints the publisher's key") from exc
 
 
 def _refuse_strangers(root: Path, manifest: Manifest) -> None:

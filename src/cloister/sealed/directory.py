@@ -159,6 +159,16 @@ def _fill(fd: int, offset: int, out: memoryview) -> int:
     return done
 
 
+def _copy(source: int, target: int) -> None:
+    """Copy a whole file, by the kernel's own means."""
+    offset, size = 0, os.fstat(source).st_size
+    while offset < size:
+        done = os.sendfile(target, source, offset, size - offset)
+        if done == 0:
+            break  # cut meanwhile: its size is held against the manifest before it is opened
+        offset += done
+
+
 class DirectorySink:
     """Writes a package into a folder beside its place, and moves it there when it is whole.
 
@@ -200,6 +210,23 @@ class DirectorySink:
                 while data:
                     done = os.pwrite(fd, data, offset)
                     data, offset = data[done:], offset + done
+        except OSError as exc:
+            raise _cannot_write(self._out) from exc
+
+    def adopt(self, name: str, place: Path) -> None:
+        """Take the file at ``place`` for part ``name``: itself where the file system can, else a copy.
+
+        Raises ``Unavailable``. It is not opened for writing any more: an older package may be the same file.
+        """
+        target = self._temporary / name
+        try:
+            target.parent.mkdir(exist_ok=True)
+            with _Descriptor(place, _READ) as fd:
+                try:
+                    os.link(place, target, follow_symlinks=False)
+                except OSError:  # another file system, or one without hard links
+                    with _Descriptor(target, _CREATE) as out:
+                        _copy(fd, out)
         except OSError as exc:
             raise _cannot_write(self._out) from exc
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from cloister.crypto.stream import HEADER_BYTES, KEY_BYTES, Encryptor, Header
 from cloister.errors import Unavailable, UsageError
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloister.crypto.sign import SigningKey
+    from cloister.sealed.directory import PlainFile
     from cloister.sealed.paths import ModelPath
+    from cloister.sealed.reuse import OldPackage
     from cloister.wire import Json
 
 __all__ = ["Plain", "PlainSource", "SealedModel", "Sink", "seal_files", "seal_model"]
@@ -82,6 +84,10 @@ class Sink(Protocol):
         ...
 
 
+Keep: TypeAlias = "Callable[[PlainT, SealedFile, Callable[[int], bytes]], SealedFile | None]"
+"""Returns the entry of a file that lies in the package already, given its draft and a generator; None: seal it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedModel:
     """What sealing made: the manifest, the exact bytes that were signed, and their digest."""
@@ -120,12 +126,13 @@ def seal_model(
     progress: Callable[[int, int], None] | None = None,
     segment_bytes: int = SEGMENT_BYTES,
     random: Callable[[int], bytes] = os.urandom,
+    old: OldPackage | None = None,
 ) -> SealedModel:
     """Seal the file or folder ``source`` into the new folder ``out``, whole or not at all.
 
-    ``dek`` is 32 random bytes used for this model version only. Links and devices are refused;
-    ``progress(done, total)`` gets bytes of plaintext. Raises ``UsageError`` or ``Unavailable``; then
-    ``out`` is not there.
+    ``dek`` is 32 random bytes used for this model version only. Links and devices are refused; what is unchanged
+    since ``old`` is taken over. ``progress(done, total)`` gets bytes of plaintext. Raises ``UsageError``,
+    ``Unavailable``, or as ``OldPackage.find``; then ``out`` is not there.
     """
     if out.absolute().is_relative_to(source.absolute()):
         msg = f"{out}: lies inside the model to be sealed"
@@ -144,9 +151,24 @@ def seal_model(
             progress=progress,
             segment_bytes=segment_bytes,
             random=random,
+            keep=None if old is None else _keeper(old, tree, sink, dek),
         )
         sink.commit()
     return sealed
+
+
+def _keeper(old: OldPackage, tree: PlainTree, sink: DirectorySink, dek: bytes | bytearray) -> Keep[PlainFile]:
+    """Return what takes a file over from an older package, and puts its blob and leaves into the new one."""
+
+    def keep(plain: PlainFile, draft: SealedFile, random: Callable[[int], bytes]) -> SealedFile | None:
+        entry = old.find(plain, tree, segment_bytes=draft.segment_bytes)
+        if entry is None:
+            return None
+        for part in (blob_name(entry.blob), leaves_name(entry.blob)):
+            sink.adopt(part, old.root / part)
+        return old.rewrap(entry, plain, dek, random)
+
+    return keep
 
 
 def seal_files(
@@ -162,8 +184,12 @@ def seal_files(
     progress: Callable[[int, int], None] | None = None,
     segment_bytes: int = SEGMENT_BYTES,
     random: Callable[[int], bytes] = os.urandom,
+    keep: Keep[PlainT] | None = None,
 ) -> SealedModel:
-    """Seal ``files``, sorted by path, into ``sink``; the manifest is written last. Raises as ``seal_model``."""
+    """Seal ``files``, sorted by path, into ``sink``; the manifest is written last. Raises as ``seal_model``.
+
+    ``keep`` is asked first for each file, and what it returns stands for it.
+    """
     draw = _Randomness(random, dek)
     manifest = Manifest(
         name=name,
@@ -178,7 +204,11 @@ def seal_files(
     with Lanes(segment_bytes, lane_count(most)) as lanes:  # 2. the bulk
         job = _Job(source=source, sink=sink, lanes=lanes, dek=dek, random=draw, progress=progress, total=manifest.size)
         for entry, draft in zip(files, manifest.files, strict=True):
-            sealed.append(job.seal(entry, draft, before=sum(done.size for done in sealed)))
+            kept = None if keep is None else keep(entry, draft, draw)
+            before = sum(done.size for done in sealed)
+            sealed.append(kept or job.seal(entry, draft, before=before))
+            if kept is not None and progress is not None:
+                progress(before + kept.size, manifest.size)
     manifest = replace(manifest, files=tuple(sealed))
     data = manifest.dump()
     signature = ManifestSignature.sign(signer, data).dump()

@@ -1,0 +1,84 @@
+"""A new version of a model takes over what is unchanged of an older one: blob, leaves and file key.
+
+Unchanged is proven, byte by byte: the old file is decrypted and held against the new one. Names and times prove
+nothing. The bulk stays as it is; only its file key is wrapped anew, under the new version's key (docs/adr/0029).
+
+Not done here: putting the old blob into the new package, which the sink does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from cloister.sealed.keys import unwrap_file_key, verify_dek, wrap_file_key
+from cloister.sealed.open import RandomAccess
+from cloister.sealed.pages import Pages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from cloister.sealed.manifest import SealedFile
+    from cloister.sealed.open import ModelSource, VerifiedManifest
+    from cloister.sealed.seal import Plain, PlainSource, PlainT
+
+__all__ = ["OldPackage"]
+
+_STEP_BYTES = 1 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class OldPackage:
+    """An older version: its folder, its signed manifest, its key. Each of its blobs is taken over once at most."""
+
+    root: Path
+    source: ModelSource
+    verified: VerifiedManifest
+    dek: bytes | bytearray = field(repr=False)
+    taken: dict[str, int] = field(default_factory=dict)
+    """Sizes of the files that were taken over, by blob."""
+
+    def __post_init__(self) -> None:
+        """Prove the key before anything is compared. Raises ``Rejected`` (``wrong_key``)."""
+        verify_dek(self.verified.manifest, self.dek)
+
+    def find(self, plain: PlainT, source: PlainSource[PlainT], *, segment_bytes: int) -> SealedFile | None:
+        """Return the old file with exactly the content of ``plain``, None where there is none.
+
+        The one of the same path is looked at first, then others of the same size: shards are renamed when their
+        number changes. Raises as ``RandomAccess`` where the old package is damaged, and as ``source``.
+        """
+        for entry in self._candidates(plain, segment_bytes):
+            if self._is_same(entry, plain, source):
+                self.taken[entry.blob] = entry.size
+                return entry
+        return None
+
+    def _candidates(self, plain: Plain, segment_bytes: int) -> Iterator[SealedFile]:
+        fitting = [
+            entry
+            for entry in self.verified.manifest.files
+            if entry.size == plain.size and entry.segment_bytes == segment_bytes and entry.blob not in self.taken
+        ]
+        yield from sorted(fitting, key=lambda entry: entry.path != plain.path)
+
+    def _is_same(self, entry: SealedFile, plain: PlainT, source: PlainSource[PlainT]) -> bool:
+        with RandomAccess(self.source, self.verified, self.dek, entry.path) as old, Pages(_STEP_BYTES) as pages:
+            for offset in range(0, entry.size, _STEP_BYTES):
+                new = pages.view[: min(_STEP_BYTES, entry.size - offset)]
+                source.read_into(plain, offset, new)
+                if old.read(offset, len(new)) != bytes(new):  # views would be compared item by item
+                    return False
+        return True
+
+    def rewrap(
+        self, entry: SealedFile, plain: Plain, dek: bytes | bytearray, random: Callable[[int], bytes]
+    ) -> SealedFile:
+        """Return the entry of a file that was taken over: under its new path, its key wrapped by the new ``dek``."""
+        key = unwrap_file_key(self.dek, entry)
+        try:
+            moved = replace(entry, path=plain.path)
+            return replace(moved, wrapped_key=wrap_file_key(dek, key, moved, random))
+        finally:
+            key[:] = bytes(len(key))
