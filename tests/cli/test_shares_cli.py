@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cloister.errors import Unavailable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -73,3 +75,31 @@ def test_shares_that_open_nothing_leave_no_new_key_file(shell: Shell, files: lis
     said = shell("custodian", "shares", "combine", files[0], "--key-file", "fresh.key")
     assert said.code == 2
     assert not (shell.folder / "fresh.key").exists()
+
+
+def test_a_vault_that_cannot_be_replaced_leaves_no_new_key_file(
+    shell: Shell, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Unavailable("vault.json: No space left on device")
+
+    vault = (shell.folder / "home" / "vault.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("cloister.custodian.vaults.encrypted_file.replace_private", full)
+        said = shell("custodian", "shares", "combine", *files[:2], "--key-file", "fresh.key")
+    assert said.code == 5
+    assert not (shell.folder / "fresh.key").exists()
+    assert (shell.folder / "home" / "vault.json").read_bytes() == vault
+    shell.ok("custodian", "shares", "combine", *files[:2], "--key-file", "fresh.key")
+
+
+def test_a_key_file_of_somebodys_own_stays(shell: Shell, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise Unavailable("vault.json: No space left on device")
+
+    own = shell.folder / "own.key"
+    own.touch(mode=0o600)
+    own.write_bytes(bytes(range(32)))
+    monkeypatch.setattr("cloister.custodian.vaults.encrypted_file.replace_private", full)
+    assert shell("custodian", "shares", "combine", *files[:2], "--key-file", "own.key").code == 5
+    assert own.read_bytes() == bytes(range(32))

@@ -151,6 +151,15 @@ def test_a_refusal_is_told_by_its_cause_and_without_the_services_own_words(
         {"KeyId": ARN},
         {"Plaintext": base64.b64encode(bytes(32)).decode()},
         {"KeyId": ARN[:-1] + "c", "Plaintext": base64.b64encode(bytes(32)).decode()},
+        {"KeyId": ARN, "Plaintext": "A"},
+        {"KeyId": ARN, "Plaintext": 7},
+        {"KeyId": ARN, "Plaintext": ["AAAA"]},
+        {"KeyId": [ARN], "Plaintext": {"a": 1}},
+        [],
+        [{"KeyId": ARN}],
+        "text",
+        7,
+        None,
     ],
 )
 def test_an_answer_of_another_key_or_of_nothing_is_no_answer(answer: Callable[..., Any], document: Any) -> None:

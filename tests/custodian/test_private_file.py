@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloister.cli.unlock import lock_with
-from cloister.custodian.vaults.private_file import write_private
+from cloister.custodian.vaults.private_file import read_private, write_private
 from cloister.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -43,3 +43,25 @@ def test_a_pin_of_the_vault_that_nobody_filled_in_is_an_error(monkeypatch: pytes
     monkeypatch.setenv("CLOISTER_CUSTODIAN_VAULT", "")
     with pytest.raises(UsageError, match="empty"):
         lock_with(None, None, None)
+
+
+def test_an_interrupt_while_writing_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_fd: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cloister.custodian.vaults.private_file.os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_private(tmp_path / "share", b"secret")
+    assert not (tmp_path / "share").exists()
+
+
+def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_private(tmp_path / "key", b"secret")
+    assert read_private(tmp_path / "key", cap=10) == b"secret"
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "key", 12345, -1)
+    else:
+        own = os.geteuid()
+        monkeypatch.setattr("cloister.custodian.vaults.private_file.os.geteuid", lambda: own + 1)
+    with pytest.raises(UsageError, match="belongs to user"):
+        read_private(tmp_path / "key", cap=10)

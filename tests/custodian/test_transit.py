@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import os
+import socket
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +124,47 @@ def test_an_answer_that_is_none_fails_closed_and_is_not_repeated(
     assert getattr(refused.value, "code", "") == code
     assert "CANARY" not in f"{refused.value.message} {refused.value.hint}"
     assert len(server.paths) == 1, "a redirect was followed"
+
+
+def test_an_engine_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloister.custodian.vaults.transit._DEADLINE_S", 0.5)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+                while not over.wait(0.05):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        service = connect(NAME, {"VAULT_ADDR": address, "VAULT_TOKEN": TOKEN})
+        try:
+            with pytest.raises(Unavailable, match="TimeoutError"):
+                service.unwrap(b"vault:v1:AAAA", context="c")
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://\u2603.example",
+        "https://a b",
+        "https://[::1",
+        "https://x:99999",
+        "https://x:0",
+        "https://\ud800",
+        "https:///",
+    ],
+)
+def test_an_address_that_is_none_is_a_usage_error(address: str) -> None:
+    with pytest.raises(UsageError, match="VAULT_ADDR"):
+        connect(NAME, {"VAULT_ADDR": address, "VAULT_TOKEN": TOKEN})
 
 
 def test_an_engine_that_wraps_into_something_else_is_refused(server: TransitServer) -> None:

@@ -90,7 +90,7 @@ BAD: dict[int, dict[str, tuple[Any, ...]]] = {
             "local:a vault",
             "local:vault\n",
             "LOCAL:vault",
-            "local:" + "k" * 513,
+            "local:" + "k" * 1025,
             7,
             None,
         ),

@@ -27,6 +27,8 @@ _CONTEXT_KEY: Final = "cloister"
 _TIMEOUT_S = 5
 _ATTEMPTS = 3
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_ODD_ANSWERS = (AttributeError, KeyError, TypeError, ValueError)
+"""What botocore raises, beside its own errors, over answers of another shape than the service's."""
 _NOT_OURS = frozenset({"IncorrectKeyException", "InvalidCiphertextException"})
 _DENIED = frozenset({
     "AccessDenied", "AccessDeniedException", "DisabledException", "ExpiredTokenException", "IncompleteSignature",
@@ -74,11 +76,11 @@ class AwsKms:
         except (errors.NoCredentialsError, errors.PartialCredentialsError) as exc:
             msg = f"{self.name}: no credentials of AWS"
             raise UsageError(msg, hint="set a profile, AWS_ACCESS_KEY_ID or a role, as for AWS's own programs") from exc
-        except (errors.BotoCoreError, errors.HTTPClientError) as exc:
+        except (errors.BotoCoreError, errors.HTTPClientError, *_ODD_ANSWERS) as exc:
             msg = f"{self.name}: {type(exc).__name__}"
             raise Unavailable(msg, hint="is the network up, and the region right?") from exc
-        value = answer.get(member)
-        if answer.get("KeyId") != self.arn or not isinstance(value, bytes):
+        value = answer.get(member) if isinstance(answer, dict) else None
+        if not isinstance(value, bytes) or answer.get("KeyId") != self.arn:
             msg = f"{self.name}: answered for another key, or nothing"
             raise Unavailable(msg)
         return value
@@ -112,7 +114,8 @@ class AwsKms:
 
     def _refused(self, response: Any) -> CloisterError:
         """Return our word for an answer that is an error. The service's own text is left out: it names people."""
-        code = str(response.get("Error", {}).get("Code", ""))[:64]
+        error = response.get("Error") if isinstance(response, dict) else None
+        code = str(error.get("Code", ""))[:64] if isinstance(error, dict) else ""
         if code in _NOT_OURS:
             return Rejected.because("wrong_key", self.name, hint="this key did not wrap it, or it was altered")
         if code == "NotFoundException":

@@ -20,6 +20,7 @@ from cloister.custodian.vaults.private_file import read_private, replace_private
 from cloister.custodian.vaults.shares import rebuild_key, share_key
 from cloister.custodian.vaults.unlock import KEY_BYTES, FileKey, KeyFile, Passphrase, Unlock
 from cloister.custodian.vaults.vault_file import MAX_VAULT_BYTES, Kdf, lock_content, open_content
+from cloister.errors import CloisterError
 from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class EncryptedFileVault:
             tls_authority=_new_ec_key(),
             device_authority=_new_ec_key(),
         )
-        write_private(path, lock_content(secrets.dump(), unlock, rng=rng, kdf=kdf))
+        data = lock_content(secrets.dump(), unlock, rng=rng, kdf=kdf)
+        open_content(data, unlock)  # a vault that nobody can open must never be made
+        write_private(path, data)
         return cls(secrets, rng=rng)
 
     @classmethod
@@ -155,8 +158,26 @@ def relock(
 ) -> None:
     """Lock the same content anew under ``new``, in place and at once. Old secrets and old shares open it no more.
 
-    A copy of the old file still opens by them, and holds the same keys.
+    A copy of the old file still opens by them, and holds the same keys. A key file that was made for this goes again
+    where the vault stays as it was.
     """
+    try:
+        _relock(path, old, new, rng=rng, kdf=kdf)
+    except BaseException:
+        if isinstance(new, KeyFile) and new.is_new and _opens(path, old):
+            new.path.unlink(missing_ok=True)  # it opens nothing, and would stand in the way of the next try
+        raise
+
+
+def _opens(path: Path, unlock: Unlock | FileKey) -> bool:
+    try:
+        open_content(read_vault(path), unlock)
+    except CloisterError:
+        return False
+    return True
+
+
+def _relock(path: Path, old: Unlock | FileKey, new: Unlock, *, rng: Callable[[int], bytes], kdf: Kdf | None) -> None:
     content = open_content(read_vault(path), old).content
     fresh = lock_content(content, new, rng=rng, kdf=kdf)
     open_content(fresh, new)  # a vault that nobody can open must not take the old one's place

@@ -41,6 +41,7 @@ _DENIED = {
     "PinLocked": "PIN locked",
     "UserPinNotInitialized": "no PIN set on the token",
 }
+_ANY_FAULT = "GeneralError"
 _NOT_OURS = {
     "DataInvalid", "DataLenRange", "EncryptedDataInvalid", "EncryptedDataLenRange", "FunctionFailed", "GeneralError",
 }  # fmt: skip
@@ -87,9 +88,19 @@ class Pkcs11Token:
             try:
                 return bytes(handle.decrypt(sealed, **_gcm(pkcs11, nonce, context)))
             except pkcs11.PKCS11Error as exc:
-                if type(exc).__name__ not in _NOT_OURS:
+                kind = type(exc).__name__
+                if kind not in _NOT_OURS or (kind == _ANY_FAULT and not self._works(pkcs11, handle)):
                     raise
                 raise self._not_ours() from exc
+
+    def _works(self, pkcs11: Any, handle: Any) -> bool:
+        """Tell whether the key does its work: some modules have one error for a wrong tag and for a broken device."""
+        probe, nonce = bytes(_KEY_BITS // 8), self.rng(_NONCE_BYTES)
+        try:
+            sealed = bytes(handle.encrypt(probe, **_gcm(pkcs11, nonce, "probe")))
+            return bytes(handle.decrypt(sealed, **_gcm(pkcs11, nonce, "probe"))) == probe
+        except pkcs11.PKCS11Error:
+            return False
 
     def _not_ours(self) -> Rejected:
         return Rejected.because("wrong_key", self.name, hint="this key did not wrap it, or it was altered")

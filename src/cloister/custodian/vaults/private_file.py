@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["read_private", "replace_private", "write_private"]
 
+_ROOT = 0  # who can touch everything anyway
+
 
 def read_private(path: Path, *, cap: int) -> bytes:
-    """Return a file's bytes if it is a regular file that group and others cannot touch.
+    """Return a file's bytes if it is a regular file of this user's that group and others cannot touch.
 
     The mode is read from the open descriptor, so that nobody swaps the file in between.
     """
@@ -42,6 +44,9 @@ def _demand_private(path: Path, status: os.stat_result, cap: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         msg = f"{path}: not a regular file"
         raise UsageError(msg)
+    if status.st_uid not in (os.geteuid(), _ROOT):
+        msg = f"{path}: belongs to user {status.st_uid}, who could change it"
+        raise UsageError(msg, hint=f"chown {os.geteuid()} {path}")
     if status.st_mode & 0o077:
         msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600"
         raise UsageError(msg, hint=f"chmod 600 {path}")
@@ -70,6 +75,9 @@ def write_private(path: Path, data: bytes) -> None:
         path.unlink(missing_ok=True)  # half a file would stand in the way of the next try
         msg = f"{path}: {exc.strerror}"
         raise Unavailable(msg) from exc
+    except BaseException:  # an interrupt from the keyboard: nobody is told of this file, so nobody must find it
+        path.unlink(missing_ok=True)
+        raise
 
 
 def replace_private(path: Path, data: bytes) -> None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import queue
 import re
 import ssl
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -40,7 +42,9 @@ _CIPHERTEXT = re.compile(r"vault:v\d{1,9}:[A-Za-z0-9+/]{1,8000}={0,2}", re.ASCII
 _HEADER = re.compile(r"[!-~]{1,4096}", re.ASCII)
 _MAX_TOKEN_BYTES = 4096
 _MAX_ANSWER_BYTES = 64 * 1024
-_TIMEOUT_S = 5
+_TIMEOUT_S = 5  # without a byte
+_DEADLINE_S = 20  # for a whole answer, however slowly it drips
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _FORBIDDEN = frozenset({401, 403})
 _NOT_OURS = ("invalid ciphertext", "message authentication failed")
@@ -115,17 +119,17 @@ class Transit:
         headers = {"x-vault-token": self.token, "x-vault-request": "true", "accept-encoding": "identity"}
         if self.namespace:
             headers["x-vault-namespace"] = self.namespace
+        # The library counts silence alone: a server that drips would keep us for ever.
+        asked: queue.SimpleQueue[tuple[int, Json] | Exception] = queue.SimpleQueue()
+        threading.Thread(target=_ask, args=(asked, url, headers, body, _context(self.authority)), daemon=True).start()
         try:
-            with (
-                httpx2.Client(
-                    follow_redirects=False, timeout=_TIMEOUT_S, trust_env=False, verify=_context(self.authority)
-                ) as client,
-                client.stream("POST", url, headers=headers, content=json.dumps(body).encode()) as response,
-            ):
-                return response.status_code, _bounded(response)
-        except httpx2.HTTPError as exc:
-            msg = f"{self.name}: {type(exc).__name__}"
-            raise Unavailable(msg, hint="is VAULT_ADDR right, and VAULT_CACERT its authority?") from exc
+            answer = asked.get(timeout=_DEADLINE_S)
+        except queue.Empty:
+            answer = TimeoutError()
+        if isinstance(answer, Exception):
+            msg = f"{self.name}: {type(answer).__name__}"
+            raise Unavailable(msg, hint="is VAULT_ADDR right, and VAULT_CACERT its authority?") from answer
+        return answer
 
     def _refused(self, status: int, answer: Json, verb: str) -> CloisterError:
         """Return our word for an answer that is an error. Its own text is read, not shown: it may name people."""
@@ -149,6 +153,24 @@ class Transit:
 
     def _nonsense(self) -> Unavailable:
         return Unavailable(f"{self.name}: answered something else than asked for", hint="is VAULT_ADDR right?")
+
+
+def _ask(
+    asked: queue.SimpleQueue[tuple[int, Json] | Exception],
+    url: str,
+    headers: dict[str, str],
+    body: dict[str, str],
+    context: ssl.SSLContext,
+) -> None:
+    """Put status and document into ``asked``, or why there are none."""
+    try:
+        with (
+            httpx2.Client(follow_redirects=False, timeout=_TIMEOUT_S, trust_env=False, verify=context) as client,
+            client.stream("POST", url, headers=headers, content=json.dumps(body).encode()) as response,
+        ):
+            asked.put((response.status_code, _bounded(response)))
+    except Exception as exc:  # noqa: BLE001 - carried to the caller's thread
+        asked.put(exc)
 
 
 def _text(data: bytes) -> str:
@@ -191,7 +213,7 @@ def _demand_address(address: str) -> None:
         raise UsageError(msg) from exc
     plain = parts.scheme == "http" and parts.hostname in _LOOPBACK
     more = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if not parts.hostname or more or not port_is_sound or not (parts.scheme == "https" or plain):
+    if not _HOST.fullmatch(parts.hostname or "") or more or not port_is_sound or not (parts.scheme == "https" or plain):
         msg = "VAULT_ADDR: want https://HOST:PORT"  # not shown: somebody may have put a password into it
         raise UsageError(msg)
 

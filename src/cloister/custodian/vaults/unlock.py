@@ -40,9 +40,10 @@ class Passphrase:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """Unlocks by a file of at least 32 random bytes that only its owner can read."""
+    """Unlocks by a file of at least 32 random bytes that only its owner can read. ``is_new``: made a moment ago."""
 
     path: Path
+    is_new: bool = False
 
     def secret(self) -> bytes:
         """Return the file's bytes. Raises ``UsageError`` when anybody else could read it."""
@@ -56,7 +57,7 @@ class KeyFile:
     def create(cls, path: Path, *, rng: Callable[[int], bytes] = os.urandom) -> Self:
         """Write a fresh key file, mode 0600. Refuses to replace one."""
         write_private(path, rng(KEY_BYTES))
-        return cls(path)
+        return cls(path, is_new=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ MAX_VAULT_BYTES: Final = 64 * 1024
 _NONCE_BYTES = 12
 _SALT_BYTES = 16
 _MAX_WRAPPED_BYTES = 8192  # AWS KMS: 6144
-_SERVICE = re.compile(r"[a-z0-9-]{1,32}:[!-~]{1,512}")
+_SERVICE = re.compile(r"[a-z0-9-]{1,32}:[!-~]{1,1024}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
