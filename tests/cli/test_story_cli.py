@@ -145,6 +145,32 @@ def town(shell: Shell, request: pytest.FixtureRequest) -> Iterator[Town]:
             made.close()
 
 
+def test_keys_are_rotated_under_a_running_enclave_as_it_is_typed(town: Town) -> None:
+    shell = town.shell
+    picture(shell.folder / "a.png", left=0, right=255)
+    assert town.infer("--input", "a.png").code == 0
+    told = shell.ok("key", "rotate", "--now")
+    assert (told["key_epoch"], told["rewrapped"], told["destroyed"]) == (2, 1, 0)
+    assert town.infer("--input", "a.png").code == 0  # whoever is served notices nothing
+    town.enclave.until(lambda: shell("key", "status").code == 0)  # it renews each second
+    stated = shell.ok("key", "status")
+    assert (stated["moved"], stated["live"], stated["behind"], stated["models"]) == (True, 1, [], 1)
+    assert json.loads(stated["statement"])["payloadType"].endswith("key-status+json")
+    assert shell.ok("key", "rotate", "--every", "90d")["every_s"] == 90 * 86_400
+    assert shell.ok("key", "rotate", "--never")["every_s"] is None
+    told = shell.ok("key", "rotate", "--incident", "laptop lost")
+    assert (told["key_epoch"], told["destroyed"]) == (3, 1)
+    said = shell("key", "status")
+    assert said.code in (0, 4)  # the enclave may have renewed already
+    assert "destroyed" in said.out
+    assert town.infer("--input", "a.png").code == 0
+    for words in ((), ("--now", "--never"), ("--every", "soon"), ("--every", "5s"), ("--every", "9999d")):
+        assert shell("key", "rotate", *words).code in (2, 3), words
+    lines = shell("audit", "list", "--limit", "200", "--json").out.splitlines()
+    kinds = [json.loads(line)["kind"] for line in lines]
+    assert kinds.count("keys_rotated") == 2
+
+
 def picture(path: Path, *, left: int, right: int) -> str:
     """Write a picture of two halves; return its name."""
     image = Image.new("L", (20, 10), right)
