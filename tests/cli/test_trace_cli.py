@@ -121,6 +121,14 @@ def test_a_record_that_names_another_borrower_is_refused(owner: Owner) -> None:
     assert said.out == ""
 
 
+def test_a_record_put_in_the_place_of_another_is_refused(owner: Owner) -> None:
+    first, second = (owner.folder / "home" / "traces" / f"{made['digest']}.json" for made in owner.made[:2])
+    first.write_bytes(second.read_bytes())
+    said = owner.shell("model", "trace", "model.onnx")
+    assert said.code == 3
+    assert said.out == ""
+
+
 def test_no_trace_key_stands_in_a_record(owner: Owner) -> None:
     vault = open_vault(owner.folder / "home", owner.key)
     for place in (owner.folder / "home" / "traces").iterdir():

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from tracing_kit import memory_file, safetensors, weights
 
 from cloister.errors import Malformed, UsageError
@@ -17,6 +19,7 @@ from cloister.sealed.tracing.floats import float_tensors
 from cloister.sealed.tracing.mark import FloatKind, Keystream, Mark, convert, values
 from cloister.sealed.tracing.marked import MarkedSource, parameter_drift
 from cloister.sealed.tracing.record import Variant
+from mutations import mutated
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "trace"
 MARKS = json.loads((VECTORS / "mark.json").read_text(encoding="utf-8"))
@@ -111,3 +114,52 @@ def test_a_marked_source_is_the_same_by_pieces_of_any_size_and_nothing_but_float
 def test_small_tensors_and_names_used_twice_are_left_alone() -> None:
     small = {"a": np.ones(63, "<u4"), "b": np.arange(64, dtype="<u4")}
     assert [item.name for item in float_tensors([memory_file(safetensors(small, FloatKind.F32))])] == ["b"]
+
+
+def test_ten_thousand_damaged_records_are_malformed_or_read() -> None:
+    honest = next(case["record"] for case in RECORDS if case["expect"] == "ok").encode()
+    for data in mutated(honest):
+        try:
+            Variant.parse(data).dump()
+        except Malformed:
+            continue
+
+
+def test_weights_of_onnx_are_found_wherever_they_lie_and_the_marked_model_loads(tmp_path: Path) -> None:
+    """Raw, as a list of floats, and in a file beside it; a weight that is tied is marked once."""
+    array = weights(4)["hidden.weight"].view("<f4")
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["raw"], ["out"])],
+        "g",
+        [],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [64, 64])],
+        [
+            numpy_helper.from_array(array, "raw"),
+            numpy_helper.from_array(array * 2, "beside"),
+            helper.make_tensor("listed", TensorProto.FLOAT, (64, 64), array.reshape(-1) * 3),
+            numpy_helper.from_array(np.arange(64), "integers"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    external_data_helper.set_external_data(model.graph.initializer[1], "weights.bin")
+    onnx.save_model(model, tmp_path / "model.onnx")
+    stored = onnx.load_model(tmp_path / "model.onnx", load_external_data=False)
+    assert stored.graph.initializer[1].data_location == TensorProto.EXTERNAL
+    stored.graph.initializer.add().CopyFrom(stored.graph.initializer[1])
+    stored.graph.initializer[-1].name = "tied"
+    (tmp_path / "model.onnx").write_bytes(stored.SerializeToString())
+    tree = PlainTree(tmp_path)
+    tensors = float_tensors(plain_files(tree))
+    assert sorted(item.name for item in tensors) == ["beside", "listed", "raw"]
+    source, out = MarkedSource(tree, tensors, KEY, 10), tmp_path / "marked"
+    out.mkdir()
+    for entry in tree.files:
+        data = bytearray(entry.size)
+        source.read_into(entry, 0, memoryview(data))
+        (out / entry.path).write_bytes(data)
+    marked = {item.name: numpy_helper.to_array(item) for item in onnx.load_model(out / "model.onnx").graph.initializer}
+    for name, plain in (("raw", array), ("beside", array * 2), ("listed", array * 3)):
+        assert (marked[name] != plain).mean() > 0.9
+        assert (np.abs(marked[name] - plain) <= np.abs(plain) * 2.0**-10).all()
+    assert (marked["tied"] == marked["beside"]).all()
+    assert (marked["integers"] == np.arange(64)).all()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from cloister.sealed.tracing.floats import FloatTensor, distance, read_words
+from cloister.sealed.tracing.floats import FloatTensor, bits_of, distances, read_words
 from cloister.sealed.tracing.mark import FloatKind, Keystream, Mark, convert
 
 if TYPE_CHECKING:
@@ -67,12 +67,18 @@ def match(
     One that fits two about equally well is left out. No key has a part in it, and each marked tensor is used
     once: the bound on the score rests on both.
     """
+    by_count: dict[int, list[int]] = {}
+    for number, entry in enumerate(marked):
+        by_count.setdefault(entry.count, []).append(number)
+    wanted = {count: bits_of([marked[number].sketch for number in same]) for count, same in by_count.items()}
     fits: list[tuple[float, int, int]] = []
     for at, tensor in enumerate(suspects):
-        same = [number for number, entry in enumerate(marked) if entry.count == tensor.count]
-        found = sorted((distance(tensor, marked[number].sketch), number) for number in same)
-        if found and found[0][0] <= _MAX_DISTANCE and (len(found) == 1 or found[1][0] >= found[0][0] + _MARGIN):
-            fits.append((found[0][0], at, found[0][1]))
+        if tensor.count in by_count:
+            away = distances(tensor, wanted[tensor.count])
+            order = np.argsort(away, kind="stable")
+            best = float(away[order[0]])
+            if best <= _MAX_DISTANCE and (len(order) == 1 or away[order[1]] >= best + _MARGIN):
+                fits.append((best, at, by_count[tensor.count][order[0]]))
     plain = {(item.file.path, item.name, item.kind, item.count): item for item in originals}
     used: dict[int, Pair] = {}
     for _, at, number in sorted(fits):
@@ -131,15 +137,26 @@ def _look(pair: Pair, group: Sequence[tuple[Variant, bytes]], sums: dict[str, li
         for bits in strengths:
             mark = Mark(kind, bits)
             shown = _blind(words, mark) if plain is None else _informed(words, plain, mark)
+            whole = _Shown(shown)
             for _, total, stream in (item for item in streams if item[0] == bits):
-                _add(total, shown, *mark.choose(stream.read(first, count)))
+                grid, selected = mark.choose(stream.read(first, count))
+                (whole if mark.selects_all else _Shown(shown * selected)).add(total, grid)
 
 
-def _add(total: list[float], shown: Array, grid: Array, selected: Array) -> None:
-    there = shown * selected
-    total[0] += 2 * float(np.dot(there, grid.astype(np.float32))) - float(there.sum(dtype=np.float64))
-    total[1] += float(np.dot(there, there))
-    total[2] += int(np.count_nonzero(there))
+class _Shown:
+    """What elements show, and the sums that are the same for every key."""
+
+    def __init__(self, shown: Array) -> None:
+        self._shown = shown
+        self._sum = float(shown.sum(dtype=np.float64))
+        self._squares = float(np.dot(shown, shown))
+        self._count = int(np.count_nonzero(shown))
+
+    def add(self, total: list[float], grid: Array) -> None:
+        """Add the sums of one key, whose signs are +1 where ``grid`` is 1 and -1 elsewhere."""
+        total[0] += 2 * float(np.dot(self._shown, grid.astype(np.float32))) - self._sum
+        total[1] += self._squares
+        total[2] += self._count
 
 
 def _blind(words: Array, mark: Mark) -> Array:

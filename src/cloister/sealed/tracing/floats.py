@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cloister.sealed.tracing.mark import Array
 
-__all__ = ["SKETCH_BYTES", "FloatTensor", "distance", "float_tensors", "read_words", "sketch"]
+__all__ = ["SKETCH_BYTES", "FloatTensor", "bits_of", "distances", "float_tensors", "read_words", "sketch"]
 
 MIN_ELEMENTS: Final = 64
 SKETCH_BYTES: Final = 32
@@ -138,12 +138,22 @@ def sketch(tensor: FloatTensor) -> bytes:
     return np.packbits(found > np.median(found)).tobytes()
 
 
-def distance(tensor: FloatTensor, wanted: bytes) -> float:
-    """Return the share (0 to 1) of samples that differ from a sketch; zeros, which pruning leaves, do not count."""
+def bits_of(sketches: Sequence[bytes]) -> Array:
+    """Return the bits of sketches, a row for each."""
+    rows = np.frombuffer(b"".join(sketches), np.uint8).reshape(len(sketches), SKETCH_BYTES)
+    found: Array = np.unpackbits(rows, axis=1).astype(bool)
+    return found
+
+
+def distances(tensor: FloatTensor, wanted: Array) -> Array:
+    """Return for each row of ``bits_of`` the share (0 to 1) of samples that differ from it.
+
+    Zeros, which pruning leaves, do not count; where hardly anything else is there, everything is far away.
+    """
     found = _samples(tensor)
     there = found != 0
     if np.count_nonzero(there) < _SKETCH_BITS // 8:
-        return 1.0
+        return np.ones(len(wanted))
     bits = found > np.median(found)
-    differs = bits != np.unpackbits(np.frombuffer(wanted, np.uint8)).astype(bool)
-    return float(np.count_nonzero(differs & there) / np.count_nonzero(there))
+    shares: Array = np.mean(wanted[:, there] != bits[there], axis=1)
+    return shares

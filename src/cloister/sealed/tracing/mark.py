@@ -102,27 +102,32 @@ class Mark:
         self.step: int = 1 << max(shift, 0)
         self.selected: int = _SELECTION >> min(max(-shift, 0), _MAX_RARENESS)
 
+    @property
+    def selects_all(self) -> bool:
+        """Whether no key leaves an element out."""
+        return self.selected == _SELECTION
+
     def choose(self, stream: Array) -> tuple[Array, Array]:
         """Return each element's grid, 0 or 1, and whether it is marked at all."""
         return stream & 1, (stream >> 2) < self.selected
 
     def change(self, magnitudes: Array, grid: Array | int) -> Array:
         """Return by how many units each magnitude moves to its nearest point of ``grid``: at most a step."""
-        step = self.step
-        away = (grid * np.int64(step) - magnitudes) & (2 * step - 1)
-        # Half way, the magnitude's own next bit decides: neither key nor drift has a part in it.
-        down = (away > step) | ((away == step) & ((magnitudes & (2 * step)) == 0))
-        found: Array = away - down * np.int64(2 * step)
+        step, whole = self.step, 2 * self.step
+        away = (grid * np.int64(step) - magnitudes) & (whole - 1)
+        # Half way, the magnitude's own next bit decides: neither key nor drift has a part in it. No branches: they
+        # would depend on random bits, and take five times as long.
+        down = (~magnitudes >> (whole.bit_length() - 1)) & 1
+        found: Array = away - ((away + down + (step - 1)) & whole)
         return found
 
     def apply(self, words: Array, stream: Array) -> Array:
         """Return marked words. ``stream`` has a byte for each."""
         magnitudes = self.kind.magnitudes(words)
         grid, selected = self.choose(stream)
-        moved = np.where(
-            selected & self.kind.is_markable(magnitudes), self.change(magnitudes, grid.astype(np.int64)), 0
-        )
-        return (words.astype(np.int64, casting="unsafe") + moved).astype(self.kind.words, casting="unsafe")
+        moved = self.change(magnitudes, grid.astype(np.int64)) * (selected & self.kind.is_markable(magnitudes))
+        marked: Array = (words.astype(np.int64, casting="unsafe") + moved).astype(self.kind.words, casting="unsafe")
+        return marked
 
 
 def values(words: Array, kind: FloatKind) -> Array:
