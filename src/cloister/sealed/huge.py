@@ -13,7 +13,7 @@ __all__ = ["HINT", "huge_pages"]
 
 _SETTINGS = Path("/sys/kernel/mm/transparent_hugepage")
 _HELPS = frozenset({"always", "within_size", "advise", "force"})
-HINT = "set /sys/kernel/mm/transparent_hugepage/shmem_enabled to 'advise': models then open several times faster"
+HINT = "set /sys/kernel/mm/transparent_hugepage/shmem_enabled to 'advise': models then open faster"
 
 
 def huge_pages(settings: Path = _SETTINGS, overcommit: Path = Path("/proc/sys/vm/overcommit_memory")) -> bool:
