@@ -23,13 +23,14 @@ MAY_IMPORT = {
     "stores": _PURE_BASE | {"crypto", "sealed"},
     "lending": _PURE_BASE | {"crypto", "attest"},
     "listener": frozenset(),
-    "custodian": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "listener"},
-    "enclave": _PURE_BASE | {"crypto", "attest", "sealed", "stores", "lending", "channel", "listener"},
+    "tpm": _PURE_BASE | {"attest"},
+    "custodian": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "lending", "listener"},
+    "enclave": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "stores", "lending", "channel", "listener"},
     "client": _PURE_BASE | {"crypto", "attest", "lending", "channel"},
     "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
     "cli": _PURE_BASE
     | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}
-    | {"convert"},
+    | {"convert", "tpm"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
 }

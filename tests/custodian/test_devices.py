@@ -23,8 +23,8 @@ from cloister.custodian.setup import open_custodian
 from cloister.enclave.attesters.tpm import BOOT_PCRS, TpmAttester, measure_software
 from cloister.enclave.enrol import enrol
 from cloister.enclave.loanfile import LoanFile
-from cloister.enclave.tpm.transport import SocketTransport
 from cloister.errors import Rejected
+from cloister.tpm.transport import SocketTransport
 from cloister.wire import dump_json
 from swtpm import start_swtpm
 

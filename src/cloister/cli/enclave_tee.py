@@ -153,7 +153,7 @@ def policy_for(tee: Tee, software: SoftwareManifest, *, version: int) -> Policy:
         from cloister.testing.simulated import simulated_policy  # noqa: PLC0415 - in no production process
 
         return simulated_policy(software, version)
-    from cloister.enclave.tpm.commands import Tpm  # noqa: PLC0415 - needed with a TPM only
+    from cloister.tpm.commands import Tpm  # noqa: PLC0415 - needed with a TPM only
 
     machine, kind = _machine(tee)
     if kind != TPM:
@@ -174,7 +174,7 @@ def enrol_tpm(loan_file: Path, tpm: str, ek_certificate: Path | None) -> tuple[b
     """Enrol this machine's TPM; return the certificate chain (PEM) and the device's id."""
     from cloister.enclave.enrol import enrol  # noqa: PLC0415 - brings the TPM client along
     from cloister.enclave.loanfile import read_loan_file  # noqa: PLC0415 - the same
-    from cloister.enclave.tpm.transport import open_transport  # noqa: PLC0415 - the same
+    from cloister.tpm.transport import open_transport  # noqa: PLC0415 - the same
 
     with open_transport(tpm) as transport:
         return enrol(transport, read_loan_file(loan_file), ek_certificate)

@@ -46,8 +46,8 @@ def unlock_options(command: Callable[..., object]) -> Callable[..., object]:
 vault_option = click.option(
     "--vault",
     metavar="NAME",
-    help="Key service that locks the vault: pkcs11:token=T;object=K, aws-kms:ARN, transit:MOUNT/KEY "
-    f"[env {_VAULT_VARIABLE}].",
+    help="Key service that locks the vault: pkcs11:token=T;object=K, aws-kms:ARN, transit:MOUNT/KEY, "
+    f"tpm:sha256:PCRS [env {_VAULT_VARIABLE}].",
 )
 
 

@@ -17,16 +17,16 @@ from cloister.attest.chain import Certificate, parse_certificates
 from cloister.attest.tpm.ek import device_of
 from cloister.attest.tpm.enrolment import MAX_ENROLMENT_BYTES, EnrolChallenge, EnrolProof, EnrolRequest, EnrolResult
 from cloister.enclave.custodian_link import pinned, refusal
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.keys import AkKind, EkKind, activate, attestation_key, available_eks, endorsement_key
 from cloister.errors import Malformed, Unavailable, UsageError
+from cloister.tpm.commands import Tpm
+from cloister.tpm.keys import AkKind, EkKind, activate, attestation_key, available_eks, endorsement_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cloister.enclave.loanfile import LoanFile
-    from cloister.enclave.tpm.keys import Ek
-    from cloister.enclave.tpm.transport import Transport
+    from cloister.tpm.keys import Ek
+    from cloister.tpm.transport import Transport
 
 __all__ = ["enrol"]
 

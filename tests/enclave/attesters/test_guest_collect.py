@@ -19,11 +19,11 @@ from cloister.cli.attest_collect import TEES, collect, detect
 from cloister.cli.terminal import Verb, run
 from cloister.enclave.attesters.machine import Machine
 from cloister.enclave.attesters.table import CPU_KINDS, TPM_KINDS
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.keys import attestation_key
-from cloister.enclave.tpm.transport import SocketTransport
 from cloister.errors import Unavailable, UsageError
 from cloister.testing.vendors.gce import Instance, SyntheticGoogle, certificate
+from cloister.tpm.commands import Tpm
+from cloister.tpm.keys import attestation_key
+from cloister.tpm.transport import SocketTransport
 from swtpm import start_swtpm
 
 if TYPE_CHECKING:

@@ -26,15 +26,15 @@ from cloister.enclave.attesters.gce_vtpm import GceVtpmAttester
 from cloister.enclave.attesters.machine import Machine
 from cloister.enclave.attesters.table import Given, tpm_attester
 from cloister.enclave.attesters.tpm import measure_software
-from cloister.enclave.tpm.codec import Code, Handle
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.keys import AkKind, _ak_template, attestation_key
-from cloister.enclave.tpm.nv import NvAttribute, nv_define, nv_indices, nv_public, nv_read, nv_undefine, nv_write
-from cloister.enclave.tpm.transport import SocketTransport
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.testing.vendors.azure import SnpHardware, TdxHardware, hcl_report, jwk
 from cloister.testing.vendors.gce import Instance, SyntheticGoogle, certificate
 from cloister.testing.vendors.vtpm import SyntheticVtpm
+from cloister.tpm.codec import Code, Handle
+from cloister.tpm.commands import Tpm
+from cloister.tpm.keys import AkKind, _ak_template, attestation_key
+from cloister.tpm.nv import NvAttribute, nv_define, nv_indices, nv_public, nv_read, nv_undefine, nv_write
+from cloister.tpm.transport import SocketTransport
 from cloister.wire import dump_b64u, parse_b64u
 from swtpm import start_swtpm
 

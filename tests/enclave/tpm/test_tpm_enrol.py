@@ -28,12 +28,12 @@ from cloister.crypto.sign import SigningKey
 from cloister.custodian.tls import authority_certificate
 from cloister.enclave.enrol import enrol
 from cloister.enclave.loanfile import LoanFile
-from cloister.enclave.tpm.codec import Code
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.keys import AkKind, EkKind, attestation_key, ek_certificate, endorsement_key
-from cloister.enclave.tpm.transport import SocketTransport
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
 from cloister.lending.terms import LoanId
+from cloister.tpm.codec import Code
+from cloister.tpm.commands import Tpm
+from cloister.tpm.keys import AkKind, EkKind, attestation_key, ek_certificate, endorsement_key
+from cloister.tpm.transport import SocketTransport
 from swtpm import start_swtpm
 from tpm_kit import Issuer
 

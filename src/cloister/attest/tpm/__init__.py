@@ -4,5 +4,5 @@
 be, ``policy`` PCR policy digests without a TPM, ``ek`` and ``akcert`` who vouches for a key,
 ``credential`` a secret only one TPM can open, ``enrolment`` the conversation of all these.
 
-Not done here: talking to a TPM (``enclave/tpm``).
+Not done here: talking to a TPM (``cloister/tpm``).
 """

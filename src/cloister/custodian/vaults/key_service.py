@@ -4,8 +4,9 @@ A service never sees what is in the vault: it wraps the 32 bytes that encrypt th
 it lets use its key. It is asked when a vault is made and whenever it is opened, not while the custodian serves.
 
 Error contract of every service: ``Rejected`` for what it refuses (``service_denied``: who we are, or the state of its
-key; ``no_such_key``; ``wrong_key``: it did not wrap this, or not in this context), ``Unavailable`` when it cannot be
-reached, ``UsageError`` when it was set up wrongly. No message carries a PIN, a credential or a key.
+key; ``no_such_key``; ``wrong_key``: it did not wrap this, or not in this context; ``pcr_mismatch``: the machine is in
+another state than when it did), ``Unavailable`` when it cannot be reached, ``UsageError`` when it was set up wrongly.
+No message carries a PIN, a credential or a key.
 """
 
 from __future__ import annotations
@@ -52,7 +53,11 @@ def connect(name: str, environment: Mapping[str, str]) -> KeyService:
             from cloister.custodian.vaults.transit import Transit  # noqa: PLC0415 - the same
 
             return Transit.connect(name, environment)
+        case "tpm":
+            from cloister.custodian.vaults.tpm_state import TpmState  # noqa: PLC0415 - the same
+
+            return TpmState.connect(name, environment)
         case _:
             # The name is not shown: somebody may have put a PIN into it.
-            msg = "vault: no such key service, want pkcs11:token=TOKEN;object=KEY, aws-kms:ARN or transit:MOUNT/KEY"
+            msg = "vault: no such key service, want pkcs11:..., aws-kms:ARN, transit:MOUNT/KEY or tpm:sha256:PCRS"
             raise UsageError(msg, hint="see docs/reference/vaults.md")

@@ -25,16 +25,16 @@ from cloister.attest.tpm.structures import PCR_COUNT
 from cloister.enclave.attesters.field import demand_field
 from cloister.enclave.attesters.imds import td_quote, vcek_certificates
 from cloister.enclave.attesters.tpm import explaining
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.nv import NvAttribute, nv_define, nv_indices, nv_public, nv_read, nv_undefine, nv_write
-from cloister.enclave.tpm.quoting import quote_pcrs
 from cloister.errors import Unavailable, UsageError
+from cloister.tpm.commands import Tpm
+from cloister.tpm.nv import NvAttribute, nv_define, nv_indices, nv_public, nv_read, nv_undefine, nv_write
+from cloister.tpm.quoting import quote_pcrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloister.enclave.attesters.local_http import Fetch
-    from cloister.enclave.tpm.transport import Transport
+    from cloister.tpm.transport import Transport
 
 __all__ = ["AK_CERTIFICATE_INDEX", "AK_HANDLE", "HCL_REPORT_INDEX", "USER_DATA_INDEX", "AzureVtpmAttester"]
 

@@ -22,9 +22,9 @@ from cloister.enclave.attesters.gramine import ATTESTATION_TYPE
 from cloister.enclave.attesters.nsm import NSM
 from cloister.enclave.attesters.nvml import count_gpus
 from cloister.enclave.attesters.sev_guest import SEV_GUEST
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.nv import nv_indices, nv_read
 from cloister.errors import CloisterError, Unavailable, UsageError
+from cloister.tpm.commands import Tpm
+from cloister.tpm.nv import nv_indices, nv_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

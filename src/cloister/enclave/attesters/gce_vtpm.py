@@ -26,16 +26,16 @@ from cloister.attest.tpm.measured import dump_pcrs
 from cloister.attest.tpm.structures import Public
 from cloister.enclave.attesters.field import demand_field
 from cloister.enclave.attesters.tpm import BOOT_PCRS, explaining
-from cloister.enclave.tpm.codec import Handle
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.nv import nv_indices, nv_read
-from cloister.enclave.tpm.quoting import quote_pcrs
 from cloister.errors import Unavailable
+from cloister.tpm.codec import Handle
+from cloister.tpm.commands import Tpm
+from cloister.tpm.nv import nv_indices, nv_read
+from cloister.tpm.quoting import quote_pcrs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cloister.enclave.tpm.transport import Transport
+    from cloister.tpm.transport import Transport
 
 __all__ = ["TEMPLATE_INDICES", "GceVtpmAttester"]
 

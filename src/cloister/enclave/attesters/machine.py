@@ -13,7 +13,7 @@ from cloister.enclave.attesters.files import LocalFiles
 from cloister.enclave.attesters.imds import IMDS_HOST
 from cloister.enclave.attesters.local_http import HostService, SocketService
 from cloister.enclave.attesters.nvml import load_nvml
-from cloister.enclave.tpm.transport import open_transport
+from cloister.tpm.transport import open_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloister.enclave.attesters.files import Kernel
     from cloister.enclave.attesters.local_http import Fetch
     from cloister.enclave.attesters.nvml import NvmlLibrary
-    from cloister.enclave.tpm.transport import Transport
+    from cloister.tpm.transport import Transport
 
 __all__ = ["TPM_DEVICE", "Machine"]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cloister.enclave.attesters import Attester
     from cloister.enclave.attesters.files import Filesystem
     from cloister.enclave.attesters.machine import Machine
-    from cloister.enclave.tpm.transport import Transport
+    from cloister.tpm.transport import Transport
 
 __all__ = ["CPU_KINDS", "TPM_KINDS", "Given", "cpu_attester", "tpm_attester"]
 

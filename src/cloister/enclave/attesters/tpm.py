@@ -15,15 +15,15 @@ from cloister.attest.rats import Evidence, TeeKind
 from cloister.attest.tpm.eventlog import MAX_LOG_BYTES, EventLog, replay
 from cloister.attest.tpm.evidence import TPM, TpmEvidence
 from cloister.attest.tpm.policy import SOFTWARE_PCR, software_pcr_value
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.keys import AkKind, attestation_key
-from cloister.enclave.tpm.quoting import quote_pcrs
 from cloister.errors import Rejected, Unavailable, UsageError
+from cloister.tpm.commands import Tpm
+from cloister.tpm.keys import AkKind, attestation_key
+from cloister.tpm.quoting import quote_pcrs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cloister.enclave.tpm.transport import Transport
+    from cloister.tpm.transport import Transport
 
 __all__ = ["BOOT_PCRS", "EVENT_LOG", "TpmAttester", "explaining", "measure_software", "read_event_log"]
 

@@ -17,15 +17,15 @@ from cloister.attest.tpm.ek import trim_der
 from cloister.attest.tpm.policy import endorsement_policy
 from cloister.attest.tpm.quote import ATTESTATION_KEY
 from cloister.attest.tpm.structures import Attribute, EccKey, Public, RsaKey, Symmetric
-from cloister.enclave.tpm.codec import PASSWORD, Handle, Session
-from cloister.enclave.tpm.nv import nv_read
 from cloister.errors import Rejected
+from cloister.tpm.codec import PASSWORD, Handle, Session
+from cloister.tpm.nv import nv_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloister.attest.tpm.credential import Credential
-    from cloister.enclave.tpm.commands import Tpm
+    from cloister.tpm.commands import Tpm
 
 __all__ = [
     "AkKind",

@@ -16,7 +16,7 @@ from cloister.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cloister.enclave.tpm.commands import Tpm
+    from cloister.tpm.commands import Tpm
 
 __all__ = ["Quoted", "quote_pcrs"]
 

@@ -22,9 +22,9 @@ from cloister.attest.tpm.eventlog import EventLog, replay
 from cloister.attest.tpm.policy import pcr_policy
 from cloister.attest.tpm.quote import verify_attestation_key, verify_pcrs, verify_signature
 from cloister.attest.tpm.structures import Public, parse_signature
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.keys import AkKind, EkKind, activate, attestation_key, ek_certificate, endorsement_key
-from cloister.enclave.tpm.transport import SocketTransport
+from cloister.tpm.commands import Tpm
+from cloister.tpm.keys import AkKind, EkKind, activate, attestation_key, ek_certificate, endorsement_key
+from cloister.tpm.transport import SocketTransport
 from swtpm import start_swtpm
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.tpm,
     pytest.mark.skipif(shutil.which("tpm2_quote") is None, reason="tpm2-tools is not installed"),
 ]
-EVIDENCE = Path(os.environ.get("CLOISTER_EVIDENCE") or Path(__file__).parents[4] / "shared" / "evidence")
+EVIDENCE = Path(os.environ.get("CLOISTER_EVIDENCE") or Path(__file__).parents[3] / "shared" / "evidence")
 LOG = EVIDENCE / "tpm" / "gce-cos-85-nonce9009.eventlog.bin"
 NONCE = hashlib.sha256(b"nonce").digest()
 BRIDGE = """

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.tpm.algorithms import Alg
 from cloister.attest.tpm.structures import PcrSelection, Public, b2, dump_selections, take_selections
-from cloister.enclave.tpm.codec import PASSWORD, Code, Handle, Session, dump_command, parse_response
 from cloister.errors import Rejected, Unavailable
+from cloister.tpm.codec import PASSWORD, Code, Handle, Session, dump_command, parse_response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cloister.attest.tpm.credential import Credential
-    from cloister.enclave.tpm.transport import Transport
+    from cloister.tpm.transport import Transport
     from cloister.wire import Reader
 
 __all__ = ["Tpm"]

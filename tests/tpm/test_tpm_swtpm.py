@@ -27,13 +27,13 @@ from cloister.attest.tpm.quote import verify_attestation_key, verify_pcrs, verif
 from cloister.attest.tpm.structures import Attribute, EccKey, Public, Quote, parse_signature
 from cloister.attest.verifier import Verifier
 from cloister.enclave.attesters.tpm import BOOT_PCRS, TpmAttester, measure_software
-from cloister.enclave.tpm.codec import Code, Handle, Session
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.keys import AkKind, EkKind, activate, attestation_key, available_eks, endorsement_key
-from cloister.enclave.tpm.nv import nv_read
-from cloister.enclave.tpm.sealing import SealedSecret, seal_to_pcrs, unseal
-from cloister.enclave.tpm.transport import SocketTransport, open_transport
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
+from cloister.tpm.codec import Code, Handle, Session
+from cloister.tpm.commands import Tpm
+from cloister.tpm.keys import AkKind, EkKind, activate, attestation_key, available_eks, endorsement_key
+from cloister.tpm.nv import nv_read
+from cloister.tpm.sealing import SealedSecret, seal_to_pcrs, unseal
+from cloister.tpm.transport import SocketTransport, open_transport
 from mutations import mutated
 from swtpm import start_swtpm
 from tpm_log import LOG
@@ -330,7 +330,7 @@ def test_the_tpm_itself_refuses_a_secret_under_a_wrong_policy(tpm: Tpm, transpor
 
 def test_a_secret_has_no_password_to_guess(tpm: Tpm) -> None:
     sealed = seal_to_pcrs(tpm, b"secret", tpm.pcr_read((23,)))
-    from cloister.enclave.tpm.sealing import _STORAGE_ROOT  # noqa: PLC0415
+    from cloister.tpm.sealing import _STORAGE_ROOT  # noqa: PLC0415
 
     with (
         tpm.create_primary(Handle.OWNER, _STORAGE_ROOT) as (parent, _),

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Self
 from cloister.attest.tpm.algorithms import DIGEST_BYTES, Alg, CurveId
 from cloister.attest.tpm.policy import pcr_policy
 from cloister.attest.tpm.structures import MAX_STRUCTURE_BYTES, PCR_COUNT, Attribute, EccKey, Public, Symmetric, b2
-from cloister.enclave.tpm.codec import Handle, Session
 from cloister.errors import Rejected, UsageError
+from cloister.tpm.codec import Handle, Session
 from cloister.wire import Reader, lp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloister.enclave.tpm.commands import Tpm
+    from cloister.tpm.commands import Tpm
 
 __all__ = ["MAX_SECRET_BYTES", "SealedSecret", "seal_to_pcrs", "unseal"]
 

@@ -11,12 +11,12 @@ import pytest
 
 from cloister.attest.tpm.structures import b2
 from cloister.enclave.attesters.tpm import measure_software, read_event_log
-from cloister.enclave.tpm.codec import PASSWORD, Code, Handle, Session, dump_command, parse_response
-from cloister.enclave.tpm.commands import Tpm
-from cloister.enclave.tpm.keys import EkKind, available_eks
-from cloister.enclave.tpm.nv import nv_read
-from cloister.enclave.tpm.transport import DeviceTransport, SocketTransport, open_transport
 from cloister.errors import Malformed, Rejected, Unavailable
+from cloister.tpm.codec import PASSWORD, Code, Handle, Session, dump_command, parse_response
+from cloister.tpm.commands import Tpm
+from cloister.tpm.keys import EkKind, available_eks
+from cloister.tpm.nv import nv_read
+from cloister.tpm.transport import DeviceTransport, SocketTransport, open_transport
 from mutations import mutated
 
 if TYPE_CHECKING:

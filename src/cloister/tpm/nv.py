@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.tpm.algorithms import Alg, take_alg
 from cloister.attest.tpm.structures import b2
-from cloister.enclave.tpm.codec import PASSWORD, Code, Handle
 from cloister.errors import Malformed
+from cloister.tpm.codec import PASSWORD, Code, Handle
 from cloister.wire import Reader
 
 if TYPE_CHECKING:
-    from cloister.enclave.tpm.commands import Tpm
+    from cloister.tpm.commands import Tpm
 
 __all__ = [
     "MAX_NV_BYTES",
