@@ -36,9 +36,10 @@ from typing import TYPE_CHECKING
 from cloister.crypto.sign import SigningKey
 from cloister.sealed.directory import DirectorySource
 from cloister.sealed.open import RandomAccess, open_model, verify_manifest
+from cloister.sealed.parts import read_parts
 from cloister.sealed.paths import parse_path
 from cloister.sealed.seal import seal_files, seal_model
-from cloister.stores import open_source, parse_place, read_parts
+from cloister.stores import open_source, parse_place
 from cloister.stores.http import HttpSource
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -16,6 +17,7 @@ from cloister.attest.verifier import Verifier
 from cloister.custodian.config import load_config, read_config
 from cloister.custodian.restoring import migrate_database, move_database, restore_database
 from cloister.custodian.service.audit_log import Batch
+from cloister.custodian.service.rotation import rotate_due
 from cloister.custodian.setup import init_custodian, open_custodian, recover_custodian
 from cloister.custodian.store.faults import Contended
 from cloister.custodian.store.migrations import MIGRATIONS
@@ -99,7 +101,7 @@ def whole_log(service: CustodianService) -> list[bytes]:
 
 
 def kinds(service: CustodianService) -> list[str]:
-    return [line.partition(b'"kind":"')[2].partition(b'"')[0].decode() for line in whole_log(service)]
+    return [json.loads(line)["kind"] for line in whole_log(service)]
 
 
 def test_what_one_custodian_does_the_other_knows_and_logs_behind_it(pair: Pair) -> None:
@@ -150,6 +152,28 @@ def test_an_older_batch_that_comes_late_does_not_turn_the_log_s_time_back(pair: 
         leave_pending(connection, late)
     bench.service.context.sequence()
     whole_log(bench.service)
+
+
+def test_a_rotation_that_is_due_is_done_by_one_of_two_custodians_and_known_to_both(pair: Pair) -> None:
+    lent = pair.bench.lend(max_instances=8)
+    assert pair.bench.post("/v1/keys/schedule", {"every_s": 3600}).json()["every_s"] == 3600
+    pair.bench.clock.advance(3601)
+    together = threading.Barrier(2)
+
+    def sweep(service: CustodianService) -> None:
+        together.wait()
+        rotate_due(service.context)
+
+    threads = [threading.Thread(target=sweep, args=(service,)) for service in (pair.bench.service, pair.second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pair.bench.service.context.sequence()
+    assert kinds(pair.bench.service).count("keys_rotated") == 1
+    with pair.at_second():
+        assert lent.boot().released_dek() == pair.bench.dek
+    assert lent.boot().released_dek() == pair.bench.dek
 
 
 def test_the_last_unit_goes_to_one_of_sixteen_enclaves_at_two_custodians(pair: Pair) -> None:

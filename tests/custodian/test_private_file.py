@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloister.cli.unlock import lock_with
-from cloister.custodian.vaults.private_file import read_private, write_private
+from cloister.custodian.vaults.private_file import read_private, replace_private, write_private
 from cloister.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -65,3 +65,19 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr("cloister.custodian.vaults.private_file.os.geteuid", lambda: own + 1)
     with pytest.raises(UsageError, match="belongs to user"):
         read_private(tmp_path / "key", cap=10)
+
+
+def test_an_interrupt_while_replacing_leaves_the_old_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    write_private(tmp_path / "vault", b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            replace_private(tmp_path / "vault", b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("vault", b"old")]
+    replace_private(tmp_path / "vault", b"new")
+    assert (tmp_path / "vault").read_bytes() == b"new"

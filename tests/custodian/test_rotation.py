@@ -285,7 +285,7 @@ def test_rotations_under_load_lose_no_renewal_and_no_release(bench: Bench) -> No
             toy = lent.boot()
             assert toy.grant is not None
             released.append(toy.grant.keys[0].key_version)
-            assert opened(bench, bench.digest) == bench.dek, epoch
+            assert toy.released_dek() == opened(bench, bench.digest) == bench.dek, epoch
     finally:
         over.set()
         for thread in threads:

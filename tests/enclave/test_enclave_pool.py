@@ -63,6 +63,17 @@ async def ask(enclave: EnclaveInstance, world: World, name: str) -> float:
     return float(answer.json["outputs"][0]["data"][0])
 
 
+def holding() -> tuple[WatchedEngine, threading.Event, threading.Event]:
+    """Return an engine whose next run says that it runs, and goes on when it is told."""
+    running, go = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        running.set()
+        go.wait(30)
+
+    return WatchedEngine(before=wait), running, go
+
+
 @asynchronous
 async def test_the_least_recently_used_model_goes_and_comes_back_at_the_next_request(tmp_path: Path) -> None:
     world = world_of(tmp_path)
@@ -107,13 +118,7 @@ async def test_many_consumers_of_more_models_than_fit_all_get_their_answers(tmp_
 @asynchronous
 async def test_a_model_with_requests_in_flight_is_never_evicted(tmp_path: Path) -> None:
     world = world_of(tmp_path)
-    running, go = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        running.set()
-        go.wait(30)
-
-    engine = WatchedEngine(before=wait)
+    engine, running, go = holding()
     limits = {"model_wait_s": 1}
     async with world.enclave(engine=engine, memory_budget=SIZE, engine_workers=2, limits=limits) as enclave:
         busy = asyncio.create_task(ask(enclave, world, "c"))
@@ -132,13 +137,7 @@ async def test_a_model_with_requests_in_flight_is_never_evicted(tmp_path: Path) 
 @asynchronous
 async def test_who_waits_for_room_gets_it_when_the_last_run_ends(tmp_path: Path) -> None:
     world = world_of(tmp_path)
-    running, go = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        running.set()
-        go.wait(30)
-
-    engine = WatchedEngine(before=wait)
+    engine, running, go = holding()
     async with world.enclave(engine=engine, memory_budget=SIZE, engine_workers=2) as enclave:
         busy = asyncio.create_task(ask(enclave, world, "c"))
         await asyncio.to_thread(running.wait, 30)
@@ -242,13 +241,7 @@ async def test_what_is_opened_too_late_for_the_end_is_closed_at_once(tmp_path: P
 async def test_memory_stays_while_a_thread_computes_with_it_though_nobody_waits_for_the_answer(tmp_path: Path) -> None:
     """What is cancelled is the waiting: unmapped under a run, the model would take the whole process with it."""
     world = world_of(tmp_path)
-    running, go = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        running.set()
-        go.wait(30)
-
-    engine = WatchedEngine(before=wait)
+    engine, running, go = holding()
     async with world.enclave(engine=engine, memory_budget=SIZE, engine_workers=2) as enclave:
         gone = asyncio.create_task(ask(enclave, world, "c"))
         await asyncio.to_thread(running.wait, 30)

@@ -47,6 +47,10 @@ def says(number: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
+TIGHT = {"engine_workers": 2, "memory_budget": len(says(1))}
+"""Settings under which one version fits and two do not."""
+
+
 async def publish(house: House, number: int) -> str:
     """Seal and publish another version of ``digits`` and put it where the enclave looks; return its digest."""
     await house.publish(f"digits-{number}", says(number))
@@ -71,6 +75,20 @@ async def lent_house(tmp_path: Path, **more: Any) -> AsyncIterator[House]:
         models = [{"allowance": 9000, "digest": house.digests["digits"], "name": "digits"}]
         await house.lend(9000, max_ceiling=4000, models=models, **more)
         yield house
+
+
+@asynccontextmanager
+async def two_askers(
+    tmp_path: Path, settings: dict[str, Any]
+) -> AsyncIterator[tuple[House, EnclaveInstance, AsyncClient, AsyncClient]]:
+    """Open a house with one enclave and two consumers."""
+    async with (
+        lent_house(tmp_path) as house,
+        house.enclave(settings=settings) as enclave,
+        await house.client(models=ANY) as client,
+        await house.client(models=ANY) as other,
+    ):
+        yield house, enclave, client, other
 
 
 async def version(client: AsyncClient) -> tuple[int, str]:
@@ -290,12 +308,7 @@ def hold(enclave: EnclaveInstance) -> tuple[threading.Event, threading.Event]:
 
 @asynchronous
 async def test_what_runs_in_the_older_version_finishes_there_while_the_newer_one_answers(tmp_path: Path) -> None:
-    async with (
-        lent_house(tmp_path) as house,
-        house.enclave(settings={"engine_workers": 2}) as enclave,
-        await house.client(models=ANY) as client,
-        await house.client(models=ANY) as other,
-    ):
+    async with two_askers(tmp_path, {"engine_workers": 2}) as (house, enclave, client, other):
         first, second = house.digests["digits"], await publish(house, 2)
         running, go = hold(enclave)
         early = asyncio.create_task(version(client))
@@ -317,13 +330,7 @@ async def test_what_runs_in_the_older_version_finishes_there_while_the_newer_one
 
 @asynchronous
 async def test_where_one_fits_the_older_version_drains_and_nobody_new_enters_it(tmp_path: Path) -> None:
-    settings = {"engine_workers": 2, "memory_budget": len(says(1))}
-    async with (
-        lent_house(tmp_path) as house,
-        house.enclave(settings=settings) as enclave,
-        await house.client(models=ANY) as client,
-        await house.client(models=ANY) as other,
-    ):
+    async with two_askers(tmp_path, TIGHT) as (house, enclave, client, other):
         first, second = house.digests["digits"], await publish(house, 2)
         running, go = hold(enclave)
         early = asyncio.create_task(version(client))
@@ -345,13 +352,7 @@ async def test_where_one_fits_the_older_version_drains_and_nobody_new_enters_it(
 
 @asynchronous
 async def test_a_version_that_does_not_drain_in_time_goes_on_and_answers_who_waited(tmp_path: Path) -> None:
-    settings = {"engine_workers": 2, "memory_budget": len(says(1))}
-    async with (
-        lent_house(tmp_path) as house,
-        house.enclave(settings=settings) as enclave,
-        await house.client(models=ANY) as client,
-        await house.client(models=ANY) as other,
-    ):
+    async with two_askers(tmp_path, TIGHT) as (house, enclave, client, other):
         first, second = house.digests["digits"], await publish(house, 2)
         enclave.pool._patience_s = 0.2  # seconds; limits are measured, and would be another enclave
         running, go = hold(enclave)

@@ -117,7 +117,7 @@ def test_two_pushes_at_once_do_not_overwrite_each_other(s3: S3, tmp_path: Path) 
 
 def parts(folder: Path) -> tuple[object, ...]:
     from cloister.sealed.manifest import Manifest  # noqa: PLC0415
-    from cloister.stores import read_parts  # noqa: PLC0415
+    from cloister.sealed.parts import read_parts  # noqa: PLC0415
     from cloister.stores.part import parts_of as listed  # noqa: PLC0415
 
     source = DirectorySource(folder)

@@ -16,7 +16,8 @@ from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.sealed.directory import DirectorySource
 from cloister.sealed.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from cloister.sealed.open import DirectSource, RandomAccess, open_model, verify_manifest
-from cloister.stores import Access, Patience, open_source, parse_place, read_access, read_parts
+from cloister.sealed.parts import read_parts
+from cloister.stores import Access, Patience, open_source, parse_place, read_access
 from cloister.stores.http import HttpSource
 
 if TYPE_CHECKING:

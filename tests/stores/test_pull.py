@@ -16,8 +16,8 @@ from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.sealed.directory import DirectorySource
 from cloister.sealed.manifest import MANIFEST_NAME, model_digest
 from cloister.sealed.open import open_model
+from cloister.sealed.parts import MAX_LEAVES_BYTES
 from cloister.stores import open_source, pull
-from cloister.stores.part import MAX_LEAVES_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.store_options import demand_digest, digest_option, store_access, store_options
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
-from cloister.errors import UsageError
 from cloister.sealed.directory import DirectorySource
-from cloister.stores import ModelUrl, open_source, open_target, parse_place, pull, push, read_access
+from cloister.stores import open_source, open_target, pull, push
 
 if TYPE_CHECKING:
-    from cloister.stores import Access
     from cloister.wire import Json
 
 __all__ = ["pull_model", "push_model"]
 
-_file = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-def _access(url: str, ca: Path | None, token_file: Path | None) -> Access:
-    """Return what lets us in there. Raises ``UsageError`` for a token where none is shown."""
-    place = parse_place(url)
-    if token_file is not None and not (isinstance(place, ModelUrl) and place.takes_token):
-        msg = f"{place}: takes no token"
-        raise UsageError(msg, hint="credentials of buckets come from the environment: docs/reference/sources.md")
-    return read_access(ca=ca, token_file=token_file, environment=os.environ)
 
 
 @click.command("push", cls=Verb)
 @click.argument("package", type=_folder)
 @click.argument("url")
-@click.option("--ca", type=_file, help="PEM file of the authority of the store's TLS certificate.")
-@click.option("--token-file", type=_file, help="File with a bearer token for the store (mode 0600).")
+@store_options
 @click.option("--replace-envelope", is_flag=True, help="Replace the envelope there, after a rotation of keys.")
 @pass_terminal
 def push_model(
@@ -49,7 +34,7 @@ def push_model(
     Nothing there is overwritten, and the manifest comes last: a model is there as a whole or not at all. Only
     ciphertext leaves, each segment held against its leaf hash on its way.
     """
-    access = _access(url, ca, token_file)
+    access = store_access(url, ca, token_file)
     with open_target(url, access=access) as target, terminal.progress(f"pushing {package.name}") as report:
         pushed = push(DirectorySource(package), target, replace_envelope=replace_envelope, progress=report)
     result: Json = {
@@ -67,9 +52,8 @@ def push_model(
 @click.command("pull", cls=Verb)
 @click.argument("url")
 @click.option("--out", type=_folder, required=True, help="Folder to make; it must not exist.")
-@click.option("--digest", help="Digest of the model that is wanted, as the loan says it; another is refused.")
-@click.option("--ca", type=_file, help="PEM file of the authority of the store's TLS certificate.")
-@click.option("--token-file", type=_file, help="File with a bearer token for the store (mode 0600).")
+@digest_option
+@store_options
 @pass_terminal
 def pull_model(
     terminal: Terminal, /, *, url: str, out: Path, digest: str | None, ca: Path | None, token_file: Path | None
@@ -79,10 +63,8 @@ def pull_model(
     Each segment is held against its leaf hash before it counts, now and when going on. Nothing is decrypted. Who
     published it is proven when it is opened; --digest names the model that is wanted.
     """
-    if digest is not None and not _DIGEST.fullmatch(digest):
-        msg = "--digest: want 64 hex digits"
-        raise UsageError(msg)
-    access = _access(url, ca, token_file)
+    demand_digest(digest)
+    access = store_access(url, ca, token_file)
     with open_source(url, access=access) as source, terminal.progress(f"pulling {out.name}") as report:
         pulled = pull(source, out, digest=digest, progress=report)
     result: Json = {

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.store_options import demand_digest, digest_option, store_access, store_options
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.crypto.sign import VerifyKey
 from cloister.errors import Malformed, Reason, Rejected, UsageError
+from cloister.sealed.directory import strangers
 from cloister.sealed.manifest import Manifest, model_digest
+from cloister.sealed.mirror import check_mirror
+from cloister.sealed.parts import read_parts
 from cloister.sealed.publisher import ManifestSignature, verify_manifest
-from cloister.stores import ModelUrl, check_mirror, open_source, parse_place, read_access, read_parts, strangers
+from cloister.stores import open_source, parse_place
 from cloister.wire import parse_b64u
 
 if TYPE_CHECKING:
-    from cloister.sealed.directory import Package
+    from cloister.sealed.parts import Package
     from cloister.wire import Json
 
 __all__ = ["verify_model"]
 
-_file = click.Path(path_type=Path, dir_okay=False)
 _KEY_BYTES = 32
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @click.command("verify", cls=Verb)
 @click.argument("package")
 @click.option("--publisher", help="The publisher's public key (base64url), known from elsewhere than the package.")
-@click.option("--digest", help="Digest of the model that is wanted, as the loan says it; another is refused.")
-@click.option("--ca", type=_file, help="PEM file of the authority of the store's TLS certificate.")
-@click.option("--token-file", type=_file, help="File with a bearer token for the store (mode 0600).")
+@digest_option
+@store_options
 @pass_terminal
 def verify_model(
     terminal: Terminal,
@@ -50,14 +49,9 @@ def verify_model(
     Holds every encrypted segment against the manifest and names all that differ. Who published it is proven by
     --publisher, which model it is by --digest; without both, only that the copy agrees with itself.
     """
-    if digest is not None and not _DIGEST.fullmatch(digest):
-        msg = "--digest: want 64 hex digits"
-        raise UsageError(msg)
+    demand_digest(digest)
+    access = store_access(package, ca, token_file)
     place = parse_place(package)
-    if token_file is not None and not (isinstance(place, ModelUrl) and place.takes_token):
-        msg = f"{place}: takes no token"
-        raise UsageError(msg, hint="credentials of buckets come from the environment: docs/reference/sources.md")
-    access = read_access(ca=ca, token_file=token_file, environment=os.environ)
     with open_source(place, access=access, whole=True) as source:
         manifest, got = _manifest(read_parts(source), publisher, digest)
         if isinstance(place, Path):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from cloister.errors import UsageError
 from cloister.sealed.manifest import MANIFEST_NAME, model_digest
-from cloister.stores import open_source, read_parts
+from cloister.sealed.parts import read_parts
+from cloister.stores import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

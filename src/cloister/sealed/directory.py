@@ -8,7 +8,6 @@ few microseconds per mebibyte, and nothing to keep open or to lose.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -24,23 +23,28 @@ from cloister.sealed.manifest import (
     MANIFEST_NAME,
     MAX_FILE_BYTES,
     MAX_FILES,
-    MAX_MANIFEST_BYTES,
     SIGNATURE_NAME,
+    blob_name,
+    leaves_name,
 )
+from cloister.sealed.parts import Package, demand_part, read_parts, read_small
 from cloister.sealed.paths import ModelPath, parse_path
-from cloister.sealed.publisher import MAX_SIGNATURE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloister.sealed.manifest import Manifest
+
 __all__ = [
     "DirectorySink",
     "DirectorySource",
-    "Package",
     "PlainFile",
     "PlainTree",
+    "move_durably",
     "read_envelope",
     "read_package",
+    "strangers",
+    "sync_tree",
     "write_envelope",
 ]
 
@@ -48,7 +52,7 @@ __all__ = [
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_PART = re.compile(r"manifest\.json|manifest\.sig|envelope\.json|blobs/[0-9a-f]{32}(?:\.leaves)?")
+_MAX_STRANGERS = 1000  # named; a folder may hold any number
 _COPY_HINT = "copy the model with 'cp -rL' to get plain files"
 
 
@@ -233,29 +237,35 @@ class DirectorySink:
     def commit(self) -> None:
         """Make everything durable and put the package in its place. Raises ``Unavailable``."""
         try:
-            for place in sorted(self._temporary.rglob("*"), reverse=True):
-                _sync(place)
-            self._temporary.chmod(0o755)
-            _sync(self._temporary)
-            self._move()
+            sync_tree(self._temporary)
+            move_durably(self._temporary, self._out)
         except OSError as exc:
             raise _cannot_write(self._out) from exc
-
-    def _move(self) -> None:
-        """Put the package in its place, durably, or take it back: who is told of a failure finds nothing there."""
-        try:
-            self._temporary.rename(self._out)
-            _sync(self._out.parent)
-        except OSError:
-            if not self._temporary.exists():
-                self._out.rename(self._temporary)
-            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a package's folder durable with all that is in it, readable for everybody. Raises ``OSError``."""
+    for place in sorted(folder.rglob("*"), reverse=True):
+        _sync(place)
+    folder.chmod(0o755)
+    _sync(folder)
+
+
+def move_durably(folder: Path, out: Path) -> None:
+    """Give a package its name, or take that back: who is told of a failure finds nothing there. Raises ``OSError``."""
+    try:
+        folder.rename(out)
+        _sync(out.parent)
+    except OSError:
+        if not folder.exists():
+            out.rename(folder)
+        raise
 
 
 def _sync(place: Path) -> None:
@@ -278,9 +288,7 @@ class DirectorySource:
         self._root = root
 
     def _place(self, name: str) -> Path:
-        if not _PART.fullmatch(name):
-            msg = f"sealed model: no part is called {name[:60]!a}"
-            raise UsageError(msg)
+        demand_part(name)
         return self._root / name
 
     def size(self, name: str) -> int:
@@ -317,33 +325,40 @@ def _cannot_read(place: Path) -> Unavailable:
     return Unavailable(f"{place}: cannot be read", hint="is the sealed model whole, and may you read it?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
-    """The small signed parts of a package, as bytes, nothing verified."""
+def strangers(root: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Return what lies in a package's folder and is no part of it, sorted; parts that are no plain files too.
 
-    manifest_bytes: bytes
-    signature_bytes: bytes
+    Raises ``Unavailable`` where the folder cannot be read.
+    """
+    known = {ENVELOPE_NAME, MANIFEST_NAME, SIGNATURE_NAME}
+    for entry in manifest.files:
+        known |= {blob_name(entry.blob), leaves_name(entry.blob)}
+    try:
+        return tuple(sorted(islice(_strange(root, known), _MAX_STRANGERS)))
+    except OSError as exc:
+        raise _cannot_read(root) from exc
+
+
+def _strange(root: Path, known: set[str]) -> Iterator[str]:
+    for folder, prefix in ((root, ""), (root / "blobs", "blobs/")):
+        if not prefix or folder.is_dir():
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = prefix + _shown(Path(entry.name))
+                    if name == "blobs" and entry.is_dir(follow_symlinks=False):
+                        continue
+                    if name not in known or not entry.is_file(follow_symlinks=False):
+                        yield name
 
 
 def read_package(root: Path) -> Package:
     """Return manifest and signature of the package in ``root``. Raises ``Malformed`` or ``Unavailable``."""
-    source = DirectorySource(root)
-    return Package(
-        manifest_bytes=_read_small(source, MANIFEST_NAME, MAX_MANIFEST_BYTES),
-        signature_bytes=_read_small(source, SIGNATURE_NAME, MAX_SIGNATURE_BYTES),
-    )
-
-
-def _read_small(source: DirectorySource, name: str, cap: int) -> bytes:
-    if (size := source.size(name)) > cap:
-        msg = f"{name}: {size} bytes, want at most {cap}"
-        raise Malformed(msg)
-    return source.read(name, 0, cap)
+    return read_parts(DirectorySource(root))
 
 
 def read_envelope(root: Path) -> Envelope:
     """Return the envelope of the package in ``root``. Raises ``Malformed`` or ``Unavailable``."""
-    return Envelope.parse(_read_small(DirectorySource(root), ENVELOPE_NAME, MAX_ENVELOPE_BYTES))
+    return Envelope.parse(read_small(DirectorySource(root), ENVELOPE_NAME, MAX_ENVELOPE_BYTES))
 
 
 def write_envelope(root: Path, envelope: Envelope) -> None:

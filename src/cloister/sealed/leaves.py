@@ -54,11 +54,11 @@ def _parent(left: bytes, right: bytes) -> bytes:
 class Leaves:
     """The verified leaf hashes of one blob; only ``verify`` makes one."""
 
-    __slots__ = ("_data", "_subject")
+    __slots__ = ("_subject", "data")
 
     def __init__(self, data: bytes, subject: str) -> None:
         """Keep verified leaf hashes, one after another. Use ``verify``."""
-        self._data = data
+        self.data = data
         self._subject = subject
 
     @classmethod
@@ -78,7 +78,7 @@ class Leaves:
 
     def verify_segment(self, index: int, segment: bytes | bytearray | memoryview) -> None:
         """Prove that ``segment`` is encrypted segment ``index``. Raises ``Rejected`` (``digest_mismatch``)."""
-        want = self._data[index * LEAF_BYTES : (index + 1) * LEAF_BYTES]
+        want = self.data[index * LEAF_BYTES : (index + 1) * LEAF_BYTES]
         got = leaf_hash(segment)
         if not compare_digest(got, want):
             raise Rejected.because(

@@ -5,8 +5,6 @@ each other: what a part must be is proven by ``sealed`` against the signed manif
 """
 
 from cloister.stores.access import Access, read_access
-from cloister.stores.mirror import Checked, check_mirror, strangers
-from cloister.stores.package import read_parts
 from cloister.stores.patience import Patience
 from cloister.stores.place import ModelUrl, Place, parse_place
 from cloister.stores.pull import Pulled, pull
@@ -15,20 +13,16 @@ from cloister.stores.source import open_source, open_target
 
 __all__ = [
     "Access",
-    "Checked",
     "ModelUrl",
     "Patience",
     "Place",
     "Pulled",
     "Pushed",
     "Target",
-    "check_mirror",
     "open_source",
     "open_target",
     "parse_place",
     "pull",
     "push",
     "read_access",
-    "read_parts",
-    "strangers",
 ]

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 from cloister.errors import Unavailable, UsageError
 from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME, SIGNATURE_NAME
+from cloister.sealed.parts import demand_part
 from cloister.stores.access import Access
 from cloister.stores.link import Traffic
-from cloister.stores.part import Part, demand_part
+from cloister.stores.part import Part
 from cloister.stores.patience import Patience, TryAgainError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from cloister.errors import UsageError
 from cloister.stores.access import Access
 from cloister.stores.link import Link
 from cloister.stores.patience import Patience
-from cloister.stores.reader import RangeReader
+from cloister.stores.reader import RangeReader, RangeSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ def demand_private(url: ModelUrl, access: Access) -> None:
         raise UsageError(msg)
 
 
-class HttpSource:
+class HttpSource(RangeSource):
     """The parts of a package below a URL. Any number of threads may read; close it, or use it in ``with``."""
 
     def __init__(self, url: ModelUrl, *, access: Access | None = None, patience: Patience | None = None) -> None:
@@ -43,18 +43,6 @@ class HttpSource:
     def traffic(self) -> Traffic:
         """What went over the wire so far."""
         return self._link.traffic
-
-    def size(self, name: str) -> int:
-        """Return the size of part ``name`` in bytes, by asking for its first. Raises ``Unavailable``."""
-        return self._reader.size(name)
-
-    def read(self, name: str, offset: int, size: int) -> bytes:
-        """Return at most ``size`` bytes of part ``name``. Raises ``Unavailable``."""
-        return self._reader.read(name, offset, size)
-
-    def read_into(self, name: str, offset: int, out: memoryview) -> int:
-        """Fill ``out`` from part ``name``; return the bytes there were. Raises ``Unavailable``."""
-        return self._reader.read_into(name, offset, out)
 
     @contextmanager
     def _get(self, name: str, headers: Mapping[str, str], *, deadline: float) -> Iterator[Answer]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from cloister.errors import Malformed, UsageError
 from cloister.sealed.manifest import MANIFEST_NAME, MAX_FILES
-from cloister.stores.part import demand_part
+from cloister.sealed.parts import demand_part
 from cloister.wire import Fields, dump_json, parse_json
 
 if TYPE_CHECKING:

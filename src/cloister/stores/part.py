@@ -6,33 +6,22 @@ published. Memory: one segment, and the leaf hashes of one file.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cloister.errors import Malformed, UsageError
-from cloister.sealed.leaves import LEAF_BYTES, Leaves
+from cloister.sealed.leaves import LEAF_BYTES
 from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME, SIGNATURE_NAME, blob_name, leaves_name
+from cloister.sealed.parts import read_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cloister.sealed.directory import Package
     from cloister.sealed.manifest import Manifest, SealedFile
     from cloister.sealed.open import ModelSource
+    from cloister.sealed.parts import Package
 
-__all__ = ["MAX_LEAVES_BYTES", "Part", "demand_part", "parts_of", "read_leaves"]
-
-_PART = re.compile(r"manifest\.json|manifest\.sig|envelope\.json|blobs/[0-9a-f]{32}(?:\.leaves)?")
-MAX_LEAVES_BYTES = 64 << 20  # bytes of leaf hashes of one file: 2 TiB in segments of 1 MiB, 8 GiB in those of 4 KiB
-
-
-def demand_part(name: str) -> None:
-    """Refuse names that no part of a package has: they would lead elsewhere. Raises ``UsageError``."""
-    if not _PART.fullmatch(name):
-        msg = f"sealed model: no part is called {name[:60]!a}"
-        raise UsageError(msg)
+__all__ = ["Part", "parts_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +37,7 @@ def parts_of(source: ModelSource, manifest: Manifest, package: Package, envelope
     """Return every part in the order in which they must appear: bulk first, the manifest last."""
     parts = []
     for entry in manifest.files:
-        leaves = partial(read_leaves, source, entry)
+        leaves = partial(_leaves, source, entry)
         parts += [
             Part(name=leaves_name(entry.blob), size=entry.layout.count * LEAF_BYTES, read=partial(_one, leaves)),
             Part(name=blob_name(entry.blob), size=entry.layout.body_bytes, read=partial(_segments, source, entry)),
@@ -59,15 +48,8 @@ def parts_of(source: ModelSource, manifest: Manifest, package: Package, envelope
     return (*parts, *(Part(name=name, size=len(data), read=partial(iter, (data,))) for name, data in small.items()))
 
 
-def read_leaves(source: ModelSource, entry: SealedFile) -> bytes:
-    """Return the leaf hashes of a file, proven by the root in its manifest. Raises ``Rejected`` or ``Malformed``."""
-    size = entry.layout.count * LEAF_BYTES
-    if size > MAX_LEAVES_BYTES:
-        msg = f"{leaves_name(entry.blob)}: {size} bytes, want at most {MAX_LEAVES_BYTES}"
-        raise Malformed(msg, hint="seal it anew with larger segments")
-    data = source.read(leaves_name(entry.blob), 0, size)
-    Leaves.verify(data, count=entry.layout.count, root=entry.leaf_root, subject=blob_name(entry.blob))
-    return data
+def _leaves(source: ModelSource, entry: SealedFile) -> bytes:
+    return read_leaves(source, entry).data
 
 
 def _one(read: Callable[[], bytes]) -> Iterator[bytes]:
@@ -77,8 +59,7 @@ def _one(read: Callable[[], bytes]) -> Iterator[bytes]:
 def _segments(source: ModelSource, entry: SealedFile) -> Iterator[bytes]:
     """Yield the encrypted segments, each once it passed. Raises ``Rejected`` (``digest_mismatch``)."""
     name, layout = blob_name(entry.blob), entry.layout
-    data = read_leaves(source, entry)
-    leaves = Leaves.verify(data, count=layout.count, root=entry.leaf_root, subject=name)
+    leaves = read_leaves(source, entry)
     for index in range(layout.count):
         offset, size = layout.body(index)
         segment = source.read(name, offset, size)

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from cloister.errors import Unavailable, UsageError
+from cloister.sealed.directory import move_durably, sync_tree
 from cloister.sealed.manifest import MANIFEST_NAME, blob_name
 
 if TYPE_CHECKING:
@@ -123,23 +124,11 @@ class PartialFolder:
                 self.put(name, small[name])
             for blob in self._have:
                 (self._folder / (blob_name(blob) + _HAVE)).unlink(missing_ok=True)
-            for place in (*self._folder.rglob("*"), self._folder):
-                _sync(place)
-            self._folder.chmod(0o755)
+            sync_tree(self._folder)
             self._demand_free()
-            self._move()
+            move_durably(self._folder, self._out)
         except OSError as exc:
             raise self._cannot_write(exc) from exc
-
-    def _move(self) -> None:
-        """Give it its name, durably, or take that back: who is told of a failure finds nothing there."""
-        try:
-            self._folder.rename(self._out)
-            _sync(self._out.parent)
-        except OSError:
-            if not self._folder.exists():
-                self._out.rename(self._folder)
-            raise
 
     def _at(self, name: str, work: Callable[[int], None]) -> None:
         try:
@@ -175,11 +164,3 @@ def _write(fd: int, offset: int, data: memoryview) -> None:
     while data:
         done = os.pwrite(fd, data, offset)
         data, offset = data[done:], offset + done
-
-
-def _sync(place: Path) -> None:
-    fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

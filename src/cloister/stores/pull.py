@@ -13,7 +13,6 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from cloister.errors import Rejected
-from cloister.sealed.leaves import Leaves
 from cloister.sealed.manifest import (
     ENVELOPE_NAME,
     MANIFEST_NAME,
@@ -25,10 +24,9 @@ from cloister.sealed.manifest import (
 )
 from cloister.sealed.open import verify_sizes
 from cloister.sealed.pages import Pages
+from cloister.sealed.parts import read_envelope_bytes, read_leaves, read_parts
 from cloister.sealed.publisher import ManifestSignature
 from cloister.stores.ahead import depth_for
-from cloister.stores.package import read_envelope_bytes, read_parts
-from cloister.stores.part import read_leaves
 from cloister.stores.partial_folder import PartialFolder
 
 if TYPE_CHECKING:
@@ -113,10 +111,9 @@ class _File:
         self._count = count
         self._turns = iter(range(self._layout.count))  # next() on it is one step under the interpreter lock
         self._stop = Event()
-        data = read_leaves(source, entry)
-        self._leaves = Leaves.verify(data, count=self._layout.count, root=entry.leaf_root, subject=self._name)
+        self._leaves = read_leaves(source, entry)
         partial.begin(entry.blob, self._layout.body_bytes, self._layout.count)
-        partial.put(leaves_name(entry.blob), data)
+        partial.put(leaves_name(entry.blob), self._leaves.data)
 
     def fetch(self) -> None:
         """Fetch every segment that is not there yet; the first error stops all threads."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from cloister.sealed.manifest import ENVELOPE_NAME, Manifest, model_digest
 from cloister.sealed.open import verify_sizes
+from cloister.sealed.parts import read_envelope_bytes, read_parts
 from cloister.sealed.publisher import ManifestSignature
-from cloister.stores.package import read_envelope_bytes, read_parts
 from cloister.stores.part import Part, parts_of
 
 if TYPE_CHECKING:

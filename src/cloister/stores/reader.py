@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from cloister.errors import Unavailable
-from cloister.stores.part import demand_part
+from cloister.sealed.parts import demand_part
 from cloister.stores.patience import Patience, TryAgainError
 from cloister.stores.ranges import Seen, verify_head
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cloister.stores.link import Answer
 
-__all__ = ["RangeReader"]
+__all__ = ["RangeReader", "RangeSource"]
 
 
 class Getter(Protocol):
@@ -107,3 +107,21 @@ class RangeReader:
         if answer.readinto(memoryview(bytearray(1))):
             msg = f"{self._subject(name)}: more was sent than asked for"
             raise Unavailable(msg)
+
+
+class RangeSource:
+    """A ``DirectSource`` whose parts are read by range; what it is built on sets ``_reader``."""
+
+    _reader: RangeReader
+
+    def size(self, name: str) -> int:
+        """Return the size of part ``name`` in bytes, by asking for its first. Raises ``Unavailable``."""
+        return self._reader.size(name)
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Return at most ``size`` bytes of part ``name``. Raises ``Unavailable``."""
+        return self._reader.read(name, offset, size)
+
+    def read_into(self, name: str, offset: int, out: memoryview) -> int:
+        """Fill ``out`` from part ``name``; return the bytes there were. Raises ``Unavailable``."""
+        return self._reader.read_into(name, offset, out)

@@ -26,7 +26,7 @@ from cloister.stores.oci_upload import Upload
 from cloister.stores.patience import Patience
 from cloister.stores.place import ModelUrl
 from cloister.stores.ranges import refused
-from cloister.stores.reader import RangeReader
+from cloister.stores.reader import RangeReader, RangeSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ _MOST_OTHERS = 8  # hosts that blobs are fetched from
 _MAX_LOCATION_CHARS = 8192
 
 
-class Registry:
+class Registry(RangeSource):
     """One artifact of a registry, for reading and for writing. Any thread may read."""
 
     def __init__(self, url: ModelUrl, *, access: Access | None = None, patience: Patience | None = None) -> None:
@@ -71,18 +71,6 @@ class Registry:
         return self._link.traffic
 
     # reading
-
-    def size(self, name: str) -> int:
-        """Return the size of part ``name`` in bytes. Raises ``Unavailable``."""
-        return self._reader.size(name)
-
-    def read(self, name: str, offset: int, size: int) -> bytes:
-        """Return at most ``size`` bytes of part ``name``. Raises ``Unavailable``."""
-        return self._reader.read(name, offset, size)
-
-    def read_into(self, name: str, offset: int, out: memoryview) -> int:
-        """Fill ``out`` from part ``name``; return the bytes there were. Raises ``Unavailable``."""
-        return self._reader.read_into(name, offset, out)
 
     @contextmanager
     def _get(self, name: str, headers: Mapping[str, str], *, deadline: float) -> Iterator[Answer]:

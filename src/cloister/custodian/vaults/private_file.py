@@ -66,16 +66,21 @@ def write_private(path: Path, data: bytes) -> None:
         msg = f"{path}: {exc.strerror}"
         raise Unavailable(msg) from exc
     try:
+        _fill(fd, path, data)
+    except OSError as exc:
+        msg = f"{path}: {exc.strerror}"
+        raise Unavailable(msg) from exc
+
+
+def _fill(fd: int, path: Path, data: bytes) -> None:
+    """Write a file and its name, durably; on any error, an interrupt too, there is none: half would be in the way."""
+    try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(fd)
         _sync_folder(path.parent)  # else a power loss may take the name away, and with it the only key
-    except OSError as exc:
-        path.unlink(missing_ok=True)  # half a file would stand in the way of the next try
-        msg = f"{path}: {exc.strerror}"
-        raise Unavailable(msg) from exc
-    except BaseException:  # an interrupt from the keyboard: nobody is told of this file, so nobody must find it
+    except BaseException:
         path.unlink(missing_ok=True)
         raise
 
@@ -89,8 +94,10 @@ def replace_private(path: Path, data: bytes) -> None:
     write_private(fresh, data)
     try:
         fresh.replace(path)
-    except OSError as exc:
+    except BaseException as exc:
         fresh.unlink(missing_ok=True)
+        if not isinstance(exc, OSError):
+            raise
         msg = f"{path}: {exc.strerror}"
         raise Unavailable(msg) from exc
     try:

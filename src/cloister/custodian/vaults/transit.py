@@ -12,10 +12,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import queue
 import re
 import ssl
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -46,6 +46,7 @@ _TIMEOUT_S = 5  # without a byte
 _DEADLINE_S = 20  # for a whole answer, however slowly it drips
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_FAILED = (httpx2.HTTPError, httpx2.InvalidURL)
 _FORBIDDEN = frozenset({401, 403})
 _NOT_OURS = ("invalid ciphertext", "message authentication failed")
 
@@ -120,16 +121,13 @@ class Transit:
         if self.namespace:
             headers["x-vault-namespace"] = self.namespace
         # The library counts silence alone: a server that drips would keep us for ever.
-        asked: queue.SimpleQueue[tuple[int, Json] | Exception] = queue.SimpleQueue()
+        asked: Future[tuple[int, Json]] = Future()
         threading.Thread(target=_ask, args=(asked, url, headers, body, _context(self.authority)), daemon=True).start()
         try:
-            answer = asked.get(timeout=_DEADLINE_S)
-        except queue.Empty:
-            answer = TimeoutError()
-        if isinstance(answer, Exception):
-            msg = f"{self.name}: {type(answer).__name__}"
-            raise Unavailable(msg, hint="is VAULT_ADDR right, and VAULT_CACERT its authority?") from answer
-        return answer
+            return asked.result(timeout=_DEADLINE_S)
+        except (TimeoutError, *_FAILED) as exc:
+            msg = f"{self.name}: {type(exc).__name__}"
+            raise Unavailable(msg, hint="is VAULT_ADDR right, and VAULT_CACERT its authority?") from exc
 
     def _refused(self, status: int, answer: Json, verb: str) -> CloisterError:
         """Return our word for an answer that is an error. Its own text is read, not shown: it may name people."""
@@ -156,21 +154,17 @@ class Transit:
 
 
 def _ask(
-    asked: queue.SimpleQueue[tuple[int, Json] | Exception],
-    url: str,
-    headers: dict[str, str],
-    body: dict[str, str],
-    context: ssl.SSLContext,
+    asked: Future[tuple[int, Json]], url: str, headers: dict[str, str], body: dict[str, str], context: ssl.SSLContext
 ) -> None:
-    """Put status and document into ``asked``, or why there are none."""
+    """Answer with status and document, or with why there are none."""
     try:
         with (
             httpx2.Client(follow_redirects=False, timeout=_TIMEOUT_S, trust_env=False, verify=context) as client,
             client.stream("POST", url, headers=headers, content=json.dumps(body).encode()) as response,
         ):
-            asked.put((response.status_code, _bounded(response)))
-    except Exception as exc:  # noqa: BLE001 - carried to the caller's thread
-        asked.put(exc)
+            asked.set_result((response.status_code, _bounded(response)))
+    except BaseException as exc:  # noqa: BLE001 - raised in the caller's thread, whatever it is
+        asked.set_exception(exc)
 
 
 def _text(data: bytes) -> str:

@@ -1,43 +1,32 @@
 """A mirror's own proof: every part of a package against its manifest, with no key that opens anything.
 
-Finds all that is wrong, not the first of it: sizes, leaf hashes, each encrypted segment, and what lies in a folder
-and belongs to no part. Memory: a segment for each lane, and the leaf hashes of one file.
+Finds all that is wrong, not the first of it: sizes, leaf hashes, each encrypted segment. Memory: a segment for each
+lane, and the leaf hashes of one file.
 
-Not done here: who published the manifest (``sealed.publisher``), and whether the plaintext is what its owner meant.
+Not done here: who published the manifest (``publisher``), what else lies in a folder (``directory.strangers``), and
+whether the plaintext is what its owner meant.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from cloister.errors import Malformed, Reason, Rejected, Unavailable
 from cloister.sealed.envelope import Envelope
-from cloister.sealed.leaves import LEAF_BYTES, Leaves
-from cloister.sealed.manifest import (
-    ENVELOPE_NAME,
-    MANIFEST_NAME,
-    SIGNATURE_NAME,
-    Manifest,
-    blob_name,
-    leaves_name,
-)
+from cloister.sealed.leaves import LEAF_BYTES
+from cloister.sealed.manifest import ENVELOPE_NAME, blob_name, leaves_name
 from cloister.sealed.pages import Lane, Lanes, lane_count
-from cloister.stores.package import read_envelope_bytes
-from cloister.stores.part import read_leaves
+from cloister.sealed.parts import read_envelope_bytes, read_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
-    from cloister.sealed.manifest import SealedFile
+    from cloister.sealed.manifest import Manifest, SealedFile
     from cloister.sealed.open import DirectSource
 
-__all__ = ["Checked", "check_mirror", "strangers"]
+__all__ = ["Checked", "check_mirror"]
 
-_MAX_STRANGERS = 1000  # named; a folder may hold any number
 _MAX_SHOWN = 8  # reasons in one line of text; all of them are in the rejection
 
 
@@ -132,14 +121,13 @@ def _has_sizes(source: DirectSource, entry: SealedFile, found: _Findings) -> boo
 def _check_file(source: DirectSource, entry: SealedFile, found: _Findings, report: Callable[[int], None]) -> None:
     name, layout, bad = blob_name(entry.blob), entry.layout, list[int]()
     try:
-        data = read_leaves(source, entry)
+        leaves = read_leaves(source, entry)
     except Rejected as refusal:
         found.reasons += refusal.reasons
         return
     except Unavailable:
         found.unread.append(leaves_name(entry.blob))
         return
-    leaves = Leaves.verify(data, count=layout.count, root=entry.leaf_root, subject=name)
 
     def work(index: int, lane: Lane) -> None:
         offset, size = layout.body(index)
@@ -166,30 +154,3 @@ def _ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = number
         if index == len(numbers) - 1 or numbers[index + 1] != number + 1:
             yield first, number
-
-
-def strangers(root: Path, manifest: Manifest) -> tuple[str, ...]:
-    """Return what lies in a package's folder and is no part of it, sorted; parts that are no plain files too.
-
-    Raises ``Unavailable`` where the folder cannot be read.
-    """
-    known = {ENVELOPE_NAME, MANIFEST_NAME, SIGNATURE_NAME}
-    for entry in manifest.files:
-        known |= {blob_name(entry.blob), leaves_name(entry.blob)}
-    try:
-        return tuple(sorted(islice(_strange(root, known), _MAX_STRANGERS)))
-    except OSError as exc:
-        msg = f"{root}: cannot be read"
-        raise Unavailable(msg) from exc
-
-
-def _strange(root: Path, known: set[str]) -> Iterator[str]:
-    for folder, prefix in ((root, ""), (root / "blobs", "blobs/")):
-        if not prefix or folder.is_dir():
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    name = prefix + os.fsencode(entry.name).decode("utf-8", "replace")
-                    if name == "blobs" and entry.is_dir(follow_symlinks=False):
-                        continue
-                    if name not in known or not entry.is_file(follow_symlinks=False):
-                        yield name

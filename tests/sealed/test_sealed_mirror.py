@@ -13,9 +13,9 @@ from stores_kit import small_model, with_envelope, write_folder
 
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Rejected, Unavailable
-from cloister.sealed.directory import DirectorySource
+from cloister.sealed.directory import DirectorySource, strangers
 from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME, SIGNATURE_NAME, blob_name, leaves_name, model_digest
-from cloister.stores import check_mirror, strangers
+from cloister.sealed.mirror import check_mirror
 
 if TYPE_CHECKING:
     from pathlib import Path
