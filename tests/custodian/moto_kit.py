@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["REGION", "Moto", "free_port", "start_moto"]
+__all__ = ["REGION", "Moto", "await_port", "free_port", "start_moto"]
 
 REGION = "eu-central-1"
 _READY_S = 40
@@ -62,21 +63,19 @@ def start_moto() -> Iterator[Moto]:
     words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 - our own words
     try:
-        _await(port)
+        await_port(port)
         yield Moto(port)
     finally:
         process.kill()
         process.wait()
 
 
-def _await(port: int) -> None:
+def await_port(port: int) -> None:
+    """Wait until somebody listens there."""
     end = time.monotonic() + _READY_S
     while time.monotonic() < end:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
-    msg = "moto did not start"
+        time.sleep(0.02)
+    msg = f"nobody listens on port {port}"
     raise RuntimeError(msg)

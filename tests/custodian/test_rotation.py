@@ -99,11 +99,10 @@ def test_an_envelope_of_before_is_not_opened_by_the_new_key(bench: Bench) -> Non
     rotate(bench)
     vault = bench.service.context.vault
     with bench.service.context.reading() as connection:
-        held = held_keks(connection, vault)
         newest = keks(connection)[0].id
-    swapped = replace(old, recipients=(replace(old.recipients[0], kek_id=newest),))
-    with pytest.raises(Rejected, match="wrong_key"):
-        unwrap_dek(vault, swapped, held)
+        swapped = replace(old, recipients=(replace(old.recipients[0], kek_id=newest),))
+        with pytest.raises(Rejected, match="wrong_key"):
+            unwrap_dek(vault, swapped, held_keks(connection, vault))
 
 
 def test_a_key_that_was_swapped_in_the_database_is_refused(bench: Bench) -> None:
@@ -133,6 +132,20 @@ def test_every_lease_moves_at_its_next_renewal_and_until_then_is_listed(bench: B
     second.renew()
     assert status(bench).moved
     assert status(bench).live == 2
+
+
+def test_an_instance_that_attests_again_for_a_newer_version_has_moved(bench: Bench) -> None:
+    lent = bench.lend(allowance=100, max_ceiling=5)
+    toy = lent.boot()
+    toy.renew()
+    rotate(bench)
+    package = bench.seal("newer")
+    assert bench.publish(package).is_success
+    bench.clock.advance(1)
+    bench.post(f"/v1/loans/{lent.id}/models", {"digest": package["digest"], "name": "digits"})
+    assert [item.instance for item in status(bench).behind] == [toy.id]
+    assert lent.attest(toy.attest_statement(toy.take_challenge())).status_code == 200
+    assert status(bench).moved
 
 
 def test_an_instance_that_falls_silent_leaves_the_list_when_it_is_dead(bench: Bench) -> None:

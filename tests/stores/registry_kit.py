@@ -8,14 +8,13 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from moto_kit import free_port
+from moto_kit import await_port, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ __all__ = ["HTPASSWD", "USER", "Relay", "Tricks", "start_registry", "write_login
 
 USER = ("somebody", "a-secret-word")
 HTPASSWD = "somebody:$2y$04$abcdefghijklmnopqrstuu9wJzIfVX5zu/TEFqOICOXqBmiCxCJV2\n"
-_READY_S = 30
 
 
 def start_registry(folder: Path, htpasswd: str = "", certificate: Path | None = None) -> Iterator[str]:
@@ -50,21 +48,11 @@ def start_registry(folder: Path, htpasswd: str = "", certificate: Path | None = 
         [program, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        _await(port)
+        await_port(port)
         yield f"127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()
-
-
-def _await(port: int) -> None:
-    end = time.monotonic() + _READY_S
-    while time.monotonic() < end:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.02)
-    msg = "the registry did not start"
-    raise RuntimeError(msg)
 
 
 def write_login(folder: Path, host: str, user: tuple[str, str] = USER) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -47,16 +47,16 @@ from cloister.lending.terms import instance_id
 from cloister.sealed.envelope import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from cloister.attest.rats import AttestationResult
     from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.tokens import Actor
-    from cloister.custodian.vaults.kek import Kek
+    from cloister.custodian.vaults import FindKek
     from cloister.lending.messages import AttestRequest
     from cloister.lending.state import LoanState
-    from cloister.lending.terms import InstanceId, LoanId, ModelDigest
+    from cloister.lending.terms import LoanId, ModelDigest
 
 __all__ = ["attest", "challenge"]
 
@@ -187,9 +187,10 @@ def _release(
         )
         if isinstance(decision, Denied):
             raise Rejected("; ".join(map(str, decision.reasons)), reasons=decision.reasons)
-        grant = _grant(transaction, digest, decision, loan=loan, result=result)
+        keys = _seal_keys(transaction, request.loan, decision)
+        grant = _grant(transaction, digest, decision, keys, loan=loan, result=result)
         grant = replace(grant, contract=contract or b"")
-        _register(transaction, actor, grant, decision, loan=loan, result=result)
+        _register(transaction, actor, grant, decision, keys, loan=loan, result=result)
         _keep(transaction, request, grant, policy=row.policy, endorsements=endorsements)
         return Statement.sign(context.vault.signing_key, Grant.LABEL, grant.dump()).dump()
 
@@ -197,11 +198,14 @@ def _release(
 
 
 def _grant(
-    transaction: Transaction, digest: bytes, decision: Grantable, *, loan: LoanState, result: AttestationResult
+    transaction: Transaction,
+    digest: bytes,
+    decision: Grantable,
+    keys: Sequence[_Leaving],
+    *,
+    loan: LoanState,
+    result: AttestationResult,
 ) -> Grant:
-    vault = transaction.context.vault
-    keks = held_keks(transaction.connection, vault)
-    keys = tuple(_seal_key(transaction, model.digest, loan.terms.loan, decision, keks) for model in decision.models)
     return Grant(
         instance=decision.instance,
         request_digest=digest,
@@ -209,8 +213,8 @@ def _grant(
         terms=loan.terms,
         policy_digest=loan.policy_digest,
         result=_ear(transaction.context, result, transaction.now),
-        publisher=vault.publisher_key.verify_key,
-        keys=keys,
+        publisher=transaction.context.vault.publisher_key.verify_key,
+        keys=tuple(key.sealed for key in keys),
         block_version=loan.block_version,
     )
 
@@ -219,22 +223,45 @@ def _ear(context: Context, result: AttestationResult, now: datetime) -> str:
     return issue_ear(result, key=context.vault.signing_key, issuer=context.config.name, now=now, ttl=_EAR_LIFE)
 
 
-def _seal_key(
-    transaction: Transaction, model: ModelDigest, loan: LoanId, decision: Grantable, keks: Mapping[str, Kek]
-) -> ReleasedKey:
-    """Encrypt one model key to the KEM key that the *result* binds (T3), for this use and no other (T20)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Leaving:
+    """A model key as it leaves, and which envelope it came from: what a leaked copy is traced by."""
+
+    sealed: ReleasedKey
+    source: ReleasedKeyRow
+
+
+def _seal_keys(transaction: Transaction, loan: LoanId, decision: Grantable) -> list[_Leaving]:
+    """Encrypt each model key to the KEM key that the *result* binds (T3), for this use and no other (T20)."""
     if decision.kem_id != DEFAULT_SUITE.kem:
         raise Rejected.because(
             "kem_not_allowed", "kem key", got=f"{decision.kem_id:#06x}", want=f"{DEFAULT_SUITE.kem:#06x}"
         )
+    keks = held_keks(transaction.connection, transaction.context.vault)
+    return [_seal_key(transaction, model.digest, loan, decision, keks) for model in decision.models]
+
+
+def _seal_key(
+    transaction: Transaction, model: ModelDigest, loan: LoanId, decision: Grantable, keks: FindKek
+) -> _Leaving:
     row = find_model(transaction.connection, model)
     if row is None:
         msg = f"model {model}: lent and not in the store"
         raise Unavailable(msg)
-    dek, key_version = unwrap_dek(transaction.context.vault, Envelope.parse(row.envelope), keks)
+    vault, envelope = transaction.context.vault, Envelope.parse(row.envelope)
+    dek, key_version = unwrap_dek(vault, envelope, keks)
     info = key_info(model=model, loan=loan, instance=decision.instance, key_version=key_version)
     enc, ciphertext = seal_to(DEFAULT_SUITE, decision.kem_pub, info=info, plaintext=dek)
-    return ReleasedKey(model=model, key_version=key_version, enc=enc, ciphertext=ciphertext)
+    source = ReleasedKeyRow(
+        instance=decision.instance,
+        model=model,
+        envelope=hashlib.sha256(row.envelope).digest(),
+        kek_id=envelope.recipient(vault.kid).kek_id,
+        key_version=key_version,
+        at=transaction.now,
+    )
+    sealed = ReleasedKey(model=model, key_version=key_version, enc=enc, ciphertext=ciphertext)
+    return _Leaving(sealed=sealed, source=source)
 
 
 def _register(
@@ -242,6 +269,7 @@ def _register(
     actor: Actor,
     grant: Grant,
     decision: Grantable,
+    keys: Sequence[_Leaving],
     *,
     loan: LoanState,
     result: AttestationResult,
@@ -270,33 +298,17 @@ def _register(
             clock=decision.clock.code,
         )
         insert_instance(transaction.connection, row)
-        move_instance(transaction.connection, state.id)
-    for key in grant.keys:
-        source = _note_source(transaction, state.id, key)
+    move_instance(transaction.connection, state.id)
+    for key in keys:
+        source = key.source
+        insert_released_key(transaction.connection, source)
         transaction.record(
             EventKind.KEY_RELEASED, actor, state.id,
-            loan=state.loan, model=key.model, key_version=key.key_version, policy_digest=loan.policy_digest,
+            loan=state.loan, model=source.model, key_version=source.key_version, policy_digest=loan.policy_digest,
             clock=decision.clock.code, envelope=source.envelope.hex(), kek=source.kek_id,
             req_digest=grant.request_digest.hex(), software=hashlib.sha256(result.bound["software"]).hexdigest(),
             tee=result.tee, tier=result.tier.value,
         )  # fmt: skip
-
-
-def _note_source(transaction: Transaction, instance: InstanceId, key: ReleasedKey) -> ReleasedKeyRow:
-    """Keep which envelope this instance's key came from: what a leaked copy is traced by."""
-    model = find_model(transaction.connection, key.model)
-    if model is None:  # pragma: no cover - its key was unwrapped in this transaction
-        raise AssertionError
-    row = ReleasedKeyRow(
-        instance=instance,
-        model=key.model,
-        envelope=hashlib.sha256(model.envelope).digest(),
-        kek_id=Envelope.parse(model.envelope).recipient(transaction.context.vault.kid).kek_id,
-        key_version=key.key_version,
-        at=transaction.now,
-    )
-    insert_released_key(transaction.connection, row)
-    return row
 
 
 def _keep(

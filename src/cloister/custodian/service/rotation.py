@@ -9,6 +9,7 @@ Not done here: changing a model's own key. An enclave or thief that has one keep
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,16 @@ from cloister.custodian.store.keys import (
     behind,
     current_kek,
     destroy_kek,
+    find_kek,
     insert_kek,
     keks,
     live_instances,
     read_schedule,
     retire_keks,
+    retired_keks,
     set_schedule,
 )
-from cloister.custodian.store.models import list_models, replace_envelope
+from cloister.custodian.store.models import list_envelopes, replace_envelope
 from cloister.custodian.tokens import SYSTEM
 from cloister.custodian.vaults import unwrap_dek, wrap_dek
 from cloister.lending.events import EventKind
@@ -36,14 +39,13 @@ from cloister.sealed.envelope import Envelope
 from cloister.wire import dump_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
     from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.tokens import Actor
-    from cloister.custodian.vaults import Vault
+    from cloister.custodian.vaults import FindKek, Vault
     from cloister.custodian.vaults.kek import Kek
     from cloister.wire import Fields, Json
 
@@ -54,9 +56,15 @@ _MAX_EVERY_S = 3650 * 86_400
 _MAX_REASON = 200
 
 
-def held_keks(connection: Connection, vault: Vault) -> dict[str, Kek]:
-    """Return every key-encryption key that rotations made and that is not destroyed, by its name."""
-    return {row.id: vault.open_kek(row.id, row.wrapped) for row in keks(connection) if row.wrapped is not None}
+def held_keks(connection: Connection, vault: Vault) -> FindKek:
+    """Return what opens a key-encryption key that a rotation made, by its name; None for one that is destroyed."""
+
+    @functools.cache
+    def find(kek_id: str) -> Kek | None:
+        row = find_kek(connection, kek_id)
+        return None if row is None or row.wrapped is None else vault.open_kek(row.id, row.wrapped)
+
+    return find
 
 
 def newest_kek(connection: Connection, vault: Vault) -> Kek | None:
@@ -65,7 +73,7 @@ def newest_kek(connection: Connection, vault: Vault) -> Kek | None:
     return None if row is None or row.wrapped is None else vault.open_kek(row.id, row.wrapped)
 
 
-def rewrapped(vault: Vault, envelope: Envelope, held: Mapping[str, Kek], kek: Kek) -> Envelope:
+def rewrapped(vault: Vault, envelope: Envelope, held: FindKek, kek: Kek) -> Envelope:
     """Return the envelope with this vault's entry wrapped anew, one key version up; others' entries stay."""
     dek, version = unwrap_dek(vault, envelope, held)
     entry = wrap_dek(vault, dek, manifest_digest=envelope.manifest_digest, key_version=version + 1, kek=kek)
@@ -107,7 +115,7 @@ def rotate_due(context: Context) -> bool:
 
     def due(connection: Connection, now: datetime) -> tuple[bool, bool]:
         planned = read_schedule(connection)
-        return planned is not None and planned.next_at <= now, bool(_destroyable(connection, now - keep))
+        return planned is not None and planned.next_at <= now, bool(retired_keks(connection, now - keep))
 
     def work(transaction: Transaction) -> None:
         rotates, _ = due(transaction.connection, transaction.now)
@@ -130,34 +138,26 @@ def _rotate(transaction: Transaction, actor: Actor, *, kind: str, reason: str) -
     number = (FIRST_EPOCH if last is None else last.number) + 1
     retire_keks(connection, transaction.now)
     insert_kek(connection, KekRow(number=number, id=kek.id, wrapped=wrapped, made_at=transaction.now))
-    models = list_models(connection)
-    for row in models:
-        replace_envelope(connection, row.digest, rewrapped(vault, Envelope.parse(row.envelope), held, kek).dump())
+    envelopes = list_envelopes(connection)
+    for digest, data in envelopes:
+        replace_envelope(connection, digest, rewrapped(vault, Envelope.parse(data), held, kek).dump())
     transaction.record(
-        EventKind.KEYS_ROTATED, actor, kek.id, key_epoch=number, kind=kind, models=len(models), reason=reason
+        EventKind.KEYS_ROTATED, actor, kek.id, key_epoch=number, kind=kind, models=len(envelopes), reason=reason
     )
     planned = read_schedule(connection)
     if planned is not None:
         set_schedule(connection, Schedule(every=planned.every, next_at=transaction.now + planned.every))
-    return len(models)
-
-
-def _destroyable(connection: Connection, before: datetime) -> Sequence[KekRow]:
-    return [
-        row
-        for row in keks(connection)
-        if row.wrapped is not None and row.retired_at is not None and row.retired_at <= before
-    ]
+    return len(envelopes)
 
 
 def _destroy(transaction: Transaction, actor: Actor, *, before: datetime) -> int:
     """Destroy keys that were retired before a time and that no envelope names; return how many."""
     connection = transaction.connection
-    waiting = _destroyable(connection, before)
+    waiting = retired_keks(connection, before)
     if not waiting:
         return 0
     needed = {
-        entry.kek_id for row in list_models(connection) for entry in Envelope.parse(row.envelope).recipients
+        entry.kek_id for _, data in list_envelopes(connection) for entry in Envelope.parse(data).recipients
     }  # a rotation leaves none, and what opens a model is never destroyed on that belief alone
     gone = [row for row in waiting if row.id not in needed]
     for row in gone:
@@ -215,7 +215,7 @@ def key_status(context: Context) -> bytes:
             issued_at=now,
             key_epoch=keys[0].key_epoch,
             keys=keys,
-            models=sum(_kek_of(row.envelope, context.vault) == keys[0].kek_id for row in list_models(connection)),
+            models=sum(_kek_of(data, context.vault) == keys[0].kek_id for _, data in list_envelopes(connection)),
             live=live_instances(connection, now),
             behind_count=count,
             behind=tuple(listed),

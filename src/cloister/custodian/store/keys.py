@@ -30,6 +30,7 @@ __all__ = [
     "behind",
     "current_kek",
     "destroy_kek",
+    "find_kek",
     "insert_kek",
     "insert_released_key",
     "keks",
@@ -38,6 +39,7 @@ __all__ = [
     "read_schedule",
     "released_keys",
     "retire_keks",
+    "retired_keks",
     "set_schedule",
 ]
 
@@ -83,6 +85,18 @@ def current_kek(connection: Connection) -> KekRow | None:
     """Return the one in use, None where it is the vault file's own."""
     row = connection.execute(_CURRENT).one_or_none()
     return None if row is None else _kek(row)
+
+
+def find_kek(connection: Connection, kek_id: str) -> KekRow | None:
+    """Return the one of that name, None where no rotation made it."""
+    row = connection.execute(select(KEK).where(KEK.c.id == kek_id)).one_or_none()
+    return None if row is None else _kek(row)
+
+
+def retired_keks(connection: Connection, before: datetime) -> Sequence[KekRow]:
+    """Return those that were retired at ``before`` or earlier and are still held, newest first."""
+    held = select(KEK).where(KEK.c.retired_at <= stamp(before), KEK.c.wrapped.is_not(None))
+    return [_kek(row) for row in connection.execute(held.order_by(KEK.c.number.desc()))]
 
 
 def insert_kek(connection: Connection, row: KekRow) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "ModelRow",
     "find_model",
     "insert_model",
+    "list_envelopes",
     "list_models",
     "loans_of_model",
     "replace_envelope",
@@ -84,6 +85,12 @@ def list_models(connection: Connection, digests: Iterable[ModelDigest] | None = 
     if digests is not None:
         query = query.where(MODEL.c.digest.in_(tuple(digests)))
     return [_model(row) for row in connection.execute(query)]
+
+
+def list_envelopes(connection: Connection) -> Sequence[tuple[ModelDigest, bytes]]:
+    """Return the wrapped key of every model, without its manifest."""
+    query = select(MODEL.c.digest, MODEL.c.envelope).order_by(MODEL.c.digest)
+    return [(ModelDigest(row.digest), row.envelope) for row in connection.execute(query)]
 
 
 def replace_envelope(connection: Connection, digest: ModelDigest, envelope: bytes) -> None:

@@ -10,20 +10,25 @@ Not done here: deciding who gets a key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from cloister.sealed.envelope import Recipient, wrap_info
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from cloister.crypto.sign import SigningKey
     from cloister.custodian.vaults.kek import Kek
     from cloister.sealed.envelope import Envelope
 
-__all__ = ["Vault", "unwrap_dek", "wrap_dek"]
+__all__ = ["FindKek", "Vault", "unwrap_dek", "wrap_dek"]
 
-_NO_KEKS: Final[Mapping[str, Kek]] = {}
+FindKek: TypeAlias = "Callable[[str], Kek | None]"
+"""Opens a key-encryption key that a rotation made, by its name; None for one that is not there, or no more."""
+
+
+def _no_kek(_kek_id: str) -> None:
+    """Know no key but the vault's own."""
 
 
 class Vault(Protocol):
@@ -88,8 +93,8 @@ def wrap_dek(
     return Recipient(kid=vault.kid, key_version=key_version, kek_id=kek_id, wrapped=wrap(dek, aad=aad))
 
 
-def unwrap_dek(vault: Vault, envelope: Envelope, keks: Mapping[str, Kek] = _NO_KEKS) -> tuple[bytes, int]:
-    """Return the model key and its version. ``keks``: those that rotations made, by their names.
+def unwrap_dek(vault: Vault, envelope: Envelope, keks: FindKek = _no_kek) -> tuple[bytes, int]:
+    """Return the model key and its version. ``keks`` opens those that rotations made.
 
     Raises ``UsageError`` where the envelope is not for this vault, ``Rejected`` (``wrong_key``).
     """
@@ -97,6 +102,6 @@ def unwrap_dek(vault: Vault, envelope: Envelope, keks: Mapping[str, Kek] = _NO_K
     aad = wrap_info(
         manifest_digest=envelope.manifest_digest, key_version=entry.key_version, kid=entry.kid, kek_id=entry.kek_id
     )
-    kek = keks.get(entry.kek_id)
+    kek = keks(entry.kek_id)
     opened = vault.unwrap(entry.wrapped, aad=aad) if kek is None else kek.unwrap(entry.wrapped, aad=aad)
     return opened, entry.key_version

@@ -41,7 +41,7 @@ _DENIED = {
     "PinLocked": "PIN locked",
     "UserPinNotInitialized": "no PIN set on the token",
 }
-_ANY_FAULT = "GeneralError"
+_ANY_FAULT = frozenset({"FunctionFailed", "GeneralError"})
 _NOT_OURS = {
     "DataInvalid", "DataLenRange", "EncryptedDataInvalid", "EncryptedDataLenRange", "FunctionFailed", "GeneralError",
 }  # fmt: skip
@@ -89,7 +89,7 @@ class Pkcs11Token:
                 return bytes(handle.decrypt(sealed, **_gcm(pkcs11, nonce, context)))
             except pkcs11.PKCS11Error as exc:
                 kind = type(exc).__name__
-                if kind not in _NOT_OURS or (kind == _ANY_FAULT and not self._works(pkcs11, handle)):
+                if kind not in _NOT_OURS or (kind in _ANY_FAULT and not self._works(pkcs11, handle)):
                     raise
                 raise self._not_ours() from exc
 
