@@ -23,14 +23,15 @@ MAY_IMPORT = {
     "stores": _PURE_BASE | {"crypto", "sealed"},
     "lending": _PURE_BASE | {"crypto", "attest"},
     "listener": frozenset(),
+    "private_file": frozenset({"errors"}),
     "tpm": _PURE_BASE | {"attest"},
-    "custodian": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "lending", "listener"},
+    "custodian": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "lending", "listener", "private_file"},
     "enclave": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "stores", "lending", "channel", "listener"},
-    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel"},
+    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "private_file"},
     "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
     "cli": _PURE_BASE
     | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}
-    | {"convert", "tpm"},
+    | {"convert", "tpm", "private_file"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
 }

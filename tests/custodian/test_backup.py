@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -50,3 +52,21 @@ def test_a_backup_replaces_nothing_and_leaves_no_half(bench: Bench, tmp_path: Pa
     assert not (tmp_path / "copy.db").exists()
     with pytest.raises(UsageError):
         back_up(tmp_path / "none.db", tmp_path / "copy.db")
+
+
+def test_a_backup_is_durable_with_its_name(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders, sync = [], os.fsync
+
+    def fail(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            folders.append(fd)
+            raise OSError(5, "Input/output error")
+        sync(fd)
+
+    monkeypatch.setattr("cloister.private_file.os.fsync", fail)
+    with pytest.raises(Unavailable, match="Input/output"):
+        backup_custodian(bench.home, tmp_path / "copy.db")
+    assert len(folders) == 1
+    assert not (tmp_path / "copy.db").exists(), "a backup whose name may be lost was left"
+    monkeypatch.undo()
+    assert backup_custodian(bench.home, tmp_path / "copy.db") > 0

@@ -19,9 +19,9 @@ from sealed_kit import CREATED, DEK, PUBLISHER
 from cloister.cli.terminal import write_file
 from cloister.client.receipts import VerifiedReceipt
 from cloister.custodian.store.backup import back_up
-from cloister.custodian.vaults.private_file import write_private
 from cloister.enclave.logs import Event, EventLog
 from cloister.errors import CloisterError, Unavailable
+from cloister.private_file import write_private
 from cloister.sealed.directory import read_envelope, write_envelope
 from cloister.sealed.envelope import Envelope, Recipient
 from cloister.sealed.memfd import MemoryFile

@@ -156,7 +156,7 @@ def test_a_disk_that_cannot_take_the_new_vault_leaves_the_old_one(path: Path, mo
     def fail(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cloister.custodian.vaults.private_file.os.fsync", fail)
+    monkeypatch.setattr("cloister.private_file.os.fsync", fail)
     with pytest.raises(Unavailable):
         relock(path, UNLOCK, NEW, kdf=CHEAP)
     assert path.read_bytes() == before
@@ -173,7 +173,7 @@ def test_a_vault_that_was_replaced_and_may_not_last_says_so(path: Path, monkeypa
                 raise OSError(5, "Input/output error")
         sync(fd)
 
-    monkeypatch.setattr("cloister.custodian.vaults.private_file.os.fsync", fail_last)
+    monkeypatch.setattr("cloister.private_file.os.fsync", fail_last)
     with pytest.raises(Unavailable, match="replaced"):
         relock(path, UNLOCK, NEW, kdf=CHEAP)
     monkeypatch.undo()

@@ -13,9 +13,9 @@ from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_op
 from cloister.crypto.shamir import MAX_PARTS, MIN_NEED
 from cloister.custodian.setup import vault_place
 from cloister.custodian.vaults.encrypted_file import open_by_shares, relock, split_vault
-from cloister.custodian.vaults.private_file import read_private, write_private
 from cloister.custodian.vaults.shares import MAX_SHARE_BYTES, Share
 from cloister.errors import UsageError
+from cloister.private_file import read_private, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,6 @@ from cloister.channel.ohttp import DEFAULT_MAX_MESSAGE_BYTES
 from cloister.client.contract import contract
 from cloister.client.inference import Question, bearer, describe, infer
 from cloister.client.plan import drive, drive_async
-from cloister.client.private_file import read_private
 from cloister.client.receipts import ReceiptChain
 from cloister.client.session import Session
 from cloister.client.sub_allowance import HeldSubAllowance, take_field
@@ -26,6 +25,7 @@ from cloister.client.transport import AsyncEnclaveTransport, EnclaveTransport
 from cloister.client.trust_file import parse_origin
 from cloister.client.wire import DEFAULT_TIMEOUT, AsyncWire, Wire
 from cloister.errors import UsageError
+from cloister.private_file import read_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -55,7 +55,7 @@ def _now() -> datetime:
 
 def read_token(path: Path | str) -> str:
     """Return the token in a file that only its owner can read. Raises ``UsageError``."""
-    data = read_private(path, cap=MAX_TOKEN_BYTES, holds="a token")
+    data = read_private(path, cap=MAX_TOKEN_BYTES, holds="a token", links=True)
     return _token(data, name=str(path))
 
 

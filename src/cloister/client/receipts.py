@@ -6,20 +6,21 @@ receipts are what shows a fork of the enclave's memory (invariant I8): one index
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.client.tickets import MAX_TICKET_BYTES, TicketNotProven, prove_ticket, ticket_of
 from cloister.crypto.sign import VerifyKey
-from cloister.errors import Malformed, Reason, Rejected, Unavailable, UsageError
+from cloister.errors import Malformed, Reason, Rejected
 from cloister.lending.receipt import SALT_BYTES, fork_evidence, head_after, verify_commitment, verify_receipt
+from cloister.private_file import write_private
 from cloister.wire import Fields, Json, dump_b64u, dump_json, parse_b64u
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cloister.channel.fields import FieldLines
     from cloister.client.trust import VerifiedEnclave
     from cloister.lending.messages import Receipt, Ticket
@@ -68,23 +69,7 @@ class VerifiedReceipt:
 
     def save(self, path: Path | str) -> None:
         """Write a new file of mode 0600, durably. Raises ``UsageError`` when it exists, ``Unavailable``."""
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError as exc:
-            msg = f"{path}: exists already"
-            raise UsageError(msg, hint="choose another name: receipts are kept, not replaced") from exc
-        except OSError as exc:
-            msg = f"{path}: {exc.strerror}"
-            raise Unavailable(msg) from exc
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(self.dump() + b"\n")
-                file.flush()
-                os.fsync(handle)
-        except OSError as exc:
-            Path(path).unlink(missing_ok=True)  # half a receipt proves nothing
-            msg = f"{path}: {exc.strerror}"
-            raise Unavailable(msg) from exc
+        write_private(path, self.dump() + b"\n", hint="choose another name: receipts are kept, not replaced")
 
     @classmethod
     def parse(cls, data: bytes) -> VerifiedReceipt:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from cloister.client.private_file import read_private
 from cloister.crypto.sign import SigningKey
 from cloister.lending.sub_allowance import MAX_CHAIN_BYTES, SECRET_BYTES, Caveats, Chain
+from cloister.private_file import read_private
 from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class HeldSubAllowance:
     @classmethod
     def load(cls, path: Path | str) -> Self:
         """Return what a file of mode 0600 holds. Raises ``UsageError``, ``Malformed``."""
-        return cls.parse(read_private(path, cap=_MAX_FILE_BYTES, holds="a secret"))
+        return cls.parse(read_private(path, cap=_MAX_FILE_BYTES, holds="a secret", links=True))
 
 
 def take_field(held: HeldSubAllowance | None) -> tuple[tuple[str, str], ...]:

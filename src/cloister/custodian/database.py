@@ -5,7 +5,6 @@ Not done here: putting a backup back and moving from one database to another (``
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from cloister.custodian.lock import HomeLock
@@ -16,6 +15,7 @@ from cloister.custodian.store.postgres import PostgresStore, copy_out, plain_eng
 from cloister.custodian.store.releases import accepted_bundle
 from cloister.custodian.store.sqlite import SqliteStore
 from cloister.errors import UsageError
+from cloister.private_file import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,19 +73,10 @@ def _open_file(path: Path, fence: bytes, *, new: bool, make_store: Callable[...,
         msg = f"database {path}: no such file"
         raise UsageError(msg, hint="restore the database; init makes a new custodian elsewhere")
     if new:
-        _make_file(path)
+        write_private(path, b"", hint="a new custodian makes its own database")  # its owner's alone from the start
     store = make_store(path, fence=fence)
     path.chmod(0o600)
     return store
-
-
-def _make_file(path: Path) -> None:
-    """Make the empty file, the owner's alone from the start. Raises ``UsageError`` where one is there already."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except OSError as exc:
-        msg = f"database {path}: {exc.strerror}"
-        raise UsageError(msg, hint="a new custodian makes its own database") from exc
 
 
 def back_up_database(home: Path, config: Config, out: Path) -> int:

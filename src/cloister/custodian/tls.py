@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloister.custodian.vaults.private_file import read_private, write_private
 from cloister.errors import Malformed, Unavailable, UsageError
+from cloister.private_file import read_private, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

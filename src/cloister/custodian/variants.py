@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cloister.custodian.vaults.private_file import read_private, write_private
 from cloister.errors import Malformed, Unavailable, UsageError
+from cloister.private_file import read_private, write_private
 from cloister.sealed.tracing.record import MAX_RECORD_BYTES, Variant
 
 if TYPE_CHECKING:

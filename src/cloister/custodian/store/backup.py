@@ -8,20 +8,21 @@ writer stays the only one. It holds no key that opens anything (T19). Not done h
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cloister.attest.endorse.bundle import Accepted
 from cloister.errors import Unavailable, UsageError
+from cloister.private_file import new_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["back_up", "copy_file", "copy_into", "demand_whole", "last_bundle", "new_file"]
+__all__ = ["REPLACES_NOTHING", "back_up", "copy_file", "copy_into", "demand_whole", "last_bundle"]
 
+REPLACES_NOTHING = "choose another name: a backup replaces nothing"
 _BUSY_S = 5
 
 
@@ -61,31 +62,13 @@ def _beside(database: Path) -> Iterator[sqlite3.Connection]:
 
 def copy_into(source: sqlite3.Connection, out: Path) -> None:
     """Copy what ``source`` sees into the new file ``out``. Leaves no half of it. Raises as ``back_up``."""
-    with new_file(out):
+    with new_private(out, hint=REPLACES_NOTHING):
         try:
             with contextlib.closing(sqlite3.connect(out)) as copy:
                 source.backup(copy)
         except sqlite3.Error as exc:
             msg = f"{out}: {getattr(exc, 'sqlite_errorname', 'cannot be written')}"
             raise Unavailable(msg) from exc
-
-
-@contextlib.contextmanager
-def new_file(out: Path) -> Iterator[None]:
-    """Make the empty file ``out`` of mode 0600 to be filled; it goes again where that fails. Raises as ``back_up``."""
-    try:
-        os.close(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError as exc:
-        msg = f"{out}: exists already"
-        raise UsageError(msg, hint="choose another name: a backup replaces nothing") from exc
-    except OSError as exc:
-        msg = f"{out}: {exc.strerror}"
-        raise Unavailable(msg) from exc
-    try:
-        yield
-    except BaseException:
-        out.unlink(missing_ok=True)
-        raise
 
 
 def demand_whole(path: Path) -> None:

@@ -19,12 +19,13 @@ from sqlalchemy import Engine, create_engine, event, make_url, select, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from cloister.custodian.store.backup import new_file
+from cloister.custodian.store.backup import REPLACES_NOTHING
 from cloister.custodian.store.copying import carry, file_engine
 from cloister.custodian.store.faults import database_faults
 from cloister.custodian.store.migrations import migrate
 from cloister.custodian.store.tables import EPOCH
 from cloister.errors import Unavailable, UsageError
+from cloister.private_file import new_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,7 +214,7 @@ def copy_out(url: str, out: Path) -> None:
 
 
 def _copy_out(engine: Engine, out: Path) -> None:
-    with new_file(out), file_engine(out) as target:
+    with new_private(out, hint=REPLACES_NOTHING), file_engine(out) as target:
         carry(engine, target)
 
 

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cloister.crypto.sign import SigningKey
 from cloister.custodian.vaults.kek import Kek, KekRing
-from cloister.custodian.vaults.private_file import read_private, replace_private, write_private
 from cloister.custodian.vaults.shares import rebuild_key, share_key
 from cloister.custodian.vaults.unlock import KEY_BYTES, FileKey, KeyFile, Passphrase, Unlock
 from cloister.custodian.vaults.vault_file import MAX_VAULT_BYTES, Kdf, lock_content, open_content
 from cloister.errors import CloisterError
+from cloister.private_file import read_private, replace_private, write_private
 from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, unquote
 
-from cloister.custodian.vaults.private_file import read_private
 from cloister.errors import Rejected, Unavailable, UsageError
+from cloister.private_file import read_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from cloister.custodian.vaults.private_file import read_private
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+from cloister.private_file import read_private
 from cloister.wire import parse_json
 
 if TYPE_CHECKING:

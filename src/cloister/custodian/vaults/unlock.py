@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from cloister.custodian.vaults.key_service import KeyService
-from cloister.custodian.vaults.private_file import read_private, write_private
 from cloister.errors import UsageError
+from cloister.private_file import read_private, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from cloister.cli.unlock import lock_with
-from cloister.custodian.vaults.private_file import read_private, replace_private, write_private
 from cloister.errors import Unavailable, UsageError
+from cloister.private_file import new_private, read_private, replace_private, write_private
 
-if TYPE_CHECKING:
-    from pathlib import Path
+SRC = Path(__file__).parent.parent / "src" / "cloister"
+OTHERS = {"sealed/directory.py", "testing/simulated_root.py"}  # sealed models are no secret; roots of tests are none
 
 
 def test_a_new_file_is_durable_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_a_new_file_is_durable_with_its_name(tmp_path: Path, monkeypatch: pytest
         synced.append(stat.S_IFMT(os.fstat(fd).st_mode))
         sync(fd)
 
-    monkeypatch.setattr("cloister.custodian.vaults.private_file.os.fsync", watch)
+    monkeypatch.setattr("cloister.private_file.os.fsync", watch)
     write_private(tmp_path / "key", b"secret")
     assert synced == [stat.S_IFREG, stat.S_IFDIR]
 
@@ -33,7 +33,7 @@ def test_a_file_whose_name_may_be_lost_is_none(tmp_path: Path, monkeypatch: pyte
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("cloister.custodian.vaults.private_file.os.fsync", fail)
+    monkeypatch.setattr("cloister.private_file.os.fsync", fail)
     with pytest.raises(Unavailable):
         write_private(tmp_path / "key", b"secret")
     assert not (tmp_path / "key").exists()
@@ -49,7 +49,7 @@ def test_an_interrupt_while_writing_leaves_no_file(tmp_path: Path, monkeypatch: 
     def interrupt(_fd: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cloister.custodian.vaults.private_file.os.fsync", interrupt)
+    monkeypatch.setattr("cloister.private_file.os.fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_private(tmp_path / "share", b"secret")
     assert not (tmp_path / "share").exists()
@@ -62,7 +62,7 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.M
         os.chown(tmp_path / "key", 12345, -1)
     else:
         own = os.geteuid()
-        monkeypatch.setattr("cloister.custodian.vaults.private_file.os.geteuid", lambda: own + 1)
+        monkeypatch.setattr("cloister.private_file.os.geteuid", lambda: own + 1)
     with pytest.raises(UsageError, match="belongs to user"):
         read_private(tmp_path / "key", cap=10)
 
@@ -81,3 +81,33 @@ def test_an_interrupt_while_replacing_leaves_the_old_file_alone(
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("vault", b"old")]
     replace_private(tmp_path / "vault", b"new")
     assert (tmp_path / "vault").read_bytes() == b"new"
+
+
+def test_there_is_one_way_to_make_a_private_file() -> None:
+    makers = {str(path.relative_to(SRC)) for path in SRC.rglob("*.py") if "O_EXCL" in path.read_text()}
+    assert makers == OTHERS | {"private_file.py"}
+
+
+def test_a_file_that_is_filled_by_its_name_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with new_private(tmp_path / "copy"):
+        (tmp_path / "copy").write_bytes(b"by its name")
+    assert (tmp_path / "copy").read_bytes() == b"by its name"
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o600
+    with pytest.raises(ValueError, match="invalid literal"), new_private(tmp_path / "half") as file:
+        file.write(bytes([int("half a key")]))
+    with pytest.raises(UsageError, match="exists already") as refused, new_private(tmp_path / "copy", hint="another"):
+        raise KeyError
+    assert refused.value.hint == "another"
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+def test_a_link_is_followed_only_where_the_caller_says_so(tmp_path: Path) -> None:
+    """Secrets are mounted into containers as links; what counts then is the file behind."""
+    write_private(tmp_path / "token", b"secret")
+    (tmp_path / "link").symlink_to("token")
+    assert read_private(tmp_path / "link", cap=10, links=True) == b"secret"
+    with pytest.raises(UsageError):
+        read_private(tmp_path / "link", cap=10)
+    (tmp_path / "token").chmod(0o640)
+    with pytest.raises(UsageError, match="it holds a token"):
+        read_private(tmp_path / "link", cap=10, holds="a token", links=True)
