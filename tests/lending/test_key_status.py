@@ -21,7 +21,7 @@ def test_vector(case: dict[str, str]) -> None:
     if case["expect"] == "valid":
         status = KeyStatus.parse(data)
         assert status.dump() == data
-        assert status.moved == (status.behind_count == 0)
+        assert status.moved == (status.behind_count == status.stuck_count == 0)
         return
     with pytest.raises(Malformed):
         KeyStatus.parse(data)

@@ -65,17 +65,22 @@ def rotate(
         path, body = "/v1/keys/schedule", {"every_s": seconds}
     with from_options(home=home, url=url, ca=ca, token_file=token_file) as remote:
         shown = remote.post(path, body)
-    terminal.result(dict(shown), lambda out: _draw_rotation(shown, out))
+    terminal.result(dict(shown), lambda out: _draw_rotation(terminal, shown, out))
 
 
 def _rotation(incident: str | None) -> dict[str, Json]:
     return {} if incident is None else {"incident": True, "reason": incident}
 
 
-def _draw_rotation(shown: Any, out: Console) -> None:
+def _draw_rotation(terminal: Terminal, shown: Any, out: Console) -> None:
     if "rewrapped" in shown:
         out.print(f"key epoch {shown['key_epoch']}: {shown['kek_id']}")
         out.print(f"{shown['rewrapped']} models wrapped anew, {shown['destroyed']} retired keys destroyed")
+        if shown["stuck"]:
+            out.print(
+                f"{len(shown['stuck'])} models stay under older keys, {shown['kept']} of which are kept for them:"
+            )
+            out.print(terminal.table(("model", "cause"), [(item["model"], item["cause"]) for item in shown["stuck"]]))
     else:
         out.print(f"next rotation: {shown['next_at'] or 'by hand only'}")
 
@@ -86,9 +91,9 @@ def _draw_rotation(shown: Any, out: Console) -> None:
 def status(
     terminal: Terminal, /, *, home: Path | None, url: str | None, ca: Path | None, token_file: str | None
 ) -> int:
-    """Prove that every live lease is of the newest key epoch, or list those that are not.
+    """Prove that every live lease and model's key is of the newest key epoch, or list those that are not.
 
-    The statement is signed by the custodian; --json has it as it was signed. Exits with 4 where a lease has not moved.
+    The statement is signed by the custodian; --json has it as it was signed. Exits with 4 where one has not moved.
     """
     with from_options(home=home, url=url, ca=ca, token_file=token_file) as remote:
         data = remote.raw("/v1/keys/status")
@@ -102,6 +107,8 @@ def status(
         "live": told.live,
         "models": told.models,
         "moved": told.moved,
+        "stuck": [item.to_json() for item in told.stuck],
+        "stuck_count": told.stuck_count,
         "statement": data.decode("ascii"),
     }
     terminal.result(shown, lambda out: _draw_status(terminal, told, out))
@@ -127,7 +134,10 @@ def _draw_status(terminal: Terminal, told: KeyStatus, out: Console) -> None:
         for item in told.keys
     ]
     out.print(terminal.table(("epoch", "key", "state"), rows))
-    if told.moved:
+    if told.stuck_count:
+        out.print(f"{told.stuck_count} models' keys are not under the key in use; publish these models again:")
+        out.print(terminal.table(("model", "cause"), [(item.model, item.cause.value) for item in told.stuck]))
+    if not told.behind_count:
         out.print(f"all {told.live} live leases are of key epoch {told.key_epoch}")
         return
     out.print(f"{told.behind_count} of {told.live} live leases are of an older key epoch:")

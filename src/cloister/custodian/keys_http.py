@@ -25,7 +25,7 @@ def list_keys(call: Call) -> Reply:
 
 
 def status_of_keys(call: Call) -> Reply:
-    """State, signed, that every live lease is of the newest key epoch, or which are not."""
+    """State, signed, that every live lease and model's key is of the newest key epoch, or which are not."""
     return statement_reply(rotation.key_status(call.service.context))
 
 

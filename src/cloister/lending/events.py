@@ -51,6 +51,8 @@ class EventKind(Enum):
     KEY_RELEASED = "key_released"
     KEYS_ROTATED = "keys_rotated"
     KEY_DESTROYED = "key_destroyed"
+    ENVELOPE_STUCK = "envelope_stuck"
+    ENVELOPE_MOVED = "envelope_moved"
     ROTATION_SCHEDULED = "rotation_scheduled"
     LEASE_GRANTED = "lease_granted"
     LEASE_REFUSED = "lease_refused"
@@ -129,6 +131,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "size": int,
     "software": _HEX,
     "stop": bool,
+    "stuck": int,
     "subject": _NAME,
     "tee": _NAME,
     "terms_version": int,

@@ -31,9 +31,11 @@ GOOD: dict[str, Any] = {
     ],
     "live": 2,
     "models": 4,
+    "stuck": [{"cause": "wrong_key", "model": "cd" * 32}],
+    "stuck_count": 1,
     "v": 1,
 }
-ALL_MOVED = {**GOOD, "behind": [], "behind_count": 0}
+ALL_MOVED = {**GOOD, "behind": [], "behind_count": 0, "stuck": [], "stuck_count": 0}
 FRESH = {**ALL_MOVED, "key_epoch": 1, "keys": [{"kek_id": FIRST, "key_epoch": 1}]}
 
 
@@ -102,6 +104,14 @@ def bad() -> dict[str, str]:
         "an instance of no digest": inside("behind", 0, instance="ab"),
         "a loan of no name": inside("behind", 0, loan="../loan"),
         "behind without an end": inside("behind", 0, dead_at=None),
+        "fewer stuck than counted": {**GOOD, "stuck_count": 2},
+        "more stuck than counted": {**GOOD, "stuck_count": 0},
+        "a stuck model twice": {**GOOD, "stuck": GOOD["stuck"] * 2, "stuck_count": 2},
+        "stuck for no cause": inside("stuck", 0, cause=None),
+        "stuck for a cause that is none": inside("stuck", 0, cause="bad_luck"),
+        "stuck for a cause in capitals": inside("stuck", 0, cause="WRONG_KEY"),
+        "a stuck model of no digest": inside("stuck", 0, model="cd"),
+        "a stuck key in the open": inside("stuck", 0, wrapped="AAAA"),
         "unknown member behind": inside("behind", 0, token="x"),  # noqa: S106 - of a vector
     }
     return spelled | {name: spell(value) for name, value in (members | changed).items()}
@@ -109,7 +119,8 @@ def bad() -> dict[str, str]:
 
 def main() -> None:
     """Write them."""
-    good = {"good": GOOD, "all moved": ALL_MOVED, "never rotated": FRESH}
+    due = {**ALL_MOVED, "stuck": [{"cause": "due", "model": "cd" * 32}], "stuck_count": 1}
+    good = {"good": GOOD, "all moved": ALL_MOVED, "never rotated": FRESH, "a model moves at the next sweep": due}
     cases = [{"name": name, "text": spell(value), "expect": "valid"} for name, value in good.items()]
     cases += [{"name": name, "text": text, "expect": "Malformed"} for name, text in bad().items()]
     (ROOT / "messages.json").write_text(json.dumps({"format": 1, "cases": cases}, indent=1) + "\n")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.custodian.service.rotation import held_keks, newest_kek, rewrapped
+from cloister.custodian.service.rewrapping import held_keks, newest_kek, opens, rewrapped
 from cloister.custodian.store.blocks import next_block_version
+from cloister.custodian.store.keys import FIRST_EPOCH, current_kek
 from cloister.custodian.store.models import (
     ModelRow,
     find_model,
     insert_model,
     list_models,
     loans_of_model,
+    replace_envelope,
     withdraw_model,
 )
 from cloister.custodian.vaults import unwrap_dek
@@ -43,7 +45,7 @@ def publish(transaction: Transaction, actor: Actor, body: Fields) -> Json:
 
     Proves that our publisher key signed the manifest, and that our vault can open the key it commits
     to: what is published can be released. After a rotation it is wrapped anew, under the key in use.
-    Publishing the same model again changes nothing.
+    Publishing the same model again changes nothing, but it mends an envelope in the database that does not open.
     """
     manifest_bytes, signature = body.b64u("manifest"), body.b64u("signature", cap=4096)
     envelope = Envelope.parse(dump_json(body.take("envelope")))
@@ -77,9 +79,26 @@ def publish(transaction: Transaction, actor: Actor, body: Fields) -> Json:
             EventKind.MODEL_PUBLISHED, actor, digest, name=row.name, model=digest, key_version=key_version
         )
         return _view(row)
+    if _mended(transaction, actor, known, envelope):
+        return _view(known)
     if known.withdrawn_at is not None:
         raise Rejected.because("model_withdrawn", "model", hint="seal it anew: a withdrawn model stays withdrawn")
     return _view(known)
+
+
+def _mended(transaction: Transaction, actor: Actor, known: ModelRow, good: Envelope) -> bool:
+    """Put an envelope that opens in the place of one that does not; tells whether that was needed."""
+    connection, vault = transaction.connection, transaction.context.vault
+    held = held_keks(connection, vault)
+    if opens(vault, known.digest, known.envelope, held):
+        return False
+    kek, row = newest_kek(connection, vault), current_kek(connection)
+    number = FIRST_EPOCH if row is None else row.number
+    if kek is not None:
+        good = rewrapped(vault, good, held, kek, above=number)  # no rotation went so far yet with this model
+    replace_envelope(connection, known.digest, good.dump())
+    transaction.record(EventKind.ENVELOPE_MOVED, actor, known.digest, key_epoch=number, model=known.digest)
+    return True
 
 
 def withdraw(transaction: Transaction, actor: Actor, digest: ModelDigest) -> Json:

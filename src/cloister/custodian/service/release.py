@@ -21,7 +21,7 @@ from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.contracts import contract_in_force
-from cloister.custodian.service.rotation import held_keks
+from cloister.custodian.service.rewrapping import held_keks
 from cloister.custodian.service.standing import counted_clocks, loan_row, loan_state
 from cloister.custodian.store.instances import (
     InstanceRow,
@@ -249,6 +249,8 @@ def _seal_key(
         msg = f"model {model}: lent and not in the store"
         raise Unavailable(msg)
     vault, envelope = transaction.context.vault, Envelope.parse(row.envelope)
+    if envelope.manifest_digest != model:
+        raise Rejected.because("wrong_model", "envelope", got=envelope.manifest_digest, want=model)
     dek, key_version = unwrap_dek(vault, envelope, keks)
     info = key_info(model=model, loan=loan, instance=decision.instance, key_version=key_version)
     enc, ciphertext = seal_to(DEFAULT_SUITE, decision.kem_pub, info=info, plaintext=dek)

@@ -4,16 +4,20 @@ One transaction makes a new key, wraps every model's key under it, one key versi
 before its commit has the old key and old envelopes, whoever reads after it the new ones. Bulk, manifests and the
 vault file are not touched. Retired keys are destroyed after ``kek_retention_days``, on incident at once.
 
-Not done here: changing a model's own key. An enclave or thief that has one keeps it; seal anew against that.
+An envelope that does not open stays as it is, is logged and stated, and moves once it opens. What an envelope
+names, or might name where one cannot be read, is not destroyed, whatever the retention.
+
+Not done here: wrapping anew (``service.rewrapping``); changing a model's own key. An enclave or thief that has one
+keeps it; seal anew against that.
 """
 
 from __future__ import annotations
 
-import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import Statement
+from cloister.custodian.service.rewrapping import late, move_all, needed_keks, stuck
 from cloister.custodian.store.keys import (
     FIRST_EPOCH,
     KekRow,
@@ -21,7 +25,6 @@ from cloister.custodian.store.keys import (
     behind,
     current_kek,
     destroy_kek,
-    find_kek,
     insert_kek,
     keks,
     live_instances,
@@ -30,55 +33,29 @@ from cloister.custodian.store.keys import (
     retired_keks,
     set_schedule,
 )
-from cloister.custodian.store.models import list_envelopes, replace_envelope
+from cloister.custodian.store.models import list_envelopes
 from cloister.custodian.tokens import SYSTEM
-from cloister.custodian.vaults import unwrap_dek, wrap_dek
 from cloister.lending.events import EventKind
-from cloister.lending.messages.keys import MAX_BEHIND, MAX_KEYS, KekStanding, KeyStatus
-from cloister.sealed.envelope import Envelope
+from cloister.lending.messages.keys import MAX_BEHIND, MAX_KEYS, MAX_STUCK, KekStanding, KeyStatus
 from cloister.wire import dump_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
     from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.tokens import Actor
-    from cloister.custodian.vaults import FindKek, Vault
-    from cloister.custodian.vaults.kek import Kek
+    from cloister.custodian.vaults import Vault
+    from cloister.lending.messages.keys import Stuck
     from cloister.wire import Fields, Json
 
-__all__ = ["held_keks", "key_status", "key_view", "newest_kek", "rewrapped", "rotate", "rotate_due", "schedule"]
+__all__ = ["key_status", "key_view", "rotate", "rotate_due", "schedule"]
 
 _MIN_EVERY_S = 60
 _MAX_EVERY_S = 3650 * 86_400
 _MAX_REASON = 200
-
-
-def held_keks(connection: Connection, vault: Vault) -> FindKek:
-    """Return what opens a key-encryption key that a rotation made, by its name; None for one that is destroyed."""
-
-    @functools.cache
-    def find(kek_id: str) -> Kek | None:
-        row = find_kek(connection, kek_id)
-        return None if row is None or row.wrapped is None else vault.open_kek(row.id, row.wrapped)
-
-    return find
-
-
-def newest_kek(connection: Connection, vault: Vault) -> Kek | None:
-    """Return the key-encryption key in use, None where it is the vault file's own."""
-    row = current_kek(connection)
-    return None if row is None or row.wrapped is None else vault.open_kek(row.id, row.wrapped)
-
-
-def rewrapped(vault: Vault, envelope: Envelope, held: FindKek, kek: Kek) -> Envelope:
-    """Return the envelope with this vault's entry wrapped anew, one key version up; others' entries stay."""
-    dek, version = unwrap_dek(vault, envelope, held)
-    entry = wrap_dek(vault, dek, manifest_digest=envelope.manifest_digest, key_version=version + 1, kek=kek)
-    others = tuple(item for item in envelope.recipients if item.kid != vault.kid)
-    return Envelope(manifest_digest=envelope.manifest_digest, recipients=(entry, *others))
 
 
 def rotate(transaction: Transaction, actor: Actor, body: Fields) -> Json:
@@ -86,9 +63,15 @@ def rotate(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     incident = body.boolean("incident") if "incident" in body else False
     reason = body.text("reason", cap=_MAX_REASON) if "reason" in body else ""
     body.end()
-    models = _rotate(transaction, actor, kind="incident" if incident else "by_hand", reason=reason)
+    models, left = _rotate(transaction, actor, kind="incident" if incident else "by_hand", reason=reason)
     destroyed = _destroy(transaction, actor, before=transaction.now) if incident else 0
-    return {**_view(transaction.connection, transaction.context.vault), "destroyed": destroyed, "rewrapped": models}
+    return {
+        **_view(transaction.connection, transaction.context.vault),
+        "destroyed": destroyed,
+        "kept": len(retired_keks(transaction.connection, transaction.now)),
+        "rewrapped": models,
+        "stuck": [item.to_json() for item in left],
+    }
 
 
 def schedule(transaction: Transaction, actor: Actor, body: Fields) -> Json:
@@ -107,61 +90,80 @@ def schedule(transaction: Transaction, actor: Actor, body: Fields) -> Json:
 
 
 def rotate_due(context: Context) -> bool:
-    """Rotate where the schedule says so, destroy what is past its retention; tells whether anything was done.
+    """Rotate where the schedule says so, move what was left behind, destroy what is past its retention.
 
-    Of several custodians over one database one does it: it looks again inside the transaction, which runs alone.
+    Tells whether anything was done. What was left behind moves once it opens. Of several custodians over one database
+    one does it: it looks again inside the transaction, which runs alone.
     """
-    keep = timedelta(days=context.config.kek_retention_days)
+    keep, vault = timedelta(days=context.config.kek_retention_days), context.vault
 
-    def due(connection: Connection, now: datetime) -> tuple[bool, bool]:
+    def due(connection: Connection, now: datetime) -> bool:
         planned = read_schedule(connection)
-        return planned is not None and planned.next_at <= now, bool(retired_keks(connection, now - keep))
+        return planned is not None and planned.next_at <= now
 
     def work(transaction: Transaction) -> None:
-        rotates, _ = due(transaction.connection, transaction.now)
-        if rotates:
+        if due(transaction.connection, transaction.now):
             _rotate(transaction, SYSTEM, kind="scheduled", reason="")
+        _move_late(transaction)
         _destroy(transaction, SYSTEM, before=transaction.now - keep)
 
     with context.reading() as connection:
-        waiting = any(due(connection, context.now()))
+        now = context.now()
+        waiting = due(connection, now) or bool(late(connection, vault) or _to_destroy(connection, vault, now - keep))
     if waiting:
         context.transact(work)
     return waiting
 
 
-def _rotate(transaction: Transaction, actor: Actor, *, kind: str, reason: str) -> int:
-    """Make a new key and wrap every model's under it; return how many there are."""
+def _rotate(transaction: Transaction, actor: Actor, *, kind: str, reason: str) -> tuple[int, Sequence[Stuck]]:
+    """Make a new key and wrap every model's under it; return how many there are, and which stay as they are."""
     connection, vault = transaction.connection, transaction.context.vault
-    held, last = held_keks(connection, vault), current_kek(connection)
+    last = current_kek(connection)
     kek, wrapped = vault.make_kek()
     number = (FIRST_EPOCH if last is None else last.number) + 1
     retire_keks(connection, transaction.now)
     insert_kek(connection, KekRow(number=number, id=kek.id, wrapped=wrapped, made_at=transaction.now))
     envelopes = list_envelopes(connection)
-    for digest, data in envelopes:
-        replace_envelope(connection, digest, rewrapped(vault, Envelope.parse(data), held, kek).dump())
+    left = move_all(connection, vault, envelopes, kek)
+    done = len(envelopes) - len(left)
     transaction.record(
-        EventKind.KEYS_ROTATED, actor, kek.id, key_epoch=number, kind=kind, models=len(envelopes), reason=reason
-    )
+        EventKind.KEYS_ROTATED, actor, kek.id,
+        key_epoch=number, kind=kind, models=done, reason=reason, stuck=len(left),
+    )  # fmt: skip
+    for item in left:
+        transaction.record(
+            EventKind.ENVELOPE_STUCK, actor, item.model, codes=item.cause.value, key_epoch=number, model=item.model
+        )
     planned = read_schedule(connection)
     if planned is not None:
         set_schedule(connection, Schedule(every=planned.every, next_at=transaction.now + planned.every))
-    return len(envelopes)
+    return done, left
+
+
+def _move_late(transaction: Transaction) -> None:
+    """Wrap under the key in use what an earlier rotation had to leave behind."""
+    connection, vault = transaction.connection, transaction.context.vault
+    waiting, row = late(connection, vault), current_kek(connection)
+    if not waiting or row is None or row.wrapped is None:
+        return
+    left = {item.model for item in move_all(connection, vault, waiting, vault.open_kek(row.id, row.wrapped))}
+    for model, _ in waiting:
+        if model not in left:
+            transaction.record(EventKind.ENVELOPE_MOVED, SYSTEM, model, key_epoch=row.number, model=model)
+
+
+def _to_destroy(connection: Connection, vault: Vault, before: datetime) -> Sequence[KekRow]:
+    """Return keys that were retired before a time and that no envelope names, none where one cannot be read."""
+    waiting = retired_keks(connection, before)
+    needed = needed_keks(connection, vault) if waiting else None
+    return [] if needed is None else [row for row in waiting if row.id not in needed]
 
 
 def _destroy(transaction: Transaction, actor: Actor, *, before: datetime) -> int:
-    """Destroy keys that were retired before a time and that no envelope names; return how many."""
-    connection = transaction.connection
-    waiting = retired_keks(connection, before)
-    if not waiting:
-        return 0
-    needed = {
-        entry.kek_id for _, data in list_envelopes(connection) for entry in Envelope.parse(data).recipients
-    }  # a rotation leaves none, and what opens a model is never destroyed on that belief alone
-    gone = [row for row in waiting if row.id not in needed]
+    """Destroy keys that were retired before a time and that nothing depends on; return how many."""
+    gone = _to_destroy(transaction.connection, transaction.context.vault, before)
     for row in gone:
-        destroy_kek(connection, row.number, transaction.now)
+        destroy_kek(transaction.connection, row.number, transaction.now)
         transaction.record(EventKind.KEY_DESTROYED, actor, row.id, key_epoch=row.number)
     return len(gone)
 
@@ -200,24 +202,23 @@ def _standings(connection: Connection, vault: Vault) -> tuple[KekStanding, ...]:
     return (*shown, first)
 
 
-def _kek_of(envelope: bytes, vault: Vault) -> str:
-    return Envelope.parse(envelope).recipient(vault.kid).kek_id
-
-
 def key_status(context: Context) -> bytes:
-    """Return the signed statement that every live lease is of the newest key epoch, or which are not."""
+    """Return the signed statement that every live lease and model's key is of the newest epoch, or which are not."""
     now = context.now().replace(microsecond=0)
     with context.reading() as connection:
         keys = _standings(connection, context.vault)
         listed, count = behind(connection, now, key_epoch=keys[0].key_epoch, cap=MAX_BEHIND)
+        left = stuck(connection, context.vault)
         message = KeyStatus(
             custodian=context.vault.signing_key.verify_key,
             issued_at=now,
             key_epoch=keys[0].key_epoch,
             keys=keys,
-            models=sum(_kek_of(data, context.vault) == keys[0].kek_id for _, data in list_envelopes(connection)),
+            models=len(list_envelopes(connection)) - len(left),
             live=live_instances(connection, now),
             behind_count=count,
             behind=tuple(listed),
+            stuck_count=len(left),
+            stuck=tuple(left[:MAX_STUCK]),
         )
     return Statement.sign(context.vault.signing_key, KeyStatus.LABEL, message.dump()).dump()

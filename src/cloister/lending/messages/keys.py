@@ -1,23 +1,25 @@
-"""The custodian's word on its key-encryption keys, and which leases are older (docs/spec/key-status.md)."""
+"""The custodian's word on its keys: which leases are older, whose keys did not come along (docs/spec/key-status.md)."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from cloister.crypto.sign import Label, VerifyKey
 from cloister.lending.messages.form import open_payload
-from cloister.lending.terms import DIGEST, LOAN_ID, InstanceId, LoanId
+from cloister.lending.terms import DIGEST, LOAN_ID, InstanceId, LoanId, ModelDigest
 from cloister.wire import Fields, Json, dump_json, dump_time
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["MAX_BEHIND", "MAX_KEYS", "Behind", "KekStanding", "KeyStatus"]
+__all__ = ["MAX_BEHIND", "MAX_KEYS", "MAX_STUCK", "Behind", "KekStanding", "KeyStatus", "Stuck", "StuckCause"]
 
 MAX_BEHIND: Final = 1000  # instances listed in one statement
 MAX_KEYS: Final = 1000  # key-encryption keys listed in one statement
+MAX_STUCK: Final = 1000  # models listed in one statement
 _KEK_ID = re.compile(r"kek:[0-9a-f]{32}")
 
 
@@ -84,11 +86,48 @@ class Behind:
         return item
 
 
+class StuckCause(Enum):
+    """Why a model's key is not wrapped under the key in use."""
+
+    DUE = "due"
+    """It opens, and moves at the next sweep."""
+
+    MALFORMED = "malformed"
+    NO_RECIPIENT = "no_recipient"
+    NO_VERSION = "no_version"
+    WRONG_KEY = "wrong_key"
+    WRONG_MODEL = "wrong_model"
+
+
+_CAUSES = re.compile("|".join(cause.value for cause in StuckCause))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """A model whose key stays under an older key-encryption key, or opens by none."""
+
+    model: ModelDigest
+    cause: StuckCause
+
+    def to_json(self) -> Json:
+        """Return the JSON object."""
+        return {"cause": self.cause.value, "model": self.model}
+
+    @classmethod
+    def from_json(cls, value: Json) -> Stuck:
+        """Parse. Raises ``Malformed``."""
+        fields = Fields(value, what="key status: model")
+        item = cls(model=ModelDigest(fields.match("model", DIGEST)), cause=StuckCause(fields.match("cause", _CAUSES)))
+        fields.end()
+        return item
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyStatus:
     """K to whoever staff shows it to: all ``live`` leases were granted in ``key_epoch``, but for those behind.
 
-    ``behind_count`` counts those behind, ``behind`` lists them, longest-lived first, up to ``MAX_BEHIND``.
+    ``behind_count`` counts those behind, ``behind`` lists them, longest-lived first, up to ``MAX_BEHIND``;
+    ``stuck`` likewise lists models whose keys are not wrapped under the key in use.
     """
 
     LABEL: ClassVar = Label.KEY_STATUS
@@ -101,11 +140,13 @@ class KeyStatus:
     live: int
     behind_count: int
     behind: tuple[Behind, ...]
+    stuck_count: int
+    stuck: tuple[Stuck, ...]
 
     @property
     def moved(self) -> bool:
-        """Tell whether every live lease is of the newest key epoch."""
-        return self.behind_count == 0
+        """Tell whether every live lease is of the newest key epoch, and every model's key under its key."""
+        return self.behind_count == 0 and self.stuck_count == 0
 
     def dump(self) -> bytes:
         """Return the payload."""
@@ -119,6 +160,8 @@ class KeyStatus:
                 "keys": [item.to_json() for item in self.keys],
                 "live": self.live,
                 "models": self.models,
+                "stuck": [item.to_json() for item in self.stuck],
+                "stuck_count": self.stuck_count,
                 "v": 1,
             }
         )
@@ -136,6 +179,8 @@ class KeyStatus:
             live=fields.integer("live"),
             behind_count=fields.integer("behind_count"),
             behind=tuple(Behind.from_json(item) for item in fields.items("behind", cap=MAX_BEHIND)),
+            stuck_count=fields.integer("stuck_count"),
+            stuck=tuple(Stuck.from_json(item) for item in fields.items("stuck", cap=MAX_STUCK)),
         )
         fields.end()
         status._agree(fields)
@@ -153,3 +198,7 @@ class KeyStatus:
             fields.fail("behind", "want live leases of older key epochs")
         if len({item.instance for item in self.behind}) != len(self.behind):
             fields.fail("behind", "one is there twice")
+        if len(self.stuck) != min(self.stuck_count, MAX_STUCK):
+            fields.fail("stuck", "does not fit stuck_count")
+        if len({item.model for item in self.stuck}) != len(self.stuck):
+            fields.fail("stuck", "one is there twice")
