@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "wire": frozenset({"errors"}),
     "crypto": _PURE_BASE,
     "attest": _PURE_BASE | {"crypto"},
-    "sealed": _PURE_BASE | {"crypto"},
+    "sealed": _PURE_BASE | {"crypto", "attest"},
     "channel": _PURE_BASE | {"crypto"},
     "convert": _PURE_BASE | {"sealed"},
     "stores": _PURE_BASE | {"crypto", "sealed"},
