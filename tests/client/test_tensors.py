@@ -58,7 +58,7 @@ def test_every_type_fits_the_enclaves_own_reader_and_comes_back(datatype: str) -
     request = parse_request(body.data, header_bytes=body.head_bytes, json_cap=1 << 20)
     signature = Signature(inputs=(TensorSpec(name="x", datatype=Datatype(datatype), shape=(None, 2)),), outputs=())
     tensor = fit(request, signature)[0]
-    assert request.binary_output
+    assert request.parameters.binary_output
     data = encode(VALUES[datatype], datatype, name="x")
     back = decode(memoryview(data), datatype, (1, 2), name="x")
     if datatype == "BYTES":

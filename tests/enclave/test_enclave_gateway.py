@@ -225,6 +225,7 @@ async def test_a_date_outside_the_window_is_refused_with_the_enclaves_own(tmp_pa
         answer = await consumer.send(ahead)
         assert (answer.status, answer.json["code"]) == (400, "date_skewed")
         assert answer.json["type"] == "https://iana.org/assignments/http-problem-types#date"
+        assert answer.json["error"] == answer.json["detail"], "what clients of the inference protocol read"
         assert answer.field("date") == dump_http_date(world.clock.wall())
     assert engine.runs == 0
 

@@ -189,10 +189,20 @@ def test_a_binary_bool_is_zero_or_one() -> None:
 
 MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("unknown member", {"inputs": [], "model": "other"}),
-    ("unknown parameter", {"inputs": [], "parameters": {"priority": 1}}),
+    ("a parameter that is a list", {"inputs": [], "parameters": {"priority": [1]}}),
+    ("a parameter that is null", {"inputs": [], "parameters": {"priority": None}}),
+    ("a parameter too long", {"inputs": [], "parameters": {"note": "x" * 1025}}),
+    ("a parameter's name too long", {"inputs": [], "parameters": {"x" * 129: 1}}),
+    ("too many parameters", {"inputs": [], "parameters": {f"p{number}": 1 for number in range(65)}}),
+    ("parameters that are a list", {"inputs": [], "parameters": [["priority", 1]]}),
+    ("a timeout below zero", {"inputs": [], "parameters": {"timeout": -1}}),
+    ("a timeout of years", {"inputs": [], "parameters": {"timeout": 10**15}}),
+    ("a timeout as text", {"inputs": [], "parameters": {"timeout": "1s"}}),
+    ("binary output as a number", {"inputs": [], "parameters": {"binary_data_output": 1}}),
     ("unknown input member", {"inputs": [entry(data=[], x=1)]}),
-    ("unknown input parameter", {"inputs": [entry(data=[], parameters={"shared_memory_region": "r"})]}),
-    ("unknown output parameter", {"inputs": [], "outputs": [{"name": "y", "parameters": {"classification": 3}}]}),
+    ("an input's parameter that is an object", {"inputs": [entry(data=[], parameters={"note": {}})]}),
+    ("an output's binary data as text", {"inputs": [], "outputs": [{"name": "y", "parameters": {"binary_data": "y"}}]}),
+    ("data in a region that nobody named", {"inputs": [entry(parameters={"shared_memory_region": ""})]}),
     ("no inputs", {"id": "1"}),
     ("double input", {"inputs": [entry(data=[]), entry(data=[])]}),
     ("double output", {"inputs": [], "outputs": [{"name": "y"}, {"name": "y"}]}),
@@ -290,6 +300,43 @@ def test_units_are_the_items_of_the_decrypted_body(
         for one, shape in zip(specs, shapes, strict=True)
     ]
     assert units_of(tensors, signature(*specs)) == units
+
+
+REFUSED_PARAMETERS: list[tuple[dict[str, Any], str, str]] = [
+    ({"parameters": {"sequence_id": 7, "sequence_start": True, "sequence_end": False}}, "request", "sequence_id"),
+    ({"parameters": {"sequence_id": "seven"}}, "request", "sequence_id"),
+    ({"parameters": {"sequence_end": True}}, "request", "sequence_end"),
+    ({"inputs": [entry(parameters={"shared_memory_region": "r"})]}, "input x", "shared_memory_region"),
+    ({"inputs": [entry(data=[1, 2, 3], parameters={"shared_memory_offset": 8})]}, "input x", "shared_memory_offset"),
+    ({"outputs": [{"name": "y", "parameters": {"classification": 3}}]}, "output y", "classification"),
+    ({"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]}, "output y", "shared_memory_region"),
+]
+
+
+@pytest.mark.parametrize(("change", "subject", "name"), REFUSED_PARAMETERS)
+def test_a_parameter_that_asks_for_what_is_not_done_is_refused_by_name(
+    change: dict[str, Any], subject: str, name: str
+) -> None:
+    document = json.dumps({"inputs": [entry(data=[1, 2, 3])], **change}).encode()
+    with pytest.raises(Rejected) as refused:
+        fit(parse_request(document, header_bytes=None, json_cap=CAP), signature())
+    assert (refused.value.code, refused.value.reasons[0].subject) == ("parameter_refused", subject)
+    assert refused.value.reasons[0].got == name
+
+
+def test_parameters_that_change_nothing_are_named_in_the_answer() -> None:
+    said = {"priority": 3, "note": "canary-51c0", "sequence_id": 0, "sequence_start": False, "binary_data_output": True}
+    asked = parse(entry(data=[1, 2, 3], parameters={"content_type": "np", "note": 1}), parameters=said)
+    assert len(fit(asked, signature())) == 1
+    head, _ = answer(asked, np.array([[1]], dtype="<f4"), Datatype.FP32)
+    assert head["parameters"] == {"cloister_ignored": "priority,note,content_type"}
+    assert "canary" not in json.dumps(head)
+    assert "parameters" not in answer(parse(entry(data=[1, 2, 3])), np.array([[1]], dtype="<f4"), Datatype.FP32)[0]
+
+
+@pytest.mark.parametrize(("said", "want"), [({}, None), ({"timeout": 0}, None), ({"timeout": 1500}, 1500)])
+def test_a_timeout_is_read_in_microseconds(said: dict[str, Any], want: int | None) -> None:
+    assert parse(entry(data=[1, 2, 3]), parameters=said).parameters.timeout_us == want
 
 
 def answer(request: InferRequest, array: np.ndarray, datatype: Datatype) -> tuple[dict[str, Any], bytes]:

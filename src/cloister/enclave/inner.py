@@ -87,10 +87,11 @@ class InnerApi:
         match request.path:
             case "/v2/health/live":
                 _demand_method(request, "GET")
-                return Answer(response=BinaryResponse(status=200))
+                return Answer(response=_json({"live": True}))
             case "/v2/health/ready":
                 _demand_method(request, "GET")
-                return Answer(response=BinaryResponse(status=200 if self._is_ready() else 503))
+                ready = self._is_ready()
+                return Answer(response=_json({"ready": ready}, 200 if ready else 503))
             case "/v2":
                 _demand_method(request, "GET")
                 return Answer(response=_json(_server_metadata()))
@@ -113,7 +114,8 @@ class InnerApi:
                 return Answer(response=response, model=model, consumer=consumer)
             case "/ready":
                 _demand_method(request, "GET")
-                return Answer(response=BinaryResponse(status=200 if self._may_serve(model, consumer) else 503))
+                ready = self._may_serve(model, consumer)
+                return Answer(response=_json({"name": model.terms.name, "ready": ready}, 200 if ready else 503))
             case _:
                 _demand_method(request, "GET")
                 return Answer(response=_json(self._model_metadata(model, consumer)))
@@ -158,8 +160,8 @@ def _server_metadata() -> Json:
     return {"extensions": ["binary_tensor_data"], "name": "cloister", "version": cloister.__version__}
 
 
-def _json(value: Json) -> BinaryResponse:
-    return BinaryResponse(status=200, headers=(("content-type", "application/json"),), body=dump_json(value))
+def _json(value: Json, status: int = 200) -> BinaryResponse:
+    return BinaryResponse(status=status, headers=(("content-type", "application/json"),), body=dump_json(value))
 
 
 def _demand_method(request: BinaryRequest, want: str) -> None:

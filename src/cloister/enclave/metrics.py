@@ -65,6 +65,7 @@ _CODES = frozenset(
         "not_found",
         "output",
         "outside_hours",
+        "parameter_refused",
         "request_id_reused",
         "request_id_too_long",
         "request_in_flight",

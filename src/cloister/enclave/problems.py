@@ -37,6 +37,7 @@ _STATUSES: Mapping[str, int] = {
     "not_found": 404,
     "output": 422,
     "outside_hours": 403,
+    "parameter_refused": 422,
     "request_id_reused": 422,
     "request_id_too_long": 422,
     "request_in_flight": 409,
@@ -89,13 +90,15 @@ def status_of(error: CloisterError) -> tuple[int, str]:
 
 
 def inner_problem(error: CloisterError) -> BinaryResponse:
-    """Return the sealed answer for an error."""
+    """Return the sealed answer for an error: one document for RFC 9457 and for the inference protocol."""
     status, code = status_of(error)
     known = isinstance(error, Rejected) and code != "internal"
     reasons: tuple[Reason, ...] = error.reasons if known and isinstance(error, Rejected) else ()
+    detail = "internal error" if code == "internal" else error.message[:1024]
     members: dict[str, Json] = {
         "code": code,
-        "detail": "internal error" if code == "internal" else error.message[:1024],
+        "detail": detail,
+        "error": detail,  # what clients of the inference protocol read; RFC 9457 section 3.2 lets it stand here
         "reasons": [_reason(reason) for reason in reasons[:64]],
         "status": status,
         "title": _TITLES[status],

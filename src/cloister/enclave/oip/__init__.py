@@ -1,9 +1,9 @@
 """Open Inference Protocol V2 (KServe, "Predict Protocol - Version 2") with its binary tensor data extension.
 
-``request`` reads what a consumer sends, ``fitting`` holds it against the model's signature, ``data`` turns
-numbers and bytes into arrays and back, ``response`` writes answers and metadata. Sans-io: bytes in, values
-out. Strict where the protocol is lax: unknown members and parameters are refused, for in a metered and
-attested service nothing a consumer asks for may be silently dropped.
+``request`` reads what a consumer sends, ``parameters`` decides what may be asked beside it, ``fitting`` holds it
+against the model's signature, ``data`` turns numbers and bytes into arrays and back, ``response`` writes answers.
+Sans-io: bytes in, values out. Strict where the protocol is lax: unknown members are refused, and parameters that change
+nothing are named in the answer: in a metered and attested service nothing a consumer asks for is silently dropped.
 """
 
 from __future__ import annotations

@@ -23,8 +23,11 @@ INPUT = "input"
 def fit(request: InferRequest, signature: Signature) -> tuple[Tensor, ...]:
     """Return the inputs as tensors of exactly the model's names, types and shapes.
 
-    Raises ``Rejected`` (code ``input``) with every misfit; no reason quotes a value of the data.
+    Raises ``Rejected`` with every parameter that asks for what is not done here (code ``parameter_refused``), else with
+    every misfit (``input``); no reason quotes a value of the data.
     """
+    if request.refused:
+        raise Rejected("; ".join(map(str, request.refused)), reasons=request.refused)
     bad: list[Reason] = []
     sent = {item.name: item for item in request.inputs}
     known = {spec.name for spec in signature.inputs}

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloister.enclave.engines.tensor import MAX_RANK
+from cloister.enclave.oip.parameters import InputParameters, OutputParameters, RequestParameters
 from cloister.errors import Malformed
 from cloister.wire import Fields, Json, no_double_keys, refuse_constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cloister.errors import Reason
 
 __all__ = [
     "HEADER_LENGTH",
@@ -40,14 +43,15 @@ class RawInput:
     datatype: str
     shape: tuple[int, ...]
     data: Json | memoryview = field(repr=False)
+    parameters: InputParameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestedOutput:
-    """One output asked for; ``binary`` None means the request's default."""
+    """One output asked for."""
 
     name: str
-    binary: bool | None
+    parameters: OutputParameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +61,29 @@ class InferRequest:
     id: str | None
     inputs: tuple[RawInput, ...]
     outputs: tuple[RequestedOutput, ...]
-    binary_output: bool
+    parameters: RequestParameters
+
+    @property
+    def refused(self) -> tuple[Reason, ...]:
+        """Every parameter that asks for what is not done here."""
+        return tuple(reason for item in self._askers() for reason in item.refused)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The names of the parameters that change nothing, each once, in their order."""
+        return tuple(dict.fromkeys(name for item in self._askers() for name in item.ignored))
 
     def wants_binary(self, name: str) -> bool:
         """Tell whether this output goes back as binary data."""
         for output in self.outputs:
-            if output.name == name and output.binary is not None:
-                return output.binary
-        return self.binary_output
+            if output.name == name and output.parameters.binary is not None:
+                return output.parameters.binary
+        return self.parameters.binary_output
+
+    def _askers(self) -> Iterator[RequestParameters | InputParameters | OutputParameters]:
+        yield self.parameters
+        yield from (item.parameters for item in self.inputs)
+        yield from (item.parameters for item in self.outputs)
 
 
 def parse_request(body: bytes, *, header_bytes: int | None, json_cap: int) -> InferRequest:
@@ -80,14 +99,11 @@ def parse_request(body: bytes, *, header_bytes: int | None, json_cap: int) -> In
     fields = Fields(_parse_json(head, json_cap), what="infer request")
     binary = _BinaryData(memoryview(body)[len(head) :])
     ident = fields.optional("id", lambda name: fields.text(name, cap=256))
-    parameters = _parameters(fields)
-    binary_output = parameters.optional("binary_data_output", parameters.boolean) or False
-    parameters.end()
     request = InferRequest(
         id=ident,
         inputs=tuple(_inputs(fields, binary)),
         outputs=tuple(_outputs(fields)),
-        binary_output=binary_output,
+        parameters=RequestParameters.take(fields),
     )
     fields.end()
     binary.end()
@@ -134,22 +150,19 @@ class _BinaryData:
             raise Malformed(msg)
 
 
-def _parameters(fields: Fields) -> Fields:
-    return fields.fields("parameters") if "parameters" in fields else Fields({}, what="parameters")
-
-
 def _inputs(fields: Fields, binary: _BinaryData) -> Iterator[RawInput]:
     for item in fields.items("inputs", cap=MAX_TENSORS):
         entry = Fields(item, what="infer request: input")
         name = entry.text("name", cap=MAX_NAME, floor=1)
         datatype = entry.text("datatype", cap=32)
         shape = _shape(entry)
-        parameters = _parameters(entry)
-        size = parameters.optional("binary_data_size", parameters.integer)
-        parameters.end()
-        data = entry.take("data") if size is None else binary.take(size)
+        parameters = InputParameters.take(entry, name)
+        if parameters.size is not None:
+            data: Json | memoryview = binary.take(parameters.size)
+        else:  # of one that asks for what is not done here the data may be elsewhere; it is refused as a whole later
+            data = [] if parameters.refused and "data" not in entry else entry.take("data")
         entry.end()  # data beside binary_data_size stays untaken and is refused here
-        yield RawInput(name=name, datatype=datatype, shape=shape, data=data)
+        yield RawInput(name=name, datatype=datatype, shape=shape, data=data, parameters=parameters)
 
 
 def _shape(entry: Fields) -> tuple[int, ...]:
@@ -172,11 +185,9 @@ def _outputs(fields: Fields) -> Iterator[RequestedOutput]:
     for item in fields.items("outputs", cap=MAX_TENSORS):
         entry = Fields(item, what="infer request: output")
         name = entry.text("name", cap=MAX_NAME, floor=1)
-        parameters = _parameters(entry)
-        binary = parameters.optional("binary_data", parameters.boolean)
-        parameters.end()
+        parameters = OutputParameters.take(entry, name)
         entry.end()
-        yield RequestedOutput(name=name, binary=binary)
+        yield RequestedOutput(name=name, parameters=parameters)
 
 
 def _demand_unique(fields: Fields, member: str, names: list[str]) -> None:

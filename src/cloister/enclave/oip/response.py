@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from cloister.enclave.oip.data import BadData, tensor_to_binary, tensor_to_json
+from cloister.enclave.oip.parameters import IGNORED
 from cloister.errors import Reason, Rejected
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def dump_response(
     head: dict[str, Json] = {"model_name": model, "model_version": version, "outputs": outputs}
     if request.id is not None:
         head["id"] = request.id
+    if request.ignored:
+        head["parameters"] = {IGNORED: ",".join(request.ignored)}
     # Not canonical JSON: nothing signs it, and the standard library's writer is many times faster.
     text = json.dumps(head, allow_nan=False, separators=(",", ":")).encode("utf-8")
     return text + b"".join(binary), len(text) if binary else None
