@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from cloister.attest.verifier import Verifier
+from cloister.crypto.sign import Statement
 from cloister.custodian.app import create_app
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault, recover_custodian
 from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
 from cloister.errors import Reason, Rejected, Unavailable, UsageError
 from cloister.lending.audit import AuditEntry, verify_checkpoint, verify_log
+from cloister.lending.messages.keys import KeyStatus
 from cloister.testing.simulated import SimulatedScheme
 from cloister.testing.simulator.clock import PartyClock
 from cloister.testing.simulator.fragile_store import CrashPlan, CrashPoint, FragileStore
@@ -273,6 +275,21 @@ class SimulatedCustodian:
         """Lift a block."""
         query = "" if loan is None else f"?loan={loan}"
         return self.call("DELETE", f"/v1/blocks/{kind}/{subject}{query}").demand()
+
+    def rotate(self, *, incident: bool = False, reason: str = "") -> Any:
+        """Rotate the key-encryption key now; returns what was wrapped anew, destroyed, kept and stuck."""
+        body: Json = {"incident": incident, "reason": reason}
+        return self.call("POST", "/v1/keys/rotate", body).demand()
+
+    def schedule_rotation(self, every_s: int) -> Any:
+        """Let it rotate by itself every so many seconds, 0 for never."""
+        return self.call("POST", "/v1/keys/schedule", {"every_s": every_s}).demand()
+
+    def key_status(self) -> KeyStatus:
+        """Return its word on its keys, once its signature is verified."""
+        answer = self.call("GET", "/v1/keys/status")
+        answer.demand()
+        return KeyStatus.parse(Statement.parse(answer.body, label=KeyStatus.LABEL).verify([self.key]))
 
     def audit(self) -> tuple[AuditEntry, ...]:
         """Return every entry of the log, once it is proven whole up to the signed checkpoint."""
