@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from custodian_kit import Bench
 from memory import in_memory
+from softhsm_kit import start_softhsm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from softhsm_kit import SoftHsm
 
 
 @pytest.fixture
@@ -33,6 +36,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "bench" in metafunc.fixturenames and module in ON_BOTH | ON_BOTH_IN_DRILLS:
         marks = pytest.mark.drill if module in ON_BOTH_IN_DRILLS else ()
         metafunc.parametrize("bench", ["sqlite", pytest.param("postgresql", marks=marks)], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
+    """Yield the tokens of this process, or skip: their module reads its settings once."""
+    yield from start_softhsm(tmp_path_factory.mktemp("hsm"))
 
 
 @pytest.fixture

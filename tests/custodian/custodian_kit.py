@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -40,9 +41,12 @@ from cloister.testing.simulated_root import SimulatedRoot
 from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
 
     from cloister.custodian.setup import Initialised
+    from cloister.custodian.vaults.unlock import Unlock
     from postgres_kit import PostgresServer
 
 PASSPHRASE = b"correct horse battery staple"
@@ -83,16 +87,19 @@ _MADE: dict[str, _Made] = {}
 
 def _make(folder: Path, settings: dict[str, Any] | None) -> _Made:
     rng = random.Random(1).randbytes
-    init = init_custodian(folder / "home", _UNLOCK, settings=settings, clock=Clock(), rng=rng, kdf=CHEAP)
-    dek = rng(32)
-    package = _seal(folder, folder / "home", dek, "digits")
-    made = _Made(folder=folder, init=init, dek=dek, package=package)
+    made = _seal_first(folder, _UNLOCK, settings, rng)
     bench = Bench.__new__(Bench)
-    bench.take(made, folder)
+    bench.take(made, folder, _UNLOCK)
     bench.open()
     assert bench.publish().status_code == 201
     bench.close()
     return made
+
+
+def _seal_first(folder: Path, unlock: Unlock, settings: dict[str, Any] | None, rng: Callable[[int], bytes]) -> _Made:
+    init = init_custodian(folder / "home", unlock, settings=settings, clock=Clock(), rng=rng, kdf=CHEAP)
+    dek = rng(32)
+    return _Made(folder=folder, init=init, dek=dek, package=_seal(folder, unlock, dek, "digits"))
 
 
 def _move_in(config: Path, postgres: PostgresServer) -> None:
@@ -118,17 +125,26 @@ class Bench:
         shutil.copytree(made.folder, folder, dirs_exist_ok=True)
         if postgres is not None:
             _move_in(folder / "home" / "config.toml", postgres)
-        self.take(made, folder)
+        self.take(made, folder, _UNLOCK)
         self.open()
 
-    def take(self, made: _Made, folder: Path) -> None:
+    @classmethod
+    def locked_by(cls, folder: Path, unlock: Unlock, *, settings: dict[str, Any] | None = None) -> Self:
+        """Return a custodian of its own whose vault ``unlock`` opens: keys of this machine's, nothing published yet."""
+        bench = cls.__new__(cls)
+        bench.take(_seal_first(folder, unlock, settings, os.urandom), folder, unlock)
+        bench.rng = os.urandom
+        bench.open()
+        return bench
+
+    def take(self, made: _Made, folder: Path, unlock: Unlock) -> None:
         """Settle in ``folder``, where a copy of what was made lies."""
         self.folder = folder
         self.home = folder / "home"
         self.clock = Clock()
         self.rng = random.Random(2).randbytes
         self.root = _ROOT
-        self.unlock = _UNLOCK
+        self.unlock = unlock
         self.init = replace(made.init, home=self.home)
         self.dek = made.dek
         self.package = made.package
@@ -184,7 +200,7 @@ class Bench:
 
     def seal(self, name: str) -> dict[str, Any]:
         """Return another sealed model."""
-        return _seal(self.folder, self.home, self.rng(32), name)
+        return _seal(self.folder, self.unlock, self.rng(32), name)
 
     def loan_body(self, **changes: Any) -> dict[str, Any]:
         """Return the body of a plain loan."""
@@ -390,12 +406,12 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def _seal(folder: Path, home: Path, dek: bytes, name: str) -> dict[str, Any]:
+def _seal(folder: Path, unlock: Unlock, dek: bytes, name: str) -> dict[str, Any]:
     """Return a sealed model of a few hundred bytes as the body of a publication."""
     source, out = folder / f"{name}.plain", folder / f"{name}.sealed"
     source.mkdir()
     (source / "model.onnx").write_bytes(name.encode() * 100)
-    vault = open_vault(home, _UNLOCK)
+    vault = open_vault(folder / "home", unlock)
     card = {"task": "image-classification"}
     sealed = seal_model(source, out, name=name, dek=dek, signer=vault.publisher_key, card=card, created=START)
     envelope = Envelope(

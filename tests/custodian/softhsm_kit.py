@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PIN", "SoftHsm", "start_softhsm"]
 
-PIN = "471108"
+PIN = "pin-of-tests-471108"
 _PLACES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so", "/usr/lib64/libsofthsm2.so")
 _TOKENS = ("cloister", "a second; token")
 

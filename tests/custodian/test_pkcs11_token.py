@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from softhsm_kit import PIN, SoftHsm, start_softhsm
+from softhsm_kit import PIN, SoftHsm
 
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault, open_by_shares, relock, split_vault
 from cloister.custodian.vaults.key_service import connect
@@ -20,18 +20,11 @@ from cloister.custodian.vaults.vault_file import service_of
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from cloister.custodian.vaults.key_service import KeyService
 
 NAME = "pkcs11:token=cloister;object=vault"
-
-
-@pytest.fixture(scope="module")
-def hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
-    """Yield the tokens, or skip."""
-    yield from start_softhsm(tmp_path_factory.mktemp("hsm"))
 
 
 def _service(hsm: SoftHsm, name: str = NAME) -> KeyService:
