@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import gc
 import logging
@@ -113,7 +114,8 @@ class Search:
         """Keep the arguments and the environment of a process and of its children."""
         for one in (pid, *_children(pid)):
             for name in ("cmdline", "environ"):
-                self.look_at_bytes(f"/proc {name}", Path(f"/proc/{one}/{name}").read_bytes())
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a child that has just ended
+                    self.look_at_bytes(f"/proc {name}", Path(f"/proc/{one}/{name}").read_bytes())
 
     def found(self, secrets: dict[str, bytes]) -> set[tuple[str, str]]:
         """Return which secret stands where."""
@@ -127,10 +129,11 @@ class Search:
 
 
 def _children(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for word in (task / "children").read_text().split():
-            yield int(word)
-            yield from _children(int(word))
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for word in (task / "children").read_text().split():
+                yield int(word)
+                yield from _children(int(word))
 
 
 def _reachable(roots: Iterable[object]) -> list[Any]:

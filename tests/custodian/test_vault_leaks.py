@@ -228,14 +228,16 @@ def test_the_search_finds_a_key_wherever_it_is_left(place_of: str, tmp_path: Pat
                 (tmp_path / key.hex()).touch()
                 search.look_at_files(tmp_path)
             case _:
-                with subprocess.Popen([sys.executable, "-c", "input()", key.hex()], stdin=subprocess.PIPE) as child:  # noqa: S603 - our own words
+                command = [sys.executable, "-c", "input('up\\n')", key.hex()]
+                with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:  # noqa: S603 - our own words
+                    assert child.stdout is not None
+                    assert child.stdout.readline() == b"up\n"  # the arguments are not there before it runs
                     search.look_at_process(os.getpid())
                     child.communicate(b"\n")
     assert {name for name, _ in search.found({"key": key, "another": bytes(range(32))})} == {"key"}
 
 
 def test_the_search_knows_a_key_in_any_place_of_a_base64_text() -> None:
-
     key = os.urandom(32)
     for before in range(6):
         for after in range(4):
