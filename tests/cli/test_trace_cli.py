@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,17 @@ def test_a_copy_in_another_format_under_other_names_and_rounded_is_named(owner: 
     for dtype in ("F32", "F16"):
         assert owner.trace(as_safetensors(leaked, dtype), "stolen.safetensors")["named"] == ["Field Station"]
         assert owner.trace(as_safetensors(digits.onnx, dtype), "honest.safetensors")["named"] == []
+
+
+def test_a_custodian_restored_from_vault_and_backup_still_names_a_leaked_copy(owner: Owner) -> None:
+    leaked, home = owner.leak(1), owner.folder / "home"
+    owner.shell.ok("custodian", "backup", "--out", "copy.db")
+    shutil.rmtree(home / "traces")
+    (home / "custodian.db").unlink()
+    told = owner.shell.ok("custodian", "restore", "copy.db", "--yes")
+    assert told["variants"] == 3
+    found = owner.trace(leaked)
+    assert (found["named"], found["candidates"]) == (["University Clinic"], 3)
 
 
 def test_a_record_that_names_another_borrower_is_refused(owner: Owner) -> None:

@@ -492,13 +492,14 @@ def test_a_backup_taken_while_both_run_is_restored_into_an_empty_database(pair: 
     lent = pair.bench.lend(allowance=10)
     lent.boot().renew()
     pair.bench.close()
+    vault = pair.second.context.vault
     pair.second.context.store.backup(tmp_path / "backup.db")
     counts = _counts(pair.second)
     pair.second.abandon()
     fresh = pair.server.create()
     _put_back(pair, fresh)
     config = read_config(pair.bench.home, environment={}, now=pair.bench.clock())
-    done = restore_database(pair.bench.home, config, tmp_path / "backup.db", origin=pair.bench.init.key)
+    done = restore_database(pair.bench.home, config, tmp_path / "backup.db", vault=vault)
     assert (done.older, done.kept) == ("", None)
     pair.bench.open()
     after = _counts(pair.bench.service)
@@ -510,7 +511,7 @@ def test_a_backup_taken_while_both_run_is_restored_into_an_empty_database(pair: 
     pair.url = fresh
     with pytest.raises(UsageError, match="not empty"):
         restore_database(pair.bench.home, _under(config, "checkpoint-9.json"), tmp_path / "backup.db",
-                         origin=pair.bench.init.key)  # fmt: skip
+                         vault=vault)  # fmt: skip
 
 
 def _under(config: Any, checkpoint: str) -> Any:

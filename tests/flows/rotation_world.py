@@ -143,12 +143,14 @@ class RotationWorld:
                 raise Violation("R3", f"{enclave.name} answered nothing: {exc.message}") from exc
 
     def cut(self, number: int) -> None:
-        """Keep one enclave from its custodian for less than its lease lasts, while keys rotate."""
+        """Keep one enclave from its custodian for less than its lease lasts, while keys rotate; then let it renew."""
         enclave, _ = self.served[number % len(self.served)]
         enclave.link.cut()
         self.rotate()
-        self.sim.advance(TTL_S / 3)
+        self.sim.advance(TTL_S / 6)
+        self.ask()
         enclave.link.heal()
+        self.sim.advance(TTL_S / 3)
         self.ask()
         self.verify()
 

@@ -186,7 +186,7 @@ def serve(
 @click.option("--out", type=_file, required=True, help="File to write, mode 0600; it must not exist.")
 @pass_terminal
 def backup(terminal: Terminal, /, *, home: Path | None, out: Path) -> None:
-    """Copy the database, also while the custodian serves.
+    """Copy the database and the records of variants, also while the custodian serves.
 
     The copy opens nothing without the vault. Keep vault and key file elsewhere, once; never restore the
     checkpoint together with the database: it is what tells an older one.
@@ -213,7 +213,8 @@ def restore(
 ) -> None:
     """Put a backup in the place of the database, once it is proven whole and this custodian's.
 
-    A file that was there is kept beside it; a PostgreSQL database must be empty. Says whether the backup is older
+    A file that was there is kept beside it; a PostgreSQL database must be empty. Records of variants come with it, so
+    that leaked copies are named as before; those that open are not touched. Says whether the backup is older
     than the checkpoint, so that only recover can start it.
     """
     place = custodian_home(home)
@@ -221,10 +222,13 @@ def restore(
     done = restore_custodian(place, unlock_with(place, key_file, passphrase_file), backup_file, environment=os.environ)
     result: dict[str, Json] = {
         "entries": done.entries, "kept": None if done.kept is None else str(done.kept), "older": done.older or None,
+        "variants": done.variants,
     }  # fmt: skip
     terminal.result(result, lambda out: out.print(f"restored, with {done.entries:,} audit entries"))
     if done.kept is not None:
         terminal.say(f"the database that was there is {done.kept} now", style="dim")
+    if done.variants is None:
+        terminal.warn("from before backups held records of variants: put back traces/ of the home yourself")
     if done.older:
         terminal.warn(f"older than the checkpoint: {done.older}")
         terminal.say("it starts after 'cloister custodian recover', which stops every enclave", style="dim")

@@ -14,6 +14,7 @@ from cloister.custodian.store.copying import snapshot_of
 from cloister.custodian.store.postgres import PostgresStore, copy_out, plain_engine
 from cloister.custodian.store.releases import accepted_bundle
 from cloister.custodian.store.sqlite import SqliteStore
+from cloister.custodian.variants import variant_files
 from cloister.errors import UsageError
 from cloister.private_file import write_private
 
@@ -80,10 +81,13 @@ def _open_file(path: Path, fence: bytes, *, new: bool, make_store: Callable[...,
 
 
 def back_up_database(home: Path, config: Config, out: Path) -> int:
-    """Copy the database into the new SQLite file ``out``, also while custodians run; return its size in bytes."""
+    """Copy the database, and the home's records of variants, into a new SQLite file; return its size in bytes.
+
+    Also while custodians run. A variant that is sealed meanwhile is in it or not, as a row would be.
+    """
     if not config.is_shared:
-        return back_up(home / config.database, out)
-    copy_out(config.database, out)
+        return back_up(home / config.database, out, variant_files(home))
+    copy_out(config.database, out, variant_files(home))
     return out.stat().st_size
 
 

@@ -17,8 +17,10 @@ from cloister.custodian.database import take_lock
 from cloister.custodian.service.start import load_log, log_owner, verify_start
 from cloister.custodian.store.backup import copy_file, demand_whole
 from cloister.custodian.store.copying import carry, claim, file_engine, snapshot_of
+from cloister.custodian.store.enclosed import drop_enclosed, enclosed
 from cloister.custodian.store.migrations import MIGRATIONS, migrate, schema_version
 from cloister.custodian.store.postgres import is_postgres, plain_engine
+from cloister.custodian.variants import restore_variants
 from cloister.errors import Rejected, UsageError
 
 if TYPE_CHECKING:
@@ -29,25 +31,32 @@ if TYPE_CHECKING:
 
     from cloister.crypto.sign import VerifyKey
     from cloister.custodian.config import Config
+    from cloister.custodian.vaults import Vault
 
 __all__ = ["Restored", "migrate_database", "move_database", "restore_database"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A backup that lies where the database was. ``older`` says what it lacks, empty where it lacks nothing."""
+    """A backup that lies where the database was. ``older`` says what it lacks, empty where it lacks nothing.
+
+    ``variants`` is how many of its records of variants were written, None where it is from before backups had any.
+    """
 
     entries: int
     older: str
+    variants: int | None
     kept: Path | None = None
 
 
-def restore_database(home: Path, config: Config, source: Path, *, origin: VerifyKey) -> Restored:
-    """Put a backup where the settings say that the database is.
+def restore_database(home: Path, config: Config, source: Path, *, vault: Vault) -> Restored:
+    """Put a backup where the settings say that the database is, and its records of variants beside it.
 
-    The backup is proven whole, of this custodian and of no newer schema first. Raises ``UsageError``, ``Rejected``
+    The backup is proven whole, of this custodian and of no newer schema first. The records go first: done again after
+    it was cut short, this writes what is missing. Raises ``UsageError``, ``Rejected``
     (``wrong_origin``, ``audit_broken``, ``audit_changed``, ``ledger_changed``), ``Malformed``, ``Unavailable``.
     """
+    origin = vault.signing_key.verify_key
     with take_lock(home, config), tempfile.TemporaryDirectory(dir=home, prefix=".restore-") as folder:
         fresh = Path(folder) / "database"
         demand_whole(source)
@@ -59,6 +68,8 @@ def restore_database(home: Path, config: Config, source: Path, *, origin: Verify
         if owner != origin.raw:
             raise Rejected.because("wrong_origin", "backup", got=owner.hex()[:16], want=origin.raw.hex()[:16])
         older = _older(home, config, origin, fresh)
+        written = restore_variants(home, vault, enclosed(fresh))
+        variants = written if drop_enclosed(fresh) else None
         kept = None
         if config.is_shared:
             with file_engine(fresh) as full, plain_engine(config.database) as target:
@@ -66,7 +77,7 @@ def restore_database(home: Path, config: Config, source: Path, *, origin: Verify
                 claim(target, origin.raw)
         else:
             kept = _into_place(fresh, home / config.database)
-    return Restored(entries=log.tree.size, older=older, kept=kept)
+    return Restored(entries=log.tree.size, older=older, variants=variants, kept=kept)
 
 
 def _older(home: Path, config: Config, origin: VerifyKey, database: Path) -> str:

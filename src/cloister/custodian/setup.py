@@ -286,7 +286,10 @@ def recover_custodian(
 
 
 def backup_custodian(home: Path, out: Path, *, environment: Mapping[str, str] | None = None) -> int:
-    """Copy the home's database to the new file ``out``, also while the custodian runs; return its size in bytes."""
+    """Copy the home's database and records of variants to the new file ``out``; return its size in bytes.
+
+    Also while the custodian runs.
+    """
     config = read_config(home, environment=environment or {}, now=utc_now())
     return back_up_database(home, config, out)
 
@@ -296,7 +299,7 @@ def restore_custodian(
 ) -> Restored:
     """Put a backup where the home's database was. Raises as ``restore_database``."""
     config = read_config(home, environment=environment or {}, now=utc_now())
-    return restore_database(home, config, source, origin=open_vault(home, unlock).signing_key.verify_key)
+    return restore_database(home, config, source, vault=open_vault(home, unlock))
 
 
 def migrate_custodian(

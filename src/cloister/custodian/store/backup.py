@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cloister.attest.endorse.bundle import Accepted
+from cloister.custodian.store.enclosed import enclose
 from cloister.errors import Unavailable, UsageError
 from cloister.private_file import new_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["REPLACES_NOTHING", "back_up", "copy_file", "copy_into", "demand_whole", "last_bundle"]
@@ -26,13 +27,14 @@ REPLACES_NOTHING = "choose another name: a backup replaces nothing"
 _BUSY_S = 5
 
 
-def back_up(database: Path, out: Path) -> int:
-    """Copy the database file to the new file ``out`` of mode 0600, durably; return its size in bytes.
+def back_up(database: Path, out: Path, records: Iterable[tuple[str, bytes]] = ()) -> int:
+    """Copy the database file, and ``records`` of variants, to the new file ``out``; return its size in bytes.
 
+    It is of mode 0600, and there durably or not at all.
     Raises ``UsageError`` where there is no database or ``out`` exists, ``Unavailable`` where a disk fails.
     """
     with _beside(database) as source:
-        copy_into(source, out)
+        copy_into(source, out, records)
     return out.stat().st_size
 
 
@@ -60,8 +62,11 @@ def _beside(database: Path) -> Iterator[sqlite3.Connection]:
         raise Unavailable(msg) from exc
 
 
-def copy_into(source: sqlite3.Connection, out: Path) -> None:
-    """Copy what ``source`` sees into the new file ``out``. Leaves no half of it. Raises as ``back_up``."""
+def copy_into(source: sqlite3.Connection, out: Path, records: Iterable[tuple[str, bytes]] | None = None) -> None:
+    """Copy what ``source`` sees, and ``records`` where they are given, into the new file ``out``.
+
+    Leaves no half of it. Raises as ``back_up``.
+    """
     with new_private(out, hint=REPLACES_NOTHING):
         try:
             with contextlib.closing(sqlite3.connect(out)) as copy:
@@ -69,6 +74,8 @@ def copy_into(source: sqlite3.Connection, out: Path) -> None:
         except sqlite3.Error as exc:
             msg = f"{out}: {getattr(exc, 'sqlite_errorname', 'cannot be written')}"
             raise Unavailable(msg) from exc
+        if records is not None:
+            enclose(out, records)
 
 
 def demand_whole(path: Path) -> None:

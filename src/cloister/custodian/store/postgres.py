@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from cloister.custodian.store.backup import REPLACES_NOTHING
 from cloister.custodian.store.copying import carry, file_engine
+from cloister.custodian.store.enclosed import enclose
 from cloister.custodian.store.faults import database_faults
 from cloister.custodian.store.migrations import migrate
 from cloister.custodian.store.tables import EPOCH
@@ -28,7 +29,7 @@ from cloister.errors import Unavailable, UsageError
 from cloister.private_file import new_private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -207,15 +208,21 @@ def plain_engine(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def copy_out(url: str, out: Path) -> None:
-    """Write every row, as of one moment, into the new SQLite file ``out``, also while custodians run."""
+def copy_out(url: str, out: Path, records: Iterable[tuple[str, bytes]]) -> None:
+    """Write every row, as of one moment, and records of variants into the new SQLite file ``out``.
+
+    Also while custodians run.
+    """
     with plain_engine(url) as engine:
-        _copy_out(engine, out)
+        _copy_out(engine, out, records)
 
 
-def _copy_out(engine: Engine, out: Path) -> None:
-    with new_private(out, hint=REPLACES_NOTHING), file_engine(out) as target:
-        carry(engine, target)
+def _copy_out(engine: Engine, out: Path, records: Iterable[tuple[str, bytes]] | None = None) -> None:
+    with new_private(out, hint=REPLACES_NOTHING):
+        with file_engine(out) as target:
+            carry(engine, target)
+        if records is not None:
+            enclose(out, records)
 
 
 def _lock(which: int) -> dict[str, int]:
