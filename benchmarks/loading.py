@@ -6,6 +6,7 @@
 Each row is a process of its own, which opens a real sealed package and loads it: ``peak`` is what its memory files
 hold and the most anonymous memory it had beyond what it had before, read by its parent every millisecond. VmHWM
 would not do: it misses memory files while they are written, and counts them twice once they are mapped twice.
+The goal is 1.02 times the model and 4 MiB for each worker that opens it; rows that stand beside ours have none.
 ``batch 1`` and ``batch 8`` are medians of runs that are interleaved between the rows with and without prepacking.
 """
 
@@ -35,6 +36,7 @@ from cloister.sealed.directory import DirectorySource, read_package
 from cloister.sealed.formats import parse_model
 from cloister.sealed.formats.places import opened_files
 from cloister.sealed.open import open_model, verify_manifest
+from cloister.sealed.pages import lane_count
 from cloister.sealed.seal import seal_model
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ MIB = 1 << 20
 WIDTH = 2048  # rows and columns of one weight: 16 MiB
 SAMPLE_S = 0.001  # seconds between two looks at a child's memory
 SKIPPED = "skipped"
+PEAK, WORKER_MIB = 1.02, 4  # the goal: so many times the model, and so much for each worker
+HELD_TO_IT = frozenset({"engine", "views", "map"})
 RUNS = 15  # runs of each batch size
 ROWS = (  # name, format of the package, how it is loaded
     ("ONNX, external data", "external", "engine"),
@@ -67,7 +71,7 @@ def weights(mib: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
     """Yield as many weights as make ``mib``."""
     rng = np.random.default_rng(1)
     for _ in range(max(1, mib * MIB // (WIDTH * WIDTH * 4))):
-        yield (rng.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5).astype(np.float32)
+        yield (rng.random((WIDTH, WIDTH), dtype=np.float32) - np.float32(0.5)) * np.float32((12 / WIDTH) ** 0.5)
 
 
 def write_onnx(folder: Path, mib: int, *, external: bool) -> None:
@@ -205,6 +209,11 @@ def load_map(opened: OpenedModel) -> object:
     return float(np.frombuffer(mapped, dtype="u1")[:: mmap.PAGESIZE].sum()), mapped
 
 
+def load_copy(opened: OpenedModel) -> object:
+    """Return a copy of every file: what no load of ours does, and a limit on memory must not let pass."""
+    return [bytes(opened.view(path)) for path in opened.files]
+
+
 LOADERS: dict[str, Callable[[OpenedModel], object]] = {
     "engine": lambda opened: load_engine(opened, prepack=False),
     "prepacked": lambda opened: load_engine(opened, prepack=True),
@@ -212,6 +221,7 @@ LOADERS: dict[str, Callable[[OpenedModel], object]] = {
     "views": load_views,
     "torch": load_torch,
     "map": load_map,
+    "copy": load_copy,
 }
 
 
@@ -300,6 +310,8 @@ class Row:
             "model_mib": round(self.size / MIB, 1),
             "peak": round(1 + self.extra / self.size, 3),
             "extra_mib": round(self.extra / MIB, 1),
+            "goal_mib": round((PEAK - 1) * self.size / MIB + WORKER_MIB * lane_count(self.size // MIB), 1),
+            "held_to_it": self.how in HELD_TO_IT,
             "open_s": round(self.open_s, 3),
             "load_s": round(self.load_s, 3),
         }
@@ -328,15 +340,19 @@ def measure(root: Path, kind: str, mib: int) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the table."""
+    from figures.goals import at_most  # noqa: PLC0415 - not in a child that measures
+
     print(f"{'':32} {'peak':>7} {'beyond':>10} {'open':>8} {'load':>8} {'batch 1':>10} {'batch 8':>10}")
+    print(f"{'':32} goal for what goes beyond the model: {PEAK - 1:.0%} of it and {WORKER_MIB} MiB a worker")
     for row in rows:
         if row.get("skipped"):
             print(f"{row['row']:32} library not installed")
             continue
         times = "".join(f" {row[key]:>7} ms" if key in row else " " * 11 for key in ("batch_1_ms", "batch_8_ms"))
+        verdict = at_most(row["goal_mib"], " MiB").verdict(row["extra_mib"]) if row["held_to_it"] else ""
         print(
             f"{row['row']:32} {row['peak']:>6.3f}x {row['extra_mib']:>6.1f} MiB {row['open_s']:>6.2f} s"
-            f" {row['load_s']:>6.2f} s{times}"
+            f" {row['load_s']:>6.2f} s{times:24} {verdict}".rstrip()
         )
 
 

@@ -72,7 +72,11 @@ class Lent:
     def copy_of(self, number: int) -> dict[str, Array]:
         """Return the words of one borrower's copy."""
         variant, key = self.candidates[number]
-        mark = Mark(self.kind, variant.bits)
+        return self.marked(key, variant.bits)
+
+    def marked(self, key: bytes, bits: int) -> dict[str, Array]:
+        """Return the words of a copy by any key, of this lender's borrowers or not."""
+        mark = Mark(self.kind, bits)
         return {
             item.name: mark.apply(
                 read_words(item, 0, item.count), Keystream(key, item.file.path, item.name).read(0, item.count)
