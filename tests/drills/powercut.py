@@ -4,8 +4,8 @@ The model is a strict one. A page of 4 KiB that was not synced is on the disk as
 write since left it, each page for itself (the kernel writes back in whatever order it likes); a sector of 512 B or of
 4 KiB is whole, a page of smaller sectors may be torn between them. A file's size is any it had since its last sync;
 what a grown file lacks reads as zeros. A name that was made, renamed or removed is so on the disk only after an
-``fsync`` of its folder, before that by chance. A sync that failed leaves its pages to chance for ever: the kernel
-calls them clean.
+``fsync`` of its folder, before that by chance; a folder is renamed with all that is in it, or not. A sync that failed
+leaves its pages to chance for ever: the kernel calls them clean.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Disk:
         self._root, self._rng, self._forgets = str(root), rng, forgets
         self._names = {name: _File.of(data) for name, data in start.items()}
         self._sure = dict(self._names)
-        self._changes: list[tuple[str, _File | None]] = []
+        self._changes: list[dict[str, _File | None]] = []
         self._open: dict[int, tuple[str, _File | None]] = {}
 
     def play(self, note: Note) -> None:
@@ -164,21 +164,18 @@ class Disk:
                 self._synced(note)
             case "R":
                 source, target = self._name(note.data[: note.at]), self._name(note.data[note.at :])
-                self._change(target, self._names.pop(source))
-                self._change(source, None)
+                self._rename(source, target)
             case "U":
-                self._change(self._name(note.data), None)
+                self._change({self._name(note.data): None})
             case _:
                 assert note.op == "A"
 
     def cut(self, chance: Chance) -> dict[str, bytes]:
         """Return the files as they are when the power is back."""
         names = dict(self._sure)
-        for name, file in self._changes:
+        for change in self._changes:
             if chance.yes():
-                names.pop(name, None)
-                if file is not None:
-                    names[name] = file
+                _apply(change, names)
         return {name: file.after_cut(chance) for name, file in names.items()}
 
     def seen(self) -> dict[str, bytes]:
@@ -187,11 +184,11 @@ class Disk:
 
     def _opened(self, note: Note) -> None:
         name = self._name(note.data)
-        if note.at & os.O_DIRECTORY or not name:
+        if note.at & os.O_DIRECTORY or not name or (name not in self._names and not note.at & os.O_CREAT):
             self._open[note.fd] = (name, None)
             return
         if name not in self._names:
-            self._change(name, _File())
+            self._change({name: _File()})
         file = self._names[name]
         if note.at & os.O_TRUNC:
             file.truncate(0)
@@ -210,12 +207,24 @@ class Disk:
         else:
             file.sync()
 
-    def _change(self, name: str, file: _File | None) -> None:
-        self._changes.append((name, file))
-        if file is None:
-            self._names.pop(name, None)
-        else:
-            self._names[name] = file
+    def _rename(self, source: str, target: str) -> None:
+        if source in self._names:
+            self._change({target: self._names[source], source: None})
+            return
+        inside = {name: file for name, file in self._names.items() if name.startswith(f"{source}/")}
+        gone: dict[str, _File | None] = dict.fromkeys(inside)
+        self._change(gone | {target + name.removeprefix(source): file for name, file in inside.items()})
+
+    def _change(self, change: dict[str, _File | None]) -> None:
+        self._changes.append(change)
+        _apply(change, self._names)
 
     def _name(self, path: bytes) -> str:
         return os.fsdecode(path).removeprefix(self._root).lstrip("/")
+
+
+def _apply(change: dict[str, _File | None], names: dict[str, _File]) -> None:
+    for name, file in change.items():
+        names.pop(name, None)
+        if file is not None:
+            names[name] = file

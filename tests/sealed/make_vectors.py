@@ -19,9 +19,11 @@ from sealed_kit import CREATED, DEK, PUBLISHER, noise
 
 from cloister.crypto.sign import Label
 from cloister.crypto.stream import Encryptor, Layout, expand
+from cloister.sealed.begun import BegunFile
 from cloister.sealed.envelope import Envelope, Recipient
 from cloister.sealed.manifest import Manifest, SealedFile
 from cloister.sealed.paths import parse_path
+from cloister.sealed.unfinished import Stamped, Unfinished
 from cloister.wire import dump_b64u, dump_json, lp
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -458,12 +460,59 @@ def envelopes() -> list[Case]:
     ]
 
 
+def unfinished() -> list[Case]:
+    """Return the cases of the parser of what an interrupted sealing leaves."""
+    random = Repeatable()
+    begun = [BegunFile.fresh(parse_path(path), size, 4096, random) for path, size in (("a.bin", 9000), ("b.bin", 0))]
+    files = tuple(Stamped.wrap(file, hashlib.sha256(b"stamp").digest(), DEK, random) for file in begun)
+    good = json.loads(Unfinished(kid="vault:1", wrapped_dek=bytes(60), files=files).dump())
+
+    def case(why: str, expect: str = "malformed", *, drop: str = "", **change: object) -> Case:
+        value = {**good, **change}
+        value.pop(drop, None)
+        return {"why": why, "expect": expect, "text": dump_json(value).decode()}
+
+    def entry(why: str, expect: str = "malformed", *, drop: str = "", **change: object) -> Case:
+        value = {**good["files"][0], **change}
+        value.pop(drop, None)
+        return case(f"file: {why}", expect, files=[value])
+
+    first, second = good["files"]
+    return [
+        case("untouched", "ok"),
+        case("no file begun", "ok", files=[]),
+        entry("no stamp is known", "ok", stamp="0" * 64),
+        *(case(f"{member} missing", drop=member) for member in sorted(good)),
+        *(entry(f"{member} missing", drop=member) for member in sorted(first)),
+        case("unknown member", extra=1),
+        case("newer format", v=2),
+        case("model key in clear", dek="A" * 43),
+        case("wrapped model key too long", wrapped_dek="A" * 8192),
+        case("name with a space", kid="the vault"),
+        case("empty name", kid=""),
+        case("files out of order", files=[second, first]),
+        case("one file twice", files=[first, first]),
+        case("two files of one blob", files=[first, {**second, "blob": first["blob"]}]),
+        case("1025 files", files=[{**first, "path": f"{n:04}"} for n in range(1025)]),
+        entry("unknown member", extra=1),
+        entry("a leaf root, which is not known yet", leaf_root="0" * 64),
+        entry("stamp one byte short", stamp="0" * 62),
+        entry("stamp in capitals", stamp="A" * 64),
+        entry("path that leads out", path="../a.bin"),
+        entry("size negative", size=-1),
+        entry("segments of another size than the header's", segment_bytes=8192),
+        entry("wrapped key one byte short", wrapped_key="A" * 79),
+        entry("blob that is none", blob="../" + "0" * 29),
+    ]
+
+
 FILES = {
     "floe/segments.json": floe,
     "sealed/packages.json": packages,
     "sealed/manifests.json": manifests,
     "sealed/paths.json": paths,
     "sealed/envelopes.json": envelopes,
+    "sealed/unfinished.json": unfinished,
 }
 
 

@@ -15,10 +15,11 @@ import pytest
 from sealed_kit import CREATED, DEK, PLAIN, PUBLISHER, SEGMENT, noise
 
 from cloister.errors import Malformed, Unavailable, UsageError
-from cloister.sealed.directory import DirectorySink, DirectorySource, read_envelope, read_package, write_envelope
+from cloister.sealed.directory import DirectorySource, read_envelope, read_package, write_envelope
 from cloister.sealed.envelope import Envelope, Recipient
 from cloister.sealed.manifest import ENVELOPE_NAME, MANIFEST_NAME, MAX_FILE_BYTES, MAX_FILES, blob_name, leaves_name
 from cloister.sealed.open import OpenedModel, RandomAccess, open_model, verify_manifest
+from cloister.sealed.package_folder import DirectorySink
 from cloister.sealed.seal import SealedModel, seal_model
 from mutations import mutated
 
@@ -465,11 +466,11 @@ def test_a_place_that_cannot_be_written_is_unavailable(folder: Path, tmp_path: P
 def test_a_sink_makes_each_part_once_and_commits_only_what_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "sealed"
     with DirectorySink(out) as sink:
-        sink.create("manifest.json", 2)
+        sink.parts.create("manifest.json", 2)
         with pytest.raises(Unavailable):
-            sink.create("manifest.json", 2)
+            sink.parts.create("manifest.json", 2)
         with pytest.raises(Unavailable):
-            sink.write("manifest.sig", 0, memoryview(b"x"))
+            sink.parts.write("manifest.sig", 0, memoryview(b"x"))
         out.mkdir()
         (out / "theirs").touch()  # somebody else was faster
         with pytest.raises(Unavailable):

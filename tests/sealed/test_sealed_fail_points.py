@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import resume_kit
 from sealed_kit import CREATED, DEK, PLAIN, PUBLISHER, SEGMENT
 
 from cloister.errors import Unavailable, UsageError
@@ -101,6 +102,35 @@ def test_a_sealed_model_is_there_whole_or_not_at_all(tmp_path: Path, fault: Faul
         shutil.rmtree(out)
 
     enumerate_points("seal", fault, lambda: seal(plain, out), left)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.value)
+def test_a_sealing_goes_on_from_every_point_where_it_failed(tmp_path: Path, fault: Fault) -> None:
+    plain, out, vault = source(tmp_path), tmp_path / "sealed", resume_kit.Vault()
+    want = {str(path.relative_to(plain)): path.read_bytes() for path in plain.rglob("*") if path.is_file()}
+    went_on = 0
+
+    def left(points: FailPoints, through: bool) -> None:  # noqa: FBT001 - told, not chosen
+        nonlocal went_on
+        if out.exists():
+            assert through or fault is Fault.CRASH, f"{points.met} failed, and there is a package"
+            assert resume_kit.opened(out, vault) == want
+            shutil.rmtree(out)
+        else:
+            assert not through
+        told = resume_kit.Told()
+        resume_kit.seal(plain, out, vault=vault, told=told)
+        went_on += bool(told.found)
+        assert resume_kit.opened(out, vault) == want
+        assert sorted(place.name for place in tmp_path.iterdir()) == ["plain", "sealed"], "something is left over"
+        shutil.rmtree(out)
+
+    enumerate_points("seal resumably", fault, lambda: only_seal(plain, out, vault), left)
+    assert went_on > 0
+
+
+def only_seal(plain: Path, out: Path, vault: resume_kit.Vault) -> None:
+    resume_kit.seal(plain, out, vault=vault)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.value)

@@ -23,6 +23,7 @@ from cloister.sealed.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, mo
 from cloister.sealed.open import open_model, verify_manifest
 from cloister.sealed.paths import parse_path, parse_paths
 from cloister.sealed.publisher import ManifestSignature
+from cloister.sealed.unfinished import Unfinished
 from mutations import mutated
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -127,6 +128,18 @@ def test_envelope_vector(case: dict[str, Any]) -> None:
             Envelope.parse(data)
 
 
+@pytest.mark.parametrize("case", load("sealed/unfinished.json"), ids=named)
+def test_unfinished_vector(case: dict[str, Any]) -> None:
+    data = case["text"].encode()
+    if case["expect"] == "ok":
+        assert Unfinished.parse(data).dump() == data
+        return
+    with pytest.raises(Malformed) as caught:
+        Unfinished.parse(data)
+    if case["why"] == "newer format":
+        assert "newer format 2" in caught.value.message
+
+
 @pytest.mark.parametrize("case", load("sealed/paths.json"), ids=named)
 def test_path_vector(case: dict[str, Any]) -> None:
     if case["expect"] == "ok":
@@ -138,7 +151,8 @@ def test_path_vector(case: dict[str, Any]) -> None:
 
 
 def test_most_vectors_are_bad_ones() -> None:
-    for name in ("floe/segments.json", "sealed/manifests.json", "sealed/envelopes.json", "sealed/paths.json"):
+    names = ("manifests", "envelopes", "paths", "unfinished")
+    for name in ("floe/segments.json", *(f"sealed/{name}.json" for name in names)):
         cases = load(name)
         assert sum(case["expect"] != "ok" for case in cases) > len(cases) / 2
     assert sum(case["expect"] != "ok" for case in PACKAGES["cases"]) > 30
@@ -186,6 +200,15 @@ def test_envelope_survives_mutations() -> None:
     for damaged in mutated(good):
         try:
             assert Envelope.parse(damaged).dump() == damaged
+        except Malformed:
+            continue
+
+
+def test_unfinished_survives_mutations() -> None:
+    good = load("sealed/unfinished.json")[0]["text"].encode()
+    for damaged in mutated(good):
+        try:
+            assert Unfinished.parse(damaged).dump() == damaged
         except Malformed:
             continue
 

@@ -9,9 +9,10 @@ import pytest
 from sealed_kit import CREATED, DEK, PUBLISHER, SEGMENT, noise
 
 from cloister.errors import Rejected, Unavailable
-from cloister.sealed.directory import DirectorySink, DirectorySource, read_package
+from cloister.sealed.directory import DirectorySource, read_package
 from cloister.sealed.manifest import Manifest, blob_name, leaves_name
 from cloister.sealed.open import open_model, verify_manifest
+from cloister.sealed.package_folder import DirectorySink
 from cloister.sealed.reuse import OldPackage
 from cloister.sealed.seal import SealedModel, seal_model
 
@@ -148,7 +149,7 @@ def test_a_link_in_an_old_package_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"of somebody else")
     (tmp_path / "link").symlink_to(tmp_path / "secret")
     with DirectorySink(tmp_path / "out") as sink, pytest.raises(Unavailable):
-        sink.adopt("blobs/" + "0" * 32, tmp_path / "link")
+        sink.parts.adopt("blobs/" + "0" * 32, tmp_path / "link")
 
 
 def test_the_key_of_an_old_package_is_never_printed(before: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,10 @@ from cloister.cli.remote import custodian_home, from_options, remote_options, se
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.custodian.setup import open_vault
-from cloister.custodian.vaults import wrap_dek
+from cloister.custodian.vaults import envelope_of
 from cloister.errors import UsageError
-from cloister.sealed.directory import read_envelope, read_package, write_envelope
-from cloister.sealed.envelope import Envelope
-from cloister.sealed.seal import seal_model
+from cloister.sealed.directory import read_envelope, read_package
+from cloister.sealed.resume import Going, seal_resumably
 from cloister.wire import Json, dump_b64u, parse_json
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["model"]
 
-_DEK_BYTES = 32
 _folder = click.Path(path_type=Path, file_okay=False)
 
 
@@ -59,6 +57,7 @@ model.add_command(convert)
 @click.option("--card", type=click.Path(path_type=Path, dir_okay=False), help="JSON file that describes the model.")
 @click.option("--home", type=_folder, help="The custodian's home, whose vault wraps the key.")
 @click.option("--reuse", type=_folder, help="Sealed older version, whose unchanged files are taken over.")
+@click.option("--resume", is_flag=True, help="Go on with a sealing to --out that was interrupted, if there is one.")
 @unlock_options
 @click.option("--convert", "conversion", is_flag=True, help="Make ONNX of SOURCE first, as 'model convert' does.")
 @conversion_options
@@ -107,22 +106,27 @@ def _seal(
     key_file: Path | None,
     passphrase_file: str | None,
     reuse: Path | None,
+    resume: bool,
 ) -> None:
     demand_model(source)  # before hours of work; the enclave looks again, at what it loads
     place = custodian_home(home)
     vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     old = None if reuse is None else open_old(vault, reuse)
-    dek = bytearray(os.urandom(_DEK_BYTES))
-    try:
-        with terminal.progress(f"sealing {name}") as report:
-            sealed = seal_model(
-                source, out, name=name, dek=dek, signer=vault.publisher_key, card=read_card(card),
-                created=datetime.now(UTC).replace(microsecond=0), progress=report, old=old,
-            )  # fmt: skip
-        recipient = wrap_dek(vault, bytes(dek), manifest_digest=sealed.digest)
-    finally:
-        dek[:] = bytes(_DEK_BYTES)
-    write_envelope(out, Envelope(manifest_digest=sealed.digest, recipients=(recipient,)))
+    found: list[int] = []
+
+    def tell_found(done: int, total: int) -> None:
+        found.append(done)
+        terminal.say(f"found sealed and whole: {done} of {total} bytes")
+
+    def tell_kept(place: Path) -> None:
+        terminal.say(f"what is sealed so far is kept in {place}: go on with --resume, or remove it")
+
+    with terminal.progress(f"sealing {name}") as report:
+        sealed = seal_resumably(
+            source, out, resume=resume, vault=vault, envelope=partial(envelope_of, vault), name=name,
+            signer=vault.publisher_key, card=read_card(card), created=datetime.now(UTC).replace(microsecond=0),
+            going=Going(progress=report, found=tell_found, kept=tell_kept), old=old,
+        )  # fmt: skip
     size = sealed.manifest.size
     result: dict[str, Json] = {
         **({"conversion": conversion} if conversion else {}),
@@ -133,6 +137,8 @@ def _seal(
         "size": size,
     }
     words = f"sealed {name}: {size} bytes\ndigest {sealed.digest}"
+    if resume:
+        result["found_bytes"] = sum(found)
     if old is not None:
         kept = sum(old.taken.values())
         result |= {"reused_bytes": kept, "reused_files": len(old.taken)}

@@ -18,11 +18,11 @@ from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.custodian.setup import open_vault
 from cloister.custodian.variants import demand_recordable, keep_variant, open_variants
-from cloister.custodian.vaults import wrap_dek
+from cloister.custodian.vaults import envelope_of
 from cloister.errors import Rejected, UsageError
-from cloister.sealed.directory import DirectorySink, PlainTree, write_envelope
-from cloister.sealed.envelope import Envelope
+from cloister.sealed.directory import PlainTree
 from cloister.sealed.formats.places import plain_files
+from cloister.sealed.package_folder import DirectorySink
 from cloister.sealed.seal import seal_files
 from cloister.sealed.tracing.detect import THRESHOLD_LOG10, trace
 from cloister.sealed.tracing.floats import float_tensors, sketch
@@ -105,16 +105,14 @@ def variant(
     try:
         with DirectorySink(out) as sink, terminal.progress(f"sealing {name}") as report:
             sealed = seal_files(
-                tree.files, marked, sink, name=name, dek=dek, signer=vault.publisher_key, card=read_card(card),
-                created=draft.created, progress=report,
+                tree.files, marked, sink.parts, name=name, dek=dek, signer=vault.publisher_key, card=read_card(card),
+                created=draft.created, progress=report, envelope=partial(envelope_of, vault, dek),
             )  # fmt: skip
             # The record first: a copy that nobody could trace must not come to be.
             keep_variant(place, vault, _draft(name, holder, bits, tensors, sealed), key)
             sink.commit()
-        recipient = wrap_dek(vault, bytes(dek), manifest_digest=sealed.digest)
     finally:
         dek[:] = bytes(_DEK_BYTES)
-    write_envelope(out, Envelope(manifest_digest=sealed.digest, recipients=(recipient,)))
     _tell(terminal, sealed, draft, drift=drift, answers=answers, out=out)
 
 

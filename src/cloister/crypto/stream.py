@@ -195,6 +195,21 @@ class _Keys:
         self._ciphers = {}
 
 
+def _started(
+    key: Buffer, *, aad: bytes, header: bytes, segment_bytes: int, rotation_bits: int = ROTATION_BITS
+) -> _Keys:
+    """Return the keys of a message whose ``header`` is proven to be of ``key``, ``aad`` and ``segment_bytes``."""
+    parsed = Header.parse(header)
+    if parsed.segment_bytes != segment_bytes:
+        msg = f"floe header: segments of {parsed.segment_bytes} bytes, want {segment_bytes}"
+        raise Malformed(msg)
+    keys = _Keys(aad=aad, segment_bytes=segment_bytes, iv=parsed.iv, rotation_bits=rotation_bits)
+    if not compare_digest(keys.start(key), parsed.tag):
+        keys.wipe()
+        raise Rejected.because("wrong_key", "floe header")
+    return keys
+
+
 def _place(index: int, *, final: bool) -> bytes:
     """Return what a segment authenticates beside its text: its number and whether it is the last."""
     return index.to_bytes(8, "big") + (b"\x01" if final else b"\x00")
@@ -216,16 +231,22 @@ class Encryptor:
         segment_bytes: int,
         random: Callable[[int], bytes] = os.urandom,
         rotation_bits: int = ROTATION_BITS,
+        header: bytes | None = None,
     ) -> None:
         """Start a message under a 32-byte ``key``; ``header`` is what the reader needs.
 
         ``aad`` is authenticated, not stored. ``rotation_bits`` is other than 20 only in known-answer
-        tests.
+        tests. With a ``header`` that message is gone on with, once it is proven as by ``Decryptor``: a segment that is
+        encrypted again gets a nonce of its own, and the caller sees to it that each index has one text.
         """
         Layout(size=0, segment_bytes=segment_bytes)
-        iv = random(_IV_BYTES)
         self._random = random
         self._last_nonce = b""
+        if header is not None:
+            self._keys = _started(key, aad=aad, header=header, segment_bytes=segment_bytes, rotation_bits=rotation_bits)
+            self.header = header
+            return
+        iv = random(_IV_BYTES)
         self._keys = _Keys(aad=aad, segment_bytes=segment_bytes, iv=iv, rotation_bits=rotation_bits)
         self.header = Header(segment_bytes=segment_bytes, iv=iv, tag=self._keys.start(key)).dump()
 
@@ -275,14 +296,7 @@ class Decryptor:
         Raises ``Malformed`` for a header of other parameters, ``Rejected`` (``wrong_key``) for a tag
         that differs.
         """
-        parsed = Header.parse(header)
-        if parsed.segment_bytes != segment_bytes:
-            msg = f"floe header: segments of {parsed.segment_bytes} bytes, want {segment_bytes}"
-            raise Malformed(msg)
-        self._keys = _Keys(aad=aad, segment_bytes=segment_bytes, iv=parsed.iv, rotation_bits=rotation_bits)
-        if not compare_digest(self._keys.start(key), parsed.tag):
-            self._keys.wipe()
-            raise Rejected.because("wrong_key", "floe header")
+        self._keys = _started(key, aad=aad, header=header, segment_bytes=segment_bytes, rotation_bits=rotation_bits)
 
     def segment(self, index: int, ciphertext: Buffer, *, final: bool) -> bytes:
         """Return the plaintext of segment ``index``. Raises ``Rejected`` (``decryption_failed``)."""

@@ -1,22 +1,23 @@
-"""Packages and plain models in folders: the one file of this room that opens files.
+"""Packages and plain models in folders, as they are read.
 
-``PlainTree`` reads what is to be sealed and refuses links and devices; ``DirectorySink`` writes a
-package whole or not at all; ``DirectorySource`` reads one. Files are opened anew for every part: a
-few microseconds per mebibyte, and nothing to keep open or to lose.
+``PlainTree`` reads what is to be sealed and refuses links and devices; ``DirectorySource`` reads a package. Files are
+opened anew for every part: a few microseconds per mebibyte, and nothing to keep open or to lose.
+
+Not done here: writing a package (``package_folder``), but for its envelope, which a rotation replaces.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import stat
-import tempfile
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from cloister.errors import Malformed, Unavailable, UsageError
+from cloister.sealed.descriptor import CREATE, READ, Descriptor, fill, pour, sync
 from cloister.sealed.envelope import MAX_ENVELOPE_BYTES, Envelope
 from cloister.sealed.manifest import (
     ENVELOPE_NAME,
@@ -36,22 +37,17 @@ if TYPE_CHECKING:
     from cloister.sealed.manifest import Manifest
 
 __all__ = [
-    "DirectorySink",
     "DirectorySource",
     "PlainFile",
     "PlainTree",
-    "move_durably",
+    "cannot_write",
     "read_envelope",
     "read_package",
+    "settle",
     "strangers",
-    "sync_tree",
     "write_envelope",
 ]
 
-# A pipe or a device must not hold us up, nor a link lead us elsewhere; what was opened is then looked at.
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-_WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_STRANGERS = 1000  # named; a folder may hold any number
 _COPY_HINT = "copy the model with 'cp -rL' to get plain files"
 
@@ -64,6 +60,8 @@ class PlainFile:
     size: int
     place: Path
     stamp: tuple[int, int, int, int]
+    changed_ns: int
+    """When the file system last noted a change, of its times too: no program sets it."""
 
 
 class PlainTree:
@@ -84,8 +82,8 @@ class PlainTree:
     def read_into(self, entry: PlainFile, offset: int, out: memoryview) -> None:
         """Fill ``out`` from ``entry``. Raises ``UsageError`` when the file is not the one that was found."""
         try:
-            with _Descriptor(entry.place, _READ) as fd:
-                got = _fill(fd, offset, out)
+            with Descriptor(entry.place, READ) as fd:
+                got = fill(fd, offset, out)
                 same = _stamp(os.fstat(fd)) == entry.stamp
         except OSError as exc:
             msg = f"{_shown(entry.place)}: cannot be read"
@@ -93,6 +91,19 @@ class PlainTree:
         if got != len(out) or not same:
             msg = f"{_shown(entry.place)}: changed while it was being sealed"
             raise UsageError(msg)
+
+
+def settle(entry: PlainFile) -> bool:
+    """Make a file that is to be sealed durable: a power cut must not take from it what was sealed. Tell whether it is.
+
+    Nothing waits in memory for a file system that is mounted read-only.
+    """
+    try:
+        with Descriptor(entry.place, READ) as fd:
+            os.fsync(fd)
+    except OSError as exc:
+        return exc.errno == errno.EROFS
+    return True
 
 
 def _shown(place: Path) -> str:
@@ -128,156 +139,11 @@ def _plain_file(place: Path, logical: str, status: os.stat_result) -> PlainFile:
         path = parse_path(logical)
     except Malformed as exc:
         raise UsageError(exc.message, hint="rename the file") from exc
-    return PlainFile(path=path, size=status.st_size, place=place, stamp=_stamp(status))
+    return PlainFile(path=path, size=status.st_size, place=place, stamp=_stamp(status), changed_ns=status.st_ctime_ns)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-class _Descriptor:
-    """An open plain file, closed at the end of ``with``."""
-
-    def __init__(self, place: Path, flags: int, mode: int = 0o644) -> None:
-        self._fd = os.open(place, flags, mode)
-
-    def __enter__(self) -> int:
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-            os.close(self._fd)
-            msg = "not a plain file"
-            raise OSError(msg)
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-
-
-def _fill(fd: int, offset: int, out: memoryview) -> int:
-    """Read until ``out`` is full or the file ends; return the bytes read."""
-    done = 0
-    while done < len(out):
-        got = os.preadv(fd, [out[done:]], offset + done)
-        if got == 0:
-            break
-        done += got
-    return done
-
-
-def _copy(source: int, target: int) -> None:
-    """Copy a whole file, by the kernel's own means."""
-    offset, size = 0, os.fstat(source).st_size
-    while offset < size:
-        done = os.sendfile(target, source, offset, size - offset)
-        if done == 0:
-            break  # cut meanwhile: its size is held against the manifest before it is opened
-        offset += done
-
-
-class DirectorySink:
-    """Writes a package into a folder beside its place, and moves it there when it is whole.
-
-    A context manager: what was not committed is removed.
-    """
-
-    def __init__(self, out: Path) -> None:
-        """Begin. Raises ``UsageError`` when ``out`` exists, ``Unavailable`` when its folder cannot be written."""
-        self._out = out
-        try:
-            there = out.exists() or out.is_symlink()
-        except OSError as exc:  # a name too long, or a file among the folders
-            raise _cannot_write(out) from exc
-        if there:
-            msg = f"{out}: is there already"
-            raise UsageError(msg, hint="choose another place, or remove it first")
-        if not out.parent.is_dir():
-            msg = f"{out.parent}: no such folder"
-            raise UsageError(msg)
-        try:
-            self._temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:64]}.sealing-", dir=out.parent))
-        except OSError as exc:
-            raise _cannot_write(out) from exc
-
-    def create(self, name: str, size: int) -> None:
-        """Make part ``name`` with ``size`` bytes, to be written at any offset. Raises ``Unavailable``."""
-        place = self._temporary / name
-        try:
-            place.parent.mkdir(exist_ok=True)
-            with _Descriptor(place, _CREATE) as fd:
-                os.ftruncate(fd, size)
-        except OSError as exc:
-            raise _cannot_write(self._out) from exc
-
-    def write(self, name: str, offset: int, data: memoryview) -> None:
-        """Write ``data`` into part ``name``. Raises ``Unavailable``, for example when the disk is full."""
-        try:
-            with _Descriptor(self._temporary / name, _WRITE) as fd:
-                while data:
-                    done = os.pwrite(fd, data, offset)
-                    data, offset = data[done:], offset + done
-        except OSError as exc:
-            raise _cannot_write(self._out) from exc
-
-    def adopt(self, name: str, place: Path) -> None:
-        """Take the file at ``place`` for part ``name``: itself where the file system can, else a copy.
-
-        Raises ``Unavailable``. It is not opened for writing any more: an older package may be the same file.
-        """
-        target = self._temporary / name
-        try:
-            target.parent.mkdir(exist_ok=True)
-            with _Descriptor(place, _READ) as fd:
-                try:
-                    os.link(place, target, follow_symlinks=False)
-                except OSError:  # another file system, or one without hard links
-                    with _Descriptor(target, _CREATE) as out:
-                        _copy(fd, out)
-        except OSError as exc:
-            raise _cannot_write(self._out) from exc
-
-    def commit(self) -> None:
-        """Make everything durable and put the package in its place. Raises ``Unavailable``."""
-        try:
-            sync_tree(self._temporary)
-            move_durably(self._temporary, self._out)
-        except OSError as exc:
-            raise _cannot_write(self._out) from exc
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._temporary, ignore_errors=True)
-
-
-def sync_tree(folder: Path) -> None:
-    """Make a package's folder durable with all that is in it, readable for everybody. Raises ``OSError``."""
-    for place in sorted(folder.rglob("*"), reverse=True):
-        _sync(place)
-    folder.chmod(0o755)
-    _sync(folder)
-
-
-def move_durably(folder: Path, out: Path) -> None:
-    """Give a package its name, or take that back: who is told of a failure finds nothing there. Raises ``OSError``."""
-    try:
-        folder.rename(out)
-        _sync(out.parent)
-    except OSError:
-        if not folder.exists():
-            out.rename(folder)
-        raise
-
-
-def _sync(place: Path) -> None:
-    fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _cannot_write(out: Path) -> Unavailable:
-    return Unavailable(f"{out}: cannot be written", hint="is there space left, and may you write there?")
 
 
 class DirectorySource:
@@ -295,7 +161,7 @@ class DirectorySource:
         """Return the size of part ``name``. Raises ``Unavailable``."""
         place = self._place(name)
         try:
-            with _Descriptor(place, _READ) as fd:
+            with Descriptor(place, READ) as fd:
                 return os.fstat(fd).st_size
         except OSError as exc:
             raise _cannot_read(place) from exc
@@ -304,10 +170,10 @@ class DirectorySource:
         """Return at most ``size`` bytes of part ``name``. Raises ``Unavailable``."""
         place = self._place(name)
         try:
-            with _Descriptor(place, _READ) as fd:
+            with Descriptor(place, READ) as fd:
                 size = max(0, min(size, os.fstat(fd).st_size - offset))  # no more memory than there is to read
                 out = bytearray(size)
-                return bytes(out[: _fill(fd, offset, memoryview(out))])
+                return bytes(out[: fill(fd, offset, memoryview(out))])
         except OSError as exc:
             raise _cannot_read(place) from exc
 
@@ -315,10 +181,15 @@ class DirectorySource:
         """Fill ``out`` from part ``name``; return the bytes there were. Raises ``Unavailable``."""
         place = self._place(name)
         try:
-            with _Descriptor(place, _READ) as fd:
-                return _fill(fd, offset, out)
+            with Descriptor(place, READ) as fd:
+                return fill(fd, offset, out)
         except OSError as exc:
             raise _cannot_read(place) from exc
+
+
+def cannot_write(out: Path) -> Unavailable:
+    """Return the error of a place that takes no more."""
+    return Unavailable(f"{out}: cannot be written", hint="is there space left, and may you write there?")
 
 
 def _cannot_read(place: Path) -> Unavailable:
@@ -367,12 +238,10 @@ def write_envelope(root: Path, envelope: Envelope) -> None:
     temporary = root / f".{ENVELOPE_NAME}.new"
     try:
         temporary.unlink(missing_ok=True)  # left by a writer that was killed
-        with _Descriptor(temporary, _CREATE) as fd:
-            left = memoryview(data)
-            while left:  # a disk that fills up takes a part and says so only by the count
-                left = left[os.write(fd, left) :]
+        with Descriptor(temporary, CREATE) as fd:
+            pour(fd, 0, memoryview(data))
             os.fsync(fd)
         temporary.rename(root / ENVELOPE_NAME)
-        _sync(root)
+        sync(root)
     except OSError as exc:
-        raise _cannot_write(root / ENVELOPE_NAME) from exc
+        raise cannot_write(root / ENVELOPE_NAME) from exc

@@ -7,15 +7,18 @@ custodian's vault does, and files, which ``directory`` opens.
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
-from cloister.crypto.stream import HEADER_BYTES, KEY_BYTES, Encryptor, Header
+from cloister.crypto.stream import HEADER_BYTES, Encryptor, Header
 from cloister.errors import Unavailable, UsageError
-from cloister.sealed.directory import DirectorySink, PlainTree
-from cloister.sealed.keys import blob_aad, dek_commitment, wrap_file_key
-from cloister.sealed.leaves import LEAF_BYTES, leaf_hash, leaf_root
+from cloister.sealed.begun import BLOB_ID_BYTES, BegunFile
+from cloister.sealed.directory import PlainTree
+from cloister.sealed.keys import blob_aad, dek_commitment
+from cloister.sealed.leaves import leaf_hash
 from cloister.sealed.manifest import (
+    ENVELOPE_NAME,
     MANIFEST_NAME,
     ROOT_BYTES,
     SEGMENT_BYTES,
@@ -27,6 +30,7 @@ from cloister.sealed.manifest import (
     leaves_name,
     model_digest,
 )
+from cloister.sealed.package_folder import DirectorySink
 from cloister.sealed.pages import Lane, Lanes, lane_count
 from cloister.sealed.publisher import ManifestSignature
 
@@ -37,13 +41,13 @@ if TYPE_CHECKING:
 
     from cloister.crypto.sign import SigningKey
     from cloister.sealed.directory import PlainFile
+    from cloister.sealed.envelope import Envelope
+    from cloister.sealed.package_folder import PackageFolder
     from cloister.sealed.paths import ModelPath
     from cloister.sealed.reuse import OldPackage
     from cloister.wire import Json
 
-__all__ = ["Plain", "PlainSource", "SealedModel", "Sink", "seal_files", "seal_model"]
-
-_BLOB_ID_BYTES = 16
+__all__ = ["Begin", "Plain", "PlainSource", "Randomness", "SealedModel", "Sink", "keeper", "seal_files", "seal_model"]
 
 
 class Plain(Protocol):
@@ -87,6 +91,9 @@ class Sink(Protocol):
 Keep: TypeAlias = "Callable[[PlainT, SealedFile, Callable[[int], bytes]], SealedFile | None]"
 """Returns the entry of a file that lies in the package already, given its draft and a generator; None: seal it."""
 
+Begin: TypeAlias = "Callable[[Sequence[PlainT], Lanes, Randomness], Sequence[BegunFile]]"
+"""Returns each file as it is begun, with what an earlier run has left of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedModel:
@@ -97,16 +104,21 @@ class SealedModel:
     digest: str
 
 
-class _Randomness:
+class Randomness:
     """The generator of one sealing; a value that comes back ends it (a forked or broken generator)."""
 
     def __init__(self, random: Callable[[int], bytes], dek: bytes | bytearray) -> None:
         self._random = random
         self._seen = {bytes(dek)}
 
+    def know(self, *values: bytes | bytearray) -> None:
+        """Take what an earlier run drew for seen."""
+        self._seen |= {bytes(value) for value in values}
+
     def __call__(self, size: int) -> bytes:
+        """Return fresh bytes. Raises ``Unavailable`` for bytes that were drawn before."""
         value = self._random(size)
-        if size >= _BLOB_ID_BYTES:
+        if size >= BLOB_ID_BYTES:
             if value in self._seen or len(value) != size:
                 msg = "sealing: the system's randomness repeats itself"
                 raise Unavailable(msg)
@@ -142,7 +154,7 @@ def seal_model(
         sealed = seal_files(
             tree.files,
             tree,
-            sink,
+            sink.parts,
             name=name,
             dek=dek,
             signer=signer,
@@ -151,13 +163,13 @@ def seal_model(
             progress=progress,
             segment_bytes=segment_bytes,
             random=random,
-            keep=None if old is None else _keeper(old, tree, sink, dek),
+            keep=None if old is None else keeper(old, tree, sink.parts, dek),
         )
         sink.commit()
     return sealed
 
 
-def _keeper(old: OldPackage, tree: PlainTree, sink: DirectorySink, dek: bytes | bytearray) -> Keep[PlainFile]:
+def keeper(old: OldPackage, tree: PlainTree, sink: PackageFolder, dek: bytes | bytearray) -> Keep[PlainFile]:
     """Return what takes a file over from an older package, and puts its blob and leaves into the new one."""
 
     def keep(plain: PlainFile, draft: SealedFile, random: Callable[[int], bytes]) -> SealedFile | None:
@@ -185,45 +197,57 @@ def seal_files(
     segment_bytes: int = SEGMENT_BYTES,
     random: Callable[[int], bytes] = os.urandom,
     keep: Keep[PlainT] | None = None,
+    begin: Begin[PlainT] | None = None,
+    envelope: Callable[[str], Envelope] | None = None,
 ) -> SealedModel:
     """Seal ``files``, sorted by path, into ``sink``; the manifest is written last. Raises as ``seal_model``.
 
-    ``keep`` is asked first for each file, and what it returns stands for it.
+    ``keep`` is asked first for each file of which nothing is there, and what it returns stands for it. ``begin`` finds
+    what is there. ``envelope`` gets the digest and returns what lets the model be opened, to lie in it from the start.
     """
-    draw = _Randomness(random, dek)
+    draw = Randomness(random, dek)
     manifest = Manifest(
         name=name,
         created=created,
         dek_commitment=dek_commitment(dek),
         card=card,
-        files=tuple(_draft(entry, draw(_BLOB_ID_BYTES).hex(), segment_bytes) for entry in files),
+        files=tuple(_draft(entry, number, segment_bytes) for number, entry in enumerate(files)),
     )
     manifest.dump()  # 1. every name, size and limit, before hours of work
-    sealed: list[SealedFile] = []
     most = max((entry.layout.count for entry in manifest.files), default=1)
-    with Lanes(segment_bytes, lane_count(most)) as lanes:  # 2. the bulk
-        job = _Job(source=source, sink=sink, lanes=lanes, dek=dek, random=draw, progress=progress, total=manifest.size)
-        for entry, draft in zip(files, manifest.files, strict=True):
-            kept = None if keep is None else keep(entry, draft, draw)
-            before = sum(done.size for done in sealed)
-            sealed.append(kept or job.seal(entry, draft, before=before))
-            if kept is not None and progress is not None:
-                progress(before + kept.size, manifest.size)
+    with ExitStack() as stack:  # 2. the bulk
+        lanes = stack.enter_context(Lanes(segment_bytes, lane_count(most)))
+        begun = _fresh(files, segment_bytes, draw) if begin is None else begin(files, lanes, draw)
+        for file in begun:
+            stack.callback(file.wipe)
+        job = _Job(source, sink, lanes, draw, _Tally(progress, sum(file.found_bytes for file in begun), manifest.size))
+        sealed: list[SealedFile] = []
+        for plain, file in zip(files, begun, strict=True):
+            kept = None if keep is None or any(file.passed) else keep(plain, file.draft, draw)
+            if kept is None:
+                job.seal(plain, file)
+            else:
+                job.tally.add(kept.size)
+            sealed.append(kept or file.entry(dek, draw))
     manifest = replace(manifest, files=tuple(sealed))
     data = manifest.dump()
-    signature = ManifestSignature.sign(signer, data).dump()
-    for part, content in ((SIGNATURE_NAME, signature), (MANIFEST_NAME, data)):  # 3. what makes it a model
+    digest = model_digest(data)
+    parts = [(SIGNATURE_NAME, ManifestSignature.sign(signer, data).dump()), (MANIFEST_NAME, data)]
+    if envelope is not None:
+        parts.insert(0, (ENVELOPE_NAME, envelope(digest).dump()))
+    for part, content in parts:  # 3. what makes it a model
         sink.create(part, len(content))
         sink.write(part, 0, memoryview(content))
-    return SealedModel(manifest=manifest, manifest_bytes=data, digest=model_digest(data))
+    return SealedModel(manifest=manifest, manifest_bytes=data, digest=digest)
 
 
-def _draft(entry: Plain, blob: str, segment_bytes: int) -> SealedFile:
+def _draft(entry: Plain, number: int, segment_bytes: int) -> SealedFile:
+    """Return an entry as large as the one to come, to see whether the manifest would be one that readers take."""
     header = Header(segment_bytes=segment_bytes, iv=bytes(32), tag=bytes(32)).dump()
     return SealedFile(
         path=entry.path,
         size=entry.size,
-        blob=blob,
+        blob=number.to_bytes(BLOB_ID_BYTES, "big").hex(),
         header=header[:HEADER_BYTES],
         segment_bytes=segment_bytes,
         leaf_root=bytes(ROOT_BYTES),
@@ -231,46 +255,64 @@ def _draft(entry: Plain, blob: str, segment_bytes: int) -> SealedFile:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _fresh(files: Sequence[Plain], segment_bytes: int, draw: Randomness) -> list[BegunFile]:
+    return [BegunFile.fresh(entry.path, entry.size, segment_bytes, draw) for entry in files]
+
+
+class _Tally:
+    """What is done of the whole, in bytes of plaintext."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, done: int, total: int) -> None:
+        self._progress, self._done, self._total = progress, done, total
+
+    def show(self, more: int = 0) -> None:
+        """Report what is done and so many bytes more."""
+        if self._progress is not None:
+            self._progress(self._done + more, self._total)
+
+    def add(self, size: int) -> None:
+        """Count a file that is done."""
+        self._done += size
+        self.show()
+
+
+@dataclass(frozen=True, slots=True)
 class _Job(Generic[PlainT]):
     """What stays the same from file to file."""
 
     source: PlainSource[PlainT]
     sink: Sink
     lanes: Lanes
-    dek: bytes | bytearray
-    random: _Randomness
-    progress: Callable[[int, int], None] | None
-    total: int
+    random: Randomness
+    tally: _Tally
 
-    def seal(self, plain: PlainT, draft: SealedFile, before: int) -> SealedFile:
-        """Write blob and leaves of one file under a fresh key; return its entry."""
-        layout = draft.layout
-        blob, leaves = blob_name(draft.blob), bytearray(layout.count * LEAF_BYTES)
-        self.sink.create(blob, layout.body_bytes)
-        key = bytearray(self.random(KEY_BYTES))
-        encryptor = Encryptor(key, aad=blob_aad(draft.blob), segment_bytes=draft.segment_bytes, random=self.random)
+    def seal(self, plain: PlainT, file: BegunFile) -> None:
+        """Write what is missing of a file's blob, and its leaves."""
+        draft, layout, missing = file.draft, file.draft.layout, file.missing
+        blob, todo = blob_name(draft.blob), draft.size - file.found_bytes
+        if not file.has_blob:
+            self.sink.create(blob, layout.body_bytes)
+        encryptor = Encryptor(
+            file.key,
+            aad=blob_aad(draft.blob),
+            header=draft.header,
+            segment_bytes=draft.segment_bytes,
+            random=self.random,
+        )
 
-        def work(index: int, lane: Lane) -> None:
+        def work(turn: int, lane: Lane) -> None:
+            index = missing[turn]
             offset, size = layout.plain(index)
             self.source.read_into(plain, offset, lane.text[:size])
-            encrypted = lane.cipher[
-                : encryptor.segment_into(index, lane.text[:size], lane.cipher, final=layout.is_final(index))
-            ]
-            leaves[index * LEAF_BYTES : (index + 1) * LEAF_BYTES] = leaf_hash(encrypted)
-            self.sink.write(blob, layout.body(index)[0], encrypted)
-
-        def report(segments: int) -> None:
-            if self.progress is not None:
-                self.progress(before + min(segments * layout.plain_bytes, draft.size), self.total)
+            done = encryptor.segment_into(index, lane.text[:size], lane.cipher, final=layout.is_final(index))
+            leaf = leaf_hash(lane.cipher[:done])
+            self.sink.write(blob, layout.body(index)[0], lane.cipher[:done])
+            file.mark(index, leaf)
 
         try:
-            self.lanes.run(layout.count, work, report)
-            self.sink.create(leaves_name(draft.blob), len(leaves))
-            self.sink.write(leaves_name(draft.blob), 0, memoryview(leaves))
-            root = leaf_root(bytes(leaves[at : at + LEAF_BYTES]) for at in range(0, len(leaves), LEAF_BYTES))
-            entry = replace(draft, header=encryptor.header, leaf_root=root)
-            return replace(entry, wrapped_key=wrap_file_key(self.dek, key, entry, self.random))
+            self.lanes.run(len(missing), work, lambda done: self.tally.show(min(done * layout.plain_bytes, todo)))
         finally:
             encryptor.wipe()
-            key[:] = bytes(len(key))
+        self.sink.create(leaves_name(draft.blob), len(file.leaves))
+        self.sink.write(leaves_name(draft.blob), 0, memoryview(file.leaves))
+        self.tally.add(todo)

@@ -15,8 +15,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from cloister.errors import Unavailable, UsageError
-from cloister.sealed.directory import move_durably, sync_tree
 from cloister.sealed.manifest import MANIFEST_NAME, blob_name
+from cloister.sealed.package_folder import move_durably, sync_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

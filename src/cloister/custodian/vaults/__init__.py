@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from cloister.sealed.envelope import Recipient, wrap_info
+from cloister.sealed.envelope import Envelope, Recipient, wrap_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloister.crypto.sign import SigningKey
     from cloister.custodian.vaults.kek import Kek
-    from cloister.sealed.envelope import Envelope
 
-__all__ = ["FindKek", "Vault", "unwrap_dek", "wrap_dek"]
+__all__ = ["FindKek", "Vault", "envelope_of", "unwrap_dek", "wrap_dek"]
 
 FindKek: TypeAlias = "Callable[[str], Kek | None]"
 """Opens a key-encryption key that a rotation made, by its name; None for one that is not there, or no more."""
@@ -91,6 +90,12 @@ def wrap_dek(
     kek_id, wrap = (vault.kek_id, vault.wrap) if kek is None else (kek.id, kek.wrap)
     aad = wrap_info(manifest_digest=manifest_digest, key_version=key_version, kid=vault.kid, kek_id=kek_id)
     return Recipient(kid=vault.kid, key_version=key_version, kek_id=kek_id, wrapped=wrap(dek, aad=aad))
+
+
+def envelope_of(vault: Vault, dek: bytes | bytearray, manifest_digest: str) -> Envelope:
+    """Return the envelope of a new model, for ``vault`` alone."""
+    recipient = wrap_dek(vault, bytes(dek), manifest_digest=manifest_digest)
+    return Envelope(manifest_digest=manifest_digest, recipients=(recipient,))
 
 
 def unwrap_dek(vault: Vault, envelope: Envelope, keks: FindKek = _no_kek) -> tuple[bytes, int]:
