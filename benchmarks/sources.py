@@ -33,8 +33,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from figures.goals import at_most
+
 from cloister.crypto.sign import SigningKey
 from cloister.sealed.directory import DirectorySource
+from cloister.sealed.leaves import LEAF_BYTES
 from cloister.sealed.open import RandomAccess, open_model, verify_manifest
 from cloister.sealed.parts import read_parts
 from cloister.sealed.paths import parse_path
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from cloister.sealed.paths import ModelPath
 
 MIB = 1 << 20
+PROBES = 4  # bytes: each part is asked for its first one, by which its size is known
 FAR_S = 0.02  # seconds until a server far away begins to answer
 ROWS = (
     ("copy to memory", "copy to memory"),
@@ -316,10 +320,16 @@ def show_tensor(folder: Path, gib: int, tensor_mib: int) -> None:
                 tensor = access.read(8 + size + found[0], found[1] - found[0])
             took = time.perf_counter() - begun
             fetched, requests = source.traffic.body_bytes, source.traffic.requests
-    segments = -(-(len(tensor) + MIB) // MIB) + 1
+    layout, end = verified.manifest.files[0].layout, 8 + size + found[1]
+    wants = {*range(-(-(8 + size) // layout.plain_bytes))}  # the header's segments, and the tensor's
+    wants |= {*range((8 + size + found[0]) // layout.plain_bytes, -(-end // layout.plain_bytes))}
+    whole = sum(layout.body(index)[1] for index in wants) + layout.count * LEAF_BYTES
+    small = len(parts.manifest_bytes) + len(parts.signature_bytes) + PROBES
+    goal = at_most(whole + small, " bytes")
     used = sum(path.stat().st_blocks * 512 for path in (folder / "big").rglob("*"))
     print(f"one tensor of {len(tensor) / MIB:.0f} MiB out of {gib} GiB over HTTP")
-    print(f"fetched {fetched / MIB:.2f} MiB in {requests} requests, {took * 1000:.0f} ms, at most {segments} segments")
+    print(f"fetched {fetched / MIB:.2f} MiB in {requests} requests, {took * 1000:.0f} ms")
+    print(f"{len(wants)} segments, all leaf hashes and the manifest: {goal.verdict(fetched)}")
     print(f"that is {fetched / len(tensor):.3f}x the tensor, {fetched / entry.size:.2%} of the model")
     print(f"on this disk: {used / MIB:.0f} MiB")
 

@@ -19,7 +19,7 @@ class Goal:
         """Return ``goal at least 0.33x: met``, or ``missed`` in its place."""
         met = value <= self.limit if self.upper else value >= self.limit
         side = "at most" if self.upper else "at least"
-        return f"goal {side} {self.limit:g}{self.unit}: {'met' if met else 'missed'}"
+        return f"goal {side} {self.limit:.12g}{self.unit}: {'met' if met else 'missed'}"
 
 
 def at_least(limit: float, unit: str = "x") -> Goal:
