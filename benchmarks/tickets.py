@@ -123,13 +123,13 @@ async def measure(folder: Path, count: int) -> None:
 
         async def plain() -> None:
             reservation = metering.reserve("plain", None, 1)
-            metering.settle(reservation, 1, secrets.token_bytes(32), secrets.token_bytes(32))
+            metering.charge(reservation, 1, secrets.token_bytes(32), secrets.token_bytes(32))
 
         async def ticketed() -> None:
             reservation = metering.reserve("ticketed", None, 1)
             request = commit(secrets.token_bytes(32), b"a request")
             await tickets.take(reservation, request)
-            metering.settle(reservation, 1, request, secrets.token_bytes(32))
+            metering.charge(reservation, 1, request, secrets.token_bytes(32))
 
         await timed(5, ticketed)
         rows = {"lease alone": await timed(count, plain), "with a ticket": await timed(count, ticketed)}

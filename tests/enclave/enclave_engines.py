@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 class WatchedEngine:
-    """Counts runs and calls ``before`` in each, in the worker thread."""
+    """Counts runs and calls ``before`` in each, in the worker thread unless ``steady``."""
 
     kind = "onnxruntime"
 
-    def __init__(self, before: Callable[[], None] | None = None) -> None:
+    def __init__(self, before: Callable[[], None] | None = None, *, steady: bool = False) -> None:
         self._real = OnnxEngine(threads=1)
+        self.steady = steady
         self._lock = threading.Lock()
         self.before = before
         self.runs = 0
@@ -52,6 +53,13 @@ class _Watched:
     @property
     def signature(self) -> Signature:
         return self._model.signature
+
+    @property
+    def steady(self) -> bool:
+        return self._engine.steady
+
+    def warm_up(self) -> None:
+        self._model.warm_up()
 
     def run(self, inputs: Sequence[Tensor], outputs: Sequence[str]) -> tuple[Tensor, ...]:
         self._engine.note()

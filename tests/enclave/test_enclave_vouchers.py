@@ -74,7 +74,7 @@ class Ship:
 
     def serve(self) -> None:
         reservation = self.metering.reserve(MODEL.name, None, 1)
-        self.metering.settle(reservation, 1, bytes(32), bytes(32))
+        self.metering.charge(reservation, 1, bytes(32), bytes(32))
 
     def usage_files(self) -> list[str]:
         return sorted(path.name for path in self.folder.glob("usage-*.json"))

@@ -570,6 +570,7 @@ class _Mirror:
     """An engine whose model gives every input back, of whatever type."""
 
     kind, version = "mirror", "1"
+    steady = False
 
     def load(self, files: ModelFiles, *, prepack: bool = False) -> _Mirror:
         del files, prepack
@@ -583,6 +584,9 @@ class _Mirror:
     def run(self, inputs: Sequence[Tensor], outputs: Sequence[str]) -> tuple[Tensor, ...]:
         by_name = {f"{tensor.name}-back": tensor for tensor in inputs}
         return tuple(replace(by_name[name], name=name) for name in outputs)
+
+    def warm_up(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

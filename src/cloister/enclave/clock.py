@@ -10,11 +10,14 @@ from __future__ import annotations
 import resource
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cloister.lending.clock import Readings
 
-__all__ = ["Clock", "SystemClock", "WatchedClock", "read_clock"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Clock", "SystemClock", "WatchedClock", "reader_of"]
 
 
 class Clock(Protocol):
@@ -42,12 +45,14 @@ class WatchedClock(Clock, Protocol):
         ...
 
 
-def read_clock(clock: Clock) -> Readings:
-    """Return what every clock there is says now."""
-    raw = cpu = None
+def reader_of(clock: Clock) -> Callable[[], Readings]:
+    """Return what reads every clock there is. Which there are is found here: asking at each reading costs more."""
     if isinstance(clock, WatchedClock):
-        raw, cpu = clock.raw(), clock.cpu()
-    return Readings(monotonic=clock.monotonic(), wall=clock.wall(), raw=raw, cpu=cpu)
+        watched = clock
+        return lambda: Readings(
+            raw=watched.raw(), cpu=watched.cpu(), monotonic=watched.monotonic(), wall=watched.wall()
+        )
+    return lambda: Readings(monotonic=clock.monotonic(), wall=clock.wall())
 
 
 class SystemClock:

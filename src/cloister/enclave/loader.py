@@ -76,6 +76,7 @@ class Loader:
             _demand_sound(opened, terms)
             prepack = wants_prepacking(self._prepack, terms.name, verified.manifest.card)
             running = self._engine.load(opened, prepack=prepack)
+            running.warm_up()
         except BaseException:
             opened.close()
             raise

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cloister.enclave.clock import read_clock
+from cloister.enclave.clock import reader_of
 from cloister.enclave.logs import Event
 from cloister.errors import Rejected
 from cloister.lending.clock import ClockGuard, SignedTimes
@@ -40,8 +40,8 @@ class Metering:
     def __init__(self, *, key: SigningKey, grant: Grant, custodian: VerifyKey, clock: Clock, log: EventLog) -> None:
         """Start with nothing to spend and no time (E1)."""
         self._holder = LeaseHolder(key=key, grant=grant, custodian=custodian)
-        self._clock = clock
-        self._guard = ClockGuard(read_clock(clock), cores=len(os.sched_getaffinity(0)))
+        self._read = reader_of(clock)
+        self._guard = ClockGuard(self._read(), cores=len(os.sched_getaffinity(0)))
         self._signed = SignedTimes()
         self._asked: tuple[bytes, datetime | None] = (b"", None)
         self._log = log
@@ -64,7 +64,7 @@ class Metering:
         """Return the time of the lease; clocks that do not fit together void the lease first (E7)."""
         with self._lock:
             try:
-                return self._guard.now(read_clock(self._clock))
+                return self._guard.now(self._read())
             except Rejected as exc:
                 fresh = self._guard.fresh  # it starts anew from the readings that made it raise
                 self._void(exc.code, fresh)
@@ -246,15 +246,19 @@ class Metering:
             self._holder.take_terms(terms)
             self.terms = terms
 
-    def permit(self, reservation: Reservation, produced_units: int) -> None:
-        """Allow what was produced to leave (E5). Raises as ``LeaseHolder.permit``."""
-        with self._lock:
-            self._holder.permit(reservation, produced_units, self.now())
+    def charge(self, reservation: Reservation, units: int, request: bytes, response: bytes) -> bytes:
+        """Allow what was produced to leave (E5), charge it and return the receipt (E6), all at one time.
 
-    def settle(self, reservation: Reservation, units: int, request: bytes, response: bytes) -> bytes:
-        """Charge and return the receipt (E6). Raises as ``LeaseHolder.settle``."""
+        Raises as ``LeaseHolder.permit``, and then the units were given back; and as ``LeaseHolder.settle``.
+        """
         with self._lock:
-            return self._holder.settle(reservation, units, request, response, self.now())
+            now = self.now()
+            try:
+                self._holder.permit(reservation, units, now)
+            except Rejected:
+                self._holder.refund(reservation)
+                raise
+            return self._holder.settle(reservation, units, request, response, now)
 
     def refund(self, reservation: Reservation) -> None:
         """Give a reservation back whole."""

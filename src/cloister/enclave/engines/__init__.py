@@ -44,6 +44,16 @@ class RunningModel(Protocol):
     def signature(self) -> Signature:
         """Inputs and outputs."""
 
+    @property
+    def steady(self) -> bool:
+        """Tell whether the sizes of its inputs decide how long a run takes, and no value in them.
+
+        Runs of such a model may be computed in the event loop once they are known to be brief.
+        """
+
+    def warm_up(self) -> None:
+        """Run once on zeros, where the shapes say what to run on. Never raises: some models take no zeros."""
+
     def run(self, inputs: Sequence[Tensor], outputs: Sequence[str]) -> tuple[Tensor, ...]:
         """Return the named outputs, in that order. Called from worker threads, several at a time.
 

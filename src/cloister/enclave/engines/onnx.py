@@ -11,6 +11,7 @@ gives BF16 or 8-bit floats. Strings must be UTF-8.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,24 @@ _TYPES = (
     ("tensor(float8e5m2fnuz)", Datatype.FP8_E5M2FNUZ, 20),
     ("tensor(string)", Datatype.BYTES, 8),
 )
+# Operators whose work a value decides, as NodeProto.op_type (field 4) of onnx.proto3. Looked for in the bytes of the
+# whole graph: what else reads so makes a model seem slower than it is, and nothing worse.
+_WILFUL = tuple(
+    bytes([4 << 3 | 2, len(name)]) + name
+    for name in (
+        b"ConstantOfShape",
+        b"Expand",
+        b"Loop",
+        b"OneHot",
+        b"Pad",
+        b"Range",
+        b"Resize",
+        b"Scan",
+        b"SequenceMap",
+        b"Tile",
+        b"Upsample",
+    )
+)
 _DATATYPES = {name: datatype for name, datatype, _ in _TYPES}
 _NUMBERS = {datatype: number for _, datatype, number in _TYPES}
 
@@ -110,7 +129,7 @@ class OnnxEngine:
         try:
             graph = _hand_over(files, graphs[0], options, views)
             session = ort.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
-            return OnnxModel(session, views)
+            return OnnxModel(session, views, steady=not any(name in graph for name in _WILFUL))
         except (*_ERRORS, Malformed) as exc:
             # The library's text may quote the graph; its class is enough to look further.
             refused = type(exc).__name__
@@ -151,8 +170,9 @@ def _hand_over(files: ModelFiles, graph: str, options: Any, views: list[memoryvi
 class OnnxModel:
     """One session of ONNX Runtime. Runs from several threads at once are safe in the library."""
 
-    def __init__(self, session: Any, views: Sequence[memoryview] = ()) -> None:
+    def __init__(self, session: Any, views: Sequence[memoryview] = (), *, steady: bool = False) -> None:
         """Read the signature. Raises ``Rejected`` naming every input and output that cannot be carried."""
+        self.steady = steady
         self._session: Any = session
         self._views = tuple(views)  # the session computes with this memory
         bad: list[Reason] = []
@@ -180,6 +200,13 @@ class OnnxModel:
             msg = f"onnx runtime: run failed ({type(exc).__name__})"
             raise Unavailable(msg) from None
 
+    def warm_up(self) -> None:
+        """Run once on zeros where every shape is fixed but for open dimensions, which are 1 then."""
+        if any(spec.shape is None for spec in self.signature.inputs):
+            return
+        with contextlib.suppress(Unavailable, MemoryError):
+            self.run([_zeros(spec) for spec in self.signature.inputs], [spec.name for spec in self.signature.outputs])
+
     def close(self) -> None:
         """Drop the session; ONNX Runtime frees its memory with it. Then the files' memory is free too."""
         self._session = None
@@ -200,6 +227,14 @@ def _specs(args: Sequence[Any], what: str, bad: list[Reason]) -> tuple[TensorSpe
         shape = tuple(arg.shape) or None
         specs.append(TensorSpec(name=arg.name, datatype=datatype, shape=shape))
     return tuple(specs)
+
+
+def _zeros(spec: TensorSpec) -> Tensor:
+    shape = [dim if isinstance(dim, int) else 1 for dim in spec.shape or ()]
+    array = np.zeros(shape, dtype=spec.datatype.dtype)
+    if spec.datatype is Datatype.BYTES:
+        array.fill(b"")
+    return Tensor(name=spec.name, datatype=spec.datatype, array=array)
 
 
 def _ort_value(tensor: Tensor) -> Any:

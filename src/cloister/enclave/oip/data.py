@@ -156,11 +156,11 @@ def _strings(data: memoryview, count: int) -> list[bytes]:
     return items
 
 
-def tensor_to_binary(tensor: Tensor) -> bytes:
-    """Return the bytes of the binary extension."""
+def tensor_to_binary(tensor: Tensor) -> bytes | memoryview:
+    """Return the bytes of the binary extension: of numbers, a view of the tensor's own memory."""
     if tensor.datatype is Datatype.BYTES:
         return b"".join(_LENGTH.pack(len(item)) + item for item in tensor.array.reshape(-1))
-    return tensor.array.tobytes()
+    return tensor.array.reshape(-1).view(np.uint8).data
 
 
 def tensor_to_json(tensor: Tensor) -> list[Json]:

@@ -29,7 +29,7 @@ def dump_response(
 
     Raises ``Rejected`` (code ``output``) naming each output that JSON cannot carry exactly.
     """
-    binary: list[bytes] = []
+    parts: list[bytes | memoryview] = [b""]  # the JSON, once it is known
     outputs: list[Json] = []
     bad: list[Reason] = []
     for tensor in tensors:
@@ -39,8 +39,8 @@ def dump_response(
             "shape": list(tensor.shape),
         }
         if request.wants_binary(tensor.name):
-            binary.append(tensor_to_binary(tensor))
-            entry["parameters"] = {"binary_data_size": len(binary[-1])}
+            parts.append(tensor_to_binary(tensor))
+            entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             try:
                 entry["data"] = tensor_to_json(tensor)
@@ -55,5 +55,7 @@ def dump_response(
     if request.ignored:
         head["parameters"] = {IGNORED: ",".join(request.ignored)}
     # Not canonical JSON: nothing signs it, and the standard library's writer is many times faster.
-    text = json.dumps(head, allow_nan=False, separators=(",", ":")).encode("utf-8")
-    return text + b"".join(binary), len(text) if binary else None
+    parts[0] = json.dumps(head, allow_nan=False, separators=(",", ":")).encode("utf-8")
+    if len(parts) == 1:
+        return bytes(parts[0]), None
+    return b"".join(parts), len(parts[0])  # the only copy of what the engine gave

@@ -62,6 +62,8 @@ class ToyEngine:
 
 
 class _ToyModel:
+    steady = False  # its simulated time is a setting
+
     def __init__(self, engine: ToyEngine, factor: int) -> None:
         self._engine = engine
         self._factor = factor
@@ -80,6 +82,9 @@ class _ToyModel:
         self._engine.start()
         product = np.ascontiguousarray(inputs[0].array * np.float32(self._factor))
         return tuple(Tensor(name=name, datatype=Datatype.FP32, array=product) for name in outputs)
+
+    def warm_up(self) -> None:
+        """Do nothing: only what is asked for is counted."""
 
     def close(self) -> None:
         """Forget the model."""

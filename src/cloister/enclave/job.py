@@ -1,0 +1,65 @@
+"""One inference on its way through the engine: what was asked, by whom, and what has come of it so far."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cloister.lending.receipt import SALT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloister.enclave.engines import RunningModel
+    from cloister.enclave.engines.tensor import Tensor
+    from cloister.enclave.oip import InferRequest
+    from cloister.enclave.served import ServedModel
+    from cloister.lending.lease import Reservation
+
+__all__ = ["Job", "Salts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Salts:
+    """The salts of the two commitments of one receipt."""
+
+    request: bytes = field(repr=False)
+    response: bytes = field(repr=False)
+
+    @classmethod
+    def fresh(cls) -> Salts:
+        """Return new ones; both from one call, for each asks the kernel."""
+        both = secrets.token_bytes(2 * SALT_BYTES)
+        return cls(both[:SALT_BYTES], both[SALT_BYTES:])
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """A request that fits its model. ``reserve`` sets its units aside (E4): called when its run starts, and not before.
+
+    ``places`` is how far floating outputs are rounded, ``body`` what the receipt commits to.
+    """
+
+    model: ServedModel
+    running: RunningModel
+    asked: InferRequest = field(repr=False)
+    tensors: tuple[Tensor, ...] = field(repr=False)
+    places: int | None
+    body: bytes = field(repr=False)
+    reserve: Callable[[], Reservation]
+    salts: Salts = field(default_factory=Salts.fresh, repr=False)
+    reservation: Reservation | None = None
+    ticket: bytes | None = field(default=None, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its inputs."""
+        return sum(tensor.array.nbytes for tensor in self.tensors)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The outputs that were asked for: all of them where none is named."""
+        return tuple(item.name for item in self.asked.outputs) or tuple(
+            spec.name for spec in self.model.signature.outputs
+        )
