@@ -114,7 +114,9 @@ def test_a_vault_file_that_names_fewer_pcrs_opens_nothing(swtpm: Swtpm) -> None:
 
 def test_a_secret_relabelled_with_pcrs_that_did_not_change_stays_shut(swtpm: Swtpm) -> None:
     sealed = SealedSecret.parse(_service(swtpm).wrap(bytes(32), context="c"))
-    relabelled = SealedSecret(pcrs=(4,), policy=sealed.policy, private=sealed.private, public=sealed.public).dump()
+    relabelled = SealedSecret(
+        pcrs=(4,), policy=sealed.policy, parent=sealed.parent, private=sealed.private, public=sealed.public
+    ).dump()
     refused = _refusal(lambda: _service(swtpm, "tpm:sha256:4").unwrap(relabelled, context="c"))
     assert refused.code == "pcr_mismatch"
 

@@ -337,7 +337,7 @@ def test_a_secret_has_no_password_to_guess(tpm: Tpm) -> None:
         tpm.load(parent, private=sealed.private, public=sealed.public) as item,
         pytest.raises(Rejected, match="tpm_refused"),
     ):
-        tpm.unseal(item, Session(Handle.PW))
+        tpm.call(Code.UNSEAL, handles=(item,), sessions=(Session(Handle.PW),))
 
 
 def test_altered_secrets_and_those_of_another_tpm_do_not_open(tpm: Tpm, tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 ``transport`` carries bytes, ``codec`` frames commands and answers, ``commands`` has one method for each
 command, ``nv`` the small memories with names, ``quoting`` quotes with their PCRs, ``keys`` the endorsement and
-attestation keys, ``sealing`` secrets bound to PCRs.
+attestation keys, ``sealing`` secrets bound to PCRs, ``salted`` sessions that hide them from who probes the bus.
 
-Not done here: encrypted sessions. Somebody with probes on the bus of a discrete TPM reads what is unsealed
-(docs/adr/0008).
+Not done here: encrypted sessions for anything but sealing and unsealing (docs/adr/0008).
 """

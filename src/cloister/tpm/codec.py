@@ -1,11 +1,11 @@
 """TPM commands and answers as bytes (TPM 2.0 Part 1 section 18, Part 3 section 4).
 
-Sessions carry no encryption and no HMAC: authorisations are empty passwords and policies (docs/adr/0008).
+Authorisations are empty passwords and policies (docs/adr/0008); ``salted`` adds HMAC and encryption for secrets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from cloister.wire import Reader
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PASSWORD", "Code", "Handle", "Session", "dump_command", "parse_response"]
+__all__ = ["PASSWORD", "Code", "Handle", "Session", "dump_command", "parse_response", "take_protected"]
 
 
 class Code(IntEnum):
@@ -58,16 +58,36 @@ class Handle(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One authorisation: a policy session, or the password session with an empty password."""
+    """One authorisation: a session, or the password session with an empty password. ``more`` are further attributes.
+
+    Nonce and HMAC are empty but in salted sessions.
+    """
 
     handle: int
+    nonce: bytes = b""
+    more: int = 0
+    hmac: bytes = field(default=b"", repr=False)
+
+    @property
+    def attributes(self) -> int:
+        """TPMA_SESSION (Part 2 section 8.4). Sessions are flushed by hand, also after a failure."""
+        return _CONTINUE | self.more
+
+    def signed(self, mac: bytes) -> Session:
+        """Return the same with an HMAC."""
+        return replace(self, hmac=mac)
 
     def dump(self) -> bytes:
-        """Return TPMS_AUTH_COMMAND with empty nonce and HMAC (Part 2 section 10.13.2)."""
-        return self.handle.to_bytes(4, "big") + bytes((0, 0, _CONTINUE, 0, 0))
+        """Return TPMS_AUTH_COMMAND (Part 2 section 10.13.2)."""
+        tail = len(self.hmac).to_bytes(2, "big") + self.hmac
+        return (
+            self.handle.to_bytes(4, "big")
+            + len(self.nonce).to_bytes(2, "big") + self.nonce
+            + bytes((self.attributes,)) + tail
+        )  # fmt: skip
 
 
-_CONTINUE = 0x01  # continueSession: sessions are flushed by hand, also after a failure
+_CONTINUE = 0x01  # continueSession
 _NO_SESSIONS, _SESSIONS = 0x8001, 0x8002  # TPM_ST, Part 2 section 6.9
 PASSWORD = Session(Handle.PW)
 
@@ -119,13 +139,7 @@ def parse_response(data: bytes, code: Code, *, handle: bool = False) -> tuple[in
     Raises ``Rejected`` (``tpm_refused``, with the TPM's code) when the TPM says no, ``Unavailable`` when
     it could not, ``Malformed``.
     """
-    reader = Reader(data, what=f"tpm response to {code.name}")
-    tag = reader.u16()
-    if reader.u32() != len(data):
-        reader.fail(f"{len(data)} bytes, and another length in the header")
-    result = reader.u32()
-    if result:
-        raise _failure(code, result)
+    tag, reader = _granted(data, code)
     given = reader.u32() if handle else 0
     if tag == _NO_SESSIONS:
         return given, reader
@@ -135,6 +149,32 @@ def parse_response(data: bytes, code: Code, *, handle: bool = False) -> tuple[in
     return given, Reader(
         reader.take(size), what=f"tpm response to {code.name}"
     )  # what follows are empty session answers
+
+
+def take_protected(data: bytes, code: Code) -> tuple[bytes, Session]:
+    """Return the parameters of an answer and the one session that protects them. Raises as ``parse_response``."""
+    tag, reader = _granted(data, code)
+    if tag != _SESSIONS:
+        reader.fail(f"tag {tag:#06x}: without a session")
+    body = reader.take(reader.u32())
+    nonce, attributes = reader.prefixed(2, cap=64), reader.u8()
+    session = Session(0, nonce=nonce, more=attributes, hmac=reader.prefixed(2, cap=64))
+    reader.end()
+    if not attributes & _CONTINUE:
+        reader.fail("a session that has ended")
+    return body, session
+
+
+def _granted(data: bytes, code: Code) -> tuple[int, Reader]:
+    """Return the tag of an answer that is no refusal, and the rest."""
+    reader = Reader(data, what=f"tpm response to {code.name}")
+    tag = reader.u16()
+    if reader.u32() != len(data):
+        reader.fail(f"{len(data)} bytes, and another length in the header")
+    result = reader.u32()
+    if result:
+        raise _failure(code, result)
+    return tag, reader
 
 
 def _failure(code: Code, result: int) -> Rejected | Unavailable:

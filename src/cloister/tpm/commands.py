@@ -13,6 +13,7 @@ from cloister.attest.tpm.algorithms import Alg
 from cloister.attest.tpm.structures import PcrSelection, Public, b2, dump_selections, take_selections
 from cloister.errors import Rejected, Unavailable
 from cloister.tpm.codec import PASSWORD, Code, Handle, Session, dump_command, parse_response
+from cloister.tpm.salted import SALTED_CIPHER, Salt, SaltedSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Tpm"]
 
 _SU_CLEAR = 0
-_SE_POLICY = 1
+_SE_HMAC, _SE_POLICY = 0, 1
 _RC_INITIALIZE = "0x100"
 _RC_RETRY = bytes.fromhex("00000922")  # Part 2 section 6.6.3: not started, send it again
 _TRIES = 5
@@ -131,10 +132,17 @@ class Tpm:
         with self._flushed(handle):
             yield handle, Public.parse(reader.prefixed(2, cap=_MAX_BLOB_BYTES))
 
-    def create_sealed(self, parent: int, *, data: bytes, template: bytes) -> tuple[bytes, bytes]:
-        """TPM2_Create of a data object from a TPMT_PUBLIC; returns (private, public) without their lengths."""
-        body = b2(b2(b"") + b2(data)) + b2(template) + b2(b"") + _u32(0)
-        reader = self.call(Code.CREATE, handles=(parent,), sessions=(PASSWORD,), body=body)
+    def create_sealed(
+        self, parent: int, name: bytes, *, data: bytes, template: bytes, session: SaltedSession
+    ) -> tuple[bytes, bytes]:
+        """TPM2_Create of a data object from a TPMT_PUBLIC; returns (private, public) without their lengths.
+
+        ``session`` is an HMAC session; ``data`` is encrypted on its way.
+        """
+        reader = self._protected(
+            session, Code.CREATE, handles=(parent,), names=(name,),
+            secret=b2(b"") + b2(data), rest=b2(template) + b2(b"") + _u32(0),
+        )  # fmt: skip
         private = reader.prefixed(2, cap=_MAX_BLOB_BYTES)
         return private, reader.prefixed(2, cap=_MAX_BLOB_BYTES)
 
@@ -175,6 +183,23 @@ class Tpm:
         with self._flushed(handle):
             yield handle
 
+    @contextmanager
+    def salted_session(self, parent: int, public: Public, *, policy: bool) -> Iterator[SaltedSession]:
+        """TPM2_StartAuthSession of a policy or an HMAC session, salted to a key that the caller has proven."""
+        salt = Salt(public)
+        kind = bytes((_SE_POLICY if policy else _SE_HMAC,))
+        body = b2(salt.nonce) + b2(salt.encrypted) + kind + SALTED_CIPHER + Alg.SHA256.to_bytes(2, "big")
+        handle, reader = self._make(Code.START_AUTH_SESSION, handles=(parent, Handle.NULL), body=body)
+        with self._flushed(handle):
+            yield SaltedSession(handle, salt, reader.prefixed(2, cap=64))
+
+    def _protected(
+        self, session: SaltedSession, code: Code, *, handles: Sequence[int], names: Sequence[bytes], rest: bytes,
+        secret: bytes | None = None,
+    ) -> Reader:  # fmt: skip
+        command = session.command(code, handles=handles, names=names, secret=secret, rest=rest)
+        return session.answer(self._exchange(command), code)
+
     def policy_secret(self, session: int, hierarchy: Handle) -> None:
         """TPM2_PolicySecret with the hierarchy's empty password."""
         body = b2(b"") + b2(b"") + b2(b"") + _u32(0)
@@ -192,9 +217,9 @@ class Tpm:
         reader.end()
         return digest
 
-    def unseal(self, item: int, session: Session) -> bytes:
-        """TPM2_Unseal."""
-        reader = self.call(Code.UNSEAL, handles=(item,), sessions=(session,))
+    def unseal(self, item: int, name: bytes, session: SaltedSession) -> bytes:
+        """TPM2_Unseal; ``session`` is a policy session, under which the data is encrypted on its way."""
+        reader = self._protected(session, Code.UNSEAL, handles=(item,), names=(name,), rest=b"")
         data = reader.prefixed(2, cap=128)
         reader.end()
         return data

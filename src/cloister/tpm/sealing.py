@@ -12,11 +12,11 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from cloister.attest.tpm.algorithms import DIGEST_BYTES, Alg, CurveId
+from cloister.attest.tpm.algorithms import DIGEST_BYTES, Alg, CurveId, digest
 from cloister.attest.tpm.policy import pcr_policy
 from cloister.attest.tpm.structures import MAX_STRUCTURE_BYTES, PCR_COUNT, Attribute, EccKey, Public, Symmetric, b2
 from cloister.errors import Rejected, UsageError
-from cloister.tpm.codec import Handle, Session
+from cloister.tpm.codec import Handle
 from cloister.wire import Reader, lp
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ __all__ = ["MAX_SECRET_BYTES", "SealedSecret", "seal_to_pcrs", "unseal"]
 
 MAX_SECRET_BYTES = 128  # MAX_SYM_DATA, TPM 2.0 Part 2 section 11.1.14
 _MAGIC = b"CLOISTER-TPM-SEALED\x00"
-_VERSION = 1
+_VERSION = 2
 
 _STORAGE_ROOT = Public(  # TPM 2.0 Provisioning Guidance 1.0 section 7.5.1, over P-256
     name_alg=Alg.SHA256,
@@ -44,22 +44,27 @@ _STORAGE_ROOT = Public(  # TPM 2.0 Provisioning Guidance 1.0 section 7.5.1, over
     scheme=None,
     key=EccKey(curve=CurveId.P256, x=bytes(32), y=bytes(32)),
 )
+_NAME_BYTES = 2 + DIGEST_BYTES[Alg.SHA256]
 _DATA_OBJECT = Attribute.FIXED_TPM | Attribute.FIXED_PARENT | Attribute.ADMIN_WITH_POLICY | Attribute.NO_DA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedSecret:
-    """A sealed data object: worthless without the TPM that made it. ``pcrs`` names what it is bound to."""
+    """A sealed data object: worthless without the TPM that made it. ``pcrs`` names what it is bound to.
+
+    ``parent`` is the Name of the storage key it is under: with no other key is a session salted that unseals it.
+    """
 
     pcrs: tuple[int, ...]
     policy: bytes
+    parent: bytes
     private: bytes
     public: bytes
 
     def dump(self) -> bytes:
         """Return the byte string."""
         head = _MAGIC + bytes((_VERSION, len(self.pcrs), *self.pcrs))
-        return head + self.policy + lp(self.private, self.public)
+        return head + self.policy + self.parent + lp(self.private, self.public)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -75,6 +80,7 @@ class SealedSecret:
         sealed = cls(
             pcrs=pcrs,
             policy=reader.take(DIGEST_BYTES[Alg.SHA256]),
+            parent=reader.take(_NAME_BYTES),
             private=reader.prefixed(4, cap=MAX_STRUCTURE_BYTES),
             public=reader.prefixed(4, cap=MAX_STRUCTURE_BYTES),
         )
@@ -96,23 +102,32 @@ def seal_to_pcrs(tpm: Tpm, secret: bytes, pcrs: Mapping[int, bytes]) -> SealedSe
     policy = pcr_policy(pcrs)
     kind, name_alg, none = (alg.to_bytes(2, "big") for alg in (Alg.KEYEDHASH, Alg.SHA256, Alg.NULL))
     template = kind + name_alg + _DATA_OBJECT.to_bytes(4, "big") + b2(policy) + none + b2(b"")
-    with tpm.create_primary(Handle.OWNER, _STORAGE_ROOT) as (parent, _):
-        private, public = tpm.create_sealed(parent, data=secret, template=template)
-    return SealedSecret(pcrs=tuple(sorted(pcrs)), policy=policy, private=private, public=public)
+    with (
+        tpm.create_primary(Handle.OWNER, _STORAGE_ROOT) as (parent, root),
+        tpm.salted_session(parent, root, policy=False) as session,
+    ):
+        private, public = tpm.create_sealed(parent, root.name, data=secret, template=template, session=session)
+    return SealedSecret(pcrs=tuple(sorted(pcrs)), policy=policy, parent=root.name, private=private, public=public)
 
 
 def unseal(tpm: Tpm, sealed: SealedSecret) -> bytes:
-    """Return the secret, if the PCRs are now what it was sealed to.
+    """Return the secret, if the PCRs are now what it was sealed to. It is encrypted on its way from the TPM.
 
     Raises ``Rejected``: ``pcr_mismatch``, or ``tpm_refused`` for a secret of another TPM or one that was altered.
     """
+    with tpm.create_primary(Handle.OWNER, _STORAGE_ROOT) as (parent, root):
+        if not hmac.compare_digest(root.name, sealed.parent):  # another TPM, or somebody between who would listen
+            raise Rejected.because("tpm_refused", "tpm command load", got=root.name.hex(), want=sealed.parent.hex())
+        return _unseal(tpm, sealed, parent, root)
+
+
+def _unseal(tpm: Tpm, sealed: SealedSecret, parent: int, root: Public) -> bytes:
     with (
-        tpm.create_primary(Handle.OWNER, _STORAGE_ROOT) as (parent, _),
         tpm.load(parent, private=sealed.private, public=sealed.public) as item,
-        tpm.policy_session() as session,
+        tpm.salted_session(parent, root, policy=True) as session,
     ):
-        tpm.policy_pcr(session, sealed.pcrs)
-        now = tpm.policy_digest(session)
+        tpm.policy_pcr(session.handle, sealed.pcrs)
+        now = tpm.policy_digest(session.handle)
         if not hmac.compare_digest(now, sealed.policy):  # the TPM would refuse too; this says why
             raise Rejected.because(
                 "pcr_mismatch",
@@ -121,4 +136,5 @@ def unseal(tpm: Tpm, sealed: SealedSecret) -> bytes:
                 want=sealed.policy.hex(),
                 hint="the machine runs other firmware or software than the secret was sealed to",
             )
-        return tpm.unseal(item, Session(session))
+        name = Alg.SHA256.to_bytes(2, "big") + digest(Alg.SHA256, sealed.public)
+        return tpm.unseal(item, name, session)

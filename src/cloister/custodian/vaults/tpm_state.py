@@ -2,9 +2,9 @@
 
 The name says which PCRs of the SHA-256 bank count; the device or socket comes from the environment. The key is sealed
 beside the hash of its context, for a TPM binds nothing of the kind itself. Nothing is left in the TPM, and nothing is
-kept there: the sealed object lies in the vault file.
+kept there: the sealed object lies in the vault file. The key passes encrypted, under a session salted to the TPM's key.
 
-Not done here: encrypted sessions (docs/adr/0008), values predicted for the next boot, and rollback protection: the key
+Not done here: values predicted for the next boot, and rollback protection: the key
 opens again when the old software boots again.
 """
 
