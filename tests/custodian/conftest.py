@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from custodian_kit import Bench
+from kmip_kit import start_kmip
 from memory import in_memory
 from softhsm_kit import start_softhsm
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from kmip_kit import KmipServer
     from softhsm_kit import SoftHsm
 
 
@@ -42,6 +44,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
     """Yield the tokens of this process, or skip: their module reads its settings once."""
     yield from start_softhsm(tmp_path_factory.mktemp("hsm"))
+
+
+@pytest.fixture(scope="session")
+def kmip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KmipServer]:
+    """Yield a KMIP server that is not ours: it takes seconds to start."""
+    yield from start_kmip(tmp_path_factory.mktemp("kmip"))
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from cloister.custodian.vaults.pkcs11_token import MODULE_VARIABLE, PIN_FILE_VAR
 from cloister.custodian.vaults.unlock import Passphrase
 from cloister.custodian.vaults.vault_file import service_of
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
+from cloister.private_file import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +114,14 @@ def test_a_pin_comes_from_the_environment_or_a_private_file(hsm: SoftHsm, tmp_pa
     ):
         with pytest.raises(UsageError):
             connect(NAME, environment)
+
+
+def test_a_pin_that_is_no_text_is_in_no_error(hsm: SoftHsm, tmp_path: Path) -> None:
+    write_private(tmp_path / "pin", b"CANARY\xff")
+    with pytest.raises(UsageError, match="not text") as refused:
+        connect(NAME, {**hsm.environment, PIN_FILE_VARIABLE: str(tmp_path / "pin")})
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None
 
 
 @pytest.mark.parametrize("module", ["", "libsofthsm2.so", "/nowhere/module.so", "/usr/lib"])

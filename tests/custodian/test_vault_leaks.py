@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from custodian_kit import CHEAP, Bench
 from leak_search import Search, spellings
-from vault_grounds import GROUNDS, Ground, Wrong
+from vault_grounds import GROUNDS, Ground, Machine, Wrong
 
 from cloister.custodian.setup import backup_custodian, vault_place
 from cloister.custodian.store.keys import keks
@@ -42,7 +42,8 @@ def ground(
 ) -> Iterator[Ground]:
     """Yield one kind of vault, its service running and its settings in the environment."""
     folder = tmp_path_factory.mktemp("ground")
-    with GROUNDS[request.param](folder, lambda: request.getfixturevalue("hsm")) as made:
+    machine = Machine(tokens=lambda: request.getfixturevalue("hsm"), kmip=lambda: request.getfixturevalue("kmip"))
+    with GROUNDS[request.param](folder, machine) as made:
         for name, value in made.environment.items():
             monkeypatch.setenv(name, value)
         yield made

@@ -1,6 +1,6 @@
 """Every kind of vault as an operator has it: what opens it, what of that is secret, and services that go wrong.
 
-Each ground runs the real part: SoftHSM, moto, the transit engine of these tests, swtpm. Beside the right way to
+Each ground runs the real part: SoftHSM, moto, the transit engine of these tests, PyKMIP, swtpm. Beside the right way to
 open there are wrong ones: another key, another secret, and a service that stands between and gives the right answer in
 a wrong form, so that the plain key is where nobody expects it.
 """
@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kmip_kit import between, swap
 from moto_kit import start_moto
 from softhsm_kit import PIN
 from transit_kit import TOKEN, start_transit
@@ -34,11 +35,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from kmip_kit import KmipServer
     from softhsm_kit import SoftHsm
 
     from cloister.custodian.vaults.unlock import Unlock
 
-__all__ = ["GROUNDS", "Ground", "Wrong"]
+__all__ = ["GROUNDS", "Ground", "Machine", "Wrong"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What is made once for all tests of a process, each when it is first asked for."""
+
+    tokens: Callable[[], SoftHsm]
+    kmip: Callable[[], KmipServer]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +74,7 @@ class Ground:
 
 
 @contextlib.contextmanager
-def _passphrase(folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
+def _passphrase(folder: Path, _machine: Machine) -> Iterator[Ground]:
     value = b"CANARY of 8 words and more " + os.urandom(8).hex().encode()
     file = folder / "passphrase"
     file.touch(mode=0o600)
@@ -75,7 +85,7 @@ def _passphrase(folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground
 
 
 @contextlib.contextmanager
-def _key_file(folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
+def _key_file(folder: Path, _machine: Machine) -> Iterator[Ground]:
     key, other = KeyFile.create(folder / "a.key"), KeyFile.create(folder / "b.key")
     wrong = (Wrong(name="another", unlock=other), Wrong(name="absent", unlock=KeyFile(folder / "none")))
     secrets = {"key file": key.secret(), "other key file": other.secret()}
@@ -84,8 +94,8 @@ def _key_file(folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
 
 
 @contextlib.contextmanager
-def _pkcs11(_folder: Path, tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
-    name, hsm = "pkcs11:token=cloister;object=vault", tokens()
+def _pkcs11(_folder: Path, machine: Machine) -> Iterator[Ground]:
+    name, hsm = "pkcs11:token=cloister;object=vault", machine.tokens()
     bad_pin = {**hsm.environment, PIN_FILE_VARIABLE: "", PIN_VARIABLE: PIN[::-1]}
     wrong = (
         Wrong(name="another key", unlock=_named(name, connect(name.replace("vault", "other"), hsm.environment))),
@@ -99,7 +109,7 @@ def _pkcs11(_folder: Path, tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
 
 
 @contextlib.contextmanager
-def _aws_kms(_folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
+def _aws_kms(_folder: Path, _machine: Machine) -> Iterator[Ground]:
     for moto in start_moto():
         arn, other = moto.new_key(), moto.new_key()
         service = AwsKms.connect(f"aws-kms:{arn}")
@@ -113,7 +123,7 @@ def _aws_kms(_folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
 
 
 @contextlib.contextmanager
-def _transit(_folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
+def _transit(_folder: Path, _machine: Machine) -> Iterator[Ground]:
     name = "transit:transit/vault"
     for server in start_transit():
         with _meddler(server.url) as urls:
@@ -130,7 +140,7 @@ def _transit(_folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
 
 
 @contextlib.contextmanager
-def _tpm(folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
+def _tpm(folder: Path, _machine: Machine) -> Iterator[Ground]:
     name = "tpm:sha256:7,11"
     with start_swtpm(folder) as swtpm, start_swtpm(folder, name="thief") as thief, _tpm_meddler(swtpm.socket) as ways:
         for one in (swtpm, thief):
@@ -143,6 +153,32 @@ def _tpm(folder: Path, _tokens: Callable[[], SoftHsm]) -> Iterator[Ground]:
         wrong.append(Wrong(name="another tpm", unlock=connect(name, {TPM_VARIABLE: f"unix:{thief.socket}"})))
         environment = {TPM_VARIABLE: f"unix:{swtpm.socket}"}
         yield Ground(unlock=connect(name, environment), environment=environment, wrong=tuple(wrong))
+
+
+_DATA, _STATUS = 0x4200C2, 0x42007F  # KMIP 1.4 section 9.1.3.1
+KMIP_MEDDLING: dict[str, Callable[[bytes], bytes]] = {
+    "refused with the answer": swap(_STATUS, lambda _: 1),
+    "a longer key": swap(_DATA, lambda data: data + bytes(1)),
+    "a key that is text": lambda answer: answer.replace(bytes.fromhex("4200c208"), bytes.fromhex("4200c207")),
+    "cut": lambda answer: answer[:-8],
+}
+
+
+@contextlib.contextmanager
+def _kmip(_folder: Path, machine: Machine) -> Iterator[Ground]:
+    server = machine.kmip()
+    name = f"kmip:{server.keys['vault']}"
+    service = connect(name, server.environment())
+    other = connect(f"kmip:{server.keys['other']}", server.environment())
+    with contextlib.ExitStack() as stack:
+        wrong = [Wrong(name="another key", unlock=_named(name, other))]
+        for mode, change in KMIP_MEDDLING.items():
+            port = stack.enter_context(between(server, change)).port
+            wrong.append(Wrong(name=mode, unlock=connect(name, server.environment(port))))
+        private = (server.folder / "client.key").read_bytes().split(b"-----")[2]  # without what all keys have
+        yield Ground(
+            unlock=service, environment=server.environment(), secrets={"client's key": private}, wrong=tuple(wrong)
+        )
 
 
 def _named(name: str, service: Unlock) -> Unlock:
@@ -257,4 +293,5 @@ GROUNDS = {
     "aws-kms": _aws_kms,
     "transit": _transit,
     "tpm": _tpm,
+    "kmip": _kmip,
 }

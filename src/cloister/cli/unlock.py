@@ -47,7 +47,7 @@ vault_option = click.option(
     "--vault",
     metavar="NAME",
     help="Key service that locks the vault: pkcs11:token=T;object=K, aws-kms:ARN, transit:MOUNT/KEY, "
-    f"tpm:sha256:PCRS [env {_VAULT_VARIABLE}].",
+    f"kmip:ID, tpm:sha256:PCRS [env {_VAULT_VARIABLE}].",
 )
 
 

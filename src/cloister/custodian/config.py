@@ -41,6 +41,7 @@ ENV_PREFIX = "CLOISTER_CUSTODIAN_"
 NOT_SETTINGS = frozenset({
     "PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE", "HOME", "TOKEN", "TOKEN_FILE", "CA",
     "VAULT", "PKCS11_MODULE", "PKCS11_PIN", "PKCS11_PIN_FILE", "TRANSIT_TOKEN_FILE", "TPM",
+    "KMIP_SERVER", "KMIP_CA", "KMIP_CERT", "KMIP_KEY",
 })  # fmt: skip
 """Suffixes of environment variables that the command line reads itself; they are no settings."""
 

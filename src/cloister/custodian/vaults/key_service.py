@@ -53,11 +53,15 @@ def connect(name: str, environment: Mapping[str, str]) -> KeyService:
             from cloister.custodian.vaults.transit import Transit  # noqa: PLC0415 - the same
 
             return Transit.connect(name, environment)
+        case "kmip":
+            from cloister.custodian.vaults.kmip import KmipKey  # noqa: PLC0415 - the same
+
+            return KmipKey.connect(name, environment)
         case "tpm":
             from cloister.custodian.vaults.tpm_state import TpmState  # noqa: PLC0415 - the same
 
             return TpmState.connect(name, environment)
         case _:
             # The name is not shown: somebody may have put a PIN into it.
-            msg = "vault: no such key service, want pkcs11:..., aws-kms:ARN, transit:MOUNT/KEY or tpm:sha256:PCRS"
+            msg = "vault: no such key service, want pkcs11:..., aws-kms:ARN, transit:MOUNT/KEY, kmip:ID or tpm:..."
             raise UsageError(msg, hint="see docs/reference/vaults.md")

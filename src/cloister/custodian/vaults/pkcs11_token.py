@@ -191,9 +191,11 @@ def _pin(environment: Mapping[str, str]) -> str:
     data = read_private(Path(named), cap=_MAX_PIN_BYTES) if named else environment.get(PIN_VARIABLE, "").encode()
     try:
         pin = data.decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as exc:
+    except UnicodeDecodeError:
+        pin = None  # the error stays here: it holds the PIN
+    if pin is None:
         msg = f"{PIN_FILE_VARIABLE}: not text"
-        raise UsageError(msg) from exc
+        raise UsageError(msg)
     if not pin:
         msg = "vault: no PIN for the token"
         raise UsageError(msg, hint=f"put it into a file of mode 0600 and name that in {PIN_FILE_VARIABLE}")
