@@ -20,11 +20,11 @@ help: ## show the targets
 demo: $(VENV)/ready system ## run the main job: lend, ask unseen, count, stop (under a minute)
 	$(BIN)/cloister demo $(ARGS)
 
-test: $(VENV)/ready system ## pass the tests
+test: $(VENV)/ready $(VENV)/triton-ready system ## pass the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # One drill alone, and as often as you like: CLOISTER_DRILL_POWER_CUTS=50000 make drill ARGS="-k test_power"
-drill: $(VENV)/ready system ## run every test, the slow fault drills too
+drill: $(VENV)/ready $(VENV)/triton-ready system ## run every test, the slow fault drills too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "drill or not drill" --timeout 1800 $(ARGS)
 	$(if $(ARGS),,$(MAKE) test-converters)
 
@@ -55,7 +55,7 @@ build: $(VENV)/ready ## build wheel and sdist into dist/
 
 lock: ## write requirements/*.txt anew from pyproject.toml
 	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
-	for group in dev docs; do $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	for group in dev docs triton; do $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  $$( [ $$group = dev ] && echo --all-extras pyproject.toml ) --group $$group -o requirements/$$group.txt; done
 
@@ -76,6 +76,12 @@ $(VENV)/converters-ready: requirements/converters.txt $(VENV)/ready
 	  own=$$($(VENV)/converters/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
 	  echo "import site; site.addsitedir('$$main')" > "$$own/main.pth"
 	PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/converters/bin/python -m pip install --quiet --no-input -r requirements/converters.txt
+	@touch $@
+
+# The clients that the proxy is tested with: they want another protobuf than we do.
+$(VENV)/triton-ready: requirements/triton.txt
+	$(PYTHON) -m venv $(VENV)/triton
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/triton/bin/python -m pip install --quiet --no-input --require-hashes -r requirements/triton.txt
 	@touch $@
 
 $(VENV)/docs-ready: requirements/docs.txt

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "tpm": _PURE_BASE | {"attest"},
     "custodian": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "lending", "listener", "private_file"},
     "enclave": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "stores", "lending", "channel", "listener"},
-    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "private_file"},
+    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "listener", "private_file"},
     "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
     "cli": _PURE_BASE
     | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}

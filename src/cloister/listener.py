@@ -1,4 +1,4 @@
-"""What the listening sockets of both servers share: who is slow, and who is idle, makes room.
+"""What the listening sockets of every server share: who is slow, and who is idle, makes room.
 
 uvicorn bounds how long an idle connection is kept, but not how long a first request may take: silence, or a
 byte now and then, would hold a place for ever (T82). And it counts a connection that is kept open between two

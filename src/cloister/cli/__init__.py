@@ -31,6 +31,7 @@ _NOUNS = {
     "loan": "Lend, top up, block and watch.",
     "model": "Seal and publish models.",
     "policy": "Make, explain and lint appraisal policies.",
+    "proxy": "Let programs of this machine ask, unseen.",
     "receipt": "Prove what a consumer was answered.",
     "reference": "Compute and sign reference values.",
     "trust": "Decide whom a consumer trusts.",

@@ -12,10 +12,11 @@ from cloister.attest.appraise import NO_RULE
 from cloister.attest.dossier import judge, refused
 from cloister.attest.policy import MAX_POLICY_BYTES, Policy
 from cloister.attest.rats import Verdict
-from cloister.cli.consumer import check_json, draw_checks
+from cloister.cli.consumer import draw_checks
 from cloister.cli.evidence_files import read_evidence
 from cloister.cli.evidence_options import AT, EvidenceOptions, at_option, evidence_options
 from cloister.cli.terminal import EXIT_REJECTED, Terminal, Verb, pass_terminal
+from cloister.client.verdict import check_json
 from cloister.errors import Rejected, UsageError
 from cloister.wire import Fields, Json, dump_time, parse_json
 

@@ -7,6 +7,7 @@ the command line must name the same root again.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,26 +19,44 @@ from cloister.cli.endorsement_folder import read_endorsements
 from cloister.cli.terminal import read_secret
 from cloister.client import Client, Trust
 from cloister.errors import UsageError
-from cloister.wire import dump_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from rich.console import Console
 
     from cloister.attest.rats import Check
     from cloister.attest.verifier import Scheme
     from cloister.cli.terminal import Terminal
-    from cloister.client import VerifiedEnclave
-    from cloister.wire import Json
 
-__all__ = ["check_json", "connect", "consumer_options", "draw_checks", "enclave_json"]
+__all__ = ["Whom", "connect", "consumer_options", "draw_checks", "whom"]
 
 TOKEN_VARIABLE = "CLOISTER_TOKEN"  # noqa: S105 - the name of a variable
 TRUST_VARIABLE = "CLOISTER_TRUST"
 _file = click.Path(path_type=Path, dir_okay=False)
 _MARKS = {Verdict.PASSED: ("✓", "green"), Verdict.FAILED: ("✗", "red"), Verdict.NOT_CHECKED: ("·", "dim")}
 _SHOWN = 40  # characters of a value in the table; --json has all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whom:
+    """Whom a consumer trusts and who it is, as ``Client.verify`` takes it."""
+
+    trust: Trust
+    schemes: tuple[Scheme, ...]
+    endorsements: Mapping[str, bytes]
+    token: str | None = field(repr=False)
+    allowance: Path | None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Everything but the trust."""
+        return {
+            "endorsements": self.endorsements,
+            "schemes": self.schemes,
+            "sub_allowance": self.allowance,
+            "token": self.token,
+        }
 
 
 def consumer_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,25 +92,33 @@ def consumer_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def connect(
+def whom(
     terminal: Terminal,
-    url: str,
     *,
     trust: Path,
     token_file: str | None,
     insecure_simulated_root: Path | None,
     endorsements: Path | None,
     allowance: Path | None = None,
-) -> Client:
-    """Return a client of the enclave at ``url`` once it satisfies the trust file.
+) -> Whom:
+    """Return whom to trust and who we are.
 
     A trust file that names a simulated root is not enough: the flag must name the same root.
     """
     decided = Trust.load(trust)
-    schemes = _simulated(terminal, decided, insecure_simulated_root)
-    own = read_endorsements(endorsements)
-    token = _token(token_file) if allowance is None or token_file is not None else None
-    return Client.verify(url, decided, token=token, sub_allowance=allowance, schemes=schemes, endorsements=own)
+    return Whom(
+        trust=decided,
+        schemes=_simulated(terminal, decided, insecure_simulated_root),
+        endorsements=read_endorsements(endorsements),
+        token=_token(token_file) if allowance is None or token_file is not None else None,
+        allowance=allowance,
+    )
+
+
+def connect(terminal: Terminal, url: str, **options: Any) -> Client:
+    """Return a client of the enclave at ``url`` once it satisfies the trust file; ``options`` are those of ``whom``."""
+    found = whom(terminal, **options)
+    return Client.verify(url, found.trust, **found.arguments)
 
 
 def _token(token_file: str | None) -> str | None:
@@ -115,38 +142,6 @@ def _simulated(terminal: Terminal, trust: Trust, root: Path | None) -> tuple[Sch
         raise UsageError(msg)
     terminal.warn(WARNING)
     return (SimulatedScheme(key),)
-
-
-def check_json(check: Check) -> Json:
-    """Return one check as ``--json`` prints it."""
-    return {
-        "code": check.code,
-        "got": check.got,
-        "note": check.note,
-        "subject": check.subject,
-        "verdict": check.verdict.value,
-        "want": check.want,
-    }
-
-
-def enclave_json(enclave: VerifiedEnclave) -> dict[str, Json]:
-    """Return a verified enclave as ``--json`` prints it."""
-    return {
-        "checks": [check_json(check) for check in enclave.checks],
-        "custodian": enclave.keyset.custodian.dump(),
-        "expires": dump_time(enclave.keyset.exp),
-        "instance": enclave.instance,
-        "kem": enclave.suite.kem.name,
-        "loan": enclave.keyset.loan,
-        "models": {model.name: model.digest for model in enclave.keyset.models},
-        "operator": enclave.operator,
-        "policy_digest": enclave.result.policy_digest,
-        "state": enclave.status.state if enclave.status else "",
-        "tee": enclave.result.tee,
-        "ticketed": [model.name for model in enclave.keyset.models if model.ticketed],
-        "tier": enclave.result.tier.value,
-        "url": enclave.url,
-    }
 
 
 def draw_checks(terminal: Terminal, checks: Iterable[Check], out: Console) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.cli.consumer import check_json, connect, consumer_options, draw_checks
+from cloister.cli.consumer import connect, consumer_options, draw_checks
 from cloister.cli.contract_words import contract_rows
 from cloister.cli.terminal import Terminal, Verb, demand_writable, pass_terminal, write_file
+from cloister.client.verdict import check_json
 from cloister.wire import parse_json
 
 if TYPE_CHECKING:

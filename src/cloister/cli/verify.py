@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.cli.consumer import connect, consumer_options, draw_checks, enclave_json
+from cloister.cli.consumer import connect, consumer_options, draw_checks
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
+from cloister.client.verdict import enclave_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -19,11 +19,13 @@ __all__ = [
     "Fetch",
     "Fetched",
     "Head",
+    "Hold",
     "Open",
     "Party",
     "Pause",
     "Plan",
     "Read",
+    "Release",
     "Step",
     "drive",
     "drive_async",
@@ -102,7 +104,17 @@ class Pause:
     duration: timedelta
 
 
-Step: TypeAlias = Fetch | Open | Read | Close | Pause
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Wait until no other plan of this wire is where one at a time may be, and enter. Answered by None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Leave what ``Hold`` entered. Answered by None."""
+
+
+Step: TypeAlias = Fetch | Open | Read | Close | Pause | Hold | Release
 
 if TYPE_CHECKING:
     Plan: TypeAlias = Generator[Step, Any, T]

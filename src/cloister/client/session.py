@@ -1,5 +1,6 @@
 """A consumer's standing with one enclave, sans-io: verified once, verified again when its keys change.
 
+Of the plans that find the keys gone at one time one verifies, and its verdict is the others' too.
 Every request goes to keys from attested evidence; where the trust names a borrower's key, the contract is proven
 before anything else is asked. When the gateway says that it has not these keys (RFC 9458
 section 5.3: nothing was processed) the enclave is verified anew, and the request is sealed anew, once.
@@ -18,7 +19,7 @@ from cloister.channel.keyset import CHUNKED_RESPONSE_TYPE, GATEWAY_PATH, OHTTP_K
 from cloister.channel.ohttp import DEFAULT_MAX_MESSAGE_BYTES
 from cloister.client.contract import CONTRACT_PATH, take_contract
 from cloister.client.exchange import OUTER_HEADERS, Answer, Exchange, TruncatedResponse
-from cloister.client.plan import Close, Head, Open, Read
+from cloister.client.plan import Close, Head, Hold, Open, Read, Release
 from cloister.client.sub_allowance import SUB_ALLOWANCE_FIELD
 from cloister.client.trust import establish
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
@@ -76,27 +77,67 @@ class Session:
         self._max_response_bytes = max_response_bytes
         self._enclave: VerifiedEnclave | None = None
         self._agreed: VerifiedEnclave | None = None  # the one whose contract is proven to be as the trust demands
+        self._verdicts = 0
+        self._refusal: CloisterError | None = None  # why the last verdict was no, None where it was yes
 
     @property
     def enclave(self) -> VerifiedEnclave | None:
         """The enclave as it was verified last."""
         return self._enclave
 
+    @property
+    def refusal(self) -> CloisterError | None:
+        """Why the enclave was not verified when that was tried last; None where it was."""
+        return self._refusal
+
     def verify(self) -> Plan[VerifiedEnclave]:
         """Verify now, whatever was before. Raises as ``establish``; then nothing is verified."""
-        self._enclave = None
-        enclave = yield from establish(
-            self.url, self.trust, schemes=self._schemes, endorsements=self._endorsements, clock=self.clock, rng=self.rng
-        )
-        self._enclave = enclave
+        enclave, refusal = None, None
+        try:
+            enclave = yield from establish(
+                self.url,
+                self.trust,
+                schemes=self._schemes,
+                endorsements=self._endorsements,
+                clock=self.clock,
+                rng=self.rng,
+            )
+        except CloisterError as exc:
+            refusal = exc
+            raise
+        finally:
+            self._enclave, self._refusal = enclave, refusal
+            self._verdicts += 1
         return enclave
+
+    def refresh(self) -> Plan[VerifiedEnclave]:
+        """Verify ahead of need. Raises as ``verify``, but where nothing could be decided what was verified stands."""
+        before = self._enclave
+        try:
+            return (yield from self._renewed(before))
+        except Unavailable:
+            self._enclave = before
+            raise
 
     def current(self) -> Plan[VerifiedEnclave]:
         """Return the verified enclave; verify anew where there is none or its keyset has run out."""
         enclave = self._enclave
         if enclave is not None and self.clock() < enclave.keyset.exp:
             return enclave
-        return (yield from self.verify())
+        return (yield from self._renewed(enclave))
+
+    def _renewed(self, stale: VerifiedEnclave | None) -> Plan[VerifiedEnclave]:
+        """Return an enclave that was verified after ``stale``: a thousand plans at once ask for evidence once."""
+        verdicts = self._verdicts
+        yield Hold()
+        try:
+            if self._enclave is not None and self._enclave is not stale:
+                return self._enclave
+            if self._verdicts != verdicts and self._refusal is not None:
+                raise self._refusal
+            return (yield from self.verify())
+        finally:
+            yield Release()
 
     def open(self, request: BinaryRequest) -> Plan[Opened]:
         """Send ``request`` and return the exchange with its outer answer, still to be read.
@@ -118,7 +159,7 @@ class Session:
             raise _outer_fault(head)
         # RFC 9458 section 5.3: the key is not the gateway's (any more), and nothing was processed. That is said in
         # the clear, so it may be a lie of whoever is on the way; the request's own key makes a second run free.
-        yield from self.verify()
+        yield from self._renewed(exchange.enclave)
         enclave = yield from self._agreed_with(request)
         exchange, head = yield from self._send(enclave, request)
         if head.status in _OK:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 import httpx2
 
 from cloister.attest.rules import NotChecked
-from cloister.client.plan import Close, Fetch, Fetched, Open, Party, Pause, Read
+from cloister.client.plan import Close, Fetch, Fetched, Hold, Open, Party, Pause, Read, Release
 from cloister.client.session import StreamCut
 from cloister.client.trust_file import CustodianPin, is_loopback
 from cloister.errors import Malformed, Unavailable, UsageError
@@ -133,6 +134,7 @@ class Wire:
     ) -> None:
         """Prepare; nothing is opened yet."""
         self._seconds = timeout.total_seconds()
+        self._turn = threading.Lock()
         self._clients = {Party.ENCLAVE: httpx2.Client(transport=transport, **_enclave_options(url, trust, timeout))}
         custodian = _custodian_options(trust, timeout)
         if custodian is not None:
@@ -156,6 +158,8 @@ class Wire:
                 return response.close()
             case Pause(duration=duration):
                 return time.sleep(duration.total_seconds())
+            case Hold() | Release():
+                return self._turn.acquire() if isinstance(step, Hold) else self._turn.release()
             case Read() | Close():
                 msg = "wire: an answer of another wire"
                 raise UsageError(msg)
@@ -207,6 +211,7 @@ class AsyncWire:
     ) -> None:
         """Prepare; nothing is opened yet."""
         self._seconds = timeout.total_seconds()
+        self._turn = asyncio.Lock()
         options = _enclave_options(url, trust, timeout)
         self._clients = {Party.ENCLAVE: httpx2.AsyncClient(transport=transport, **options)}
         custodian = _custodian_options(trust, timeout)
@@ -231,6 +236,8 @@ class AsyncWire:
                 return await response.aclose()
             case Pause(duration=duration):
                 return await asyncio.sleep(duration.total_seconds())
+            case Hold() | Release():
+                return await self._turn.acquire() if isinstance(step, Hold) else self._turn.release()
             case Read() | Close():
                 msg = "wire: an answer of another wire"
                 raise UsageError(msg)

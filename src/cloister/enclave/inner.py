@@ -13,6 +13,7 @@ import cloister
 from cloister.channel.bhttp import BinaryResponse
 from cloister.channel.fields import value_of
 from cloister.enclave.contract import contract_json
+from cloister.enclave.problems import status_of
 from cloister.errors import Rejected
 from cloister.lending.sub_allowance import MAX_CHAIN_BYTES
 from cloister.wire import Json, dump_json, parse_b64u
@@ -87,11 +88,10 @@ class InnerApi:
         match request.path:
             case "/v2/health/live":
                 _demand_method(request, "GET")
-                return Answer(response=_json({"live": True}))
+                return Answer(response=BinaryResponse(status=200))
             case "/v2/health/ready":
                 _demand_method(request, "GET")
-                ready = self._is_ready()
-                return Answer(response=_json({"ready": ready}, 200 if ready else 503))
+                return Answer(response=BinaryResponse(status=200 if self._is_ready() else 503))
             case "/v2":
                 _demand_method(request, "GET")
                 return Answer(response=_json(_server_metadata()))
@@ -106,16 +106,15 @@ class InnerApi:
     async def _model_answer(
         self, request: BinaryRequest, found: re.Match[str], token: bytes | None, consumer: Caller
     ) -> Answer:
+        if found[3] == "/ready":
+            _demand_method(request, "GET")
+            return Answer(response=BinaryResponse(status=self._readiness(found[1], found[2], consumer)))
         model = self._model(found[1], found[2])
         match found[3]:
             case "/infer":
                 _demand_method(request, "POST")
                 response = await self._inference.infer(model, request, token=token, consumer=consumer)
                 return Answer(response=response, model=model, consumer=consumer)
-            case "/ready":
-                _demand_method(request, "GET")
-                ready = self._may_serve(model, consumer)
-                return Answer(response=_json({"name": model.terms.name, "ready": ready}, 200 if ready else 503))
             case _:
                 _demand_method(request, "GET")
                 return Answer(response=_json(self._model_metadata(model, consumer)))
@@ -129,6 +128,14 @@ class InnerApi:
         if version is not None and version != model.terms.digest:
             raise Rejected.because("unknown_model", name, got=version, want=model.terms.digest)
         return model
+
+    def _readiness(self, name: str, version: str | None, consumer: Caller) -> int:
+        """Return a status, which says it all: clients read no body here, and close a connection that has one."""
+        try:
+            model = self._model(name, version)
+        except Rejected as exc:
+            return status_of(exc)[0]
+        return 200 if self._may_serve(model, consumer) else 503
 
     def _is_ready(self) -> bool:
         return any(self._may_serve(model, None) for model in self._pool.models)
@@ -160,8 +167,8 @@ def _server_metadata() -> Json:
     return {"extensions": ["binary_tensor_data"], "name": "cloister", "version": cloister.__version__}
 
 
-def _json(value: Json, status: int = 200) -> BinaryResponse:
-    return BinaryResponse(status=status, headers=(("content-type", "application/json"),), body=dump_json(value))
+def _json(value: Json) -> BinaryResponse:
+    return BinaryResponse(status=200, headers=(("content-type", "application/json"),), body=dump_json(value))
 
 
 def _demand_method(request: BinaryRequest, want: str) -> None:

@@ -1,0 +1,139 @@
+"""``cloister proxy``: a door on this machine for programs that speak the inference protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloister.cli.consumer import Whom, consumer_options, whom
+from cloister.cli.duration import DURATION
+from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
+from cloister.client.verdict import enclave_json
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from rich.console import Console
+
+    from cloister.client.proxy.serve import Address
+    from cloister.client.proxy.upstream import Upstream
+    from cloister.wire import Json
+
+__all__ = ["proxy"]
+
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command(cls=Verb)
+@click.argument("url")
+@click.option("--listen", metavar="HOST:PORT", help="Address of this machine alone [default 127.0.0.1:8470].")
+@click.option("--unix-socket", type=_file, help="Listen on this socket instead, of mode 0600; it needs no local token.")
+@click.option(
+    "--local-token",
+    type=_file,
+    help="File with the token that programs show; made where it is not [default ~/.local/state/cloister/proxy.token].",
+)
+@click.option("--receipts", type=click.Path(path_type=Path, file_okay=False), help="Keep every receipt in this folder.")
+@click.option("--timeout", type=DURATION, help="How long the enclave may be silent [default 60s].")
+@click.option("--ready-file", type=_file, help="Write addresses and files here, as JSON, once listening.")
+@consumer_options
+@pass_terminal
+def proxy(
+    terminal: Terminal,
+    /,
+    *,
+    url: str,
+    listen: str | None,
+    unix_socket: Path | None,
+    local_token: Path | None,
+    receipts: Path | None,
+    timeout: timedelta | None,
+    ready_file: Path | None,
+    **options: Any,
+) -> int:
+    """Verify the enclave at URL, then pass on to it what programs of this machine ask, encrypted, until ended.
+
+    It does not start unverified, and passes nothing on while it is not verified. Answers come back once their
+    receipts are proven. The consumer's token stays here; programs show a token of this machine's own.
+    """
+    from cloister.client.proxy.serve import parse_address  # noqa: PLC0415 - brings the web server along
+    from cloister.client.proxy.token import default_token_file, open_token  # noqa: PLC0415 - the same
+
+    if listen is not None and unix_socket is not None:
+        msg = "proxy: want --listen or --unix-socket, not both"
+        raise UsageError(msg)
+    where = parse_address(listen or "127.0.0.1:8470") if unix_socket is None else unix_socket.absolute()
+    token_path = None if unix_socket is not None else (local_token or default_token_file(os.environ))
+    token = None if token_path is None else open_token(token_path)
+    place = _Place(where=where, token_path=token_path, token=token, receipts=receipts, ready=ready_file)
+    asyncio.run(_run(terminal, url, whom(terminal, **options), place, timeout))
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where programs come in, and what lies beside it."""
+
+    where: Address | Path
+    token_path: Path | None
+    token: str | None = field(repr=False)
+    receipts: Path | None
+    ready: Path | None
+
+
+async def _run(terminal: Terminal, url: str, found: Whom, place: _Place, silence: timedelta | None) -> None:
+    from cloister.client.proxy.keeping import ReceiptFolder  # noqa: PLC0415 - as above
+    from cloister.client.proxy.limits import Limits  # noqa: PLC0415 - as above
+    from cloister.client.proxy.serve import serve_proxy  # noqa: PLC0415 - as above
+    from cloister.client.proxy.upstream import Upstream  # noqa: PLC0415 - as above
+    from cloister.client.wire import DEFAULT_TIMEOUT  # noqa: PLC0415 - as above
+
+    limits = Limits()
+    folder = None if place.receipts is None else ReceiptFolder(place.receipts)
+    upstream = await Upstream.verify(
+        url,
+        found.trust,
+        max_response_bytes=limits.max_response_bytes,
+        timeout=silence or DEFAULT_TIMEOUT,
+        **found.arguments,
+    )
+    async with upstream:
+        upstream.receipts = folder
+        await serve_proxy(
+            upstream,
+            place.where,
+            token=place.token,
+            limits=limits,
+            on_listening=lambda address: _tell(terminal, upstream, place, address),
+        )
+
+
+def _tell(terminal: Terminal, upstream: Upstream, place: _Place, address: str) -> None:
+    """Say where it listens and what a program needs; never the token itself."""
+    token_file = None if place.token_path is None else str(place.token_path)
+    said: dict[str, Json] = {
+        "address": address,
+        "enclave": enclave_json(upstream.enclave),
+        "receipts": None if place.receipts is None else str(place.receipts),
+        "token_file": token_file,
+    }
+    if place.ready is not None:
+        write_file(place.ready, json.dumps(said).encode(), force=True)
+
+    def draw(out: Console) -> None:
+        enclave = upstream.enclave
+        out.print(f"verified: {enclave.result.tee}, tier {enclave.result.tier.value}, instance {enclave.instance[:16]}")
+        out.print(f"listening on {address}")
+        if token_file is not None:
+            out.print(f"local token: {token_file}")
+        if place.receipts is not None:
+            out.print(f"receipts: {place.receipts}")
+
+    terminal.result(said, draw)

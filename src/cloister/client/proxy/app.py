@@ -1,0 +1,141 @@
+"""The proxy as an ASGI application: head, gate, body, upstream, answer.
+
+A few header fields go in and a few come back; the rest, cookies and a program's own credentials among them, stays
+outside. There is no CORS: pages of other origins get nothing that they could read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cloister.client.proxy.refusal import Reply, refusal
+from cloister.client.proxy.status import status
+from cloister.errors import CloisterError, Rejected, Unavailable
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from cloister.client.passing import Passed
+    from cloister.client.proxy.gate import Gate
+    from cloister.client.proxy.limits import Limits
+    from cloister.client.proxy.upstream import Upstream
+
+__all__ = ["ProxyApp"]
+
+_INWARD = ("accept", "content-type", "idempotency-key", "inference-header-content-length")
+_OUTWARD = frozenset(
+    {"cloister-remaining", "cloister-units", "content-type", "inference-header-content-length", "retry-after"}
+)
+_PROTOCOL = re.compile(r"/v2(?:/[\x21-\x7e]*)?")
+_TOLD_BY_STATUS = re.compile(r"/v2/health/.*|/v2/models/.*/ready")  # tritonclient closes a connection with a body
+_MAX_LENGTH_DIGITS = 18
+
+
+class ProxyApp:
+    """Answers programs of this machine."""
+
+    def __init__(self, upstream: Upstream, gate: Gate, limits: Limits) -> None:
+        """Pass on to ``upstream`` whatever ``gate`` admits."""
+        self._upstream = upstream
+        self._gate = gate
+        self._limits = limits
+        self._running = 0
+        self._waiting_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            reply = await self._answered(scope, receive)
+        except CloisterError as exc:
+            reply = refusal(exc)
+        except Exception as exc:  # noqa: BLE001 - the server's edge: whatever it was, nothing of it is shown
+            reply = refusal(CloisterError(f"internal error ({type(exc).__name__})"))
+        if _TOLD_BY_STATUS.fullmatch(scope["path"]):
+            reply = replace(reply, body=b"")
+        await self._send(reply, send)
+
+    async def _answered(self, scope: Scope, receive: Receive) -> Reply:
+        headers = _headers(scope)
+        self._gate.admit(hosts=headers.get("host", []), authorization=headers.get("authorization", []))
+        target = scope["raw_path"].decode("latin-1")
+        if scope["query_string"]:
+            target += "?" + scope["query_string"].decode("latin-1")
+        if target == "/status":
+            _demand_method(scope, "GET")
+            return await status(self._upstream)
+        if not _PROTOCOL.fullmatch(target):
+            raise Rejected.because("not_found", "path", want="/v2 or /status")
+        _demand_method(scope, "GET", "POST")
+        if self._running >= self._limits.max_exchanges:
+            raise Rejected.because("busy", "proxy", want=f"at most {self._limits.max_exchanges} requests at once")
+        self._running += 1
+        try:
+            body = await self._body(headers, receive)
+            kept = tuple((name, value) for name in _INWARD for value in headers.get(name, []))
+            return reply_of(await self._upstream.ask(scope["method"], target, kept, body))
+        finally:
+            self._running -= 1
+
+    async def _body(self, headers: dict[str, list[str]], receive: Receive) -> bytes:
+        """Return the body, bounded in size and time, and in size over all that are under way."""
+        if headers.get("content-encoding", ["identity"]) != ["identity"]:
+            raise Rejected.because("content_encoding", "request", want="no compression: it is encrypted as it is")
+        cap = self._limits.max_request_bytes
+        said = headers.get("content-length", ["0"])[0]
+        if len(said) > _MAX_LENGTH_DIGITS or not said.isdecimal() or int(said) > cap:
+            raise Rejected.because("too_large", "body", want=f"at most {cap} bytes")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._limits.body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Unavailable("the program hung up")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    self._waiting_bytes += len(parts[-1])
+                    if size > cap:
+                        raise Rejected.because("too_large", "body", want=f"at most {cap} bytes")
+                    if not message.get("more_body", False):
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
+                    if self._waiting_bytes > self._limits.max_waiting_bytes:
+                        raise Rejected.because("busy", "proxy", want="fewer large bodies at once")
+        except TimeoutError:
+            late = f"within {self._limits.body_timeout_s} s"
+            raise Rejected.because("body_late", "body", want=late) from None
+        finally:
+            self._waiting_bytes -= size
+
+    async def _send(self, reply: Reply, send: Send) -> None:
+        """Send it; a program that does not read is left, and its connection closed by the server."""
+        headers = [*reply.headers, ("cache-control", "no-store"), ("content-length", str(len(reply.body)))]
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.send_timeout_s):
+                await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+                await send({"type": "http.response.body", "body": reply.body})
+
+
+def reply_of(passed: Passed) -> Reply:
+    """Return what goes back to a program: the enclave's answer, and which receipt proves it."""
+    kept = tuple((name, value) for name, value in passed.answer.headers if name in _OUTWARD)
+    if passed.receipt is not None:
+        kept += (("cloister-receipt", f"{passed.receipt.receipt.instance}/{passed.receipt.receipt.index}"),)
+    return Reply(status=passed.answer.status, headers=kept, body=passed.answer.body)
+
+
+def _headers(scope: Scope) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return found
+
+
+def _demand_method(scope: Scope, *allowed: str) -> None:
+    if scope["method"] not in allowed:
+        raise Rejected.because("method_not_allowed", "method", want=" or ".join(allowed))
