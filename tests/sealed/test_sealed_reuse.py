@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sealed_kit import CREATED, DEK, PUBLISHER, SEGMENT, noise
 
-from cloister.errors import Rejected, Unavailable
-from cloister.sealed.directory import DirectorySource, read_package
-from cloister.sealed.manifest import Manifest, blob_name, leaves_name
+from cloister.errors import Rejected, Unavailable, UsageError
+from cloister.sealed.directory import DirectorySource, read_package, strangers
+from cloister.sealed.manifest import Manifest, SealedFile, blob_name, leaves_name
 from cloister.sealed.open import open_model, verify_manifest
-from cloister.sealed.package_folder import DirectorySink
+from cloister.sealed.package_folder import DirectorySink, PackageFolder
 from cloister.sealed.reuse import OldPackage
 from cloister.sealed.seal import SealedModel, seal_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 NEW_DEK = bytes(range(7, 39))
@@ -134,11 +134,93 @@ def test_t21_a_damaged_old_package_is_taken_over_nowhere(tmp_path: Path, before:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "v1"]
 
 
-def test_without_hard_links_parts_are_copied(tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_args: object, **_options: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
+def meanwhile(patch: pytest.MonkeyPatch, moment: str, work: Callable[[Path], None]) -> None:
+    """Let ``work`` happen to each part of the old package, just before or after it is adopted."""
+    adopt = PackageFolder.adopt
 
-    monkeypatch.setattr(os, "link", refuse)
+    def odd(self: PackageFolder, name: str, place: Path) -> None:
+        if moment == "before":
+            work(place)
+        adopt(self, name, place)
+        if moment == "after":
+            work(place)
+
+    patch.setattr(PackageFolder, "adopt", odd)
+
+
+def exchange(place: Path) -> None:
+    """Put another file of the same size and times in the place of one."""
+    status, data = place.stat(), bytearray(place.read_bytes())
+    data[-1:] = bytes(byte ^ 1 for byte in data[-1:])
+    other = place.with_name("other")
+    other.write_bytes(data)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(place)
+
+
+def scribble(place: Path) -> None:
+    data = place.read_bytes()
+    with place.open("r+b") as file:
+        file.seek(max(0, len(data) - 1))
+        file.write(b"x" if data[-1:] != b"x" else b"y")
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+@pytest.mark.parametrize(("moment", "work"), [("before", exchange), ("before", scribble), ("after", scribble)])
+def test_t21_a_part_that_changes_while_it_is_taken_over_is_noticed_before_the_package_is_there(
+    tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch, moment: str, work: Callable[[Path], None],
+    *, hard_links: bool,
+) -> None:  # fmt: skip
+    old = opened(before)
+    if not hard_links:
+        monkeypatch.setattr(os, "link", no_links)
+    meanwhile(monkeypatch, moment, work)
+    if moment == "after" and not hard_links:
+        make(tmp_path / "v1", tmp_path / "new", NEW_DEK, old)  # a copy of our own is whole whatever becomes of the old
+        fresh = opened(tmp_path / "new", NEW_DEK)
+        with open_model(fresh.source, fresh.verified, NEW_DEK) as model:
+            assert {name: bytes(model.view(name)) for name in model.files} == FILES
+        return
+    with pytest.raises((Rejected, Unavailable, UsageError)):
+        make(tmp_path / "v1", tmp_path / "new", NEW_DEK, old)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "v1"]
+
+
+def test_a_part_that_is_written_to_after_the_proof_is_noticed(
+    tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, rewrap = opened(before), OldPackage.rewrap
+    for place in (before / "blobs").iterdir():
+        os.utime(place, (1, 1))  # clocks of files tick slowly
+
+    def late(self: OldPackage, entry: SealedFile, *rest: Any) -> SealedFile:
+        if entry.path == "one.bin":
+            scribble(before / blob_name(entry.blob))
+        return rewrap(self, entry, *rest)
+
+    monkeypatch.setattr(OldPackage, "rewrap", late)
+    with pytest.raises(UsageError, match="changed while"):
+        make(tmp_path / "v1", tmp_path / "new", NEW_DEK, old)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_differs_behind_its_beginning_is_sealed_anew_and_leaves_no_part(tmp_path: Path) -> None:
+    long = noise(1 << 20) + b"tail of the first"
+    make(write(tmp_path / "v1", {"long.bin": long}), tmp_path / "old", DEK)
+    old = opened(tmp_path / "old")
+    write(tmp_path / "v2", {"long.bin": long[:-5] + b"other"})
+    sealed = make(tmp_path / "v2", tmp_path / "new", NEW_DEK, old)
+    assert not old.taken
+    assert strangers(tmp_path / "new", sealed.manifest) == ()
+    assert blobs(sealed.manifest) != blobs(old.verified.manifest)
+
+
+def no_links(*_args: object, **_options: object) -> None:
+    raise OSError(18, "Invalid cross-device link")
+
+
+def test_without_hard_links_parts_are_copied(tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
     manifest, _ = after(tmp_path, before)
     part = blob_name(manifest.file("one.bin").blob)
     assert (before / part).read_bytes() == (tmp_path / "new" / part).read_bytes()

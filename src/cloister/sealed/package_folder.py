@@ -13,7 +13,7 @@ from typing import Self
 
 from cloister.errors import UsageError
 from cloister.sealed.descriptor import CREATE, READ, WRITE, Descriptor, pour, sync
-from cloister.sealed.directory import cannot_write
+from cloister.sealed.directory import DirectorySource, cannot_write
 
 __all__ = ["DirectorySink", "PackageFolder", "demand_free", "move_durably", "sync_tree"]
 
@@ -39,6 +39,7 @@ class PackageFolder:
         """Write into ``root``; errors speak of ``out``."""
         self.root = root
         self._shown = out
+        self._adopted: dict[Path, tuple[int, int, int, int]] = {}
 
     def create(self, name: str, size: int) -> None:
         """Make part ``name`` with ``size`` bytes, to be written at any offset. Raises ``Unavailable``."""
@@ -61,7 +62,8 @@ class PackageFolder:
     def adopt(self, name: str, place: Path) -> None:
         """Take the file at ``place`` for part ``name``: itself where the file system can, else a copy.
 
-        Raises ``Unavailable``. It is not opened for writing any more: an older package may be the same file.
+        Raises ``Unavailable``. It is not opened for writing any more: an older package may be the same file. What is
+        to be proven of it is proven by ``taken``, and holds unless ``demand_unchanged`` raises.
         """
         target = self.root / name
         try:
@@ -72,8 +74,37 @@ class PackageFolder:
                 except OSError:  # another file system, or one without hard links
                     with Descriptor(target, CREATE) as out:
                         _copy(fd, out)
+            self._adopted[target] = _stamp(target)
         except OSError as exc:
             raise cannot_write(self._shown) from exc
+
+    @property
+    def taken(self) -> DirectorySource:
+        """Return what reads the parts that lie here so far."""
+        return DirectorySource(self.root)
+
+    def drop(self, name: str) -> None:
+        """Take an adopted part out again; the file that it was stays where it is. Raises ``Unavailable``."""
+        try:
+            del self._adopted[self.root / name]
+            (self.root / name).unlink()
+        except OSError as exc:
+            raise cannot_write(self._shown) from exc
+
+    def demand_unchanged(self) -> None:
+        """Refuse adopted parts that were written to, as the older package's, since then. Raises ``UsageError``."""
+        try:
+            changed = [place for place, stamp in self._adopted.items() if _stamp(place) != stamp]
+        except OSError as exc:
+            raise cannot_write(self._shown) from exc
+        if changed:
+            msg = f"{self._shown}: {len(changed)} parts of the older version changed while they were taken over"
+            raise UsageError(msg, hint="make sure that nobody writes to it, and seal again")
+
+
+def _stamp(place: Path) -> tuple[int, int, int, int]:
+    status = place.lstat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _copy(source: int, target: int) -> None:
@@ -103,7 +134,8 @@ class DirectorySink:
         self.parts = PackageFolder(self._temporary, out)
 
     def commit(self) -> None:
-        """Make everything durable and put the package in its place. Raises ``Unavailable``."""
+        """Make everything durable and put the package in its place. Raises ``Unavailable``, ``UsageError``."""
+        self.parts.demand_unchanged()
         try:
             sync_tree(self._temporary)
             move_durably(self._temporary, self._out)

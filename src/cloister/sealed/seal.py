@@ -173,11 +173,9 @@ def keeper(old: OldPackage, tree: PlainTree, sink: PackageFolder, dek: bytes | b
     """Return what takes a file over from an older package, and puts its blob and leaves into the new one."""
 
     def keep(plain: PlainFile, draft: SealedFile, random: Callable[[int], bytes]) -> SealedFile | None:
-        entry = old.find(plain, tree, segment_bytes=draft.segment_bytes)
+        entry = old.find(plain, tree, sink, segment_bytes=draft.segment_bytes)
         if entry is None:
             return None
-        for part in (blob_name(entry.blob), leaves_name(entry.blob)):
-            sink.adopt(part, old.root / part)
         return old.rewrap(entry, plain, dek, random)
 
     return keep

@@ -151,6 +151,7 @@ class UnfinishedFolder:
 
     def commit(self) -> None:
         """Make the package durable and move it to its name. Raises ``UsageError``, ``Unavailable``."""
+        self.parts.demand_unchanged()
         try:
             sync_tree(self.parts.root)
             demand_free(self._out)
