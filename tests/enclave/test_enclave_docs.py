@@ -9,7 +9,7 @@ import pytest
 
 from cloister.enclave.config import EnclaveConfig, Limits
 from cloister.enclave.engines.tensor import Datatype
-from cloister.enclave.metrics import _CODES, _OUTCOMES, _RESULTS, METRICS
+from cloister.enclave.metrics import _CODES, _OUTCOMES, _REASONS, _RESULTS, METRICS
 from cloister.enclave.problems import _STATUSES
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
@@ -34,7 +34,7 @@ def test_every_metric_is_documented(name: str) -> None:
     assert f"`{name}`" in page("enclave-settings.md")
 
 
-@pytest.mark.parametrize("word", sorted(_OUTCOMES | _RESULTS))
+@pytest.mark.parametrize("word", sorted(_OUTCOMES | _REASONS | _RESULTS))
 def test_every_label_is_documented(word: str) -> None:
     assert word in page("enclave-settings.md")
 

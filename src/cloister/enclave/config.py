@@ -63,6 +63,8 @@ class Limits:
     max_json_bytes: int = 4 << 20  # bytes of JSON in one inference request
     max_exchanges: int = 64  # exchanges under way at once
     max_waiting_bytes: int = 256 << 20  # bytes of request bodies that have not fully arrived, over all exchanges
+    max_queued: int = 256  # inferences that wait for the engine at once
+    max_queued_bytes: int = 256 << 20  # bytes of their inputs
     max_connections: int = 1024  # connections open at once; idle ones make room, then the answer is 503
     max_evidence_waiting: int = 8  # fresh evidence being collected or waited for at once
     replay_capacity: int = 100_000  # encapsulated keys remembered for three minutes

@@ -1,6 +1,6 @@
 """One inference: read, fit, count, run, charge. The order is the product.
 
-    idempotency -> model in memory -> its turn -> reserve (no suspension after it)
+    idempotency -> model in memory -> its turn, in time -> reserve (no suspension after it)
                    -> run -> charge -> remember
                                                   ticketed model: -> ticket (waited for), proven again ->
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cloister.channel.bhttp import BinaryResponse
 from cloister.channel.fields import value_of
+from cloister.enclave.engines.tensor import Datatype
 from cloister.enclave.job import Job
 from cloister.enclave.oip import HEADER_LENGTH, fit, parse_request, units_of
 from cloister.enclave.runs import Runs
@@ -41,7 +42,8 @@ __all__ = ["IDEMPOTENCY_KEY", "Inference"]
 
 IDEMPOTENCY_KEY = "idempotency-key"
 _MAX_HEADER_DIGITS = 12
-_SMALL_BODY_BYTES = 64 * 1024  # read at once; larger ones in a thread
+_SMALL_BYTES = 64 * 1024  # of JSON, or of a body with strings in it: read at once; larger ones in a thread
+_LARGE_BYTES = 1 << 20  # of binary data, of which but truth values are looked at
 
 
 class Inference:
@@ -55,7 +57,7 @@ class Inference:
         self._metrics = metrics
         self._pool = pool
         self._limits = config.limits
-        self._runs = Runs(config, metrics, tickets, pool)
+        self._runs = Runs(metering, config, metrics, tickets, pool)
         self._replies = Replies(
             max_entries=config.limits.idempotency_entries, max_bytes=config.limits.idempotency_bytes
         )
@@ -92,21 +94,23 @@ class Inference:
     async def _fresh(
         self, model: ServedModel, request: BinaryRequest, *, token: bytes | None, consumer: Caller
     ) -> BinaryResponse:
+        begun = asyncio.get_running_loop().time()
         asked, tensors = await self._fitted(model, request)
-        units = units_of(tensors, model.signature)
-        who = consumer if isinstance(consumer, SubAllowance) else token
-        terms = model.terms
+        timeout_us = asked.parameters.timeout_us
         if not self._pool.is_loaded(model):
-            self._metering.demand_live(terms, consumer)  # who may not run it makes nobody open it
+            self._metering.demand_live(model.terms, consumer)  # who may not run it makes nobody open it
         async with self._pool.use(model) as running:
             job = Job(
+                who=consumer if isinstance(consumer, SubAllowance) else token,
+                caller=consumer,
+                units=units_of(tensors, model.signature),
+                until=None if timeout_us is None else begun + timeout_us / 1e6,
                 model=model,
                 running=running,
                 asked=asked,
                 tensors=tensors,
                 places=self._metering.precision(consumer),
                 body=request.body,
-                reserve=lambda: self._metering.reserve(terms.name, who, units, version=terms.digest),
             )
             try:
                 response = await self._runs.run(job)
@@ -124,7 +128,7 @@ class Inference:
             asked = parse_request(request.body, header_bytes=header_bytes, json_cap=self._limits.max_json_bytes)
             return asked, fit(asked, model.signature)
 
-        return read() if len(request.body) <= _SMALL_BODY_BYTES else await asyncio.to_thread(read)
+        return await asyncio.to_thread(read) if _is_long(model, request, header_bytes) else read()
 
     def _charged(self, job: Job, response: BinaryResponse, consumer: Caller) -> BinaryResponse:
         """Charge, and return the response with the receipt and both salts in its trailer."""
@@ -159,6 +163,16 @@ def _digest(request: BinaryRequest) -> bytes:
     length = value_of(request.headers, HEADER_LENGTH) or ""
     parts = (request.method.encode(), request.path.encode("latin-1"), length.encode("latin-1"), request.body)
     return hashlib.sha256(lp(*parts)).digest()
+
+
+def _is_long(model: ServedModel, request: BinaryRequest, header_bytes: int | None) -> bool:
+    """Tell whether reading a request takes so long that others should not wait for it."""
+    size = len(request.body)
+    if size <= _SMALL_BYTES:
+        return False
+    if header_bytes is None or header_bytes > _SMALL_BYTES or size > _LARGE_BYTES:
+        return True
+    return any(spec.datatype is Datatype.BYTES for spec in model.signature.inputs)
 
 
 def _header_bytes(request: BinaryRequest) -> int | None:

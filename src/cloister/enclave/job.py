@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloister.lending.receipt import SALT_BYTES
+from cloister.lending.sub_allowance import SubAllowance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cloister.enclave.engines import RunningModel
     from cloister.enclave.engines.tensor import Tensor
     from cloister.enclave.oip import InferRequest
     from cloister.enclave.served import ServedModel
+    from cloister.lending.conditions import Caller
     from cloister.lending.lease import Reservation
 
 __all__ = ["Job", "Salts"]
@@ -36,21 +36,33 @@ class Salts:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """A request that fits its model. ``reserve`` sets its units aside (E4): called when its run starts, and not before.
+    """A request that fits its model. Its units are set aside when its run starts (E4), and not before.
 
-    ``places`` is how far floating outputs are rounded, ``body`` what the receipt commits to.
+    ``who`` is who asks as ``Metering.reserve`` takes it, ``caller`` whose turn it takes, ``until`` the time of the
+    event loop by which it must start, ``places`` how far floating outputs are rounded, ``body`` what the receipt
+    commits to.
     """
 
+    who: bytes | SubAllowance | None = field(repr=False)
+    caller: Caller
+    units: int
+    until: float | None
     model: ServedModel
     running: RunningModel
     asked: InferRequest = field(repr=False)
     tensors: tuple[Tensor, ...] = field(repr=False)
     places: int | None
     body: bytes = field(repr=False)
-    reserve: Callable[[], Reservation]
     salts: Salts = field(default_factory=Salts.fresh, repr=False)
     reservation: Reservation | None = None
     ticket: bytes | None = field(default=None, repr=False)
+
+    @property
+    def payer(self) -> str:
+        """Whose turn it takes: a consumer's, or that of whoever the borrower gave a sub-allowance, however narrowed."""
+        if self.caller is None:
+            return ""
+        return f"sub {self.caller.ids[0]}" if isinstance(self.caller, SubAllowance) else f"consumer {self.caller.id}"
 
     @property
     def size(self) -> int:

@@ -25,9 +25,16 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
     "cloister_inferences_total": ("counter", "model", "Inferences that were charged."),
     "cloister_units_total": ("counter", "model", "Units charged."),
     "cloister_engine_seconds_total": ("counter", "model", "Seconds spent in the engine."),
+    "cloister_queue_seconds_total": (
+        "counter",
+        "model",
+        "Seconds that inferences waited for a turn at the engine.",
+    ),
+    "cloister_queue_refused_total": ("counter", "reason", "Inferences that left the queue without a run."),
     "cloister_renewals_total": ("counter", "result", "Lease renewals by result."),
     "cloister_clock_anomalies_total": ("counter", "kind", "Times the lease was voided because clocks did not fit."),
     "cloister_exchanges_running": ("gauge", "", "Exchanges under way."),
+    "cloister_queue_length": ("gauge", "", "Inferences that wait for their turn at the engine."),
     "cloister_lease_active": ("gauge", "", "1 while a lease is active."),
     "cloister_lease_seconds_left": ("gauge", "", "Seconds until the lease ends unless renewed."),
     "cloister_units_remaining": ("gauge", "model", "Units left as far as this instance knows."),
@@ -47,6 +54,7 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
 CLOCK_CODES = frozenset({"clock_step", "clock_rate", "clock_gap", "clock_frozen", "clock_slow", "clock_fast"})
 _OUTCOMES = frozenset({"answered", "cut", "ohttp_key", "undecipherable", "replayed", "too_large", "busy", "failed"})
 _RESULTS = frozenset({"lease", "refusal", "stop", "unavailable", "rejected"})
+_REASONS = frozenset({"full", "displaced", "deadline", "gone", "ended"})
 _CODES = frozenset(
     {
         "ok",
@@ -55,6 +63,7 @@ _CODES = frozenset(
         "clock_step",
         "date_missing",
         "date_skewed",
+        "deadline_passed",
         "draining",
         "engine_failed",
         "input",
@@ -97,6 +106,7 @@ class Metrics:
         self._labels = {
             "outcome": _OUTCOMES,
             "result": _RESULTS,
+            "reason": _REASONS,
             "code": _CODES,
             "kind": CLOCK_CODES,
             "model": frozenset(models),

@@ -27,6 +27,7 @@ _STATUSES: Mapping[str, int] = {
     "clock_step": 409,
     "date_missing": 400,
     "date_skewed": 400,
+    "deadline_passed": 504,
     "draining": 503,
     "engine_failed": 500,
     "input": 422,
@@ -75,6 +76,7 @@ _TITLES = {
     429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
+    504: "Gateway Timeout",
 }
 
 

@@ -15,6 +15,7 @@ from cloister.channel.bhttp import BinaryResponse
 from cloister.enclave.oip import HEADER_LENGTH, dump_response
 from cloister.enclave.pace import Pace
 from cloister.enclave.rounding import rounded
+from cloister.enclave.turns import Turns, demand_in_time
 from cloister.errors import Rejected, Unavailable
 from cloister.lending.receipt import commit
 
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from cloister.enclave.config import EnclaveConfig
     from cloister.enclave.engines.tensor import Tensor
     from cloister.enclave.job import Job
+    from cloister.enclave.metering import Metering
     from cloister.enclave.metrics import Metrics
     from cloister.enclave.pool import ModelPool
     from cloister.enclave.tickets import Tickets
+    from cloister.lending.lease import Reservation
 
 __all__ = ["Runs"]
 
@@ -36,28 +39,32 @@ _JSON = (("content-type", "application/json"),)
 class Runs:
     """Runs jobs. ``close`` ends its threads."""
 
-    def __init__(self, config: EnclaveConfig, metrics: Metrics, tickets: Tickets, pool: ModelPool) -> None:
+    def __init__(
+        self, metering: Metering, config: EnclaveConfig, metrics: Metrics, tickets: Tickets, pool: ModelPool
+    ) -> None:
         """Prepare ``engine_workers`` threads; as many jobs run at once."""
+        self._metering = metering
         self._limits = config.limits
         self._metrics = metrics
         self._tickets = tickets
         self._pool = pool
-        self._turns = asyncio.Semaphore(config.engine_workers)
+        self._turns = Turns(config.engine_workers, config.limits, metrics)
         self._threads = ThreadPoolExecutor(max_workers=config.engine_workers, thread_name_prefix="engine")
         self._paces: dict[str, Pace] = {}
 
     async def run(self, job: Job) -> BinaryResponse:
         """Run one job in its turn and return its answer; the units are set aside then, and its maker's to give back.
 
-        Raises as ``job.reserve`` and ``Tickets.take``, and ``Rejected`` (``engine_failed``, ``output``, ``too_large``).
+        Raises as ``Turns.take``, ``Metering.reserve`` and ``Tickets.take``, and ``Rejected`` (``engine_failed``,
+        ``output``, ``too_large``).
         """
-        await self._turns.acquire()
+        await self._turns.take(job.payer, job.size, model=job.model.terms.name, until=job.until)
         held = True
         try:
             # E4: between this check and the start of the run nothing is waited for.
-            job.reservation = job.reserve()
+            reservation = self._reserve(job)
             if job.model.terms.ticketed:  # the wait; then the ticket and the lease are proven again, and it runs
-                job.ticket = await self._tickets.take(job.reservation, commit(job.salts.request, job.body))
+                job.ticket = await self._tickets.take(reservation, commit(job.salts.request, job.body))
             pace, size = self._pace(job), job.size
             if pace.is_brief(size):
                 response, seconds = self._timed(job)
@@ -66,17 +73,24 @@ class Runs:
             run = asyncio.get_running_loop().run_in_executor(self._threads, self._timed, job)
             held = False
             self._pool.keep(job.model, run)
-            run.add_done_callback(lambda _: self._turns.release())
+            run.add_done_callback(lambda _: self._turns.leave())
             response, seconds = await asyncio.shield(run)  # a thread is not cancelled: nor is what it computes with
         finally:
             if held:
-                self._turns.release()
+                self._turns.leave()
         pace.note(size, seconds, aside=True)
         return response
 
     def close(self) -> None:
-        """End the engine's threads; runs under way finish first."""
+        """Refuse who waits and end the engine's threads; runs under way finish first."""
+        self._turns.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _reserve(self, job: Job) -> Reservation:
+        demand_in_time(job.until)
+        terms = job.model.terms
+        job.reservation = self._metering.reserve(terms.name, job.who, job.units, version=terms.digest)
+        return job.reservation
 
     def _pace(self, job: Job) -> Pace:
         digest = job.model.terms.digest
