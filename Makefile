@@ -12,7 +12,7 @@ WORKERS ?= 2
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
 SOURCES := src tests examples benchmarks
 
-.PHONY: help demo test test-converters drill fuzz bench lint format docs lock build clean system
+.PHONY: help demo test test-converters drill fuzz bench bench-serving lint format docs lock build clean system
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ fuzz: $(VENV)/ready ## fuzz every parser of evidence, guided by coverage; grows 
 
 bench: $(VENV)/ready ## print how fast it is, as ratios to peers and limits
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+
+bench-serving: $(VENV)/ready system ## print how fast it serves, beside plaintext and other servers (ARGS=--peers)
+	$(BIN)/python benchmarks/serving.py $(ARGS)
 
 lint: $(VENV)/ready ## check style and types
 	$(BIN)/ruff check $(SOURCES)

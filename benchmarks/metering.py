@@ -6,7 +6,7 @@ One enclave as it is shipped serves two models through its real gateway, encrypt
 digits, and a convolutional net of about 25 MB over photos. Two figures for each:
 
 * counted inside: the processor time that every call of the lease took, summed over one request (who asks, reserve,
-  permit, settle with the signed receipt, what is left, the checks before each chunk), with both salted commitments;
+  charge with the signed receipt, what is left, the checks before each chunk), with both salted commitments;
   its share is of all processor time that the enclave's process took for the request.
 * seen from outside: the same requests with a lease that does nothing (no counting, no signature: a stand-in that only
   this benchmark has), in rounds interleaved with the real one. Its noise is that of the whole request.
@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import numpy as np
 from figures.goals import at_most
+from fleet.asker import Asker, Work, name_of
 from fleet.enclave import serve_process
 from onnx import TensorProto, helper, numpy_helper
-from serving import Asker, Work, name_of
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -45,12 +45,11 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
 
-    from cloister.enclave.boot import Booted
     from cloister.enclave.instance import EnclaveInstance
 
 GOAL = at_most(1, " %")
 CONTROL_PATH = "/metering"
-CALLS = ("consumer", "reserve", "permit", "settle", "refund", "remaining", "demand_live")
+CALLS = ("consumer", "reserve", "charge", "refund", "remaining", "demand_live")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +125,10 @@ class Timed:
         if name not in CALLS:
             return found
 
-        def timed(*arguments: Any) -> Any:
+        def timed(*arguments: Any, **named: Any) -> Any:
             begun = time.thread_time()
             try:
-                return found(*arguments)
+                return found(*arguments, **named)
             finally:
                 self.seconds += time.thread_time() - begun
 
@@ -149,16 +148,13 @@ class Free:
     def consumer(self, _token: bytes | None) -> None:
         """Know nobody."""
 
-    def reserve(self, model: str, _token: bytes | None, units: int) -> Reservation:
+    def reserve(self, model: str, _token: bytes | None, units: int, **_: Any) -> Reservation:
         """Set nothing aside."""
         terms = self.real.terms.model(model)
         return Reservation(number=0, model=terms, consumer=None, units=units, meters=(LOAN_METER,))
 
-    def permit(self, *_: Any) -> None:
-        """Allow anything."""
-
-    def settle(self, *_: Any) -> bytes:
-        """Return bytes of a receipt's length."""
+    def charge(self, *_: Any) -> bytes:
+        """Allow anything; return bytes of a receipt's length."""
         return self.receipt
 
     def refund(self, *_: Any) -> None:
@@ -172,7 +168,7 @@ class Free:
         """Demand nothing."""
 
 
-def add_control(app: Starlette, instance: EnclaveInstance, _booted: Booted) -> None:
+def add_control(app: Starlette, instance: EnclaveInstance) -> None:
     """Add the route that changes the lease under the gateway and tells what the timed one took."""
     timed = Timed(instance.metering)
     kinds: dict[str, Any] = {"real": instance.metering, "timed": timed, "free": Free(instance.metering)}

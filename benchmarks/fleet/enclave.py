@@ -1,38 +1,38 @@
 """One enclave as it is shipped, in a process of its own, with a custodian in memory and a simulated TEE.
 
-``serve_process`` lends it the given models and serves until the other side of the pipe hangs up; ``extend`` may
-add to the application what the product does not have.
+``serve_process`` lends it the given models and serves, by the product's own ``serve_async``, until the other side of
+the pipe hangs up; ``extend`` may add to the application what the product does not have.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
+from unittest.mock import patch
 
 import httpx2
-import uvicorn
 
 from cloister.attest.verifier import Verifier
 from cloister.custodian.app import create_app as custodian_app
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
 from cloister.custodian.vaults import wrap_dek
 from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
+from cloister.enclave import serve
 from cloister.enclave.app import create_app
-from cloister.enclave.boot import boot
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.config import EnclaveConfig, Limits
-from cloister.enclave.custodian_link import CustodianLink
-from cloister.enclave.engines.onnx import OnnxEngine
 from cloister.enclave.evidence import EvidenceSource
-from cloister.enclave.instance import EnclaveInstance
-from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import EventLog
 from cloister.enclave.measure import measure_software
+from cloister.enclave.serve import Surroundings
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
-    from cloister.enclave.boot import Booted
+    from cloister.enclave.instance import EnclaveInstance
+    from cloister.enclave.serve import Ready
 
-    Extend: TypeAlias = Callable[[Starlette, EnclaveInstance, Booted], None]
+    Extend: TypeAlias = Callable[[Starlette, EnclaveInstance], None]
 
 UNLOCK = Passphrase(b"benchmark")
 CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
@@ -65,7 +66,7 @@ async def lend(
     async with httpx2.AsyncClient(transport=transport, base_url="https://localhost", headers=headers) as admin:
         lent = []
         for name, data in models.items():
-            digest, publication = _seal(folder, vault, name, data, config.models[0] / name)
+            digest, publication = _seal(folder, vault, name, data, folder / "models" / name)
             (await admin.post("/v1/models", json=publication)).raise_for_status()
             lent.append({"name": name, "digest": digest})
         terms = {
@@ -97,37 +98,45 @@ def _seal(folder: Path, vault: EncryptedFileVault, name: str, data: bytes, out: 
     }
 
 
-async def _serve(folder: Path, pipe: Connection, models: Mapping[str, bytes], extend: Extend) -> None:
+async def _serve(
+    folder: Path, pipe: Connection, models: Mapping[str, bytes], extend: Extend, settings: Mapping[str, Any]
+) -> None:
     (folder / "models").mkdir()
-    limits = Limits(replay_capacity=10_000_000)
-    config = EnclaveConfig(loan=folder / "loan.json", models=(folder / "models",), limits=limits)
+    limits = Limits(**{"replay_capacity": 10_000_000, **settings.get("limits", {})})
+    chosen = {**settings, "limits": limits}
+    config = EnclaveConfig(loan=folder / "loan.json", models=(folder / "models",), port=0, **chosen)
     root = SimulatedRoot.generate()
     transport = await lend(folder, root, config, models)
-    loan, software, clock = read_loan_file(config.loan), measure_software(config), SystemClock()
+    software, clock = measure_software(config), SystemClock()
     source = EvidenceSource(attester=SimulatedAttester(root, software, os.urandom(32)))
-    engine, log = OnnxEngine(threads=1), EventLog(clock.wall, StringIO())
-    async with CustodianLink(loan, timeout=timedelta(seconds=5), transport=transport) as link:
-        booted = await boot(config, loan, source=source, software=software, engine=engine, link=link, log=log)
-        instance = EnclaveInstance(booted, config, loan, source=source, engine=engine, link=link, clock=clock, log=log)
-        await instance.renewal.once()
-        await instance.publisher.tick()
+    around = Surroundings(clock=clock, log=EventLog(clock.wall, StringIO()), transport=transport)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def create(instance: EnclaveInstance) -> Starlette:
         app = create_app(instance)
-        extend(app, instance, booted)
-        server = uvicorn.Server(
-            uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off", http="h11")
-        )
-        serving = asyncio.create_task(server.serve())
-        renewing = asyncio.create_task(instance.renewal.until_end())
-        while not server.started:  # noqa: ASYNC110 - the library has no event for it
-            await asyncio.sleep(0.01)
-        pipe.send(server.servers[0].sockets[0].getsockname()[1])
-        await asyncio.to_thread(pipe.recv)
-        server.should_exit = True
-        renewing.cancel()
-        await serving
-        instance.wipe()
+        extend(app, instance)
+        return app
+
+    def ready(found: Ready) -> None:
+        pipe.send(int(found.url.rpartition(":")[2]))
+        loop.run_in_executor(None, wait)
+
+    def wait() -> None:
+        with contextlib.suppress(EOFError):
+            pipe.recv()
+        loop.call_soon_threadsafe(stop.set)
+
+    with patch.object(serve, "create_app", create):
+        await serve.serve_async(config, source, around=around, stop=stop, on_ready=ready)
 
 
-def serve_process(folder: str, pipe: Connection, models: Mapping[str, bytes], extend: Extend) -> None:
-    """Serve in this process; its port goes through ``pipe``, and whatever comes back ends it."""
-    asyncio.run(_serve(Path(folder), pipe, models, extend))
+def serve_process(
+    folder: str,
+    pipe: Connection,
+    models: Mapping[str, bytes],
+    extend: Extend,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Serve in this process, under these settings; its port goes through ``pipe``, whatever comes back ends it."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each answer that load did not wait for
+    asyncio.run(_serve(Path(folder), pipe, models, extend, settings))

@@ -36,9 +36,11 @@ class Unreachable(Exception):
     """A peer that cannot be had here."""
 
 
-def environment(name: str, cache: Path) -> Path:
-    """Return the interpreter of a peer's environment, made now unless it is there. Raises ``Unreachable``."""
-    pins = PACKAGES[name]
+def environment(name: str, cache: Path, pins: tuple[str, ...]) -> Path:
+    """Return the interpreter of a peer's environment, made now unless it is there. Raises ``Unreachable``.
+
+    The last of ``pins`` is the peer itself.
+    """
     place = cache / f"{name}-{pins[-1].partition('==')[2]}-python{sys.version_info[0]}.{sys.version_info[1]}"
     python, ready = place / "bin" / "python", place / "ready"
     if not ready.exists():
@@ -109,7 +111,7 @@ def package_rows(names: list[str], cache: Path, model: Path, folder: Path, stack
     """Yield the rows of each peer that can be had; ``stack`` ends their processes."""
     for name in names:
         try:
-            peer = Peer(name, environment(name, cache), model, folder)
+            peer = Peer(name, environment(name, cache, PACKAGES[name]), model, folder)
         except Unreachable as exc:
             print(f"{name}: left out, {exc}")
             continue

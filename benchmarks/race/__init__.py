@@ -1,0 +1,1 @@
+"""What the benchmark of serving is made of: nets, servers, requests, load by wrk, rounds, goals."""
