@@ -70,6 +70,64 @@ def test_close_zeroes_even_what_somebody_still_holds() -> None:
             use()
 
 
+PAGE = 4096
+SPARSE = 64 << 20
+
+
+def sparse() -> tuple[MemoryFile, int]:
+    """Return a sealed file of which three pages were written, and a descriptor that outlives it."""
+    memory = MemoryFile(SPARSE + 5, huge=False)
+    for at in (0, 20 * PAGE + 7, SPARSE + 1):
+        memory.write(at, memoryview(b"data"))
+    memory.seal()
+    return memory, os.dup(memory.fd)
+
+
+def test_close_takes_no_memory_to_zero_what_was_never_written() -> None:
+    memory, fd = sparse()
+    try:
+        before = os.fstat(fd).st_blocks
+        memory.close()
+        assert os.fstat(fd).st_blocks == before < SPARSE // 512 // 4
+        assert os.pread(fd, 30 * PAGE, 0) == bytes(30 * PAGE)
+        assert os.pread(fd, 100, SPARSE) == bytes(5)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_where_the_kernel_does_not_say_what_was_written_everything_is_zeroed(
+    monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    memory, fd = sparse()
+    seek, calls = os.lseek, iter(range(1, 9))
+
+    def fail(fd: int, at: int, how: int) -> int:
+        if next(calls) == failing:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return seek(fd, at, how)
+
+    try:
+        monkeypatch.setattr(os, "lseek", fail)
+        memory.close()
+        monkeypatch.undo()
+        assert not any(os.pread(fd, SPARSE, 0))
+        assert os.pread(fd, 100, SPARSE) == bytes(5)
+    finally:
+        os.close(fd)
+
+
+def test_a_file_that_was_never_written_is_closed_without_a_page() -> None:
+    memory = MemoryFile(SPARSE, huge=False)
+    memory.seal()
+    fd = os.dup(memory.fd)
+    try:
+        memory.close()
+        assert os.fstat(fd).st_blocks == 0
+    finally:
+        os.close(fd)
+
+
 def test_names_of_model_and_files_show_nowhere_in_proc() -> None:
     before = memory_files()
     with seal({"CANARY-name.bin": b"x"}).open():

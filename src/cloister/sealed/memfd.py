@@ -8,6 +8,7 @@ hardening).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -124,13 +125,14 @@ class MemoryFile:
             return memoryview(b"" if self._reader is None else self._reader)
 
     def close(self) -> None:
-        """Zero the pages and give them back; harmless the second time."""
+        """Zero the pages that there are and give them back; harmless the second time."""
         with self._lock:
             self._sealed = False
             if self._eraser is not None:
-                for at in range(0, self.size, len(_ZEROS)):
-                    end = min(at + len(_ZEROS), self.size)
-                    self._eraser[at:end] = _ZEROS[: end - at]
+                for start, end in self._extents():
+                    for at in range(start, end, len(_ZEROS)):
+                        stop = min(at + len(_ZEROS), end)
+                        self._eraser[at:stop] = _ZEROS[: stop - at]
                 with suppress(BufferError):  # a traceback still holds a part: it is zero, and goes with it
                     self._eraser.close()
                 self._eraser = None
@@ -141,6 +143,23 @@ class MemoryFile:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
+
+    def _extents(self) -> list[tuple[int, int]]:
+        """Return where the file has pages: a hole is zero already, and zeroing it would take memory first.
+
+        lseek(2) SEEK_DATA counts as data what is in memory or swapped out; what was never written counts as a hole.
+        Where it cannot tell, the whole file is returned.
+        """
+        found, at = [], 0
+        try:
+            while at < self.size:
+                start = os.lseek(self._fd, at, os.SEEK_DATA)
+                at = min(os.lseek(self._fd, start, os.SEEK_HOLE), self.size)
+                found.append((start, at))
+        except OSError as exc:
+            if exc.errno != errno.ENXIO:  # no more data
+                return [(0, self.size)]
+        return found
 
     def __enter__(self) -> Self:
         return self
