@@ -82,6 +82,7 @@ if TYPE_CHECKING:
 
     from cloister.enclave.engines import Engine
     from cloister.lending.messages import Receipt
+    from cloister.sealed.signed import SignedTree
 
 P = ParamSpec("P")
 LOAN = LoanId("loan-abcdefghijklmnop")
@@ -496,7 +497,15 @@ def make_world(
     return world
 
 
-def seal(folder: Path, name: str, data: bytes | Path, publisher: SigningKey, *, metered: bool = False) -> Lent:
+def seal(
+    folder: Path,
+    name: str,
+    data: bytes | Path,
+    publisher: SigningKey,
+    *,
+    metered: bool = False,
+    signed: SignedTree | None = None,
+) -> Lent:
     """Seal one model below ``folder``."""
     source = data
     if isinstance(source, bytes):
@@ -506,7 +515,9 @@ def seal(folder: Path, name: str, data: bytes | Path, publisher: SigningKey, *, 
         source.write_bytes(data if isinstance(data, bytes) else b"")
     dek = os.urandom(32)
     out = folder / f"sealed-{name}-{secrets.token_hex(4)}"
-    sealed = seal_model(source, out, name=name, dek=dek, signer=publisher, card={"task": f"test {name}"}, created=START)
+    sealed = seal_model(
+        source, out, name=name, dek=dek, signer=publisher, card={"task": f"test {name}"}, created=START, signed=signed
+    )
     return Lent(terms=ModelTerms(name=name, digest=ModelDigest(sealed.digest), metered=metered), dek=dek, root=out)
 
 

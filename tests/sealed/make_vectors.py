@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import oms_kit
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sealed_kit import CREATED, DEK, PUBLISHER, noise
 
@@ -328,8 +329,36 @@ def manifests() -> list[Case]:
         {"why": "an array", "expect": "malformed", "text": f"[{text}]"},
     ]
     header = good["files"][0]["header"]
+    maker = oms_kit.maker(oms_kit.key()).to_json()
+    sig = {**good["files"][0], "path": "model.sig", "blob": "ab" * 16}
+    both = [good["files"][0], sig]
+
+    def claim(why: str, expect: str = "malformed", *, files: object = both, **change: object) -> Case:
+        value = {"signature": "model.sig", "trusted": [maker], **change}
+        return case(f"maker: {why}", expect, files=files, maker=value)
+
+    def trusted(why: str, **change: object) -> Case:
+        return claim(why, trusted=[{**maker, **change}])  # type: ignore[dict-item]
+
     return [
         case("untouched", "ok"),
+        claim("a key", "ok"),
+        claim("a root", "ok", trusted=[oms_kit.root_maker(oms_kit.ROOT).to_json()]),
+        claim("nobody trusted", trusted=[]),
+        claim("nine trusted", trusted=[oms_kit.maker(oms_kit.key(number)).to_json() for number in range(1, 10)]),
+        claim("one trusted twice", trusted=[maker, maker]),
+        claim("signature not among the files", signature="other.sig"),
+        claim("signature that leads out", signature="../model.sig"),
+        claim("signature alone", files=[sig]),
+        claim("signature too large", files=[good["files"][0], {**sig, "size": (1 << 20) + 1}]),
+        claim("unknown member", more=1),
+        case("maker is null", maker=None),
+        trusted("kind unknown", kind="both"),
+        trusted("a key as a root", kind="root"),
+        trusted("key cut", der=str(maker["der"])[:-4]),  # type: ignore[index,call-overload]
+        trusted("key of another curve", der=dump_b64u(bytes.fromhex("302a300506032b6570032100") + bytes(32))),
+        trusted("key with more behind it", der=str(maker["der"]) + "AAAA"),  # type: ignore[index,call-overload]
+        trusted("unknown member", name="x"),
         case("empty card", "ok", card={}),
         entry("path in unicode", "ok", path="mod\u00e8les/\u5b57.bin"),
         *raw,

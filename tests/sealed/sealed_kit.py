@@ -19,6 +19,8 @@ from cloister.sealed.seal import seal_files
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cloister.sealed.manifest import MakerClaim
+    from cloister.sealed.oms import MadeBy
     from cloister.sealed.paths import ModelPath
     from cloister.wire import Json
 
@@ -126,7 +128,13 @@ class Sealed:
 
 
 def seal(
-    plain: Mapping[str, bytes], *, dek: bytes = DEK, name: str = "digits", card: Json = None, segment: int = SEGMENT
+    plain: Mapping[str, bytes],
+    *,
+    dek: bytes = DEK,
+    name: str = "digits",
+    card: Json = None,
+    segment: int = SEGMENT,
+    maker: tuple[MakerClaim, MadeBy] | None = None,
 ) -> Sealed:
     """Seal ``plain`` into memory."""
     files = [MemoryPlain(parse_path(path), plain[path]) for path in sorted(plain)]
@@ -141,6 +149,7 @@ def seal(
         card={} if card is None else card,
         created=CREATED,
         segment_bytes=segment,
+        maker=maker,
     )
     source = MemorySource({name: bytes(data) for name, data in sink.parts.items()})
     return Sealed(plain=dict(plain), source=source, manifest=sealed.manifest, dek=dek)

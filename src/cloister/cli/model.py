@@ -12,6 +12,7 @@ import click
 from cloister.cli.model_card_file import read_card
 from cloister.cli.model_convert import conversion_options, convert
 from cloister.cli.model_inspect import demand_model, inspect
+from cloister.cli.model_maker import made_json, maker_options, signed_source
 from cloister.cli.model_old import open_old
 from cloister.cli.model_stores import pull_model, push_model
 from cloister.cli.model_variant import trace_model, variant
@@ -57,6 +58,9 @@ model.add_command(convert)
 @click.option("--card", type=click.Path(path_type=Path, dir_okay=False), help="JSON file that describes the model.")
 @click.option("--home", type=_folder, help="The custodian's home, whose vault wraps the key.")
 @click.option("--reuse", type=_folder, help="Sealed older version, whose unchanged files are taken over.")
+@maker_options
+@click.option("--require-model-signature", is_flag=True, help="Refuse a model that its maker did not sign.")
+@click.option("--unverified-maker", is_flag=True, help="Seal a maker's signature that is not verified, as a file.")
 @click.option("--resume", is_flag=True, help="Go on with a sealing to --out that was interrupted, if there is one.")
 @unlock_options
 @click.option("--convert", "conversion", is_flag=True, help="Make ONNX of SOURCE first, as 'model convert' does.")
@@ -84,6 +88,9 @@ def seal(
             raise UsageError(msg, hint="pass --convert")
         _seal(terminal, source, {}, **how)
         return
+    if how["makers"] or how["model_signature"] or how["require_model_signature"]:
+        msg = "--convert: nobody signed what comes of it"
+        raise UsageError(msg, hint="convert first, have the result signed, then seal it")
     from cloister.cli.converted import converted, described  # noqa: PLC0415 - see there
 
     with converted(terminal, source, kind=kind, trust_pickle=trust_pickle, inputs=inputs, tolerance=tolerance) as (
@@ -107,8 +114,11 @@ def _seal(
     passphrase_file: str | None,
     reuse: Path | None,
     resume: bool,
+    **maker: Any,
 ) -> None:
     demand_model(source)  # before hours of work; the enclave looks again, at what it loads
+    now = datetime.now(UTC).replace(microsecond=0)
+    signed = signed_source(terminal, source, now=now, **maker)
     place = custodian_home(home)
     vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     old = None if reuse is None else open_old(vault, reuse)
@@ -124,8 +134,8 @@ def _seal(
     with terminal.progress(f"sealing {name}") as report:
         sealed = seal_resumably(
             source, out, resume=resume, vault=vault, envelope=partial(envelope_of, vault), name=name,
-            signer=vault.publisher_key, card=read_card(card), created=datetime.now(UTC).replace(microsecond=0),
-            going=Going(progress=report, found=tell_found, kept=tell_kept), old=old,
+            signer=vault.publisher_key, card=read_card(card), created=now,
+            going=Going(progress=report, found=tell_found, kept=tell_kept), old=old, signed=signed,
         )  # fmt: skip
     size = sealed.manifest.size
     result: dict[str, Json] = {
@@ -143,6 +153,9 @@ def _seal(
         kept = sum(old.taken.values())
         result |= {"reused_bytes": kept, "reused_files": len(old.taken)}
         words += f"\ntaken over from {reuse}: {len(old.taken)} files, {kept} bytes"
+    if signed is not None:
+        result["maker"] = {**made_json(signed.made), "left_out": list(signed.left_out)}
+        words += f"\nmade by {signed.made.signer}"
     terminal.result(result, lambda console: console.print(words))
 
 
@@ -189,6 +202,8 @@ def show(terminal: Terminal, /, *, digest: str, **where: Any) -> None:
     def draw(out: Console) -> None:
         out.print(terminal.table(("", ""), [(key, str(shown[key])) for key in ("name", "digest", "published_at")]))
         out.print(terminal.table(("file", "bytes"), [(item["path"], str(item["size"])) for item in shown["files"]]))
+        if shown["makers"]:
+            out.print(terminal.table(("held to maker",), [(maker,) for maker in shown["makers"]]))
         out.print(terminal.table(("lent in",), [(loan,) for loan in shown["loans"]]))
 
     terminal.result(shown, draw)

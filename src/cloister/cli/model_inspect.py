@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.model_maker import inspect_maker, maker_options
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.errors import Rejected
 from cloister.sealed.directory import PlainTree
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cloister.sealed.formats import FileSummary, ModelSummary, Port
+    from cloister.wire import Json
 
 __all__ = ["demand_model", "inspect"]
 
@@ -26,14 +29,32 @@ _SHOWN_TENSORS = 40
 @click.command(cls=Verb)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--all", "every", is_flag=True, help=f"Show every tensor, not the first {_SHOWN_TENSORS} of a file.")
+@maker_options
 @pass_terminal
-def inspect(terminal: Terminal, /, *, source: Path, every: bool) -> None:
-    """Show what a model file or folder holds: formats, tensors, inputs and outputs.
+def inspect(
+    terminal: Terminal, /, *, source: Path, every: bool, model_signature: Path | None, makers: tuple[Path, ...]
+) -> None:
+    """Show what a model file or folder holds: formats, tensors, inputs and outputs, and who signed it.
 
-    Reads headers only, and runs nothing. What 'model seal' would refuse is refused here, with the same words.
+    Reads headers only, and runs nothing; with --maker it hashes every file, to prove the signature. What 'model seal'
+    would refuse is refused here, with the same words.
     """
     summary = demand_model(source)
-    terminal.result(summary.to_json(), lambda console: _draw(terminal, console, summary, every=every))
+    made = inspect_maker(source, model_signature=model_signature, makers=makers, now=datetime.now(UTC))
+
+    def draw(console: Console) -> None:
+        _draw(terminal, console, summary, every=every)
+        if made is not None:
+            console.print(_made_words(made))
+
+    shown = summary.to_json()
+    terminal.result({**shown, "maker": made} if made and isinstance(shown, dict) else shown, draw)
+
+
+def _made_words(made: dict[str, Json]) -> str:
+    if made["verified"]:
+        return f"\nmade by {made['signer']}: proven"
+    return f"\n{made['signature']}: says {made['kind']} {made['signer']}, not proven: pass --maker"
 
 
 def demand_model(source: Path) -> ModelSummary:

@@ -24,6 +24,7 @@ from cloister.sealed.directory import PlainTree
 from cloister.sealed.formats.places import plain_files
 from cloister.sealed.package_folder import DirectorySink
 from cloister.sealed.seal import seal_files
+from cloister.sealed.signed import SIGNATURE_PATH
 from cloister.sealed.tracing.detect import THRESHOLD_LOG10, trace
 from cloister.sealed.tracing.floats import float_tensors, sketch
 from cloister.sealed.tracing.mark import KEY_BYTES, STRENGTHS
@@ -89,6 +90,8 @@ def variant(
     Lend the variant to that borrower only. 'model trace' tells from a leaked copy whose it was.
     """
     demand_model(source)
+    if (source / SIGNATURE_PATH).exists():
+        terminal.say(f"{SIGNATURE_PATH}: a variant is not what the maker signed; the signature is sealed as any file")
     place = custodian_home(home)
     vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     tree, bits, key = PlainTree(source), STRENGTHS[trace_strength], os.urandom(KEY_BYTES)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.model_maker import claim_json
 from cloister.cli.store_options import demand_digest, digest_option, store_access, store_options
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.crypto.sign import VerifyKey
@@ -60,16 +61,20 @@ def verify_model(
             checked = check_mirror(source, manifest, got, progress=report)
     if publisher is None:
         terminal.say("whole in itself; who published it was not proven: pass --publisher")
+    claim = claim_json(manifest)
     result: Json = {
         "bytes": checked.bytes,
         "digest": got,
         "envelope": checked.envelope,
         "files": len(manifest.files),
+        "makers": claim,
         "name": manifest.name,
         "publisher_proven": publisher is not None,
         "segments": checked.segments,
     }
     words = f"whole: {manifest.name}, {len(manifest.files)} files, {checked.segments} segments, {checked.bytes} bytes"
+    if manifest.maker is not None:
+        words += "\nsealed with a maker's signature, held to: " + ", ".join(one.shown for one in manifest.maker.trusted)
     terminal.result(result, lambda out: out.print(f"{words}\ndigest {got}"))
 
 

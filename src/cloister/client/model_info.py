@@ -11,7 +11,7 @@ from cloister.wire import Fields, Json, parse_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ModelInfo", "TensorInfo", "parse_metadata"]
+__all__ = ["MakerInfo", "ModelInfo", "TensorInfo", "parse_metadata"]
 
 MAX_METADATA_BYTES = 1 << 20
 MAX_TENSORS = 256
@@ -29,8 +29,23 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MakerInfo:
+    """Who made a model, as the enclave proved it: ``fingerprint`` is SHA-256 of a ``key`` or ``root`` (DER, hex).
+
+    ``signer`` is the name in the signing certificate, or says the key once more.
+    """
+
+    kind: str
+    fingerprint: str
+    signer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """One model: ``images`` says how inputs are made from pictures, ``labels`` names classes of outputs."""
+    """One model: ``images`` says how inputs are made from pictures, ``labels`` names classes of outputs.
+
+    ``maker`` is None for a model that carries no maker's signature.
+    """
 
     name: str
     digest: str
@@ -42,6 +57,7 @@ class ModelInfo:
     images: Mapping[str, ImageSpec]
     labels: Mapping[str, tuple[str, ...]]
     remaining: int | None
+    maker: MakerInfo | None = None
 
 
 def parse_metadata(data: bytes) -> ModelInfo:
@@ -61,6 +77,15 @@ def parse_metadata(data: bytes) -> ModelInfo:
         images=_images(card),
         labels=_labels(card),
         remaining=parameters.integer("remaining") if "remaining" in parameters else None,
+        maker=_maker(parameters.fields("maker")) if "maker" in parameters else None,
+    )
+
+
+def _maker(fields: Fields) -> MakerInfo:
+    return MakerInfo(
+        kind=fields.text("kind", cap=16),
+        fingerprint=fields.hex("fingerprint", size=32).hex(),
+        signer=fields.text("signer", cap=512),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.hpke import Kem, KemPrivateKey
 from cloister.crypto.sign import SigningKey
-from cloister.enclave.loader import Loader
+from cloister.enclave.loader import Loader, MakerRule
 from cloister.enclave.packages import find_packages
 from cloister.enclave.pool import ModelPool
 from cloister.enclave.release import ask_release
@@ -83,7 +83,16 @@ async def boot(
     grant = released.grant
 
     # 4. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
-    loader = Loader(grant=grant, kem=kem, engine=engine, prepack=config.prepack, access=access, progress=progress)
+    makers = MakerRule(required=config.require_model_signature, makers=config.model_makers)
+    loader = Loader(
+        grant=grant,
+        kem=kem,
+        engine=engine,
+        prepack=config.prepack,
+        makers=makers,
+        access=access,
+        progress=progress,
+    )
     pool = ModelPool(loader, log, budget=config.memory_budget, patience_s=config.limits.model_wait_s)
     await pool.add(matched(grant, packages))
     return Booted(key=key, kem=kem, grant=grant, pool=pool, software=software, contract=released.contract)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.errors import Malformed, UsageError
+from cloister.sealed.oms import Maker, parse_makers
+from cloister.sealed.oms.maker import MAX_MAKERS
 from cloister.stores import ModelUrl, parse_place, read_access
 from cloister.stores.place import is_url
 from cloister.wire import Fields, Json
@@ -32,8 +34,8 @@ DEFAULT_PORT = 8440
 ENV_PREFIX = "CLOISTER_ENCLAVE_"
 _MAX_CONFIG_BYTES = 256 * 1024
 _MAX_MODELS = 32
-_LISTS = ("models", "prepack")
-_TRUTHS = ("airgapped", "behind_proxy", "require_unswappable")
+_LISTS = ("model_makers", "models", "prepack")
+_TRUTHS = ("airgapped", "behind_proxy", "require_model_signature", "require_unswappable")
 _SIZE = re.compile(r"([1-9][0-9]{0,15})(KiB|MiB|GiB|TiB)?")
 _SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 _NUMBERS = ("engine_threads", "engine_workers")
@@ -96,6 +98,8 @@ class EnclaveConfig:
     profile: Profile = Profile.DEVELOPMENT
     behind_proxy: bool = False
     require_unswappable: bool = False
+    require_model_signature: bool = False
+    model_makers: tuple[Maker, ...] | None = None
     media: Path | None = None
     airgapped: bool = False
     engine_threads: int = 1
@@ -121,7 +125,11 @@ class EnclaveConfig:
         return {
             "engine_threads": self.engine_threads,
             "limits": asdict(self.limits),
+            "model_makers": None
+            if self.model_makers is None
+            else sorted(maker.fingerprint for maker in self.model_makers),
             "profile": self.profile.value,
+            "require_model_signature": self.require_model_signature,
             "require_unswappable": self.require_unswappable,
             "tls": self.tls.value,
         }
@@ -209,6 +217,8 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         profile=Profile(_choice(taken, "profile", Profile.DEVELOPMENT, tuple(Profile))),
         behind_proxy=taken.optional("behind_proxy", taken.boolean) or False,
         require_unswappable=taken.optional("require_unswappable", taken.boolean) or False,
+        require_model_signature=taken.optional("require_model_signature", taken.boolean) or False,
+        model_makers=_makers(taken, base),
         media=_path(taken, "media", base),
         airgapped=taken.optional("airgapped", taken.boolean) or False,
         engine_threads=_number(taken, "engine_threads", 1, floor=0, cap=1024),
@@ -259,6 +269,31 @@ def _choice(taken: Fields, name: str, default: str, choices: tuple[str, ...]) ->
 
 def _path(taken: Fields, name: str, base: Path) -> Path | None:
     return base / taken.text(name, cap=4096, floor=1) if name in taken else None
+
+
+def _makers(taken: Fields, base: Path) -> tuple[Maker, ...] | None:
+    """Return whom a model has to be made by: the content of these files is measured, and not where they lie."""
+    if "model_makers" not in taken:
+        return None
+    found: dict[Maker, None] = {}
+    for item in taken.texts("model_makers", cap=MAX_MAKERS, item_cap=4096):
+        found |= dict.fromkeys(parse_makers(_bounded(base / item)))
+    if not 1 <= len(found) <= MAX_MAKERS:
+        taken.fail("model_makers", f"{len(found)} keys and roots, want 1 to {MAX_MAKERS}")
+    return tuple(found)
+
+
+def _bounded(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_CONFIG_BYTES + 1)
+    except (OSError, ValueError) as exc:  # the second for a name with a zero byte
+        msg = f"{path}: cannot be read"
+        raise UsageError(msg) from exc
+    if len(data) > _MAX_CONFIG_BYTES:
+        msg = f"{path}: more than {_MAX_CONFIG_BYTES} bytes"
+        raise UsageError(msg)
+    return data
 
 
 def _listen(taken: Fields) -> tuple[str, int]:

@@ -155,12 +155,21 @@ class InnerApi:
             "outputs": [spec.to_json() for spec in signature.outputs],
             "parameters": {
                 "card": model.manifest.card,
+                **_maker(model),
                 "loan": self._metering.terms.loan,
                 "remaining": self._metering.remaining(model.terms.name, consumer),
             },
             "platform": "onnxruntime_onnx",
             "versions": [model.terms.digest],
         }
+
+
+def _maker(model: ServedModel) -> dict[str, Json]:
+    """Return who made the model, where that was proven over the bytes that run."""
+    if model.made is None:
+        return {}
+    maker = model.made.maker
+    return {"maker": {"fingerprint": maker.fingerprint, "kind": maker.kind.value, "signer": model.made.signer}}
 
 
 def _server_metadata() -> Json:

@@ -1,4 +1,4 @@
-"""From a sealed package and a released key to a model that runs: signature, digest, key, bytes, formats, engine.
+"""From a sealed package and a released key to a model that runs: signature, digest, key, bytes, maker, formats, engine.
 
 A key is decrypted for each opening and not kept: what stays is the grant, in which the keys are encrypted to this
 instance's KEM key, and that KEM key (ADR 0026). ``forget`` drops both.
@@ -6,6 +6,7 @@ instance's KEM key, and that KEM key (ADR 0026). ``forget`` drops both.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.crypto.hpke import DEFAULT_SUITE, open_with
@@ -25,14 +26,36 @@ if TYPE_CHECKING:
     from cloister.enclave.packages import FoundPackage
     from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelDigest, ModelTerms
+    from cloister.sealed.oms import MadeBy, Maker
     from cloister.sealed.open import OpenedModel, VerifiedManifest
     from cloister.stores import Access
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "MakerRule"]
 
 _INSPECT = "the owner sees why with 'cloister model inspect'"
 _COPIES = 2  # of the weights of a model that is prepacked
 _MORE_PASSES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakerRule:
+    """Whether models have to be signed by their makers, and by which: ``makers`` None leaves that to who sealed them.
+
+    A signature that a model carries is proven in any case, against the makers in its signed manifest.
+    """
+
+    required: bool
+    makers: tuple[Maker, ...] | None
+
+    def demand_signed(self, verified: VerifiedManifest) -> None:
+        """Refuse a model without a maker's signature where one is wanted. Raises ``Rejected`` (``model_unsigned``)."""
+        if (self.required or self.makers is not None) and verified.manifest.maker is None:
+            hint = "have the owner seal it with its maker's signature, or leave the setting out"
+            raise Rejected.because("model_unsigned", f"model {verified.manifest.name}", hint=hint)
+
+    def verify(self, opened: OpenedModel) -> MadeBy | None:
+        """Return who made the model that is open, None for one that nobody signed. Raises as ``verify_maker``."""
+        return opened.made if self.makers is None else opened.verify_maker(self.makers)
 
 
 class Loader:
@@ -45,6 +68,7 @@ class Loader:
         kem: KemPrivateKey,
         engine: Engine,
         prepack: tuple[str, ...] | None,
+        makers: MakerRule,
         access: Access,
         progress: Callable[[int, int], None] | None,
     ) -> None:
@@ -54,6 +78,7 @@ class Loader:
         self._kem: KemPrivateKey | None = kem
         self._engine = engine
         self._prepack = prepack
+        self._makers = makers
         self._access = access
         self._progress = progress
 
@@ -73,6 +98,7 @@ class Loader:
         with open_source(package.place, access=self._access, whole=True) as source:
             opened = open_model(source, verified, key, progress=self._progress, again=_Again())
         try:
+            made = self._makers.verify(opened)
             _demand_sound(opened, terms)
             prepack = wants_prepacking(self._prepack, terms.name, verified.manifest.card)
             running = self._engine.load(opened, prepack=prepack)
@@ -85,6 +111,7 @@ class Loader:
             manifest=verified.manifest,
             package=package,
             signature=running.signature,
+            made=made,
             takes=verified.manifest.size * (_COPIES if prepack else 1),
         )
         return model, Loaded(opened=opened, running=running)
@@ -114,6 +141,7 @@ class Loader:
         grant, _ = self._granted()
         verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [grant.publisher])
         verify_digest(verified, terms.digest)
+        self._makers.demand_signed(verified)  # before a byte of it is fetched
         return verified
 
     def _key(self, terms: ModelTerms) -> bytes:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cloister.enclave.packages import FoundPackage
     from cloister.lending.terms import ModelTerms
     from cloister.sealed.manifest import Manifest
+    from cloister.sealed.oms import MadeBy
     from cloister.sealed.open import OpenedModel
     from cloister.wire import Json
 
@@ -21,7 +22,7 @@ __all__ = ["Loaded", "ServedModel", "wants_prepacking"]
 class ServedModel:
     """A model under the name that the loan gives it, opened at least once: what does not go when its memory goes.
 
-    ``takes`` is how many bytes it holds while it is loaded.
+    ``takes`` is how many bytes it holds while it is loaded, ``made`` who is proven to have made it.
     """
 
     terms: ModelTerms
@@ -29,6 +30,7 @@ class ServedModel:
     package: FoundPackage
     signature: Signature
     takes: int
+    made: MadeBy | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.stream import HEADER_BYTES, Header, Layout
 from cloister.errors import Malformed, UsageError
+from cloister.sealed.oms.bundle import MAX_BUNDLE_BYTES
+from cloister.sealed.oms.maker import MAX_MAKERS, Maker
 from cloister.sealed.paths import ModelPath, parse_path, parse_paths
 from cloister.wire import Fields, Json, dump_b64u, dump_json, dump_time
 
@@ -33,6 +35,7 @@ __all__ = [
     "SIGNATURE_NAME",
     "SUITE",
     "WRAPPED_KEY_BYTES",
+    "MakerClaim",
     "Manifest",
     "SealedFile",
     "blob_name",
@@ -128,6 +131,31 @@ class SealedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MakerClaim:
+    """What the publisher says of who made the model: the file with the maker's signature, and whom it was held to."""
+
+    signature: ModelPath
+    trusted: tuple[Maker, ...]
+
+    def to_json(self) -> Json:
+        """Return the JSON object."""
+        return {"signature": self.signature, "trusted": [maker.to_json() for maker in self.trusted]}
+
+    @classmethod
+    def from_json(cls, value: Json) -> MakerClaim:
+        """Parse. Raises ``Malformed``."""
+        fields = Fields(value, what="manifest: maker")
+        claim = cls(
+            signature=parse_path(fields.text("signature"), what="manifest: maker: signature"),
+            trusted=tuple(Maker.from_json(item) for item in fields.items("trusted", cap=MAX_MAKERS)),
+        )
+        fields.end()
+        if not claim.trusted or len(set(claim.trusted)) != len(claim.trusted):
+            fields.fail("trusted", "want at least one, and none twice")
+        return claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything about a sealed model that its publisher signs."""
 
@@ -137,6 +165,7 @@ class Manifest:
     card: Json
     files: tuple[SealedFile, ...]
     suite: str = SUITE
+    maker: MakerClaim | None = None
 
     @property
     def size(self) -> int:
@@ -153,17 +182,16 @@ class Manifest:
 
     def dump(self) -> bytes:
         """Return the canonical bytes. Raises ``UsageError`` for what a reader would refuse."""
-        data = dump_json(
-            {
-                "card": self.card,
-                "created": dump_time(self.created),
-                "dek_commitment": self.dek_commitment.hex(),
-                "files": [entry.to_json() for entry in self.files],
-                "name": self.name,
-                "suite": self.suite,
-                "v": VERSION,
-            }
-        )
+        members: dict[str, Json] = {
+            "card": self.card,
+            "created": dump_time(self.created),
+            "dek_commitment": self.dek_commitment.hex(),
+            "files": [entry.to_json() for entry in self.files],
+            "name": self.name,
+            "suite": self.suite,
+            "v": VERSION,
+        }
+        data = dump_json(members | ({} if self.maker is None else {"maker": self.maker.to_json()}))
         try:
             Manifest.parse(data)
         except Malformed as exc:
@@ -183,6 +211,7 @@ class Manifest:
             card=_card(fields),
             files=tuple(SealedFile.from_json(item) for item in fields.items("files", cap=MAX_FILES)),
             suite=fields.match("suite", re.compile(re.escape(SUITE))),
+            maker=fields.optional("maker", lambda name: MakerClaim.from_json(fields.take(name))),
         )
         fields.end()
         if not manifest.files:
@@ -190,7 +219,15 @@ class Manifest:
         parse_paths([entry.path for entry in manifest.files], what="manifest: path")
         if len({entry.blob for entry in manifest.files}) != len(manifest.files):
             fields.fail("files", "two files share a blob")
+        if manifest.maker is not None:
+            _demand_signature(fields, manifest, manifest.maker)
         return manifest
+
+
+def _demand_signature(fields: Fields, manifest: Manifest, claim: MakerClaim) -> None:
+    sizes = [entry.size for entry in manifest.files if entry.path == claim.signature]
+    if not sizes or sizes[0] > MAX_BUNDLE_BYTES or len(manifest.files) == 1:
+        fields.fail("maker", f"want a signature of at most {MAX_BUNDLE_BYTES} bytes among files that it can be of")
 
 
 def _card(fields: Fields) -> Json:

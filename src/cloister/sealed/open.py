@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from cloister.crypto.stream import Decryptor
 from cloister.errors import Reason, Rejected, Unavailable, UsageError
+from cloister.sealed.digest import OrderedDigest
 from cloister.sealed.keys import blob_aad, unwrap_file_key, verify_dek
 from cloister.sealed.leaves import LEAF_BYTES, Leaves
 from cloister.sealed.manifest import blob_name, leaves_name
 from cloister.sealed.memfd import MemoryFile
+from cloister.sealed.oms import MadeBy, verify_files, verify_maker
 from cloister.sealed.pages import Lane, Lanes, lane_count
 from cloister.sealed.publisher import VerifiedManifest, verify_digest, verify_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from cloister.sealed.manifest import SealedFile
+    from cloister.sealed.manifest import Manifest, SealedFile
+    from cloister.sealed.oms import Maker
 
 __all__ = [
     "DirectSource",
@@ -139,11 +142,21 @@ def verify_sizes(source: ModelSource, files: tuple[SealedFile, ...]) -> None:
 class OpenedModel:
     """A model in memory: sealed memory files that nothing can change, wiped on ``close``."""
 
-    def __init__(self, verified: VerifiedManifest, memories: Mapping[str, MemoryFile], stack: ExitStack) -> None:
-        """Own ``memories``. Only ``open_model`` makes one."""
+    def __init__(
+        self,
+        verified: VerifiedManifest,
+        memories: Mapping[str, MemoryFile],
+        stack: ExitStack,
+        made: MadeBy | None,
+    ) -> None:
+        """Own ``memories``. Only ``open_model`` makes one.
+
+        ``made`` says who is proven to have made exactly these files, None where no maker's signature is carried.
+        """
         self.manifest = verified.manifest
         self.digest = verified.digest
         self.files: tuple[str, ...] = tuple(memories)
+        self.made = made
         self._memories = memories
         self._stack = stack
 
@@ -171,6 +184,16 @@ class OpenedModel:
         view = self.view(path)
         _demand_range(offset, size, len(view))
         return bytes(view[offset : offset + size])
+
+    def verify_maker(self, makers: Sequence[Maker]) -> MadeBy:
+        """Return who made these files once it is proven that one of ``makers`` did; the files were held to it before.
+
+        Raises ``Rejected``: ``model_unsigned``, or as ``oms.verify_maker``.
+        """
+        claim = self.manifest.maker
+        if claim is None or self.made is None:
+            raise Rejected.because("model_unsigned", f"model {self.manifest.name}")
+        return verify_maker(bytes(self.view(claim.signature)), makers, self.manifest.created)
 
     def close(self) -> None:
         """Zero and free everything; harmless the second time."""
@@ -201,31 +224,62 @@ def open_model(
 
     ``progress(done, total)`` gets bytes of plaintext, in the caller's thread. ``again`` is asked after each
     ``Unavailable`` in the bulk, and goes on, with a yes, with the segments that have not passed. Raises ``Rejected``
-    (``wrong_key``, ``truncated``, ``oversized``, ``digest_mismatch``, ``decryption_failed``) or ``Unavailable``;
-    then everything taken so far is zeroed and given back.
+    (``wrong_key``, ``truncated``, ``oversized``, ``digest_mismatch``, ``decryption_failed``, and as
+    ``oms.verify_maker`` and ``oms.verify_files`` for a model that its maker signed), ``Malformed`` for such a
+    signature, or ``Unavailable``; then everything taken so far is zeroed and given back.
     """
     files = manifest.manifest.files
     verify_dek(manifest.manifest, dek)  # 1. the right key, or one clear error
     verify_sizes(source, files)  # 2. size first
     total, before = manifest.manifest.size, 0
     memories: dict[str, MemoryFile] = {}
+    claim = manifest.manifest.maker
+    digests: dict[str, OrderedDigest] = (
+        {} if claim is None else {entry.path: OrderedDigest() for entry in files if entry.path != claim.signature}
+    )
     with ExitStack() as stack:
         most = max(entry.layout.count for entry in files)
         with Lanes(max(entry.segment_bytes for entry in files), lane_count(most)) as lanes:
             for entry in files:  # 3. every segment of every file
                 memory = memories[entry.path] = stack.enter_context(MemoryFile(entry.size))
-                filling = _Filling(entry, memory, lanes, _reporter(progress, before, entry, total))
+                filling = _Filling(
+                    entry, memory, lanes, _reporter(progress, before, entry, total), digests.get(entry.path)
+                )
                 filling.fill(partial(_Blob, source, entry, dek), again)
                 before += entry.size
         for memory in memories.values():  # 4. nothing changes any more
             memory.seal()
-        return OpenedModel(manifest, memories, stack.pop_all())
+        made = _made(manifest.manifest, memories, digests)  # 5. as its maker signed it
+        return OpenedModel(manifest, memories, stack.pop_all(), made)
+
+
+def _made(
+    manifest: Manifest, memories: Mapping[str, MemoryFile], digests: Mapping[str, OrderedDigest]
+) -> MadeBy | None:
+    """Hold the files to the signature that the model carries, if it carries one.
+
+    Certificates count at the time of sealing, which the publisher signed: an enclave's clock is its host's.
+    """
+    if manifest.maker is None:
+        return None
+    data = bytes(memories[manifest.maker.signature].view())
+    made = verify_maker(data, manifest.maker.trusted, manifest.created)
+    verify_files(made.statement, {path: digest.digest() for path, digest in digests.items()})
+    return made
 
 
 class _Filling:
     """One file on its way into memory, and which of its segments have passed."""
 
-    def __init__(self, entry: SealedFile, memory: MemoryFile, lanes: Lanes, report: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        entry: SealedFile,
+        memory: MemoryFile,
+        lanes: Lanes,
+        report: Callable[[int], None],
+        digest: OrderedDigest | None,
+    ) -> None:
+        self._digest = digest
         self._layout = entry.layout
         self._memory, self._lanes, self._report = memory, lanes, report
         self._passed = bytearray(entry.layout.count)
@@ -243,21 +297,30 @@ class _Filling:
 
     def _fill(self, blob: _Blob) -> None:
         missing = [index for index, passed in enumerate(self._passed) if not passed]
-        before = self._layout.count - len(missing)
+        before, digest = self._layout.count - len(missing), self._digest
 
         def work(turn: int, lane: Lane) -> None:
             index = missing[turn]
             offset, size = self._layout.plain(index)
             room = self._memory.room(offset, size)
             if room is None:
-                self._memory.write(offset, blob.segment(index, lane))
+                text = blob.segment(index, lane)
+                self._memory.write(offset, text)
+                hashed = digest is None or digest.add(index, text)
             else:
-                with room, blob.segment(index, lane, room):  # nobody but us sees it before every segment has passed
-                    pass
+                with room, blob.segment(index, lane, room) as text:  # nobody else sees it before every segment passed
+                    hashed = digest is None or digest.add(index, text)
+            if not hashed:  # another lane failed, and says why
+                return
             self._passed[index] = 1
 
         try:
-            self._lanes.run(len(missing), work, lambda done: self._report(before + done))
+            self._lanes.run(
+                len(missing),
+                work,
+                lambda done: self._report(before + done),
+                on_stop=None if digest is None else digest.begin(),
+            )
         finally:
             blob.wipe()
 

@@ -69,6 +69,36 @@ class Lane:
         self.cipher = self._cipher.view
 
 
+class _Walk:
+    """One run of lanes: each takes the next segment until none is left, or one of them fails."""
+
+    def __init__(self, count: int, work: Callable[[int, Lane], None], on_stop: Callable[[], None] | None) -> None:
+        self._count, self._work, self._on_stop = count, work, on_stop
+        self._turns = itertools.count()
+        self._finished = itertools.count(1)
+        self._stop = Event()
+
+    def __call__(self, lane: Lane, report: Callable[[int], None] | None) -> None:
+        """Work with one lane."""
+        try:
+            for index in self._turns:  # next() on count is one step under the interpreter lock
+                if index >= self._count or self._stop.is_set():
+                    return
+                self._work(index, lane)
+                done = next(self._finished)
+                if report is not None:
+                    report(done)
+        except BaseException:  # also an interrupt from the keyboard: the other lanes must not go on alone
+            self.halt()
+            raise
+
+    def halt(self) -> None:
+        """Let no lane begin another segment, and wake those that wait for one another."""
+        self._stop.set()
+        if self._on_stop is not None:
+            self._on_stop()
+
+
 class Lanes:
     """Threads over numbered segments: the caller's, and one more for each further lane."""
 
@@ -79,35 +109,26 @@ class Lanes:
             self._executor = stack.enter_context(ThreadPoolExecutor(max(1, count - 1), thread_name_prefix="sealed"))
             self._stack = stack.pop_all()
 
-    def run(self, count: int, work: Callable[[int, Lane], None], report: Callable[[int], None]) -> None:
-        """Do ``work(index, lane)`` once for each of ``count`` segments, in no certain order.
+    def run(
+        self,
+        count: int,
+        work: Callable[[int, Lane], None],
+        report: Callable[[int], None],
+        *,
+        on_stop: Callable[[], None] | None = None,
+    ) -> None:
+        """Do ``work(index, lane)`` once for each of ``count`` segments, begun in order and ended in none.
 
         ``report(done)`` is called in the caller's thread with numbers that grow. The first error
-        stops all lanes and is raised when all have stopped.
+        stops all lanes and is raised when all have stopped; ``on_stop`` wakes those that wait for one another.
         """
-        turns = itertools.count()
-        finished = itertools.count(1)
-        stop = Event()
-
-        def walk(lane: Lane, report: Callable[[int], None] | None) -> None:
-            try:
-                for index in turns:  # next() on count is one step under the interpreter lock
-                    if index >= count or stop.is_set():
-                        return
-                    work(index, lane)
-                    done = next(finished)
-                    if report is not None:
-                        report(done)
-            except BaseException:  # also an interrupt from the keyboard: the other lanes must not go on alone
-                stop.set()
-                raise
-
+        walk = _Walk(count, work, on_stop)
         helpers = [self._executor.submit(walk, lane, None) for lane in self._lanes[1:count]]
         try:
             walk(self._lanes[0], report)
             errors = [helper.exception() for helper in helpers]
         except BaseException:  # an interrupt may come while we wait for the last of them
-            stop.set()
+            walk.halt()
             wait(helpers)
             raise
         for error in errors:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cloister.sealed.pages import Lane, Lanes
     from cloister.sealed.reuse import OldPackage
     from cloister.sealed.seal import Randomness, SealedModel
+    from cloister.sealed.signed import SignedTree
     from cloister.sealed.unfinished import KeyWrap
     from cloister.wire import Json
 
@@ -69,6 +70,7 @@ def seal_resumably(
     segment_bytes: int = SEGMENT_BYTES,
     random: Callable[[int], bytes] = os.urandom,
     old: OldPackage | None = None,
+    signed: SignedTree | None = None,
 ) -> SealedModel:
     """Seal as ``seal_model``, with a key of its own, which ``vault`` wraps; an error leaves what can be gone on with.
 
@@ -78,7 +80,7 @@ def seal_resumably(
     if out.absolute().is_relative_to(source.absolute()):
         msg = f"{out}: lies inside the model to be sealed"
         raise UsageError(msg)
-    tree = PlainTree(source)
+    tree = PlainTree(source) if signed is None else signed.tree
     with UnfinishedFolder(out, resume=resume) as folder:
         dek = bytearray(random(KEY_BYTES)) if folder.found is None else folder.found.unwrap_dek(vault)
         work = _Resumption(tree, folder, vault, dek, created, going, segment_bytes)
@@ -98,6 +100,7 @@ def seal_resumably(
                 keep=None if old is None else keeper(old, tree, folder.parts, dek),
                 begin=work.begin,
                 envelope=lambda digest: envelope(dek, digest),
+                maker=None if signed is None else signed.maker,
             )
             folder.commit()
         except BaseException:

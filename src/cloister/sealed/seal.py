@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from cloister.crypto.stream import HEADER_BYTES, Encryptor, Header
 from cloister.errors import Unavailable, UsageError
 from cloister.sealed.begun import BLOB_ID_BYTES, BegunFile
+from cloister.sealed.digest import OrderedDigest
 from cloister.sealed.directory import PlainTree
 from cloister.sealed.keys import blob_aad, dek_commitment
 from cloister.sealed.leaves import leaf_hash
@@ -30,8 +31,9 @@ from cloister.sealed.manifest import (
     leaves_name,
     model_digest,
 )
+from cloister.sealed.oms import verify_files
 from cloister.sealed.package_folder import DirectorySink
-from cloister.sealed.pages import Lane, Lanes, lane_count
+from cloister.sealed.pages import Lane, Lanes, Pages, lane_count
 from cloister.sealed.publisher import ManifestSignature
 
 if TYPE_CHECKING:
@@ -42,9 +44,12 @@ if TYPE_CHECKING:
     from cloister.crypto.sign import SigningKey
     from cloister.sealed.directory import PlainFile
     from cloister.sealed.envelope import Envelope
+    from cloister.sealed.manifest import MakerClaim
+    from cloister.sealed.oms import MadeBy
     from cloister.sealed.package_folder import PackageFolder
     from cloister.sealed.paths import ModelPath
     from cloister.sealed.reuse import OldPackage
+    from cloister.sealed.signed import SignedTree
     from cloister.wire import Json
 
 __all__ = ["Begin", "Plain", "PlainSource", "Randomness", "SealedModel", "Sink", "keeper", "seal_files", "seal_model"]
@@ -139,17 +144,19 @@ def seal_model(
     segment_bytes: int = SEGMENT_BYTES,
     random: Callable[[int], bytes] = os.urandom,
     old: OldPackage | None = None,
+    signed: SignedTree | None = None,
 ) -> SealedModel:
     """Seal the file or folder ``source`` into the new folder ``out``, whole or not at all.
 
     ``dek`` is 32 random bytes used for this model version only. Links and devices are refused; what is unchanged
-    since ``old`` is taken over. ``progress(done, total)`` gets bytes of plaintext. Raises ``UsageError``,
-    ``Unavailable``, or as ``OldPackage.find``; then ``out`` is not there.
+    since ``old`` is taken over. ``signed`` is ``source`` as its maker signed it: what differs is refused.
+    ``progress(done, total)`` gets bytes of plaintext. Raises ``UsageError``, ``Unavailable``, or as
+    ``OldPackage.find`` and ``verify_files``; then ``out`` is not there.
     """
     if out.absolute().is_relative_to(source.absolute()):
         msg = f"{out}: lies inside the model to be sealed"
         raise UsageError(msg)
-    tree = PlainTree(source)
+    tree = PlainTree(source) if signed is None else signed.tree
     with DirectorySink(out) as sink:
         sealed = seal_files(
             tree.files,
@@ -164,6 +171,7 @@ def seal_model(
             segment_bytes=segment_bytes,
             random=random,
             keep=None if old is None else keeper(old, tree, sink.parts, dek),
+            maker=None if signed is None else signed.maker,
         )
         sink.commit()
     return sealed
@@ -197,11 +205,13 @@ def seal_files(
     keep: Keep[PlainT] | None = None,
     begin: Begin[PlainT] | None = None,
     envelope: Callable[[str], Envelope] | None = None,
+    maker: tuple[MakerClaim, MadeBy] | None = None,
 ) -> SealedModel:
     """Seal ``files``, sorted by path, into ``sink``; the manifest is written last. Raises as ``seal_model``.
 
     ``keep`` is asked first for each file of which nothing is there, and what it returns stands for it. ``begin`` finds
     what is there. ``envelope`` gets the digest and returns what lets the model be opened, to lie in it from the start.
+    With ``maker`` the files have to be those that are signed, and the signature is among them.
     """
     draw = Randomness(random, dek)
     manifest = Manifest(
@@ -210,6 +220,7 @@ def seal_files(
         dek_commitment=dek_commitment(dek),
         card=card,
         files=tuple(_draft(entry, number, segment_bytes) for number, entry in enumerate(files)),
+        maker=None if maker is None else maker[0],
     )
     manifest.dump()  # 1. every name, size and limit, before hours of work
     most = max((entry.layout.count for entry in manifest.files), default=1)
@@ -218,15 +229,15 @@ def seal_files(
         begun = _fresh(files, segment_bytes, draw) if begin is None else begin(files, lanes, draw)
         for file in begun:
             stack.callback(file.wipe)
-        job = _Job(source, sink, lanes, draw, _Tally(progress, sum(file.found_bytes for file in begun), manifest.size))
+        tally = _Tally(progress, sum(file.found_bytes for file in begun), manifest.size)
+        job = _Job(source, sink, lanes, draw, tally, manifest.maker)
         sealed: list[SealedFile] = []
         for plain, file in zip(files, begun, strict=True):
             kept = None if keep is None or any(file.passed) else keep(plain, file.draft, draw)
-            if kept is None:
-                job.seal(plain, file)
-            else:
-                job.tally.add(kept.size)
+            job.seal(plain, file, kept)
             sealed.append(kept or file.entry(dek, draw))
+    if maker is not None:
+        verify_files(maker[1].statement, job.digests)
     manifest = replace(manifest, files=tuple(sealed))
     data = manifest.dump()
     digest = model_digest(data)
@@ -283,9 +294,33 @@ class _Job(Generic[PlainT]):
     lanes: Lanes
     random: Randomness
     tally: _Tally
+    claim: MakerClaim | None
+    digests: dict[str, bytes] = field(default_factory=dict)
+    """SHA-256 of every file but the maker's signature, by path, where there is one."""
 
-    def seal(self, plain: PlainT, file: BegunFile) -> None:
-        """Write what is missing of a file's blob, and its leaves."""
+    def seal(self, plain: PlainT, file: BegunFile, kept: SealedFile | None) -> None:
+        """Write what is missing of a file; all of it is there where an older package's is ``kept``."""
+        digest = None if self.claim is None or plain.path == self.claim.signature else OrderedDigest()
+        if digest is not None and (kept is not None or any(file.passed)):
+            self._hash(plain, digest)  # not all of it goes through the lanes
+            self.digests[plain.path], digest = digest.digest(), None
+        if kept is None:
+            self._fill(plain, file, digest)
+        else:
+            self.tally.add(kept.size)
+        if digest is not None:
+            self.digests[plain.path] = digest.digest()
+
+    def _hash(self, plain: PlainT, running: OrderedDigest) -> None:
+        """Hash a file that is there already, or in part: it was proven to be its source's."""
+        with Pages(SEGMENT_BYTES) as pages:
+            for index, offset in enumerate(range(0, plain.size, SEGMENT_BYTES)):
+                text = pages.view[: min(SEGMENT_BYTES, plain.size - offset)]
+                self.source.read_into(plain, offset, text)
+                running.add(index, text)
+
+    def _fill(self, plain: PlainT, file: BegunFile, digest: OrderedDigest | None) -> None:
+        """Write what is missing of a file's blob, and its leaves. ``digest`` gets the plaintext: all is missing."""
         draft, layout, missing = file.draft, file.draft.layout, file.missing
         blob, todo = blob_name(draft.blob), draft.size - file.found_bytes
         if not file.has_blob:
@@ -302,13 +337,20 @@ class _Job(Generic[PlainT]):
             index = missing[turn]
             offset, size = layout.plain(index)
             self.source.read_into(plain, offset, lane.text[:size])
+            if digest is not None and not digest.add(index, lane.text[:size]):
+                return  # another lane failed, and says why
             done = encryptor.segment_into(index, lane.text[:size], lane.cipher, final=layout.is_final(index))
             leaf = leaf_hash(lane.cipher[:done])
             self.sink.write(blob, layout.body(index)[0], lane.cipher[:done])
             file.mark(index, leaf)
 
         try:
-            self.lanes.run(len(missing), work, lambda done: self.tally.show(min(done * layout.plain_bytes, todo)))
+            self.lanes.run(
+                len(missing),
+                work,
+                lambda done: self.tally.show(min(done * layout.plain_bytes, todo)),
+                on_stop=None if digest is None else digest.begin(),
+            )
         finally:
             encryptor.wipe()
         self.sink.create(leaves_name(draft.blob), len(file.leaves))

@@ -127,7 +127,8 @@ def model_view(context: Context, digest: ModelDigest) -> Json:
         loans = loans_of_model(connection, digest)
     manifest = Manifest.parse(row.manifest)
     files: list[Json] = [{"path": item.path, "size": item.size} for item in manifest.files]
-    return {**_view(row), "card": manifest.card, "files": files, "loans": list(loans)}
+    makers: Json = None if manifest.maker is None else [maker.shown for maker in manifest.maker.trusted]
+    return {**_view(row), "card": manifest.card, "files": files, "loans": list(loans), "makers": makers}
 
 
 def _view(row: ModelRow) -> dict[str, Json]:
