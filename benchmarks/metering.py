@@ -187,7 +187,8 @@ def add_control(app: Starlette, instance: EnclaveInstance) -> None:
     async def control(request: Request) -> JSONResponse:
         nonlocal commit_s
         chosen = kinds[request.query_params["kind"]]
-        for part in (instance.inference, instance.gateway, instance.gateway._api):  # noqa: SLF001
+        runs, api = instance.inference._runs, instance.gateway._api  # noqa: SLF001
+        for part in (instance.inference, runs, instance.gateway, api):
             part._metering = chosen  # noqa: SLF001 - the switch that the product does not have
         told = {"lease": timed.seconds, "commitments": commit_s, "process": time.process_time()}
         timed.seconds = commit_s = 0.0

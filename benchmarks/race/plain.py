@@ -6,13 +6,14 @@ writer; ``/plain/MODEL``. What stands between this and an encrypted answer is wh
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.routing import Mount
 
-from cloister.enclave.job import Job, Salts
-from cloister.enclave.oip import HEADER_LENGTH, fit, parse_request, units_of
+from cloister.channel.bhttp import BinaryRequest
+from cloister.enclave.inference import Inference
+from cloister.enclave.oip import HEADER_LENGTH
+from cloister.enclave.tickets import Tickets
 from cloister.lending.lease import Reservation
 from cloister.lending.terms import LOAN_METER
 
@@ -20,26 +21,50 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import Receive, Scope, Send
 
-    from cloister.enclave.engines import RunningModel
-    from cloister.enclave.engines.tensor import Tensor
+    from cloister.channel.bhttp import BinaryResponse
     from cloister.enclave.instance import EnclaveInstance
-    from cloister.enclave.oip import InferRequest
-    from cloister.enclave.served import ServedModel
+    from cloister.enclave.metering import Metering
 
 PLAIN_PATH = "/plain"
-_JSON_CAP = 4 << 20
-_SMALL_BYTES = 64 * 1024  # as in ``cloister.enclave.inference``: read at once; larger ones in a thread
 _LENGTH = HEADER_LENGTH.encode()
-_NO_SALTS = Salts(b"", b"")
+
+
+class _Free:
+    """A lease that sets nothing aside; for the rest the real one."""
+
+    def __init__(self, real: Metering) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def reserve(self, model: str, _token: object, units: int, **_: object) -> Reservation:
+        """Set nothing aside."""
+        terms = self._real.terms.model(model)
+        if terms is None:
+            raise LookupError(model)
+        return Reservation(number=0, model=terms, consumer=None, units=units, meters=(LOAN_METER,))
+
+    def refund(self, _: Reservation) -> None:
+        """Give nothing back."""
+
+
+class _Uncharged(Inference):
+    """The product's inference, but for its last step: nothing is charged, committed to or signed."""
+
+    def _charged(self, _job: object, response: BinaryResponse, _consumer: object) -> BinaryResponse:
+        return response
 
 
 class Plain:
     """An ASGI application over the models of one instance."""
 
     def __init__(self, instance: EnclaveInstance) -> None:
-        """Serve through the instance's own runs, and so in as many threads as the product does."""
+        """Serve through an engine's queue of its own, with as many threads as the product's."""
         self._pool = instance.pool
-        self._runs = instance.inference._runs  # noqa: SLF001 - a way in that the product does not have
+        metering = cast("Metering", _Free(instance.metering))
+        link, config = instance._link, instance._config  # noqa: SLF001 - a way in that the product does not have
+        self._inference = _Uncharged(metering, instance.metrics, config, Tickets(metering, link), instance.pool)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one inference."""
@@ -47,38 +72,18 @@ class Plain:
         if model is None:
             raise LookupError(scope["path"])
         length = dict(scope["headers"]).get(_LENGTH)
-        body = await _body(receive)
-
-        def read() -> tuple[InferRequest, tuple[Tensor, ...]]:
-            asked = parse_request(body, header_bytes=None if length is None else int(length), json_cap=_JSON_CAP)
-            return asked, fit(asked, model.signature)
-
-        asked, tensors = read() if len(body) <= _SMALL_BYTES else await asyncio.to_thread(read)
-        async with self._pool.use(model) as running:
-            response = await self._runs.run(_free(model, running, asked, tensors))
+        request = BinaryRequest(
+            method="POST",
+            authority="",
+            path=scope["path"],
+            headers=() if length is None else ((HEADER_LENGTH, length.decode()),),
+            body=await _body(receive),
+        )
+        response = await self._inference.infer(model, request, token=None, consumer=None)
         headers = [(name.encode(), value.encode()) for name, value in response.headers]
         headers.append((b"content-length", str(len(response.body)).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
-
-
-def _free(model: ServedModel, running: RunningModel, asked: InferRequest, tensors: tuple[Tensor, ...]) -> Job:
-    """Return a job that sets nothing aside, and that nobody is charged for."""
-
-    def reserve() -> Reservation:
-        units = units_of(tensors, model.signature)
-        return Reservation(number=0, model=model.terms, consumer=None, units=units, meters=(LOAN_METER,))
-
-    return Job(
-        model=model,
-        running=running,
-        asked=asked,
-        tensors=tensors,
-        places=None,
-        body=b"",
-        reserve=reserve,
-        salts=_NO_SALTS,
-    )
 
 
 async def _body(receive: Receive) -> bytes:
