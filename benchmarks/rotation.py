@@ -52,6 +52,7 @@ class Measured:
     """Medians in milliseconds, and what all rounds wrote where."""
 
     rotation_ms: float
+    cpu_ms: float
     flush_ms: float
     written: int
     bulk_bytes: int
@@ -108,16 +109,18 @@ def written() -> int:
 
 def measure(service: CustodianService, folder: Path, rounds: int) -> Measured:
     """Rotate ``rounds`` times, a flush before each."""
-    rotations, flushes, bytes_written, before = [], [], 0, bulk(folder)
+    rotations, processor, flushes, bytes_written, before = [], [], [], 0, bulk(folder)
     for _ in range(rounds):
         flushes.append(flush(service.home))
-        at, started = written(), time.perf_counter()
+        at, cpu, started = written(), time.process_time(), time.perf_counter()
         service.run(lambda transaction: rotation.rotate(transaction, SYSTEM, Fields({}, what="rotation")))
         rotations.append((time.perf_counter() - started) * MILLISECONDS)
+        processor.append((time.process_time() - cpu) * MILLISECONDS)
         bytes_written += written() - at
     after = bulk(folder)
     return Measured(
         rotation_ms=statistics.median(rotations),
+        cpu_ms=statistics.median(processor),
         flush_ms=statistics.median(flushes),
         written=bytes_written // rounds,
         bulk_bytes=sum(was[1] for name, was in before.items() if after.get(name) != was),
@@ -128,6 +131,7 @@ def show(where: str, count: int, found: Measured) -> None:
     """Print one row."""
     print(
         f"{where:8} {count:5} models  rotation {found.rotation_ms:7.2f} ms ({GOAL.verdict(found.rotation_ms)}); "
+        f"of it {found.cpu_ms:.2f} ms of a processor; "
         f"one flush {found.flush_ms:5.2f} ms; {found.written / 1024:.0f} KiB written a rotation, "
         f"in files of bulk {found.bulk_bytes} bytes ({BULK_GOAL.verdict(found.bulk_bytes)})"
     )
