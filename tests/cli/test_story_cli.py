@@ -15,6 +15,7 @@ from PIL import Image
 from cloister.cli.demo.certificate import write_certificate
 from cloister.cli.demo.tap import Tap
 from cloister.client import VerifiedReceipt
+from cloister.sealed.huge import HINT, memory_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +129,10 @@ def test_a_newer_version_is_rolled_out_to_a_running_enclave_as_it_is_typed(shell
             again = shell("loan", "roll-out", town.loan, "scan", digest, "--json")
             assert (again.code, again.json["error"]["code"]) == (4, "already_exists")
             assert town.enclave.stop() == 0
+        told = json.loads((shell.folder / "ready.json").read_text())
+        log = town.enclave.log.read_text()
+        assert told["memory_pages"] == memory_pages()
+        assert log.count(HINT) == (memory_pages() == "ordinary"), "it is said once, to whom it helps"
     finally:
         town.close()
 

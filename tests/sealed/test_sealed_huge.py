@@ -9,7 +9,7 @@ import pytest
 from sealed_kit import PLAIN, SEGMENT, memory_files, noise, seal
 
 from cloister.errors import Rejected
-from cloister.sealed import memfd
+from cloister.sealed import huge, memfd
 from cloister.sealed.huge import huge_pages
 from cloister.sealed.memfd import MemoryFile
 from cloister.sealed.pages import lane_count
@@ -54,6 +54,12 @@ def test_huge_pages_are_known_from_what_the_kernel_says(
 def test_no_huge_pages_where_memory_is_counted_strictly_or_the_kernel_says_nothing(tmp_path: Path) -> None:
     assert not kernel(tmp_path, "always", "always", overcommit="2")
     assert not huge_pages(tmp_path / "none", tmp_path / "none")
+
+
+def test_what_models_are_opened_into_is_said_in_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, word in ((True, "huge"), (False, "ordinary")):
+        monkeypatch.setattr(huge, "huge_pages", lambda given=given: given)
+        assert huge.memory_pages() == word
 
 
 def test_memory_given_out_is_the_file_and_only_before_it_is_sealed() -> None:

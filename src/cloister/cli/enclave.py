@@ -18,6 +18,7 @@ from cloister.enclave.config import EnclaveConfig, load_config
 from cloister.enclave.evidence import EvidenceSource
 from cloister.enclave.measure import measure_software
 from cloister.errors import UsageError
+from cloister.sealed.huge import HINT, memory_pages
 from cloister.stores.place import is_url
 from cloister.wire import Json, dump_b64u, parse_b64u
 
@@ -103,15 +104,21 @@ def serve(
         endorsements=lambda: read_endorsements(endorsements),
     )
 
+    pages = memory_pages()
+
     def on_ready(ready: Ready) -> None:
         instance = ready.instance.metering.instance
         if ready_file is not None:
-            write_file(ready_file, json.dumps({"instance": instance, "url": ready.url}).encode(), force=True)
+            told = {"instance": instance, "memory_pages": pages, "url": ready.url}
+            write_file(ready_file, json.dumps(told).encode(), force=True)
+        if pages == "ordinary":
+            terminal.say(f"models lie in ordinary pages, and were opened slower than this host could: {HINT}")
         terminal.say(f"serving on {ready.url} as instance {instance[:16]}")
 
     with terminal.progress("opening models") as report:
         ending = server.serve(config, source, on_ready=on_ready, progress=report)
-    terminal.result({"ending": ending.value}, lambda out: out.print(f"ended: {ending.value}"))
+    result: Json = {"ending": ending.value, "memory_pages": pages}
+    terminal.result(result, lambda out: out.print(f"ended: {ending.value}"))
     return 0 if ending is server.Ending.DRAINED else 4
 
 

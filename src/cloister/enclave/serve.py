@@ -36,7 +36,7 @@ from cloister.enclave.tls import prepare_tls
 from cloister.errors import CloisterError, Rejected, UsageError
 from cloister.lending.messages import Lease
 from cloister.listener import impatient
-from cloister.sealed.huge import huge_pages
+from cloister.sealed.huge import memory_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ def serve(
     for measure in measures:
         state = "achieved" if measure.achieved else "not_achieved"
         around.log.write(Event.HARDENED, step=measure.name, state=state)
-    around.log.write(Event.MEMORY_PAGES, state="huge" if huge_pages() else "ordinary")
+    around.log.write(Event.MEMORY_PAGES, state=memory_pages())
     if config.require_unswappable:
         demand_unswappable(measures)
     return asyncio.run(serve_async(config, source, around=around, on_ready=on_ready, progress=progress))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["HINT", "huge_pages"]
+__all__ = ["HINT", "huge_pages", "memory_pages"]
 
 _SETTINGS = Path("/sys/kernel/mm/transparent_hugepage")
 _HELPS = frozenset({"always", "within_size", "advise", "force"})
-HINT = "set /sys/kernel/mm/transparent_hugepage/shmem_enabled to 'advise': models then open faster"
+HINT = "its administrator sets /sys/kernel/mm/transparent_hugepage/shmem_enabled to 'advise'"
 
 
 def huge_pages(settings: Path = _SETTINGS, overcommit: Path = Path("/proc/sys/vm/overcommit_memory")) -> bool:
@@ -26,6 +26,11 @@ def huge_pages(settings: Path = _SETTINGS, overcommit: Path = Path("/proc/sys/vm
     size = _chosen(settings / "hugepages-2048kB" / "shmem_enabled") or "inherit"  # since 6.14 each size has its own
     chosen = general if size == "inherit" or general in ("deny", "force") else size
     return chosen in _HELPS and _read(overcommit).strip() != "2"
+
+
+def memory_pages() -> str:
+    """Return what models are opened into, in one word: ``huge`` or ``ordinary`` pages."""
+    return "huge" if huge_pages() else "ordinary"
 
 
 def _chosen(place: Path) -> str:
