@@ -12,8 +12,9 @@ import httpx2
 import numpy as np
 from client_town import ENCLAVE, TOKEN, Town, scan
 
+from cloister.client.proxy.address import Address
 from cloister.client.proxy.limits import Limits
-from cloister.client.proxy.serve import Address, serve_proxy
+from cloister.client.proxy.serve import serve_proxy
 from cloister.client.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Door:
     address: str
     upstream: Upstream
     program: httpx2.AsyncClient
+    grpc: str | None = None
 
     @property
     def port(self) -> int:
@@ -92,20 +94,27 @@ async def open_door(
     **options: Any,
 ) -> AsyncIterator[Door]:
     """Run a proxy; it ends with the block."""
-    told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    told: asyncio.Future[tuple[str, str | None]] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
-        serve_proxy(upstream, where, token=token, limits=limits or Limits(), on_listening=told.set_result, **options)
+        serve_proxy(
+            upstream,
+            where,
+            token=token,
+            limits=limits or Limits(),
+            on_listening=lambda *places: told.set_result(places),
+            **options,
+        )
     )
     await asyncio.wait((told, serving), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         await serving
-    address = told.result()
+    address, target = told.result()
     transport = None if isinstance(where, Address) else httpx2.AsyncHTTPTransport(uds=str(where))
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     base = address if isinstance(where, Address) else "http://localhost"
     try:
         async with httpx2.AsyncClient(base_url=base, headers=headers, transport=transport, timeout=30) as program:
-            yield Door(address, upstream, program)
+            yield Door(address, upstream, program, target)
     finally:
         serving.cancel()
         await asyncio.wait((serving,))

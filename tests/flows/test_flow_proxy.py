@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,9 +19,12 @@ import httpx2
 import uvicorn
 from flow_house import ENCLAVE, START, House, asynchronous, brightest, open_house
 from onnx import TensorProto, helper
-from proxy_kit import LOCAL, Door, open_door
+from proxy_kit import ANY_PORT, LOCAL, Door, open_door
 
 from cloister.attest.rules import NotChecked
+from cloister.client.proxy.grpc import messages
+from cloister.client.proxy.grpc.contents import HOLDERS
+from cloister.client.proxy.grpc.messages import message
 from cloister.client.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -60,9 +64,10 @@ def mirror(*kinds: str) -> bytes:
 
 @asynccontextmanager
 async def open_proxy(folder: Path, *, now: datetime = START, **options: Any) -> AsyncIterator[tuple[House, Door]]:
-    """Run a custodian, an enclave with three models, and a proxy in front of it."""
+    """Run a custodian, an enclave with four models, and a proxy in front of it."""
     numbers = mirror(*(kind for kind in KINDS if kind != "BYTES"))  # the engine carries no BF16 beside strings
-    models = {"digits": brightest(), "numbers": numbers, "texts": mirror("BYTES")}
+    typed = mirror(*(kind for kind in HOLDERS if kind != "BYTES"))
+    models = {"digits": brightest(), "numbers": numbers, "texts": mirror("BYTES"), "typed": typed}
     async with open_house(folder, models=models) as house:
         house.clock.now = now
         await house.lend(100)
@@ -126,11 +131,66 @@ async def test_the_unmodified_tritonclient_asks_everything_over_http(tmp_path: P
         assert found["refused"][name].startswith(start), found["refused"][name]
 
 
+@asynchronous
+async def test_the_unmodified_tritonclient_asks_everything_over_grpc(tmp_path: Path) -> None:
+    async with open_proxy(tmp_path, grpc=ANY_PORT) as (house, door):
+        found = await run("triton_grpc.py", str(door.grpc), LOCAL)
+    version = house.digests["digits"]
+    assert found["ready"] == [True, True, True]
+    assert found["unready"] is False
+    assert found["server"]["extensions"] == ["binary_tensor_data"]
+    assert found["metadata"]["versions"] == [version]
+    assert found["metadata"]["inputs"] == [{"name": "image", "datatype": "FP32", "shape": ["-1", "4"]}]
+    assert (found["label"], found["plain"]["id"], found["plain"]["model_version"]) == (2, "seven", version)
+    ignored = found["plain"]["parameters"]["cloister_ignored"]["string_param"]
+    assert sorted(ignored.split(",")) == ["note", "priority"]  # a message's parameters have no order
+    assert found["raw"] == sorted(KINDS)
+    assert found["typed"] == sorted(HOLDERS)
+    assert found["stream"][:2] == [1, 3]
+    assert "want [batch, 4]" in found["stream"][2]
+    wanted = {
+        "sequence": "StatusCode.INVALID_ARGUMENT: request: parameter_refused (got sequence_id",
+        "shape": "StatusCode.INVALID_ARGUMENT: input image: input (got shape [1, 5], want [batch, 4])",
+        "token": "StatusCode.UNAUTHENTICATED: authorization: local_token",
+        "unknown version": "StatusCode.NOT_FOUND: ",
+    }
+    for name, start in wanted.items():
+        assert found["refused"][name].startswith(start), found["refused"][name]
+    theirs, ours = found["fields"], our_fields()
+    assert {name: theirs[name] for name in ours} == ours
+
+
+def our_fields() -> dict[str, list[Any]]:
+    """Return every field of every message of our interface, as ``triton_grpc`` does of the client's."""
+    found: dict[str, list[Any]] = {}
+
+    def walk(kind: Any) -> None:
+        found[kind.full_name] = [[one.name, one.number, one.type, one.label] for one in kind.fields]
+        for inner in kind.nested_types:
+            walk(inner)
+
+    for name in ("ModelInferRequest", "ModelStreamInferResponse", "ModelMetadataResponse", "InferTensorContents"):
+        walk(message(name).DESCRIPTOR)
+    for name in ("ModelInferResponse", "InferParameter", "ServerLiveResponse", "ServerReadyResponse"):
+        walk(message(name).DESCRIPTOR)
+    for name in ("ModelReadyRequest", "ModelReadyResponse", "ServerMetadataResponse", "ModelMetadataRequest"):
+        walk(message(name).DESCRIPTOR)
+    return found
+
+
+def test_the_compiled_interface_is_the_one_that_people_read(tmp_path: Path) -> None:
+    source = Path(messages.__file__).parent
+    compiler = [str(TRITON), "-m", "grpc_tools.protoc", f"-I{source}", f"--descriptor_set_out={tmp_path / 'out'}"]
+    subprocess.run([*compiler, "inference.proto"], check=True, timeout=60)  # noqa: S603 - our own file
+    assert (tmp_path / "out").read_bytes() == (source / "inference.binpb").read_bytes()
+
+
 def example(language: str, door: Door) -> str:
     """Return the examples of the proxy's page in one language, asking at this proxy."""
     page = (HERE.parents[1] / "docs" / "reference" / "proxy.md").read_text(encoding="utf-8")
     found = "".join(re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL))
     assert "127.0.0.1:8470" in found
+    found = found.replace("127.0.0.1:8471", str(door.grpc))
     return found.replace("127.0.0.1:8470", door.address.removeprefix("http://"))
 
 
@@ -154,14 +214,14 @@ async def play(home: Path, *words: str, given: str) -> str:
 
 @asynchronous
 async def test_the_examples_of_the_page_run_as_they_stand(tmp_path: Path) -> None:
-    async with open_proxy(tmp_path) as (house, door):
+    async with open_proxy(tmp_path, grpc=ANY_PORT) as (house, door):
         said = await play(tmp_path, "/bin/sh", "-eu", given=example("sh", door))
         metadata, rest = json.JSONDecoder().raw_decode(said)
         answer, rest = json.JSONDecoder().raw_decode(said[rest:])
         assert metadata["versions"] == [house.digests["digits"]]
         assert answer["outputs"][0]["data"] == [2]
         assert '"verified":true' in said
-        assert await play(tmp_path, str(TRITON), "-", given=example("python", door)) == "[2]\n"
+        assert await play(tmp_path, str(TRITON), "-", given=example("python", door)) == "[2]\n[2]\n"
 
 
 @asynccontextmanager

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cloister.client.proxy.serve import Address
+    from cloister.client.proxy.address import Address
     from cloister.client.proxy.upstream import Upstream
     from cloister.wire import Json
 
 __all__ = ["proxy"]
 
+DEFAULT = "127.0.0.1:8470"
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -40,6 +41,8 @@ _file = click.Path(path_type=Path, dir_okay=False)
     type=_file,
     help="File with the token that programs show; made where it is not [default ~/.local/state/cloister/proxy.token].",
 )
+@click.option("--grpc", metavar="HOST:PORT", help="Serve gRPC too, at this address of this machine alone.")
+@click.option("--grpc-socket", type=_file, help="Serve gRPC too, on this socket of mode 0600, without a local token.")
 @click.option("--receipts", type=click.Path(path_type=Path, file_okay=False), help="Keep every receipt in this folder.")
 @click.option("--timeout", type=DURATION, help="How long the enclave may be silent [default 60s].")
 @click.option("--ready-file", type=_file, help="Write addresses and files here, as JSON, once listening.")
@@ -53,6 +56,8 @@ def proxy(
     listen: str | None,
     unix_socket: Path | None,
     local_token: Path | None,
+    grpc: str | None,
+    grpc_socket: Path | None,
     receipts: Path | None,
     timeout: timedelta | None,
     ready_file: Path | None,
@@ -63,18 +68,28 @@ def proxy(
     It does not start unverified, and passes nothing on while it is not verified. Answers come back once their
     receipts are proven. The consumer's token stays here; programs show a token of this machine's own.
     """
-    from cloister.client.proxy.serve import parse_address  # noqa: PLC0415 - brings the web server along
+    from cloister.client.proxy.address import parse_address  # noqa: PLC0415 - of no other command
     from cloister.client.proxy.token import default_token_file, open_token  # noqa: PLC0415 - the same
 
-    if listen is not None and unix_socket is not None:
-        msg = "proxy: want --listen or --unix-socket, not both"
-        raise UsageError(msg)
-    where = parse_address(listen or "127.0.0.1:8470") if unix_socket is None else unix_socket.absolute()
-    token_path = None if unix_socket is not None else (local_token or default_token_file(os.environ))
+    where = _place(listen, unix_socket, "--listen or --unix-socket") or parse_address(DEFAULT)
+    calls = _place(grpc, grpc_socket, "--grpc or --grpc-socket")
+    token_path = None
+    if not isinstance(where, Path) or (calls is not None and not isinstance(calls, Path)):
+        token_path = local_token or default_token_file(os.environ)
     token = None if token_path is None else open_token(token_path)
-    place = _Place(where=where, token_path=token_path, token=token, receipts=receipts, ready=ready_file)
+    place = _Place(where=where, grpc=calls, token_path=token_path, token=token, receipts=receipts, ready=ready_file)
     asyncio.run(_run(terminal, url, whom(terminal, **options), place, timeout))
     return 0
+
+
+def _place(address: str | None, path: Path | None, names: str) -> Address | Path | None:
+    """Return where to listen, None where nothing is said. Raises ``UsageError`` for both."""
+    from cloister.client.proxy.address import parse_address  # noqa: PLC0415 - as above
+
+    if address is not None and path is not None:
+        msg = f"proxy: want {names}, not both"
+        raise UsageError(msg)
+    return path.absolute() if path is not None else (None if address is None else parse_address(address))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +97,7 @@ class _Place:
     """Where programs come in, and what lies beside it."""
 
     where: Address | Path
+    grpc: Address | Path | None
     token_path: Path | None
     token: str | None = field(repr=False)
     receipts: Path | None
@@ -109,18 +125,20 @@ async def _run(terminal: Terminal, url: str, found: Whom, place: _Place, silence
         await serve_proxy(
             upstream,
             place.where,
+            grpc=place.grpc,
             token=place.token,
             limits=limits,
-            on_listening=lambda address: _tell(terminal, upstream, place, address),
+            on_listening=lambda address, target: _tell(terminal, upstream, place, address, target),
         )
 
 
-def _tell(terminal: Terminal, upstream: Upstream, place: _Place, address: str) -> None:
+def _tell(terminal: Terminal, upstream: Upstream, place: _Place, address: str, target: str | None) -> None:
     """Say where it listens and what a program needs; never the token itself."""
     token_file = None if place.token_path is None else str(place.token_path)
     said: dict[str, Json] = {
         "address": address,
         "enclave": enclave_json(upstream.enclave),
+        "grpc": target,
         "receipts": None if place.receipts is None else str(place.receipts),
         "token_file": token_file,
     }
@@ -131,6 +149,8 @@ def _tell(terminal: Terminal, upstream: Upstream, place: _Place, address: str) -
         enclave = upstream.enclave
         out.print(f"verified: {enclave.result.tee}, tier {enclave.result.tier.value}, instance {enclave.instance[:16]}")
         out.print(f"listening on {address}")
+        if target is not None:
+            out.print(f"grpc on {target}")
         if token_file is not None:
             out.print(f"local token: {token_file}")
         if place.receipts is not None:

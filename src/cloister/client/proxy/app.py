@@ -19,12 +19,13 @@ from cloister.errors import CloisterError, Rejected, Unavailable
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from cloister.channel.fields import FieldLines
     from cloister.client.passing import Passed
     from cloister.client.proxy.gate import Gate
     from cloister.client.proxy.limits import Limits
     from cloister.client.proxy.upstream import Upstream
 
-__all__ = ["ProxyApp"]
+__all__ = ["ProxyApp", "outward"]
 
 _INWARD = ("accept", "content-type", "idempotency-key", "inference-header-content-length")
 _OUTWARD = frozenset(
@@ -76,7 +77,8 @@ class ProxyApp:
         try:
             body = await self._body(headers, receive)
             kept = tuple((name, value) for name in _INWARD for value in headers.get(name, []))
-            return reply_of(await self._upstream.ask(scope["method"], target, kept, body))
+            passed = await self._upstream.ask(scope["method"], target, kept, body)
+            return Reply(status=passed.answer.status, headers=outward(passed), body=passed.answer.body)
         finally:
             self._running -= 1
 
@@ -121,12 +123,12 @@ class ProxyApp:
                 await send({"type": "http.response.body", "body": reply.body})
 
 
-def reply_of(passed: Passed) -> Reply:
-    """Return what goes back to a program: the enclave's answer, and which receipt proves it."""
+def outward(passed: Passed) -> FieldLines:
+    """Return the header fields that go back to a program, with which receipt proves the answer."""
     kept = tuple((name, value) for name, value in passed.answer.headers if name in _OUTWARD)
-    if passed.receipt is not None:
-        kept += (("cloister-receipt", f"{passed.receipt.receipt.instance}/{passed.receipt.receipt.index}"),)
-    return Reply(status=passed.answer.status, headers=kept, body=passed.answer.body)
+    if passed.receipt is None:
+        return kept
+    return (*kept, ("cloister-receipt", f"{passed.receipt.receipt.instance}/{passed.receipt.receipt.index}"))
 
 
 def _headers(scope: Scope) -> dict[str, list[str]]:

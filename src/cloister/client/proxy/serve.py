@@ -1,122 +1,33 @@
-"""Running a proxy: its own sockets on this machine alone, signals, an orderly end.
-
-An address that is not this machine's is refused, and a port is never shared: whoever else listened on it would be
-handed the token. A unix socket is of mode 0600 from the first moment.
-"""
+"""Running a proxy: HTTP, and gRPC where that is wished, until a signal comes, and an orderly end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
-import re
 import signal
-import socket
-import stat
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from cloister.client.proxy.address import Address, listening
 from cloister.client.proxy.app import ProxyApp
 from cloister.client.proxy.gate import Gate
-from cloister.client.trust_file import is_loopback
-from cloister.errors import Unavailable, UsageError
+from cloister.errors import UsageError
 from cloister.listener import impatient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import socket
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from cloister.client.proxy.limits import Limits
     from cloister.client.proxy.upstream import Upstream
 
-__all__ = ["Address", "parse_address", "serve_proxy"]
+__all__ = ["serve_proxy"]
 
-_BACKLOG = 64
-_MAX_PORT = 65535
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9.]+|localhost):([0-9]{1,5})")
 _GRACE_S = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An address of this machine's own; port 0 is any that is free."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return it as in a URL."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(text: str) -> Address:
-    """Return an address that only this machine can reach. Raises ``UsageError`` for any other."""
-    found = _ADDRESS.fullmatch(text)
-    if found is not None and int(found[2]) <= _MAX_PORT:
-        host = "127.0.0.1" if found[1] == "localhost" else found[1].strip("[]")
-        if is_loopback(f"http://{found[1]}"):
-            return Address(host, int(found[2]))
-    msg = f"listen: {text[:80]}: want an address of this machine alone, such as 127.0.0.1:8470"
-    raise UsageError(msg, hint="others ask an enclave through a proxy of their own")
-
-
-@contextlib.contextmanager
-def listening(where: Address | Path) -> Iterator[socket.socket]:
-    """Yield a listening socket; one that is a file is gone afterwards. Raises ``Unavailable``, ``UsageError``."""
-    if isinstance(where, Address):
-        family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-        # Named as TCP, asyncio sends at once; without SO_REUSEPORT nobody else can listen beside us.
-        with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            _listen(listener, (where.host, where.port), str(where))
-            yield listener
-        return
-    _remove_stale(where)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        before = os.umask(0o177)
-        try:
-            _listen(listener, str(where), str(where))
-        finally:
-            os.umask(before)
-        try:
-            yield listener
-        finally:
-            where.unlink(missing_ok=True)
-
-
-def _listen(listener: socket.socket, place: tuple[str, int] | str, name: str) -> None:
-    try:
-        listener.bind(place)
-        listener.listen(_BACKLOG)
-    except OSError as exc:
-        msg = f"listen: {name}: {exc.strerror or exc}"
-        raise Unavailable(msg, hint="choose another place, or stop what listens there") from exc
-
-
-def _remove_stale(path: Path) -> None:
-    """Take away a socket of ours that nobody listens on any more. Raises ``UsageError`` for anything else there."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        msg = f"{path}: {exc.strerror}"
-        raise UsageError(msg) from exc
-    if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid():
-        msg = f"{path}: exists already, and is no socket of ours"
-        raise UsageError(msg)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    msg = f"{path}: a proxy listens there already"
-    raise UsageError(msg)
 
 
 class _Server(uvicorn.Server):
@@ -134,19 +45,28 @@ async def serve_proxy(
     *,
     token: str | None,
     limits: Limits,
-    on_listening: Callable[[str], None],
+    on_listening: Callable[[str, str | None], None],
+    grpc: Address | Path | None = None,
 ) -> None:
-    """Serve a verified ``upstream`` until a stop signal. ``on_listening`` is told where, once the place is ours."""
+    """Serve a verified ``upstream`` until a stop signal, over gRPC too where that is given a place.
+
+    ``token`` is demanded at addresses, which everybody on this machine can reach, and not at sockets.
+    ``on_listening`` is told the URL and the gRPC target, once both places are ours. Raises ``Unavailable`` and
+    ``UsageError`` where they are not.
+    """
     logging.getLogger("uvicorn").handlers = [logging.NullHandler()]  # its lines name what a program sent
     logging.getLogger("uvicorn").propagate = False
     stop = asyncio.Event()
-    with listening(where) as listener, _signals(stop):
+    async with contextlib.AsyncExitStack() as stack:
+        listener = stack.enter_context(listening(where))
+        stack.enter_context(_signals(stop))
+        target = await stack.enter_async_context(_calls(upstream, grpc, token, limits))
         hosts = (str(where).rpartition(":")[0],) if isinstance(where, Address) else ()
-        app = ProxyApp(upstream, Gate(token, hosts=hosts), limits)
+        app = ProxyApp(upstream, _gate(where, token, hosts), limits)
         server = _Server(_uvicorn_config(app, limits))
         verifying = asyncio.create_task(upstream.keep_verified())
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        on_listening(_url(where, listener))
+        on_listening(_url(where, listener), target)
         ended = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait((serving, verifying, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -155,6 +75,33 @@ async def serve_proxy(
             verifying.cancel()
             ended.cancel()
             await serving
+
+
+def _gate(where: Address | Path, token: str | None, hosts: tuple[str, ...] = ()) -> Gate:
+    """Return the gate of one place. Raises ``UsageError`` for an address without a token."""
+    if not isinstance(where, Address):
+        return Gate(None)
+    if token is None:
+        msg = "proxy: an address wants a local token"
+        raise UsageError(msg)
+    return Gate(token, hosts=hosts)
+
+
+@contextlib.asynccontextmanager
+async def _calls(
+    upstream: Upstream, where: Address | Path | None, token: str | None, limits: Limits
+) -> AsyncIterator[str | None]:
+    """Serve gRPC while the block runs, where a place is given for it."""
+    if where is None:
+        yield None
+        return
+    try:
+        from cloister.client.proxy.grpc.listen import grpc_listening  # noqa: PLC0415 - of an extra
+    except ImportError as exc:
+        msg = "grpc: grpcio is not installed"
+        raise UsageError(msg, hint="pip install 'cloister[grpc]'") from exc
+    async with grpc_listening(upstream, where, gate=_gate(where, token), limits=limits) as target:
+        yield target
 
 
 def _uvicorn_config(app: ProxyApp, limits: Limits) -> uvicorn.Config:
