@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import uvicorn
 from flow_house import ENCLAVE, START, House, asynchronous, brightest, open_house
+from google.protobuf.descriptor_pb2 import DescriptorProto
 from onnx import TensorProto, helper
 from proxy_kit import ANY_PORT, LOCAL, Door, open_door
 
@@ -165,7 +166,9 @@ def our_fields() -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
 
     def walk(kind: Any) -> None:
-        found[kind.full_name] = [[one.name, one.number, one.type, one.label] for one in kind.fields]
+        said = DescriptorProto()
+        kind.CopyToProto(said)
+        found[kind.full_name] = [[one.name, one.number, one.type, one.label] for one in said.field]
         for inner in kind.nested_types:
             walk(inner)
 

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import tritonclient.grpc as triton
+from google.protobuf.descriptor_pb2 import DescriptorProto
 from ml_dtypes import bfloat16
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.grpc.auth import BasicAuth
@@ -120,7 +121,9 @@ def fields() -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
 
     def walk(kind: Any) -> None:
-        found[kind.full_name] = [[one.name, one.number, one.type, one.label] for one in kind.fields]
+        said = DescriptorProto()
+        kind.CopyToProto(said)
+        found[kind.full_name] = [[one.name, one.number, one.type, one.label] for one in said.field]
         for inner in kind.nested_types:
             walk(inner)
 
