@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from custodian_kit import CHEAP, Bench
-from leak_search import Search, spellings
+from leak_search import Search
 from vault_grounds import GROUNDS, Ground, Machine, Wrong
 
 from cloister.custodian.setup import backup_custodian, vault_place
@@ -26,6 +26,8 @@ from cloister.custodian.vaults.encrypted_file import EncryptedFileVault, open_by
 from cloister.custodian.vaults.unlock import KeyFile, Passphrase
 from cloister.custodian.vaults.vault_file import open_content
 from cloister.errors import CloisterError
+from cloister.testing.key_service_contract import broken_promises
+from cloister.testing.leaks import spellings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -245,3 +247,13 @@ def test_the_search_knows_a_key_in_any_place_of_a_base64_text() -> None:
             data = os.urandom(before) + key + os.urandom(after)
             for text in (base64.b64encode(data), base64.urlsafe_b64encode(data)):
                 assert any(spelling in text for spelling in spellings(key)), (before, after)
+
+
+@pytest.mark.timeout(300)
+def test_every_key_service_of_the_house_keeps_the_contract_that_plug_ins_are_held_to(ground: Ground) -> None:
+    if isinstance(ground.unlock, Passphrase | KeyFile):
+        assert not ground.environment  # no service
+        return
+    service = ground.unlock
+    strange = next((wrong.unlock for wrong in ground.wrong if wrong.name.startswith("another ")), None)
+    assert broken_promises(lambda: service, another=None if strange is None else lambda: strange) == ()

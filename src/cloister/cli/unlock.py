@@ -70,7 +70,7 @@ def unlock_with(home: Path, key_file: Path | None, passphrase_file: str | None) 
 def lock_with(service: str | None, key_file: Path | None, passphrase_file: str | None) -> Unlock:
     """Return what a new vault is locked with: the key service that is named, else a secret, made if need be."""
     wanted = _wanted()
-    named = connect(service, os.environ) if service is not None else wanted
+    named = connect(service, os.environ, by_operator=True) if service is not None else wanted
     if named is None:
         return _secret(key_file, passphrase_file, new=True)
     _demand_no_secret(named.name, key_file, passphrase_file)
@@ -85,7 +85,7 @@ def _wanted() -> KeyService | None:
     if name == "":  # a template that nobody filled in would take the pin away unseen
         msg = f"{_VAULT_VARIABLE}: empty"
         raise UsageError(msg, hint="name the key service, or leave the variable out")
-    return None if name is None else connect(name, os.environ)
+    return None if name is None else connect(name, os.environ, by_operator=True)
 
 
 def _demand_no_secret(named: str, key_file: Path | None, passphrase_file: str | None) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from cloister.custodian.vaults.plugins import connect_foreign
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,8 +39,12 @@ class KeyService(Protocol):
         ...
 
 
-def connect(name: str, environment: Mapping[str, str]) -> KeyService:
-    """Return the service of this name; nothing is asked of it yet. Raises ``UsageError``."""
+def connect(name: str, environment: Mapping[str, str], *, by_operator: bool = False) -> KeyService:
+    """Return the service of this name; nothing is asked of it yet. Raises ``UsageError``.
+
+    ``by_operator`` says that the name came by option or environment, not from a vault file: only then are plug-ins
+    looked for, and the one of that kind loaded.
+    """
     match name.partition(":")[0]:
         case "pkcs11":
             from cloister.custodian.vaults.pkcs11_token import Pkcs11Token  # noqa: PLC0415 - only where it is used
@@ -62,6 +67,11 @@ def connect(name: str, environment: Mapping[str, str]) -> KeyService:
 
             return TpmState.connect(name, environment)
         case _:
+            if by_operator and (found := connect_foreign(name, environment)) is not None:
+                return found
             # The name is not shown: somebody may have put a PIN into it.
             msg = "vault: no such key service, want pkcs11:..., aws-kms:ARN, transit:MOUNT/KEY, kmip:ID or tpm:..."
-            raise UsageError(msg, hint="see docs/reference/vaults.md")
+            hint = (
+                "see docs/reference/vaults.md; a plug-in is loaded where --vault or CLOISTER_CUSTODIAN_VAULT names them"
+            )
+            raise UsageError(msg, hint=hint)
