@@ -234,6 +234,7 @@ def test_a_name_of_any_other_shape_is_refused_and_not_repeated(kmip: KmipServer,
     assert "CANARY" not in f"{refused} {refused.hint}"
 
 
+@pytest.mark.timeout(300)
 def test_a_custodian_lives_by_a_kmip_server_from_the_command_line(kmip: KmipServer, tmp_path: Path) -> None:
     def cloister(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **kmip.environment(), "CLOISTER_CUSTODIAN_HOME": str(tmp_path / "home"), **more}

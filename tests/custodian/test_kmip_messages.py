@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from cloister.custodian.vaults.ttlv import MAX_MESSAGE_BYTES, Item, Kind, dump, 
 from cloister.errors import Malformed
 from mutations import mutated
 
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "vault" / "kmip.json").read_text())
+PLACE = Path(__file__).parents[1] / "vectors" / "vault" / "kmip.json"
+VECTORS: dict[str, Any] = json.loads(PLACE.read_text())
 KEY, CONTEXT = VECTORS["key"], VECTORS["context"]
 DATA, NONCE, TAG = (bytes.fromhex(VECTORS[name]) for name in ("data", "nonce", "tag"))
 GOOD = [case for case in VECTORS["cases"] if isinstance(case["expect"], dict)]
@@ -63,6 +65,15 @@ def test_ten_thousand_damaged_answers_are_malformed_or_a_value() -> None:
                 continue
             assert set(said) <= {"reason", "sealed", "data", "attributes"}
     assert refused > 1000
+
+
+def test_a_second_encoder_writes_the_same_vectors() -> None:
+    generator = runpy.run_path(str(PLACE.with_name("generate_kmip.py")))
+    assert generator["requests"]() == VECTORS["requests"]
+    made = {name: data.hex() for name, (_, data, _) in generator["good"]().items()}
+    made |= {name: data.hex() for name, data in {**generator["wrong_decrypted"](), **generator["misshapen"]()}.items()}
+    made |= {name: data.hex() for name, (_, data) in generator["wrong_others"]().items()}
+    assert made == {case["name"]: case["hex"] for case in VECTORS["cases"]}
 
 
 def test_what_is_read_is_written_the_same() -> None:

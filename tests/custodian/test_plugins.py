@@ -89,6 +89,7 @@ def test_a_plug_in_is_a_distribution_with_metadata(site: Path) -> None:
     assert f"[{GROUP}]\nacme = acme_keys:connect" in told.read_text()
 
 
+@pytest.mark.timeout(300)
 def test_a_custodian_lives_by_a_plug_in_that_its_operator_names_each_time(acme: Installed, tmp_path: Path) -> None:
     home = tmp_path / "home"
     made = _cloister(home, "init", "--vault", NAME)
@@ -105,6 +106,7 @@ def test_a_custodian_lives_by_a_plug_in_that_its_operator_names_each_time(acme: 
     assert other.returncode == 2
 
 
+@pytest.mark.timeout(300)
 def test_no_other_command_and_no_other_kind_loads_it(acme: Installed, tmp_path: Path) -> None:
     (tmp_path / "key").touch(mode=0o600)
     (tmp_path / "key").write_bytes(bytes(64))
