@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from cloister.client.proxy.grpc.messages import SERVICE, message
 from cloister.client.proxy.grpc.raw import join_raw, split_raw
 from cloister.client.proxy.grpc.translate import parse_call
 from cloister.client.proxy.limits import Limits
+from cloister.client.proxy.serve import demand_grpc
 from cloister.errors import Malformed, Unavailable, UsageError
 from mutations import mutated
 
@@ -104,7 +106,17 @@ async def test_another_user_of_this_machine_without_the_token_calls_nothing(town
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await anext(aiter(channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(metadata=metadata)))
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.aio.AioRpcError) as refused:  # told before a message was sent, so none is held
+            await channel.stream_unary(f"/{SERVICE}/ModelInfer")(metadata=metadata, timeout=30)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert town.enclave.seen == []
+
+
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(UsageError) as refused:
+        demand_grpc()
+    assert refused.value.hint == "pip install 'cloister[grpc]'"
 
 
 @asynchronous

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import httpx2
 import uvicorn
 from flow_house import ENCLAVE, START, House, asynchronous, brightest, open_house
@@ -250,8 +251,9 @@ def tokens(folder: Path) -> dict[str, str]:
 async def proxy_command(folder: Path, url: str, *words: str) -> tuple[int, dict[str, Any]]:
     """Run the command until it ends, or until it is ready and was told to end; return exit code and what it said."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cloister", "proxy", url, "--listen", "127.0.0.1:0", "--trust", "trust.json"),
-        *("--token-file", "clinic.token", "--insecure-simulated-root", "root.json", "--json", *words),
+        *(sys.executable, "-m", "cloister", "proxy", url, "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
+        *("--trust", "trust.json", "--token-file", "clinic.token", "--insecure-simulated-root", "root.json"),
+        *("--json", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=folder,
@@ -265,6 +267,10 @@ async def proxy_command(folder: Path, url: str, *words: str) -> tuple[int, dict[
         async with httpx2.AsyncClient(base_url=said["address"], timeout=30) as program:
             status = await program.get("/status", headers={"authorization": f"Bearer {token}"})
             assert status.json()["verified"] is True
+        async with grpc.aio.insecure_channel(said["grpc"]) as channel:
+            known = (("authorization", f"Bearer {token}"),)
+            live = await channel.unary_unary(f"/{messages.SERVICE}/ServerLive")(b"", metadata=known, timeout=30)
+            assert message("ServerLiveResponse").FromString(live).live is True
         process.send_signal(signal.SIGTERM)
     out, err = await process.communicate()
     assert not [token for token in tokens(folder).values() if token.encode() in out + err]

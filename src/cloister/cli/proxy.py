@@ -73,6 +73,10 @@ def proxy(
 
     where = _place(listen, unix_socket, "--listen or --unix-socket") or parse_address(DEFAULT)
     calls = _place(grpc, grpc_socket, "--grpc or --grpc-socket")
+    if calls is not None:
+        from cloister.client.proxy.serve import demand_grpc  # noqa: PLC0415 - the same
+
+        demand_grpc()
     token_path = None
     if not isinstance(where, Path) or (calls is not None and not isinstance(calls, Path)):
         token_path = local_token or default_token_file(os.environ)

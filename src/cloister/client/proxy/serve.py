@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import signal
 import threading
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cloister.client.proxy.limits import Limits
     from cloister.client.proxy.upstream import Upstream
 
-__all__ = ["serve_proxy"]
+__all__ = ["demand_grpc", "serve_proxy"]
 
 _GRACE_S = 5
 
@@ -77,6 +78,16 @@ async def serve_proxy(
             await serving
 
 
+def demand_grpc() -> None:
+    """Raise ``UsageError`` where the libraries of the extra are not there."""
+    try:
+        for name in ("grpc", "google.protobuf"):
+            importlib.import_module(name)
+    except ImportError as exc:
+        msg = "grpc: grpcio and protobuf are not installed"
+        raise UsageError(msg, hint="pip install 'cloister[grpc]'") from exc
+
+
 def _gate(where: Address | Path, token: str | None, hosts: tuple[str, ...] = ()) -> Gate:
     """Return the gate of one place. Raises ``UsageError`` for an address without a token."""
     if not isinstance(where, Address):
@@ -95,11 +106,9 @@ async def _calls(
     if where is None:
         yield None
         return
-    try:
-        from cloister.client.proxy.grpc.listen import grpc_listening  # noqa: PLC0415 - of an extra
-    except ImportError as exc:
-        msg = "grpc: grpcio is not installed"
-        raise UsageError(msg, hint="pip install 'cloister[grpc]'") from exc
+    demand_grpc()
+    from cloister.client.proxy.grpc.listen import grpc_listening  # noqa: PLC0415 - of an extra
+
     async with grpc_listening(upstream, where, gate=_gate(where, token), limits=limits) as target:
         yield target
 

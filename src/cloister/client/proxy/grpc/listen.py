@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from cloister.client.proxy.address import Address, remove_stale
-from cloister.client.proxy.grpc.service import Service
+from cloister.client.proxy.grpc.service import Guard, Service
 from cloister.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ async def grpc_listening(
     """Serve calls and yield the target that clients take. Raises ``Unavailable`` where the place is not ours."""
     logging.getLogger("grpc").handlers = [logging.NullHandler()]
     logging.getLogger("grpc").propagate = False
-    server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.max_exchanges)
-    server.add_generic_rpc_handlers((Service(upstream, gate).handler(),))
+    server = grpc.aio.server(
+        interceptors=(Guard(gate),), options=_options(limits), maximum_concurrent_rpcs=limits.max_exchanges
+    )
+    server.add_generic_rpc_handlers((Service(upstream).handler(),))
     target = _bound(server, where)
     await server.start()
     try:

@@ -10,7 +10,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from cloister.errors import Malformed, UsageError
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from cloister.errors import Malformed
 
 __all__ = ["SERVICE", "message", "parse"]
 
@@ -19,7 +22,7 @@ SERVICE = "inference.GRPCInferenceService"
 
 @cache
 def message(name: str) -> Any:
-    """Return the class of a message. Raises ``UsageError`` where the library is not there."""
+    """Return the class of a message."""
     return _classes()[f"inference.{name}"]
 
 
@@ -27,19 +30,12 @@ def parse(name: str, data: bytes) -> Any:
     """Return a message out of its bytes. Raises ``Malformed``."""
     try:
         return message(name).FromString(data)
-    except Exception as exc:
-        if type(exc).__name__ != "DecodeError":  # of the library, which is imported only where it is needed
-            raise
+    except DecodeError as exc:
         raise Malformed(f"{name}: not the protocol's message") from exc
 
 
 @cache
 def _classes() -> dict[str, Any]:
-    try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415 - of an extra
-    except ImportError as exc:
-        msg = "grpc: grpcio and protobuf are not installed"
-        raise UsageError(msg, hint="pip install 'cloister[grpc]'") from exc
     compiled = descriptor_pb2.FileDescriptorSet.FromString(files(__package__).joinpath("inference.binpb").read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in compiled.file:

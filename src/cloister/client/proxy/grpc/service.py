@@ -1,7 +1,7 @@
 """``inference.GRPCInferenceService`` over the verified enclave: each call is one request of the HTTP form.
 
 Messages are taken and given as bytes, so that what is wrong with one is ours to say, and nothing of it reaches the
-library's log.
+library's log. Who may not call is told so by what comes before a message: a stranger's is never waited for or held.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cloister.client.proxy.gate import Gate
     from cloister.client.proxy.upstream import Upstream
 
-__all__ = ["Service"]
+__all__ = ["Guard", "Service"]
 
 _OK = 200
 _CODES = {
@@ -62,13 +62,36 @@ class _NotGiven(Exception):
         self.detail = detail[:_MAX_DETAIL]
 
 
-class Service:
-    """Answers the calls of programs of this machine that ``gate`` admits."""
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # of a library without types
+    """Lets calls through that ``gate`` admits."""
 
-    def __init__(self, upstream: Upstream, gate: Gate) -> None:
+    def __init__(self, gate: Gate) -> None:
+        """Demand what ``gate`` demands."""
+        self._gate = gate
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        """Return the method's handler, or one that refuses before it reads."""
+        shown = [str(value) for name, value in details.invocation_metadata or () if name == "authorization"]
+        try:
+            self._gate.admit_token(shown)
+        except CloisterError as exc:
+            said = _not_given(exc)
+        else:
+            return await continuation(details)
+
+        async def refuse(_: AsyncIterator[bytes], context: Any) -> None:
+            context.set_trailing_metadata((("cloister-code", said.code),))
+            await context.abort(_CODES[said.status], said.detail)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+class Service:
+    """Answers the calls of programs of this machine."""
+
+    def __init__(self, upstream: Upstream) -> None:
         """Ask ``upstream``."""
         self._upstream = upstream
-        self._gate = gate
 
     def handler(self) -> Any:
         """Return what a server is given."""
@@ -87,7 +110,6 @@ class Service:
     def _called(self, method: Callable[[bytes, Any], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def call(data: bytes, context: Any) -> bytes:
             try:
-                self._admit(context)
                 return await method(data, context)
             except Exception as exc:  # noqa: BLE001 - the server's edge: whatever it was, the call ends with a status
                 said = _not_given(exc)
@@ -96,9 +118,6 @@ class Service:
             return b""
 
         return call
-
-    def _admit(self, context: Any) -> None:
-        self._gate.admit_token([str(value) for name, value in _metadata(context) if name == "authorization"])
 
     async def _server_live(self, _: bytes, __: Any) -> bytes:
         return _dump("ServerLiveResponse", live=await self._holds("/v2/health/live"))
@@ -118,21 +137,17 @@ class Service:
         return read_model_metadata((await self._get(model_path(asked.name, asked.version))).answer)
 
     async def _infer(self, data: bytes, context: Any) -> bytes:
-        keys = tuple((name, str(value)) for name, value in _metadata(context) if name == "idempotency-key")
+        shown = context.invocation_metadata() or ()
+        keys = tuple((name, str(value)) for name, value in shown if name == "idempotency-key")
         passed, answer = await self._inferred(data, keys)
         context.set_trailing_metadata(tuple(line for line in outward(passed) if line[0].startswith("cloister-")))
         return answer
 
-    async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def _stream(self, requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
         """Answer one after the other, in their order; what is refused is an answer too, and the stream goes on."""
-        try:
-            self._admit(context)
-        except CloisterError as exc:
-            said = _not_given(exc)
-            await context.abort(_CODES[said.status], said.detail)
         async for data in requests:
             try:
-                _, answer = await self._inferred(data, ())
+                answer = (await self._inferred(data, ()))[1]
             except Exception as exc:  # noqa: BLE001 - as above
                 yield _dump("ModelStreamInferResponse", error_message=_not_given(exc).detail)
             else:
@@ -165,10 +180,6 @@ def _asked(name: str, data: bytes) -> Any:
         return parse(name, data)
     except Malformed as exc:
         raise UsageError(exc.message) from exc
-
-
-def _metadata(context: Any) -> list[tuple[str, str | bytes]]:
-    return [(str(name), value) for name, value in context.invocation_metadata() or ()]
 
 
 def _given(passed: Passed) -> Passed:
