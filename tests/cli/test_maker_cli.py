@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import oms_kit as kit
 import pytest
 from cli_kit import Shell, free_port
 from enclave_models import doubler
+
+from cloister.wire import dump_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,3 +132,21 @@ def test_a_variant_says_that_it_is_not_what_the_maker_signed(shell: Shell) -> No
     sign(shell)
     said = shell("model", "variant", "model", "--for", "clinic", "--name", "toy", "--out", "variant")
     assert "not what the maker signed" in said.err
+
+
+def test_t99_manifests_are_signed_twice_and_who_pins_the_second_key_demands_it(shell: Shell) -> None:
+    shell.ok(*SEAL, "sealed")
+    shown = shell.ok("custodian", "show", "--second-publisher-file", "second.key")
+    words = ("model", "verify", "sealed", "--publisher", shown["publisher"], "--second-publisher", "second.key")
+    assert shell.ok(*words)["publisher_proven"]
+    assert shell("model", "verify", "sealed", "--second-publisher", "second.key").code == 2
+    (shell.folder / "short.key").write_bytes(b"short")
+    assert shell(*words[:-1], "short.key").code == 2
+    assert shell(*words[:-1], "not-there.key").code == 2
+    place = shell.folder / "sealed" / "manifest.sig"
+    signature = json.loads(place.read_bytes())
+    del signature["second"]
+    place.write_bytes(dump_json(signature))
+    for stripped in (words, words[:-2]):
+        said = shell(*stripped, "--json")
+        assert (said.code, said.json["error"]["code"]) == (4, "second_signature_missing")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
+import json
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 from custodian_kit import CHEAP, PASSPHRASE
 
+from cloister.crypto.mldsa import SecondSigner
 from cloister.custodian.vaults import unwrap_dek, wrap_dek
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault, KeyFile, Passphrase
+from cloister.custodian.vaults.vault_file import open_content
 from cloister.errors import Malformed, Rejected, UsageError
 from cloister.sealed.envelope import Envelope
-from cloister.wire import parse_json
+from cloister.wire import parse_b64u, parse_json
 from mutations import mutated
 
 if TYPE_CHECKING:
@@ -35,6 +39,15 @@ def test_the_vault_opens_to_the_same_keys(path: Path) -> None:
     assert first.publisher_key.key_id != first.signing_key.key_id
     assert (first.kid, first.kek_id) == (second.kid, second.kek_id)
     assert second.unwrap(first.wrap(b"key", aad=b"a"), aad=b"a") == b"key"
+
+
+def test_the_second_key_is_derived_as_the_specification_says(path: Path) -> None:
+    vault = EncryptedFileVault.open(path, UNLOCK)
+    content = json.loads(open_content(path.read_bytes(), UNLOCK).content)
+    secret = b"".join(parse_b64u(content[name], what=name) for name in ("publisher", "kek"))
+    extracted = hmac.digest(bytes(32), secret, "sha256")  # RFC 5869, by hand
+    seed = hmac.digest(extracted, b"cloister/vault/v1/second-publisher\x01", "sha256")
+    assert vault.second_publisher().public == SecondSigner(seed).public
 
 
 def test_a_wrong_passphrase_opens_nothing_and_says_only_that(path: Path) -> None:

@@ -13,6 +13,7 @@ from enclave_parties import START, ConsumerSide, World, asynchronous, make_world
 from onnx import TensorProto
 
 from cloister.client.model_info import MakerInfo, parse_metadata
+from cloister.crypto.mldsa import SecondSigner
 from cloister.enclave.config import load_config
 from cloister.enclave.measure import measure_software
 from cloister.errors import Rejected, UsageError
@@ -109,6 +110,38 @@ async def test_t98_a_custodian_that_seals_other_weights_beside_the_signature_is_
     lend(world, replace(lent, terms=replace(lent.terms, digest=ModelDigest(model_digest(data)))))
     assert await refused(world) == "signed_otherwise"
     assert await refused(world, model_makers=(MAKER,)) == "signed_otherwise"
+
+
+@asynchronous
+async def test_t99_an_enclave_that_pins_the_second_key_wants_its_signature(world: World) -> None:
+    second = SecondSigner(bytes(range(32)))
+    assert await refused(world, second_publisher=second.public) == "second_signature_missing"
+    (lent,) = world.custodian.lent
+    manifest = Manifest.parse((lent.root / "manifest.json").read_bytes())
+    data = replace(manifest, second_key=second.public).dump()
+    (lent.root / "manifest.json").write_bytes(data)
+    signature = ManifestSignature.sign(world.custodian.publisher, data, second)
+    (lent.root / "manifest.sig").write_bytes(signature.dump())
+    lend(world, replace(lent, terms=replace(lent.terms, digest=ModelDigest(model_digest(data)))))
+    other = SecondSigner(bytes(range(1, 33)))
+    assert await refused(world, second_publisher=other.public) == "unknown_key"
+    async with world.enclave(second_publisher=second.public) as instance:
+        assert (await ConsumerSide(instance, world.clock).infer([[1.0, 2.0, 3.0]])).status == 200
+
+
+def test_a_pinned_second_key_is_read_and_measured(tmp_path: Path) -> None:
+    key = SecondSigner(bytes(range(32))).public
+    (tmp_path / "second.key").write_bytes(key.raw)
+    (tmp_path / "short.key").write_bytes(key.raw[:-1])
+    base = 'loan = "loan.json"\nmodels = ["m"]\n'
+    (tmp_path / "plain.toml").write_text(base)
+    (tmp_path / "pinned.toml").write_text(base + 'second_publisher = "second.key"\n')
+    (tmp_path / "short.toml").write_text(base + 'second_publisher = "short.key"\n')
+    plain, pinned = (load_config(tmp_path / name, env={}) for name in ("plain.toml", "pinned.toml"))
+    assert pinned.second_publisher == key
+    assert measure_software(plain).digest != measure_software(pinned).digest
+    with pytest.raises(UsageError, match="1951 bytes"):
+        load_config(tmp_path / "short.toml", env={})
 
 
 def test_wanted_makers_are_measured_by_what_they_are_and_not_where_they_lie(tmp_path: Path) -> None:

@@ -353,6 +353,9 @@ def manifests() -> list[Case]:
         claim("signature too large", files=[good["files"][0], {**sig, "size": (1 << 20) + 1}]),
         claim("unknown member", more=1),
         case("maker is null", maker=None),
+        case("second key", "ok", second_key=dump_b64u(bytes(1952))),
+        case("second key too short", second_key=dump_b64u(bytes(1951))),
+        case("second key null", second_key=None),
         trusted("kind unknown", kind="both"),
         trusted("a key as a root", kind="root"),
         trusted("key cut", der=str(maker["der"])[:-4]),  # type: ignore[index,call-overload]

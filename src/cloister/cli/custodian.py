@@ -283,11 +283,27 @@ def recover(
 
 @custodian.command()
 @click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@click.option(
+    "--second-publisher-file", type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the key of manifests' second signatures here (ML-DSA-65), for who pins it.",
+)  # fmt: skip
 @unlock_options
 @pass_terminal
-def show(terminal: Terminal, /, *, home: Path | None, key_file: Path | None, passphrase_file: str | None) -> None:
+def show(
+    terminal: Terminal,
+    /,
+    *,
+    home: Path | None,
+    second_publisher_file: Path | None,
+    key_file: Path | None,
+    passphrase_file: str | None,
+) -> None:
     """Show the public keys that borrowers and consumers pin."""
     place = custodian_home(home)
     vault = open_vault(place, unlock_with(place, key_file, passphrase_file))
     result = {"key": vault.signing_key.verify_key.dump(), "publisher": vault.publisher_key.verify_key.dump()}
+    if second_publisher_file is not None:
+        key = vault.second_publisher().public
+        write_file(second_publisher_file, key.raw, force=False)
+        result["second_publisher"] = key.fingerprint
     terminal.result(result, lambda out: out.print(terminal.table(("", ""), list(result.items()))))

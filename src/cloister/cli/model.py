@@ -14,6 +14,7 @@ from cloister.cli.model_convert import conversion_options, convert
 from cloister.cli.model_inspect import demand_model, inspect
 from cloister.cli.model_maker import made_json, maker_options, signed_source
 from cloister.cli.model_old import open_old
+from cloister.cli.model_second import second_publisher
 from cloister.cli.model_stores import pull_model, push_model
 from cloister.cli.model_variant import trace_model, variant
 from cloister.cli.model_verify import verify_model
@@ -136,6 +137,7 @@ def _seal(
             source, out, resume=resume, vault=vault, envelope=partial(envelope_of, vault), name=name,
             signer=vault.publisher_key, card=read_card(card), created=now,
             going=Going(progress=report, found=tell_found, kept=tell_kept), old=old, signed=signed,
+            second=second_publisher(terminal, vault),
         )  # fmt: skip
     size = sealed.manifest.size
     result: dict[str, Json] = {

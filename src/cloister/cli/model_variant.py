@@ -13,6 +13,7 @@ import click
 from cloister.cli.model_card_file import read_card
 from cloister.cli.model_drift import MAX_ACCURACY_LOSS, MAX_DRIFT, OutputDrift, demand_small, measure
 from cloister.cli.model_inspect import demand_model
+from cloister.cli.model_second import second_publisher
 from cloister.cli.remote import custodian_home
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.cli.unlock import unlock_options, unlock_with
@@ -110,6 +111,7 @@ def variant(
             sealed = seal_files(
                 tree.files, marked, sink.parts, name=name, dek=dek, signer=vault.publisher_key, card=read_card(card),
                 created=draft.created, progress=report, envelope=partial(envelope_of, vault, dek),
+                second=second_publisher(terminal, vault),
             )  # fmt: skip
             # The record first: a copy that nobody could trace must not come to be.
             keep_variant(place, vault, _draft(name, holder, bits, tensors, sealed), key)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloister.cli.model_maker import claim_json
+from cloister.cli.model_second import read_second, second_option
 from cloister.cli.store_options import demand_digest, digest_option, store_access, store_options
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.crypto.sign import VerifyKey
@@ -21,6 +22,7 @@ from cloister.stores import open_source, parse_place
 from cloister.wire import parse_b64u
 
 if TYPE_CHECKING:
+    from cloister.crypto.mldsa import SecondKey
     from cloister.sealed.parts import Package
     from cloister.wire import Json
 
@@ -32,6 +34,7 @@ _KEY_BYTES = 32
 @click.command("verify", cls=Verb)
 @click.argument("package")
 @click.option("--publisher", help="The publisher's public key (base64url), known from elsewhere than the package.")
+@second_option
 @digest_option
 @store_options
 @pass_terminal
@@ -41,6 +44,7 @@ def verify_model(
     *,
     package: str,
     publisher: str | None,
+    second_publisher: Path | None,
     digest: str | None,
     ca: Path | None,
     token_file: Path | None,
@@ -51,10 +55,14 @@ def verify_model(
     --publisher, which model it is by --digest; without both, only that the copy agrees with itself.
     """
     demand_digest(digest)
+    second = read_second(second_publisher)
+    if second is not None and publisher is None:
+        msg = "--second-publisher: proves nothing alone"
+        raise UsageError(msg, hint="pass --publisher too")
     access = store_access(package, ca, token_file)
     place = parse_place(package)
     with open_source(place, access=access, whole=True) as source:
-        manifest, got = _manifest(read_parts(source), publisher, digest)
+        manifest, got = _manifest(read_parts(source), publisher, second, digest)
         if isinstance(place, Path):
             _refuse_strangers(place, manifest)
         with terminal.progress(f"verifying {manifest.name}") as report:
@@ -78,13 +86,16 @@ def verify_model(
     terminal.result(result, lambda out: out.print(f"{words}\ndigest {got}"))
 
 
-def _manifest(parts: Package, publisher: str | None, digest: str | None) -> tuple[Manifest, str]:
+def _manifest(
+    parts: Package, publisher: str | None, second: SecondKey | None, digest: str | None
+) -> tuple[Manifest, str]:
     """Return the manifest and its digest, proven by what is known of it from elsewhere."""
     got = model_digest(parts.manifest_bytes)
     if digest is not None and got != digest:
         raise Rejected.because("wrong_model", "manifest", got=got, want=digest)
     if publisher is not None:
-        return verify_manifest(parts.manifest_bytes, parts.signature_bytes, [_key(publisher)]).manifest, got
+        keys = [_key(publisher)]
+        return verify_manifest(parts.manifest_bytes, parts.signature_bytes, keys, second=second).manifest, got
     ManifestSignature.parse(parts.signature_bytes)
     return Manifest.parse(parts.manifest_bytes), got
 

@@ -90,6 +90,7 @@ async def boot(
         engine=engine,
         prepack=config.prepack,
         makers=makers,
+        second=config.second_publisher,
         access=access,
         progress=progress,
     )

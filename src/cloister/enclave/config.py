@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloister.crypto.mldsa import PUBLIC_BYTES, SecondKey
 from cloister.errors import Malformed, UsageError
 from cloister.sealed.oms import Maker, parse_makers
 from cloister.sealed.oms.maker import MAX_MAKERS
@@ -100,6 +101,7 @@ class EnclaveConfig:
     require_unswappable: bool = False
     require_model_signature: bool = False
     model_makers: tuple[Maker, ...] | None = None
+    second_publisher: SecondKey | None = None
     media: Path | None = None
     airgapped: bool = False
     engine_threads: int = 1
@@ -129,6 +131,7 @@ class EnclaveConfig:
             if self.model_makers is None
             else sorted(maker.fingerprint for maker in self.model_makers),
             "profile": self.profile.value,
+            "second_publisher": None if self.second_publisher is None else self.second_publisher.fingerprint,
             "require_model_signature": self.require_model_signature,
             "require_unswappable": self.require_unswappable,
             "tls": self.tls.value,
@@ -219,6 +222,7 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         require_unswappable=taken.optional("require_unswappable", taken.boolean) or False,
         require_model_signature=taken.optional("require_model_signature", taken.boolean) or False,
         model_makers=_makers(taken, base),
+        second_publisher=_second(taken, base),
         media=_path(taken, "media", base),
         airgapped=taken.optional("airgapped", taken.boolean) or False,
         engine_threads=_number(taken, "engine_threads", 1, floor=0, cap=1024),
@@ -281,6 +285,17 @@ def _makers(taken: Fields, base: Path) -> tuple[Maker, ...] | None:
     if not 1 <= len(found) <= MAX_MAKERS:
         taken.fail("model_makers", f"{len(found)} keys and roots, want 1 to {MAX_MAKERS}")
     return tuple(found)
+
+
+def _second(taken: Fields, base: Path) -> SecondKey | None:
+    """Return the key of manifests' second signatures, which makes them wanted."""
+    path = _path(taken, "second_publisher", base)
+    if path is None:
+        return None
+    key = SecondKey(_bounded(path))
+    if len(key.raw) != PUBLIC_BYTES:
+        taken.fail("second_publisher", f"{len(key.raw)} bytes, want the {PUBLIC_BYTES} of an ML-DSA-65 key")
+    return key
 
 
 def _bounded(path: Path) -> bytes:

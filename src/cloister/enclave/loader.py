@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloister.crypto.hpke import KemPrivateKey
+    from cloister.crypto.mldsa import SecondKey
     from cloister.enclave.engines import Engine
     from cloister.enclave.packages import FoundPackage
     from cloister.lending.messages import Grant
@@ -69,6 +70,7 @@ class Loader:
         engine: Engine,
         prepack: tuple[str, ...] | None,
         makers: MakerRule,
+        second: SecondKey | None,
         access: Access,
         progress: Callable[[int, int], None] | None,
     ) -> None:
@@ -79,6 +81,7 @@ class Loader:
         self._engine = engine
         self._prepack = prepack
         self._makers = makers
+        self._second = second
         self._access = access
         self._progress = progress
 
@@ -139,7 +142,9 @@ class Loader:
 
     def _verified(self, terms: ModelTerms, package: FoundPackage) -> VerifiedManifest:
         grant, _ = self._granted()
-        verified = verify_manifest(package.manifest_bytes, package.signature_bytes, [grant.publisher])
+        verified = verify_manifest(
+            package.manifest_bytes, package.signature_bytes, [grant.publisher], second=self._second
+        )
         verify_digest(verified, terms.digest)
         self._makers.demand_signed(verified)  # before a byte of it is fetched
         return verified

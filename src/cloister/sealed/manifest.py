@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cloister.crypto.mldsa import PUBLIC_BYTES, SecondKey
 from cloister.crypto.stream import HEADER_BYTES, Header, Layout
 from cloister.errors import Malformed, UsageError
 from cloister.sealed.oms.bundle import MAX_BUNDLE_BYTES
@@ -166,6 +167,8 @@ class Manifest:
     files: tuple[SealedFile, ...]
     suite: str = SUITE
     maker: MakerClaim | None = None
+    second_key: SecondKey | None = None
+    """With which the manifest is signed a second time: that it is cannot be taken away again."""
 
     @property
     def size(self) -> int:
@@ -191,7 +194,11 @@ class Manifest:
             "suite": self.suite,
             "v": VERSION,
         }
-        data = dump_json(members | ({} if self.maker is None else {"maker": self.maker.to_json()}))
+        if self.maker is not None:
+            members["maker"] = self.maker.to_json()
+        if self.second_key is not None:
+            members["second_key"] = dump_b64u(self.second_key.raw)
+        data = dump_json(members)
         try:
             Manifest.parse(data)
         except Malformed as exc:
@@ -211,6 +218,7 @@ class Manifest:
             card=_card(fields),
             files=tuple(SealedFile.from_json(item) for item in fields.items("files", cap=MAX_FILES)),
             suite=fields.match("suite", re.compile(re.escape(SUITE))),
+            second_key=fields.optional("second_key", lambda name: SecondKey(fields.b64u(name, size=PUBLIC_BYTES))),
             maker=fields.optional("maker", lambda name: MakerClaim.from_json(fields.take(name))),
         )
         fields.end()

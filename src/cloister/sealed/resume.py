@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from cloister.crypto.mldsa import SecondSigner
     from cloister.crypto.sign import SigningKey
     from cloister.sealed.directory import PlainFile
     from cloister.sealed.envelope import Envelope
@@ -71,6 +72,7 @@ def seal_resumably(
     random: Callable[[int], bytes] = os.urandom,
     old: OldPackage | None = None,
     signed: SignedTree | None = None,
+    second: SecondSigner | None = None,
 ) -> SealedModel:
     """Seal as ``seal_model``, with a key of its own, which ``vault`` wraps; an error leaves what can be gone on with.
 
@@ -101,6 +103,7 @@ def seal_resumably(
                 begin=work.begin,
                 envelope=lambda digest: envelope(dek, digest),
                 maker=None if signed is None else signed.maker,
+                second=second,
             )
             folder.commit()
         except BaseException:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from cloister.crypto.mldsa import SecondSigner
     from cloister.crypto.sign import SigningKey
     from cloister.sealed.directory import PlainFile
     from cloister.sealed.envelope import Envelope
@@ -206,12 +207,13 @@ def seal_files(
     begin: Begin[PlainT] | None = None,
     envelope: Callable[[str], Envelope] | None = None,
     maker: tuple[MakerClaim, MadeBy] | None = None,
+    second: SecondSigner | None = None,
 ) -> SealedModel:
     """Seal ``files``, sorted by path, into ``sink``; the manifest is written last. Raises as ``seal_model``.
 
     ``keep`` is asked first for each file of which nothing is there, and what it returns stands for it. ``begin`` finds
     what is there. ``envelope`` gets the digest and returns what lets the model be opened, to lie in it from the start.
-    With ``maker`` the files have to be those that are signed, and the signature is among them.
+    With ``maker`` the files have to be those that are signed, and the signature is among them. ``second`` signs too.
     """
     draw = Randomness(random, dek)
     manifest = Manifest(
@@ -221,6 +223,7 @@ def seal_files(
         card=card,
         files=tuple(_draft(entry, number, segment_bytes) for number, entry in enumerate(files)),
         maker=None if maker is None else maker[0],
+        second_key=None if second is None else second.public,
     )
     manifest.dump()  # 1. every name, size and limit, before hours of work
     most = max((entry.layout.count for entry in manifest.files), default=1)
@@ -241,7 +244,7 @@ def seal_files(
     manifest = replace(manifest, files=tuple(sealed))
     data = manifest.dump()
     digest = model_digest(data)
-    parts = [(SIGNATURE_NAME, ManifestSignature.sign(signer, data).dump()), (MANIFEST_NAME, data)]
+    parts = [(SIGNATURE_NAME, ManifestSignature.sign(signer, data, second).dump()), (MANIFEST_NAME, data)]
     if envelope is not None:
         parts.insert(0, (ENVELOPE_NAME, envelope(digest).dump()))
     for part, content in parts:  # 3. what makes it a model

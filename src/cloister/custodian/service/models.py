@@ -23,7 +23,7 @@ from cloister.lending.terms import DIGEST, NAME, ModelDigest
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.keys import verify_dek
 from cloister.sealed.manifest import Manifest
-from cloister.sealed.publisher import verify_manifest
+from cloister.sealed.publisher import MAX_SIGNATURE_BYTES, verify_manifest
 from cloister.wire import Fields, Json, dump_json, dump_time
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def publish(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     to: what is published can be released. After a rotation it is wrapped anew, under the key in use.
     Publishing the same model again changes nothing, but it mends an envelope in the database that does not open.
     """
-    manifest_bytes, signature = body.b64u("manifest"), body.b64u("signature", cap=4096)
+    manifest_bytes, signature = body.b64u("manifest"), body.b64u("signature", cap=MAX_SIGNATURE_BYTES)
     envelope = Envelope.parse(dump_json(body.take("envelope")))
     body.end()
     vault = transaction.context.vault

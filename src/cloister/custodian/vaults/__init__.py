@@ -17,6 +17,7 @@ from cloister.sealed.envelope import Envelope, Recipient, wrap_info
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cloister.crypto.mldsa import SecondSigner
     from cloister.crypto.sign import SigningKey
     from cloister.custodian.vaults.kek import Kek
 
@@ -51,6 +52,10 @@ class Vault(Protocol):
     @property
     def publisher_key(self) -> SigningKey:
         """The key that signs manifests of sealed models."""
+        ...
+
+    def second_publisher(self) -> SecondSigner:
+        """Return the ML-DSA-65 key that signs manifests too. Raises ``Unavailable`` where OpenSSL has none."""
         ...
 
     @property

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from cloister.crypto.mldsa import SEED_BYTES, SecondSigner
 from cloister.crypto.sign import SigningKey
 from cloister.custodian.vaults.kek import Kek, KekRing
 from cloister.custodian.vaults.shares import rebuild_key, share_key
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from cloister.custodian.vaults.shares import Share
 
 __all__ = ["EncryptedFileVault", "Kdf", "KeyFile", "Passphrase", "Unlock", "open_by_shares", "relock", "split_vault"]
+
+_SECOND_LABEL = b"cloister/vault/v1/second-publisher"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +105,14 @@ class EncryptedFileVault:
     def open(cls, path: Path, unlock: Unlock | FileKey, *, rng: Callable[[int], bytes] = os.urandom) -> Self:
         """Return the vault. Raises ``Rejected`` (``wrong_key``), ``Malformed``, ``UsageError``."""
         return cls(_Secrets.parse(open_content(read_vault(path), unlock).content), rng=rng)
+
+    def second_publisher(self) -> SecondSigner:
+        """Return the key that signs manifests a second time. Raises ``Unavailable`` where OpenSSL has no ML-DSA.
+
+        Derived (docs/spec/vault.md): not from the publisher's key alone, which may fall with elliptic curves.
+        """
+        derive = HKDF(algorithm=SHA256(), length=SEED_BYTES, salt=None, info=_SECOND_LABEL)
+        return SecondSigner(derive.derive(self._secrets.publisher + self._secrets.kek))
 
     @property
     def tls_authority_key(self) -> bytes:
