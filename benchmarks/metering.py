@@ -17,6 +17,7 @@ The goal is under 1 % of the request for the conv net.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import secrets
@@ -32,20 +33,19 @@ from figures.goals import at_most
 from fleet.asker import Asker, Work, name_of
 from fleet.enclave import serve_process
 from onnx import TensorProto, helper, numpy_helper
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from cloister.enclave import inference
+from cloister.enclave.web.exchange import Answer
 from cloister.lending.lease import Reservation
 from cloister.lending.receipt import SALT_BYTES, commit
 from cloister.lending.terms import LOAN_METER
 
 if TYPE_CHECKING:
+    from fleet.added import Added
     from onnx import NodeProto
-    from starlette.applications import Starlette
-    from starlette.requests import Request
 
     from cloister.enclave.instance import EnclaveInstance
+    from cloister.enclave.web.exchange import Body, Head
 
 GOAL = at_most(1, " %")
 CONTROL_PATH = "/metering"
@@ -168,7 +168,7 @@ class Free:
         """Demand nothing."""
 
 
-def add_control(app: Starlette, instance: EnclaveInstance) -> None:
+def add_control(app: Added, instance: EnclaveInstance) -> None:
     """Add the route that changes the lease under the gateway and tells what the timed one took."""
     timed = Timed(instance.metering)
     kinds: dict[str, Any] = {"real": instance.metering, "timed": timed, "free": Free(instance.metering)}
@@ -184,17 +184,18 @@ def add_control(app: Starlette, instance: EnclaveInstance) -> None:
 
     inference.commit = timed_commit  # type: ignore[attr-defined]  # a watch on what is called anyway
 
-    async def control(request: Request) -> JSONResponse:
+    async def control(head: Head, _: Body) -> Answer:
         nonlocal commit_s
-        chosen = kinds[request.query_params["kind"]]
-        runs, api = instance.inference._runs, instance.gateway._api  # noqa: SLF001
+        chosen = kinds[head.query.removeprefix("kind=")]
+        runs, api = instance.inference._runs, instance.gateway.api  # noqa: SLF001
         for part in (instance.inference, runs, instance.gateway, api):
-            part._metering = chosen  # noqa: SLF001 - the switch that the product does not have
+            name = "metering" if part is instance.gateway else "_metering"
+            setattr(part, name, chosen)  # the switch that the product does not have
         told = {"lease": timed.seconds, "commitments": commit_s, "process": time.process_time()}
         timed.seconds = commit_s = 0.0
-        return JSONResponse(told)
+        return Answer(status=200, body=json.dumps(told).encode())
 
-    app.router.routes.append(Route(CONTROL_PATH, control, methods=["POST"]))
+    app.add(CONTROL_PATH, control)
 
 
 class Bench:

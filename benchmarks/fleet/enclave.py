@@ -9,46 +9,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
-from unittest.mock import patch
 
 import httpx2
+import uvloop
 
 from cloister.attest.verifier import Verifier
 from cloister.custodian.app import create_app as custodian_app
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
 from cloister.custodian.vaults import wrap_dek
 from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
-from cloister.enclave import serve
-from cloister.enclave.app import create_app
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.config import EnclaveConfig, Limits
 from cloister.enclave.evidence import EvidenceSource
 from cloister.enclave.logs import EventLog
 from cloister.enclave.measure import measure_software
-from cloister.enclave.serve import Surroundings
+from cloister.enclave.outer import Outer
+from cloister.enclave.serve import Surroundings, serve_async
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
 from cloister.wire import dump_b64u, dump_json
+from fleet.added import Added
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from multiprocessing.connection import Connection
 
-    from starlette.applications import Starlette
-
     from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
     from cloister.enclave.instance import EnclaveInstance
     from cloister.enclave.serve import Ready
 
-    Extend: TypeAlias = Callable[[Starlette, EnclaveInstance], None]
+    Extend: TypeAlias = Callable[[Added, EnclaveInstance], None]
 
 UNLOCK = Passphrase(b"benchmark")
 CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
@@ -109,11 +106,10 @@ async def _serve(
     transport = await lend(folder, root, config, models)
     software, clock = measure_software(config), SystemClock()
     source = EvidenceSource(attester=SimulatedAttester(root, software, os.urandom(32)))
-    around = Surroundings(clock=clock, log=EventLog(clock.wall, StringIO()), transport=transport)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
-    def create(instance: EnclaveInstance) -> Starlette:
-        app = create_app(instance)
+    def create(instance: EnclaveInstance) -> Added:
+        app = Added(Outer(instance))
         extend(app, instance)
         return app
 
@@ -126,8 +122,9 @@ async def _serve(
             pipe.recv()
         loop.call_soon_threadsafe(stop.set)
 
-    with patch.object(serve, "create_app", create):
-        await serve.serve_async(config, source, around=around, stop=stop, on_ready=ready)
+    log = EventLog(clock.wall, StringIO())
+    around = Surroundings(clock=clock, log=log, transport=transport, application=create)
+    await serve_async(config, source, around=around, stop=stop, on_ready=ready)
 
 
 def serve_process(
@@ -138,5 +135,4 @@ def serve_process(
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Serve in this process, under these settings; its port goes through ``pipe``, whatever comes back ends it."""
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each answer that load did not wait for
-    asyncio.run(_serve(Path(folder), pipe, models, extend, settings))
+    uvloop.run(_serve(Path(folder), pipe, models, extend, settings))

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from starlette.routing import Mount
-
 from cloister.channel.bhttp import BinaryRequest
 from cloister.enclave.inference import Inference
 from cloister.enclave.oip import HEADER_LENGTH
 from cloister.enclave.tickets import Tickets
+from cloister.enclave.web.exchange import Answer
 from cloister.lending.lease import Reservation
 from cloister.lending.terms import LOAN_METER
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.types import Receive, Scope, Send
+    from fleet.added import Added
 
     from cloister.channel.bhttp import BinaryResponse
     from cloister.enclave.instance import EnclaveInstance
     from cloister.enclave.metering import Metering
+    from cloister.enclave.web.exchange import Body, Head
 
 PLAIN_PATH = "/plain"
-_LENGTH = HEADER_LENGTH.encode()
 
 
 class _Free:
@@ -57,7 +55,7 @@ class _Uncharged(Inference):
 
 
 class Plain:
-    """An ASGI application over the models of one instance."""
+    """Answers for the models of one instance."""
 
     def __init__(self, instance: EnclaveInstance) -> None:
         """Serve through an engine's queue of its own, with as many threads as the product's."""
@@ -66,35 +64,19 @@ class Plain:
         link, config = instance._link, instance._config  # noqa: SLF001 - a way in that the product does not have
         self._inference = _Uncharged(metering, instance.metrics, config, Tickets(metering, link), instance.pool)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, head: Head, body: Body) -> Answer:
         """Answer one inference."""
-        model = self._pool.model(scope["path"].rpartition("/")[2])
+        model = self._pool.model(head.path.rpartition("/")[2])
         if model is None:
-            raise LookupError(scope["path"])
-        length = dict(scope["headers"]).get(_LENGTH)
-        request = BinaryRequest(
-            method="POST",
-            authority="",
-            path=scope["path"],
-            headers=() if length is None else ((HEADER_LENGTH, length.decode()),),
-            body=await _body(receive),
-        )
+            raise LookupError(head.path)
+        length = tuple((HEADER_LENGTH, value) for value in head.all(HEADER_LENGTH))
+        request = BinaryRequest(method="POST", authority="", path=head.path, headers=length, body=bytes(body))
         response = await self._inference.infer(model, request, token=None, consumer=None)
-        headers = [(name.encode(), value.encode()) for name, value in response.headers]
-        headers.append((b"content-length", str(len(response.body)).encode()))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
+        return Answer(status=200, headers=response.headers, body=response.body)
 
 
-async def _body(receive: Receive) -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
-def add_plain(app: Starlette, instance: EnclaveInstance) -> None:
-    """Add the plain route to the enclave's application."""
-    app.router.routes.append(Mount(PLAIN_PATH, Plain(instance)))
+def add_plain(app: Added, instance: EnclaveInstance) -> None:
+    """Add the plain routes to the enclave's application."""
+    plain = Plain(instance)
+    for model in instance.pool.models:
+        app.add(f"{PLAIN_PATH}/{model.terms.name}", plain.answer)

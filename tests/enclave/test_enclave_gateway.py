@@ -438,6 +438,6 @@ async def answers(enclave: EnclaveInstance, world: World) -> Answer:
 async def test_a_draining_gateway_takes_nothing_new_and_finishes_what_runs(world: World) -> None:
     async with world.enclave() as enclave:
         assert (await answers(enclave, world)).status == 200
-        await enclave.gateway.drain(1)
+        await enclave.admission.drain(1)
         assert (await answers(enclave, world)).outer == 503
         assert (await ConsumerSide(enclave, world.clock).plain("/readyz")).json()["reasons"] == ["draining"]

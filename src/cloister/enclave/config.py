@@ -74,6 +74,7 @@ class Limits:
     idempotency_entries: int = 4096  # requests remembered by Idempotency-Key
     idempotency_bytes: int = 64 << 20  # bytes of replies remembered
     body_timeout_s: int = 30  # seconds until a request's head must have arrived, and again for its body
+    idle_timeout_s: int = 75  # seconds a connection is kept on which nothing is asked
     send_timeout_s: int = 30  # seconds a consumer may take to read one chunk
     drain_timeout_s: int = 10  # seconds that running exchanges get at shutdown
     model_wait_s: int = 30  # seconds a request waits for other models to leave room in memory

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cloister.lending.conditions import Caller
     from cloister.lending.contract import SignedContract
 
-__all__ = ["SUB_ALLOWANCE", "Answer", "InnerApi"]
+__all__ = ["SUB_ALLOWANCE", "InnerAnswer", "InnerApi"]
 
 SUB_ALLOWANCE = "cloister-sub-allowance"
 """The field with a chain, base64url; its holder's token is in ``authorization``."""
@@ -37,7 +37,7 @@ _BEARER = re.compile(r"[Bb]earer ([A-Za-z0-9._~+/=-]{1,512})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class InnerAnswer:
     """A response, and for whom and which model it is where only a live lease lets it leave."""
 
     response: BinaryResponse
@@ -83,21 +83,21 @@ class InnerApi:
             return token, self._metering.consumer(token)
         return token, self._metering.admit(parse_b64u(chain, what=SUB_ALLOWANCE, cap=MAX_CHAIN_BYTES), token)
 
-    async def answer(self, request: BinaryRequest, token: bytes | None, consumer: Caller) -> Answer:
+    async def answer(self, request: BinaryRequest, token: bytes | None, consumer: Caller) -> InnerAnswer:
         """Return the answer. Raises ``Malformed``, ``Rejected``, ``Unavailable``."""
         match request.path:
             case "/v2/health/live":
                 _demand_method(request, "GET")
-                return Answer(response=BinaryResponse(status=200))
+                return InnerAnswer(response=BinaryResponse(status=200))
             case "/v2/health/ready":
                 _demand_method(request, "GET")
-                return Answer(response=BinaryResponse(status=200 if self._is_ready() else 503))
+                return InnerAnswer(response=BinaryResponse(status=200 if self._is_ready() else 503))
             case "/v2":
                 _demand_method(request, "GET")
-                return Answer(response=_json(_server_metadata()))
+                return InnerAnswer(response=_json(_server_metadata()))
             case "/v2/contract":
                 _demand_method(request, "GET")
-                return Answer(response=_json(contract_json(self.contract, self._metering.consumers)))
+                return InnerAnswer(response=_json(contract_json(self.contract, self._metering.consumers)))
         found = _MODEL.fullmatch(request.path)
         if found is None:
             raise Rejected.because("not_found", "path")
@@ -105,19 +105,19 @@ class InnerApi:
 
     async def _model_answer(
         self, request: BinaryRequest, found: re.Match[str], token: bytes | None, consumer: Caller
-    ) -> Answer:
+    ) -> InnerAnswer:
         if found[3] == "/ready":
             _demand_method(request, "GET")
-            return Answer(response=BinaryResponse(status=self._readiness(found[1], found[2], consumer)))
+            return InnerAnswer(response=BinaryResponse(status=self._readiness(found[1], found[2], consumer)))
         model = self._model(found[1], found[2])
         match found[3]:
             case "/infer":
                 _demand_method(request, "POST")
                 response = await self._inference.infer(model, request, token=token, consumer=consumer)
-                return Answer(response=response, model=model, consumer=consumer)
+                return InnerAnswer(response=response, model=model, consumer=consumer)
             case _:
                 _demand_method(request, "GET")
-                return Answer(response=_json(self._model_metadata(model, consumer)))
+                return InnerAnswer(response=_json(self._model_metadata(model, consumer)))
 
     def _model(self, name: str, version: str | None) -> ServedModel:
         model = self._pool.model(name)

@@ -8,7 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.channel.keyset import EngineInfo, Keyset, KeysetModel
+from cloister.enclave.admission import Admission
 from cloister.enclave.clock_source import find_clock_source
+from cloister.enclave.direct import Direct
 from cloister.enclave.gateway import Gateway
 from cloister.enclave.inference import Inference
 from cloister.enclave.inner import InnerApi
@@ -69,11 +71,11 @@ class EnclaveInstance:
         self._engine = EngineInfo(kind=engine.kind, digest=_engine_digest(engine, booted))
         self._tls_spki = tls_spki
         self._link = link
-        self._log = log
+        self.log = log
         self._receipt_key = booted.key.verify_key
         self._closing = b""
         self.clock_source = find_clock_source(source.tee)
-        self._log.write(
+        self.log.write(
             Event.CLOCK_SOURCE,
             code=self.clock_source.name,
             step=self.clock_source.kernel,
@@ -93,14 +95,9 @@ class EnclaveInstance:
         self.publisher = KeysetPublisher(source, describe, clock=clock, limits=config.limits, log=log)
         self._api = InnerApi(self.pool, self.metering, self.inference, contract=booted.contract)
         self.rollout = Rollout(self, config=config, loan=loan, source=source, link=link, log=log)
-        self.gateway = Gateway(
-            self._api,
-            self.publisher,
-            self.metering,
-            limits=config.limits,
-            metrics=self.metrics,
-            log=log,
-        )
+        self.admission = Admission(config.limits, self.metrics)
+        self.gateway = Gateway(self._api, self.publisher, self.metering, admission=self.admission, log=log)
+        self.direct = Direct(self._api, self.metering, admission=self.admission, log=log)
 
     @property
     def booted(self) -> Booted | None:
@@ -157,7 +154,7 @@ class EnclaveInstance:
     def not_ready(self) -> list[str]:
         """Return why this instance does not serve now; empty when it does."""
         reasons = []
-        if self.gateway.draining:
+        if self.admission.draining:
             reasons.append("draining")
         if self._booted is None:
             reasons.append("unloaded")
@@ -186,7 +183,7 @@ class EnclaveInstance:
 
         The last count is signed first, for the instance key goes too; ``send_close`` sends it.
         """
-        self.gateway.draining = True
+        self.admission.draining = True
         if self._booted is None:
             return
         self._closing = self.metering.close()
@@ -194,7 +191,7 @@ class EnclaveInstance:
         self.inference.close()
         self._booted.wipe()
         self._booted = None
-        self._log.write(Event.WIPED, instance=self.metering.instance)
+        self.log.write(Event.WIPED, instance=self.metering.instance)
 
     async def send_close(self) -> None:
         """Send the last usage reports, then the last count.
@@ -206,11 +203,11 @@ class EnclaveInstance:
             try:
                 await self._send_reports()
             except CloisterError as exc:
-                self._log.write(Event.REPORT_FAILED, error=type(exc).__name__)
+                self.log.write(Event.REPORT_FAILED, error=type(exc).__name__)
             if self.media is not None and self._link.is_online:
                 self.media.write(CLOSE, self._closing)  # should the network be gone, a courier can bring it
             await self._link.close(self.metering.instance, self._closing)
-            self._log.write(Event.CLOSED, instance=self.metering.instance)
+            self.log.write(Event.CLOSED, instance=self.metering.instance)
 
     async def _send_reports(self) -> None:
         """Send what is unreported; what does not get through is left in the folder, where there is one."""

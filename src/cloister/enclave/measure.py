@@ -32,13 +32,16 @@ PACKAGES = (
     "anyio",
     "cryptography",
     "h11",
+    "h2",
+    "hpack",
     "httpcore2",
+    "httptools",
     "httpx2",
+    "hyperframe",
     "numpy",
     "onnxruntime",
     "rfc8785",
-    "starlette",
-    "uvicorn",
+    "uvloop",
 )
 """Distributions whose code runs in the enclave."""
 

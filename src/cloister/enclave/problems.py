@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from cloister.channel.bhttp import BinaryResponse
+from cloister.enclave.web.exchange import Answer
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
     from cloister.wire import Json
 
-__all__ = ["DATE_PROBLEM", "PROBLEM_TYPE", "inner_problem", "outer_problem", "status_of"]
+__all__ = ["DATE_PROBLEM", "NO_STORE", "PROBLEM_TYPE", "inner_problem", "outer_problem", "plain", "status_of"]
 
 PROBLEM_TYPE = "application/problem+json"
+NO_STORE = ("cache-control", "no-store")
 DATE_PROBLEM = "https://iana.org/assignments/http-problem-types#date"  # RFC 9458 section 6.5.2
 
 _STATUSES: Mapping[str, int] = {
@@ -72,6 +74,7 @@ _TITLES = {
     409: "Conflict",
     413: "Content Too Large",
     415: "Unsupported Media Type",
+    421: "Misdirected Request",
     422: "Unprocessable Content",
     429: "Too Many Requests",
     500: "Internal Server Error",
@@ -117,6 +120,14 @@ def inner_problem(error: CloisterError) -> BinaryResponse:
 def outer_problem(status: int, kind: str = "about:blank") -> bytes:
     """Return a problem that anybody on the way may read: status and type, no detail."""
     return _dump({"status": status, "title": _TITLES[status], "type": kind})
+
+
+def plain(status: int, kind: str = "about:blank", *, retry_after_s: int | None = None) -> Answer:
+    """Return the answer in the clear that carries such a problem."""
+    headers = [("content-type", PROBLEM_TYPE), NO_STORE]
+    if retry_after_s is not None:
+        headers.append(("retry-after", str(retry_after_s)))
+    return Answer(status=status, headers=tuple(headers), body=outer_problem(status, kind))
 
 
 def _reason(reason: Reason) -> Json:

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import uvicorn
+import uvloop
 
-from cloister.enclave.app import create_app
 from cloister.enclave.boot import boot
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.custodian_link import CustodianLink
@@ -31,11 +30,12 @@ from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import Event, EventLog, ServerLogHandler
 from cloister.enclave.measure import measure_software
 from cloister.enclave.media import MediaFolder
+from cloister.enclave.outer import Outer
 from cloister.enclave.renew import Ending
 from cloister.enclave.tls import prepare_tls
+from cloister.enclave.web.listener import Listener, server_context
 from cloister.errors import CloisterError, Rejected, UsageError
 from cloister.lending.messages import Lease
-from cloister.listener import impatient
 from cloister.sealed.huge import memory_pages
 
 if TYPE_CHECKING:
@@ -44,17 +44,18 @@ if TYPE_CHECKING:
     import httpx2
 
     from cloister.enclave.clock import Clock
-    from cloister.enclave.config import EnclaveConfig, Limits
+    from cloister.enclave.config import EnclaveConfig
     from cloister.enclave.custodian_link import Link
     from cloister.enclave.engines import Engine
     from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.tls import OuterTls
+    from cloister.enclave.web.exchange import Application
 
 __all__ = ["Ending", "Ready", "Surroundings", "serve", "serve_async"]
 
+_LAST_ANSWERS_S = 1  # seconds that answers get which are being sent when all ends
 _TICK_S = 0.5  # seconds between looks at the keyset
 _BACKLOG = 512  # connections that wait to be accepted
-_MAX_HEAD_BYTES = 32 * 1024  # bytes of an outer request's head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ class Surroundings:
     log: EventLog
     transport: httpx2.AsyncBaseTransport | None = None
     engine: Engine | None = None
+    application: Callable[[EnclaveInstance], Application] = Outer
 
     @classmethod
     def of_this_machine(cls) -> Surroundings:
@@ -100,7 +102,7 @@ def serve(
     around.log.write(Event.MEMORY_PAGES, state=memory_pages())
     if config.require_unswappable:
         demand_unswappable(measures)
-    return asyncio.run(serve_async(config, source, around=around, on_ready=on_ready, progress=progress))
+    return uvloop.run(serve_async(config, source, around=around, on_ready=on_ready, progress=progress))
 
 
 async def serve_async(
@@ -144,10 +146,10 @@ async def serve_async(
             link=link,
             clock=around.clock,
             log=around.log,
-            tls_spki=() if tls is None else (tls.spki_sha256,),
+            tls_spki=() if tls is None or not tls.is_own else (tls.spki_sha256,),
         )
         del booted  # the instance owns keys and models now, and drops them in ``wipe``
-        run = _Run(instance=instance, config=config, tls=tls, log=around.log)
+        run = _Run(instance=instance, config=config, tls=tls, around=around)
         try:
             if link.is_online:
                 await _begin(instance)
@@ -172,36 +174,48 @@ class _Run:
     instance: EnclaveInstance
     config: EnclaveConfig
     tls: OuterTls | None
-    log: EventLog
+    around: Surroundings
 
     async def until_end(
         self, listener: socket.socket, stop: asyncio.Event, on_ready: Callable[[Ready], None] | None
     ) -> Ending:
         """Serve, renew and publish until one of the three endings; then wipe and stop the server."""
-        server = _Server(_uvicorn_config(self.instance, self.tls, self.config.limits))
-        server.config.load()
-        if self.tls is not None:
-            self.tls.close()
-        _quiet_server_logs(self.log)
+        server = self._server()
+        _quiet_server_logs(self.around.log)
+        await server.start(listener)
         async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(server.serve(sockets=[listener]))
             renewing = tasks.create_task(self.instance.renewal.until_end())
             publishing = tasks.create_task(self._keep_published())
             carrying = tasks.create_task(self._carry())
             changing = tasks.create_task(self._change_over())
             stopping = tasks.create_task(stop.wait())
             with _signals(stop):
-                self.log.write(Event.READY, instance=self.instance.metering.instance, port=listener.getsockname()[1])
+                self.around.log.write(
+                    Event.READY, instance=self.instance.metering.instance, port=listener.getsockname()[1]
+                )
                 if on_ready is not None:
                     on_ready(Ready(url=_url(self.config, listener), instance=self.instance))
-                await asyncio.wait({renewing, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({renewing, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 ending = renewing.result() if renewing.done() else await self._drained()
             self.instance.wipe()
-            self.log.write(Event.ENDING, state=ending.value)
-            server.should_exit = True
+            self.around.log.write(Event.ENDING, state=ending.value)
+            await server.stop(_LAST_ANSWERS_S)
             for task in (renewing, publishing, carrying, changing, stopping):
                 task.cancel()
         return ending
+
+    def _server(self) -> Listener:
+        limits, tls, application = self.config.limits, self.tls, self.around.application(self.instance)
+        if tls is None:
+            return Listener(application, limits)
+        try:
+            context = server_context(tls.certificate, tls.key)
+        except OSError as exc:
+            msg = "tls: certificate and key do not fit together"
+            raise UsageError(msg) from exc
+        finally:
+            tls.close()
+        return Listener(application, limits, context=context, pinned=tls.is_own)
 
     async def _keep_published(self) -> None:
         while True:
@@ -209,7 +223,7 @@ class _Run:
             try:
                 await self.instance.publisher.tick()
             except CloisterError as exc:  # tried again at the next tick, until the keys come to their end
-                self.log.write(Event.ROTATION_FAILED, error=type(exc).__name__)
+                self.around.log.write(Event.ROTATION_FAILED, error=type(exc).__name__)
 
     async def _change_over(self) -> None:
         """Look for newer versions of models again and again."""
@@ -226,8 +240,8 @@ class _Run:
             await asyncio.sleep(_TICK_S)
 
     async def _drained(self) -> Ending:
-        self.log.write(Event.DRAINING)
-        await self.instance.gateway.drain(self.config.limits.drain_timeout_s)
+        self.around.log.write(Event.DRAINING)
+        await self.instance.admission.drain(self.config.limits.drain_timeout_s)
         return Ending.DRAINED
 
 
@@ -240,35 +254,8 @@ async def _end(instance: EnclaveInstance, log: EventLog) -> None:
         log.write(Event.CLOSE_FAILED)  # the custodian writes the rest off at its own bound (C8)
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves signals to us: uvicorn would raise them again before the last count is sent."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
-
-
-def _uvicorn_config(instance: EnclaveInstance, tls: OuterTls | None, limits: Limits) -> uvicorn.Config:
-    return uvicorn.Config(
-        create_app(instance),
-        limit_concurrency=limits.max_connections,
-        http=impatient(limits.body_timeout_s, places=limits.max_connections),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
-        timeout_graceful_shutdown=1,
-        ssl_certfile=None if tls is None else tls.certificate,
-        ssl_keyfile=None if tls is None else tls.key,
-    )
-
-
 def _quiet_server_logs(log: EventLog) -> None:
-    logger = logging.getLogger("uvicorn")
+    logger = logging.getLogger("asyncio")
     logger.handlers = [ServerLogHandler(log)]
     logger.propagate = False
     logger.setLevel(logging.WARNING)

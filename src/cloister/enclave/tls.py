@@ -42,11 +42,15 @@ _BACKDATED = timedelta(minutes=5)  # for clients whose clock is behind
 
 @dataclass(slots=True, kw_only=True)
 class OuterTls:
-    """Where certificate and key are, and the hash of the public key. ``close`` gives memory back."""
+    """Where certificate and key are, and the hash of the public key. ``close`` gives memory back.
+
+    ``is_own`` says that the key was made here and is in nobody else's hands: only then may consumers pin it.
+    """
 
     certificate: str
     key: str
     spki_sha256: bytes
+    is_own: bool
     descriptors: tuple[int, ...] = ()
 
     def close(self) -> None:
@@ -88,6 +92,7 @@ def _generated(host: str, now: datetime) -> OuterTls:
         certificate=f"/proc/self/fd/{certificate_fd}",
         key=f"/proc/self/fd/{key_fd}",
         spki_sha256=_spki(certificate),
+        is_own=True,
         descriptors=(certificate_fd, key_fd),
     )
 
@@ -117,7 +122,7 @@ def _from_files(certificate: Path | None, key: Path | None) -> OuterTls:
     except (OSError, ValueError) as exc:
         msg = f"tls: {certificate} and {key}: cannot be read as PEM"
         raise UsageError(msg) from exc
-    return OuterTls(certificate=str(certificate), key=str(key), spki_sha256=_spki(parsed))
+    return OuterTls(certificate=str(certificate), key=str(key), spki_sha256=_spki(parsed), is_own=False)
 
 
 def _spki(certificate: x509.Certificate) -> bytes:

@@ -161,7 +161,7 @@ class SimulatedEnclave:
             if renewing.done():
                 ending = renewing.result()
             else:
-                await instance.gateway.drain(10)
+                await instance.admission.drain(10)
                 ending = Ending.DRAINED
             instance.wipe()
             self._world.network.forget(self.name)

@@ -1,0 +1,111 @@
+"""The head of an HTTP/1.1 request, read by llhttp and then held to what RFC 9112 leaves to the server.
+
+Refused: a message with two ways to tell its length, a target of another form, no or two hosts. Whatever two servers
+could read differently is an error here and not a choice (bad input 50).
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+
+from cloister.enclave.web.exchange import Head, Headers
+from cloister.errors import Malformed
+
+__all__ = ["CHUNKED", "RequestHead", "parse_head"]
+
+CHUNKED: Final = -1
+"""The length of a body that comes in chunks."""
+
+_LENGTH = re.compile(r"[0-9]{1,15}")
+_TARGET = re.compile(r"/[\x21-\x7e]*")
+_MAX_HEADERS = 100
+_BAD = "http: bad head"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHead:
+    """A head and what this connection has to know of it. ``length`` is bytes of the body, or ``CHUNKED``."""
+
+    head: Head
+    length: int
+    keeps_alive: bool
+    waits: bool
+    """Whoever asks wants to hear that the head is good before it sends the body (RFC 9110 section 10.1.1)."""
+
+
+class _Found:
+    """What llhttp calls back."""
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.target = b""
+        self.headers: list[tuple[str, str]] = []
+        self.complete = False
+        self.ended = False
+        self.keeps_alive = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+        self.keeps_alive = self.parser.should_keep_alive()
+
+    def on_message_complete(self) -> None:
+        self.ended = True
+
+
+def parse_head(data: bytes | memoryview, *, pinned: bool) -> RequestHead:
+    """Return the head that ``data`` is, to its last byte. Raises ``Malformed``."""
+    found = _Found()
+    try:
+        with suppress(httptools.HttpParserUpgrade):  # may be asked for, and is not granted (RFC 9110 section 7.8)
+            found.parser.feed_data(data)
+    except httptools.HttpParserError as exc:
+        raise Malformed(_BAD) from exc
+    headers: Headers = tuple(found.headers)
+    length = _length(headers)
+    target = found.target.decode("latin-1")
+    whole = found.complete and found.ended is (length == 0)
+    if not whole or len(headers) > _MAX_HEADERS or not _TARGET.fullmatch(target):
+        raise Malformed(_BAD)
+    version = found.parser.get_http_version()
+    if version not in {"1.0", "1.1"} or sum(name == "host" for name, _ in headers) != (version == "1.1"):
+        raise Malformed(_BAD)
+    if length == CHUNKED and version == "1.0":
+        raise Malformed(_BAD)
+    method = found.parser.get_method().decode("ascii")
+    head = Head(method=method, target=target, headers=headers, pinned=pinned)
+    return RequestHead(head=head, length=length, keeps_alive=found.keeps_alive, waits=_waits(head))
+
+
+def _waits(head: Head) -> bool:
+    expected = head.all("expect")
+    if expected and [item.lower() for item in expected] != ["100-continue"]:
+        raise Malformed(_BAD)
+    return bool(expected)
+
+
+def _length(headers: Headers) -> int:
+    """Return the length that a head tells in one way (RFC 9112 section 6.3). Raises ``Malformed``."""
+    lengths = [value for name, value in headers if name == "content-length"]
+    codings = [value for name, value in headers if name == "transfer-encoding"]
+    if len(lengths) + len(codings) > 1:
+        raise Malformed(_BAD)
+    if codings:
+        if codings[0].lower() != "chunked":
+            raise Malformed(_BAD)
+        return CHUNKED
+    if not lengths:
+        return 0
+    if not _LENGTH.fullmatch(lengths[0]):
+        raise Malformed(_BAD)
+    return int(lengths[0])
