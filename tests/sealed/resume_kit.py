@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cloister.sealed.seal import SealedModel
 
-SETTLED = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+SETTLED = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
 """A time at which the files of a test were not changed just now."""
 FILES = {"a.bin": noise(PLAIN * 6 + 9), "b/c.bin": noise(PLAIN * 4, seed=2), "empty.bin": b"", "small.txt": b"hello"}
 
