@@ -67,7 +67,10 @@ def _is_plain(value: Json) -> bool:
     if kind is int:
         return -MAX_INT <= value <= MAX_INT  # type: ignore[operator]  # narrowed by type() above
     if kind is dict:
-        return all(type(name) is str and name.isascii() and _is_plain(value[name]) for name in value)  # type: ignore[union-attr,index,call-overload]
+        for name, member in value.items():  # type: ignore[union-attr]  # narrowed by type() above
+            if not (type(name) is str and name.isascii() and (type(member) is str or _is_plain(member))):
+                return False
+        return True
     if kind is list or kind is tuple:
         return all(map(_is_plain, value))  # type: ignore[arg-type]  # narrowed by type() above
     return False

@@ -120,4 +120,4 @@ def dump_varint(value: int) -> bytes:
 
 def lp(*parts: bytes) -> bytes:
     """Return the parts one after another, each with its length as four big-endian bytes in front."""
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return b"".join([piece for part in parts for piece in (len(part).to_bytes(4, "big"), part)])

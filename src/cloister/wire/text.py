@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 from datetime import UTC, datetime
 
@@ -12,13 +13,14 @@ __all__ = ["dump_b64u", "dump_time", "parse_b64u", "parse_time"]
 
 MAX_B64U_BYTES = 1 << 20  # bytes of one decoded string unless the caller says otherwise
 
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _B64U = re.compile(r"[A-Za-z0-9_-]*")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{6})?Z")
 
 
 def dump_b64u(data: bytes) -> str:
     """Return base64url without padding (RFC 4648 section 5)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=").decode("ascii")
 
 
 def parse_b64u(text: str, *, what: str, size: int | None = None, cap: int = MAX_B64U_BYTES) -> bytes:

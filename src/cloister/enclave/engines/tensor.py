@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -48,22 +49,22 @@ class Datatype(Enum):
     FP8_E5M2FNUZ = "FP8_E5M2FNUZ"
     BYTES = "BYTES"
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The little-endian NumPy type that holds it; ``object`` (of ``bytes``) for ``BYTES``."""
         return _DTYPES[self]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of one element; 0 for ``BYTES``, whose elements carry their own length."""
         return 0 if self is Datatype.BYTES else self.dtype.itemsize
 
-    @property
+    @cached_property
     def is_raw(self) -> bool:
         """Tell whether arrays hold bits that NumPy cannot read as numbers."""
         return self in _RAW
 
-    @property
+    @cached_property
     def is_float8(self) -> bool:
         """Tell whether this is one of the 8-bit floats, which have no JSON form."""
         return self.is_raw and self.size == 1
@@ -114,7 +115,7 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """The array's shape."""
-        return tuple(int(size) for size in self.array.shape)
+        return self.array.shape
 
     def __repr__(self) -> str:
         """Show type and shape, never a value: tensors are the consumer's data."""

@@ -78,6 +78,8 @@ class InputParameters:
     @classmethod
     def take(cls, entry: Fields, name: str) -> InputParameters:
         """Take them out of the input called ``name``. Raises ``Malformed``."""
+        if "parameters" not in entry:
+            return _NONE_OF_INPUT
         parameters, own = _parameters(entry, "binary_data_size")
         return cls(
             size=own.optional("binary_data_size", own.integer),
@@ -103,6 +105,9 @@ class OutputParameters:
             refused=tuple(_refused(parameters, _OF_TENSOR, f"output {name}")),
             ignored=_ignored(parameters, _OF_TENSOR),
         )
+
+
+_NONE_OF_INPUT = InputParameters(size=None, refused=(), ignored=())
 
 
 def _parameters(entry: Fields, *honoured: str) -> tuple[dict[str, Json], Fields]:

@@ -33,6 +33,7 @@ MAX_TENSORS = 256  # inputs, or outputs, of one request
 MAX_ELEMENTS = 1 << 28  # elements of one tensor
 MAX_DIM = (1 << 31) - 1  # size of one dimension
 MAX_NAME = 512  # characters of a tensor's name
+_READER = json.JSONDecoder(object_pairs_hook=no_double_keys, parse_constant=refuse_constant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ def _parse_json(data: bytes, cap: int) -> Json:
         raise Malformed(msg)
     try:
         text = data.decode("utf-8")
-        value: Json = json.loads(text, object_pairs_hook=no_double_keys, parse_constant=refuse_constant)
+        value: Json = _READER.decode(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate has no utf-8 form
     except (ValueError, RecursionError) as exc:
@@ -166,12 +167,12 @@ def _inputs(fields: Fields, binary: _BinaryData) -> Iterator[RawInput]:
 
 
 def _shape(entry: Fields) -> tuple[int, ...]:
-    shape = [
-        Fields({"shape": item}, what="infer request: input").integer("shape", cap=MAX_DIM)
-        for item in entry.items("shape", cap=MAX_RANK)
-    ]
+    shape: list[int] = []
     count = 1
-    for size in shape:
+    for size in entry.items("shape", cap=MAX_RANK):
+        if type(size) is not int or not 0 <= size <= MAX_DIM:
+            entry.fail("shape", f"want integers of 0 to {MAX_DIM}")
+        shape.append(size)
         # A zero elsewhere must not hide dimensions that no array can have.
         count *= max(1, size)
     if count > MAX_ELEMENTS:

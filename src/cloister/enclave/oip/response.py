@@ -21,6 +21,9 @@ __all__ = ["dump_response"]
 OUTPUT = "output"
 """The code of an output that the form asked for cannot carry (422)."""
 
+_WRITER = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
+"""Not canonical JSON: nothing signs it, and the standard library's writer is many times faster."""
+
 
 def dump_response(
     request: InferRequest, tensors: Sequence[Tensor], *, model: str, version: str
@@ -54,8 +57,7 @@ def dump_response(
         head["id"] = request.id
     if request.ignored:
         head["parameters"] = {IGNORED: ",".join(request.ignored)}
-    # Not canonical JSON: nothing signs it, and the standard library's writer is many times faster.
-    parts[0] = json.dumps(head, allow_nan=False, separators=(",", ":")).encode("utf-8")
+    parts[0] = _WRITER.encode(head).encode("utf-8")
     if len(parts) == 1:
         return bytes(parts[0]), None
     return b"".join(parts), len(parts[0])  # the only copy of what the engine gave
