@@ -91,6 +91,10 @@ def test_later_sources_win(tmp_path: Path) -> None:
         (SMALLEST + "engine_threads = 2026-01-01\n", "engine_threads"),
         (SMALLEST + "engine_threads = 1.0\n", "engine_threads"),
         (SMALLEST + "[limits]\nbody_timeout_s = 0\n", "body_timeout_s"),
+        (SMALLEST + "batching = true\n", "batching"),
+        (SMALLEST + "[batching.m]\nrows = 1\n", "rows"),
+        (SMALLEST + "[batching.m]\nwindow_us = 1000001\n", "window_us"),
+        (SMALLEST + "[batching.m]\nsize = 8\n", "size"),
         (SMALLEST + 'listen = "8440"\n', "listen"),
         (SMALLEST + 'listen = "127.0.0.1:99999"\n', "listen"),
         (SMALLEST + 'listen = ":1"\n', "listen"),
@@ -151,6 +155,8 @@ def test_what_changes_the_enclave_is_measured_and_places_are_not(tmp_path: Path)
             "require_unswappable = true\n",
             'profile = "production"\n',
             'tls = "generated"\n',
+            "[batching.m]\n",
+            "[batching.m]\nwindow_us = 77\n",
             *(f"[limits]\n{name} = 77\n" for name in Limits.__dataclass_fields__),
         )
     ]

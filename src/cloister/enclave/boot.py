@@ -89,6 +89,7 @@ async def boot(
         kem=kem,
         engine=engine,
         prepack=config.prepack,
+        batched=frozenset(config.batching),
         makers=makers,
         second=config.second_publisher,
         access=access,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cloister.stores import Access, Place
 
-__all__ = ["ENV_PREFIX", "EnclaveConfig", "Limits", "Profile", "Tls", "load_config"]
+__all__ = ["ENV_PREFIX", "Batching", "EnclaveConfig", "Limits", "Profile", "Tls", "load_config"]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8440
@@ -84,6 +84,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How requests to one model are run together: at most ``rows`` rows, gathered for at most ``window_us``."""
+
+    rows: int = 64
+    window_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnclaveConfig:
     """The settings of one enclave."""
 
@@ -109,6 +117,7 @@ class EnclaveConfig:
     engine_workers: int = 1
     prepack: tuple[str, ...] | None = None
     memory_budget: int | None = None
+    batching: Mapping[str, Batching] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
 
     def access(self, environment: Mapping[str, str]) -> Access:
@@ -126,6 +135,7 @@ class EnclaveConfig:
     def measured(self) -> Json:
         """Return the settings that go into the software manifest; places and names are not among them."""
         return {
+            "batching": {name: asdict(setting) for name, setting in sorted(self.batching.items())},
             "engine_threads": self.engine_threads,
             "limits": asdict(self.limits),
             "model_makers": None
@@ -173,7 +183,7 @@ def _read(path: Path | None) -> dict[str, Json]:
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Json]:
     """Return settings from variables; models stand between colons as paths do, between spaces where one is a URL."""
-    known = {item.name for item in fields(EnclaveConfig)} - {"limits", "host", "port"} | {"listen"}
+    known = {item.name for item in fields(EnclaveConfig)} - {"batching", "limits", "host", "port"} | {"listen"}
     found: dict[str, Json] = {}
     for variable, text in env.items():
         if not variable.startswith(ENV_PREFIX):
@@ -230,10 +240,25 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         engine_workers=_number(taken, "engine_workers", 1, floor=1, cap=1024),
         memory_budget=_bytes(taken, "memory_budget"),
         prepack=taken.texts("prepack", cap=_MAX_MODELS, item_cap=64) if "prepack" in taken else None,
+        batching=_batching(taken),
         limits=_limits(taken),
     )
     taken.end()
     return config
+
+
+def _batching(taken: Fields) -> dict[str, Batching]:
+    if "batching" not in taken:
+        return {}
+    found = {}
+    for name, value in taken.members("batching", cap=_MAX_MODELS).items():
+        inner = Fields(value, what=f"enclave settings: batching.{name[:64]}")
+        found[name] = Batching(
+            rows=_number(inner, "rows", Batching().rows, floor=2, cap=65536),
+            window_us=_number(inner, "window_us", 0, floor=0, cap=1_000_000),
+        )
+        inner.end()
+    return found
 
 
 def _limits(taken: Fields) -> Limits:

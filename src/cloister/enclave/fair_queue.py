@@ -17,7 +17,7 @@ from cloister.errors import Unavailable
 
 if TYPE_CHECKING:
     from asyncio import Future
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
 __all__ = ["FairQueue", "Waiting", "queue_full"]
 
@@ -27,12 +27,16 @@ RETRY_AFTER_S = 1  # seconds after which a consumer may ask again
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Waiting(Generic[T]):
-    """One that waits: whose it is, how many bytes it holds, in which line, and what it waits for."""
+    """One that waits: whose it is, how many bytes it holds, in which line, and what it waits for.
+
+    One that is not ``counted`` waits for others that are.
+    """
 
     who: Hashable
     size: int
     line: Hashable
     future: Future[T] = field(repr=False)
+    counted: bool = True
 
 
 @dataclass(slots=True)
@@ -64,24 +68,26 @@ class FairQueue:
 
     def put(self, item: Waiting[Any]) -> tuple[Waiting[Any], ...]:
         """Let one wait, and return those that had to go for it. Raises ``Unavailable`` where none would."""
-        gone = self._making_room(item)
+        gone = self._making_room(item) if item.counted else ()
         for other in gone:
             self.drop(other)
         share = self._shares.setdefault(item.who, _Share())
         share.items[item] = None
         share.size += item.size
         self._lines.setdefault(item.line, {}).setdefault(item.who, {})[item] = None
-        self._count += 1
+        self._count += item.counted
         self._size += item.size
         return gone
 
-    def take(self, line: Hashable) -> Waiting[Any] | None:
-        """Return who comes next in this line, None where nobody waits."""
+    def take(self, line: Hashable, fits: Callable[[Waiting[Any]], bool] | None = None) -> Waiting[Any] | None:
+        """Return who comes next in this line, None where nobody waits or who comes next does not fit."""
         turns = self._lines.get(line)
         if turns is None:
             return None
         who, mine = next(iter(turns.items()))
         item = next(iter(mine))
+        if fits is not None and not fits(item):
+            return None
         self.drop(item)
         if who in turns:
             turns[who] = turns.pop(who)  # to the end: the others of this line first
@@ -102,7 +108,7 @@ class FairQueue:
             del turns[item.who]
         if not turns:
             del self._lines[item.line]
-        self._count -= 1
+        self._count -= item.counted
         self._size -= item.size
 
     def clear(self) -> tuple[Waiting[Any], ...]:

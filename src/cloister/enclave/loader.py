@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.crypto.hpke import DEFAULT_SUITE, open_with
+from cloister.enclave.batching import rows_are_apart
 from cloister.enclave.served import Loaded, ServedModel, wants_prepacking
 from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.lending.release import key_info
@@ -69,17 +70,19 @@ class Loader:
         kem: KemPrivateKey,
         engine: Engine,
         prepack: tuple[str, ...] | None,
+        batched: frozenset[str] = frozenset(),
         makers: MakerRule,
         second: SecondKey | None,
         access: Access,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        """Open with the keys in ``grant``."""
+        """Open with the keys in ``grant``. Requests to ``batched`` models are run together where that is right."""
         self._grant: Grant | None = grant
         self._released = {key.model: key for key in grant.keys}
         self._kem: KemPrivateKey | None = kem
         self._engine = engine
         self._prepack = prepack
+        self._batched = batched
         self._makers = makers
         self._second = second
         self._access = access
@@ -106,6 +109,7 @@ class Loader:
             prepack = wants_prepacking(self._prepack, terms.name, verified.manifest.card)
             running = self._engine.load(opened, prepack=prepack)
             running.warm_up()
+            joins = rows_are_apart(running) if terms.name in self._batched else None
         except BaseException:
             opened.close()
             raise
@@ -116,6 +120,7 @@ class Loader:
             signature=running.signature,
             made=made,
             takes=verified.manifest.size * (_COPIES if prepack else 1),
+            joins=joins,
         )
         return model, Loaded(opened=opened, running=running)
 

@@ -33,6 +33,7 @@ class Event(StrEnum):
     MODEL_LOADED = "model_loaded"
     MODEL_EVICTED = "model_evicted"
     MODEL_NOT_OPENED = "model_not_opened"
+    MODEL_NOT_BATCHED = "model_not_batched"
     MODEL_ROLLED_OUT = "model_rolled_out"
     ROLLOUT_FAILED = "rollout_failed"
     READY = "ready"

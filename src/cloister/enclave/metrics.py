@@ -25,6 +25,8 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
     "cloister_inferences_total": ("counter", "model", "Inferences that were charged."),
     "cloister_units_total": ("counter", "model", "Units charged."),
     "cloister_engine_seconds_total": ("counter", "model", "Seconds spent in the engine."),
+    "cloister_batches_total": ("counter", "model", "Runs of several inferences, or of one that waited for others."),
+    "cloister_batched_inferences_total": ("counter", "model", "Inferences in those runs."),
     "cloister_queue_seconds_total": (
         "counter",
         "model",

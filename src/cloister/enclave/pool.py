@@ -177,6 +177,8 @@ class ModelPool:
         place = _Place(model=model, loaded=loaded, users=1, turn=self._turn)
         self._places[place.key] = place
         self._log.write(Event.MODEL_LOADED, model=terms.name, digest=terms.digest, bytes=model.manifest.size)
+        if model.joins is False:
+            self._log.write(Event.MODEL_NOT_BATCHED, model=terms.name, digest=terms.digest)
         return place
 
     async def stage(self, grant: Grant, wanted: Iterable[tuple[ModelTerms, FoundPackage]]) -> Staged:

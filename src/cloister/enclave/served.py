@@ -30,6 +30,7 @@ class ServedModel:
     package: FoundPackage
     signature: Signature
     takes: int
+    joins: bool | None = None
     made: MadeBy | None
 
 

@@ -10,7 +10,7 @@ from cloister.enclave.fair_queue import FairQueue, Waiting, queue_full
 from cloister.errors import Rejected, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from cloister.enclave.config import Limits
     from cloister.enclave.metrics import Metrics
@@ -35,12 +35,28 @@ class Turns:
 
         Raises ``Rejected`` (``deadline_passed``) and ``Unavailable`` (no room, or this instance ends).
         """
-        if self._free and not self._queue.waiting(_SINGLE):
-            self._free -= 1
-            return
-        item: Waiting[None] = Waiting(
-            who=who, size=size, line=_SINGLE, future=asyncio.get_running_loop().create_future()
-        )
+        if not self._at_once():
+            await self._turn(Waiting(who=who, size=size, line=_SINGLE, future=_future()), model, until)
+
+    async def take_for(self, line: Hashable, *, model: str) -> bool:
+        """Wait for a turn for those who wait in ``line``; False where nobody does any more, and then it is not held.
+
+        Raises ``Unavailable`` where this instance ends.
+        """
+        if not self._at_once():
+            await self._turn(Waiting(who=line, size=0, line=_SINGLE, future=_future(), counted=False), model, None)
+        if self._queue.waiting(line):
+            return True
+        self.leave()
+        return False
+
+    def _at_once(self) -> bool:
+        if not self._free or self._queue.waiting(_SINGLE):
+            return False
+        self._free -= 1
+        return True
+
+    async def _turn(self, item: Waiting[None], model: str, until: float | None) -> None:
         try:
             await self.wait(item, model=model, until=until)
         except BaseException:
@@ -84,9 +100,9 @@ class Turns:
         else:
             item.future.set_result(None)
 
-    def next(self, line: Hashable) -> Waiting[Any] | None:
-        """Return who comes next in a line, out of the queue now; None where nobody waits there."""
-        while (item := self._queue.take(line)) is not None:
+    def next(self, line: Hashable, fits: Callable[[Waiting[Any]], bool] | None = None) -> Waiting[Any] | None:
+        """Return who comes next in a line, out of the queue now; None where nobody waits there, or does not fit."""
+        while (item := self._queue.take(line, fits)) is not None:
             if not item.future.done():
                 return item
         return None
@@ -104,6 +120,10 @@ class Turns:
 
     def _show(self) -> None:
         self._metrics.set("cloister_queue_length", len(self._queue))
+
+
+def _future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
 
 
 def deadline_passed() -> Rejected:

@@ -115,7 +115,8 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """The array's shape."""
-        return self.array.shape
+        shape: tuple[int, ...] = self.array.shape
+        return shape
 
     def __repr__(self) -> str:
         """Show type and shape, never a value: tensors are the consumer's data."""
