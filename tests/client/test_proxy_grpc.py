@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import stat
 import sys
@@ -93,6 +94,28 @@ async def test_an_answer_says_units_and_receipt_beside_itself(town: Town) -> Non
     assert (trailing["cloister-units"], trailing["cloister-remaining"]) == ("1", "9")
     assert trailing["cloister-receipt"] == f"{town.enclave.instance}/1"
     assert dict(town.enclave.seen[-1].headers)["idempotency-key"] == "k"
+
+
+@pytest.mark.parametrize(
+    ("left_us", "own", "want"),
+    [(None, None, None), (1500, None, 1500), (-5, None, 1), (10**18, None, 86400 * 10**6), (1500, 7, 7)],
+)
+def test_the_deadline_of_a_call_is_the_timeout_of_the_inference(
+    left_us: int | None, own: int | None, want: int | None
+) -> None:
+    request = asked()
+    if own is not None:
+        request.parameters["timeout"].int64_param = own
+    call = parse_call(request.SerializeToString(), left_us=left_us)
+    head = json.loads(call.body[: int(dict(call.headers)["inference-header-content-length"])])
+    assert head["parameters"].get("timeout") == want
+
+
+@asynchronous
+async def test_a_call_with_a_deadline_says_so_to_the_enclave(town: Town) -> None:
+    async with open_calls(town) as (_, channel):
+        await call(channel, "ModelInfer", asked().SerializeToString())
+    assert b'"timeout":' in town.enclave.seen[-1].body
 
 
 @pytest.mark.parametrize("metadata", [(), (("authorization", f"Bearer {LOCAL}x"),), (*AUTHORIZED, *AUTHORIZED)])

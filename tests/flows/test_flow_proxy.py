@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx2
+import pytest
 import uvicorn
 from flow_house import ENCLAVE, START, House, asynchronous, brightest, open_house
 from google.protobuf.descriptor_pb2 import DescriptorProto
@@ -278,6 +279,7 @@ async def proxy_command(folder: Path, url: str, *words: str) -> tuple[int, dict[
     return process.returncode, json.loads(out)
 
 
+@pytest.mark.timeout(260)
 @asynchronous
 async def test_the_command_verifies_serves_and_ends_and_does_not_start_unverified(tmp_path: Path) -> None:
     async with open_proxy(tmp_path, now=datetime.now(UTC)) as (house, _), on_a_port(house) as url:

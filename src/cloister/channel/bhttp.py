@@ -59,14 +59,9 @@ class BinaryRequest:
         if fault is not None:
             msg = f"binary request: {fault}"
             raise UsageError(msg)
-        control = b"".join(_prefixed(part) for part in (self.method, self.scheme, self.authority, self.path))
-        return (
-            _indicator(_REQUEST, framing)
-            + control
-            + _section(self.headers, framing)
-            + _content(self.body, framing)
-            + _section(self.trailers, framing)
-        )
+        control = [_prefixed(part) for part in (self.method, self.scheme, self.authority, self.path)]
+        parts = [_indicator(_REQUEST, framing), *control, _section(self.headers, framing)]
+        return b"".join((*parts, *_content(self.body, framing), _section(self.trailers, framing)))
 
     @classmethod
     def parse(cls, data: bytes, *, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES) -> Self:
@@ -101,7 +96,7 @@ class BinaryResponse:
         for status, headers in self.informational:
             parts += [_status(status, range(100, 200)), _section(headers, framing)]
         parts += [_status(self.status, _FINAL_STATUS), _section(self.headers, framing)]
-        return b"".join(parts) + _content(self.body, framing) + _section(self.trailers, framing)
+        return b"".join((*parts, *_content(self.body, framing), _section(self.trailers, framing)))
 
     @classmethod
     def parse(cls, data: bytes, *, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES) -> Self:
@@ -177,7 +172,8 @@ def _section(lines: FieldLines, framing: Framing) -> bytes:
     return dump_varint(len(section)) + section if framing is Framing.KNOWN_LENGTH else section + b"\x00"
 
 
-def _content(body: bytes, framing: Framing) -> bytes:
+def _content(body: bytes, framing: Framing) -> tuple[bytes, ...]:
+    """Return the pieces of the content: a body may be large, and is copied once, into the message."""
     if framing is Framing.KNOWN_LENGTH:
-        return dump_varint(len(body)) + body
-    return (dump_varint(len(body)) + body if body else b"") + b"\x00"
+        return dump_varint(len(body)), body
+    return (dump_varint(len(body)), body, b"\x00") if body else (b"\x00",)

@@ -112,7 +112,7 @@ class _Grammar:
     """The grammar of RFC 9292 section 3, written front to back; a ``yield`` waits for more bytes."""
 
     __slots__ = (
-        "_buffer",
+        "_at",
         "_content",
         "_ended",
         "_events",
@@ -121,6 +121,7 @@ class _Grammar:
         "_max_body",
         "_steps",
         "_taken",
+        "_view",
         "_what",
     )
 
@@ -128,8 +129,9 @@ class _Grammar:
         self._what = "binary request" if is_request else "binary response"
         self._is_request = is_request
         self._max_body = max_body_bytes
-        self._buffer = bytearray()
-        self._content = bytearray()
+        self._view = memoryview(b"")  # what was fed last, after what was left of before: less than one field
+        self._at = 0
+        self._content: list[bytes] = []
         self._events: list[Event] = []
         self._taken = 0
         self._ended = False
@@ -141,7 +143,8 @@ class _Grammar:
         if self._ended:
             msg = f"{self._what}: fed after its end"
             raise UsageError(msg)
-        self._buffer += data
+        left = bytes(self._view[self._at :])
+        self._view, self._at = memoryview(left + data if left else data), 0
         return self._run()
 
     def end(self) -> list[Event]:
@@ -157,7 +160,7 @@ class _Grammar:
             pass
         except Malformed as exc:
             self._failure = exc
-            self._buffer.clear()
+            self._view, self._at = memoryview(b""), 0
             raise
         self._flush()
         events, self._events = self._events, []
@@ -166,7 +169,7 @@ class _Grammar:
     def _flush(self) -> None:
         """Make one event of all content that came at once: many small chunks cost no more than one."""
         if self._content:
-            self._events.append(Data(data=bytes(self._content)))
+            self._events.append(Data(data=b"".join(self._content)))
             self._content.clear()
 
     def _fail(self, detail: str) -> NoReturn:
@@ -257,32 +260,37 @@ class _Grammar:
 
     def _data(self, size: int) -> Generator[None, None, None]:
         while size:
-            if not self._buffer and not self._ended:
+            if not self._there() and not self._ended:
                 yield
                 continue
-            piece = yield from self._take(min(size, len(self._buffer) or size))
-            self._content += piece
+            piece = yield from self._take(min(size, self._there() or size))
+            self._content.append(piece)
             size -= len(piece)
 
     def _padding(self) -> Generator[None, None, None]:
         while not (yield from self._finished()):
-            if any(self._buffer):
+            padding = self._view[self._at :]
+            if padding != bytes(len(padding)):
                 self._fail("padding is not zero")
-            self._buffer.clear()
+            self._at += len(padding)
 
     def _finished(self) -> Generator[None, None, bool]:
         """Tell whether the message ends here; waits until that can be told."""
-        while not self._buffer and not self._ended:
+        while not self._there() and not self._ended:
             yield
-        return not self._buffer
+        return not self._there()
+
+    def _there(self) -> int:
+        """Return how many bytes are there and not taken."""
+        return len(self._view) - self._at
 
     def _take(self, size: int) -> Generator[None, None, bytes]:
-        while len(self._buffer) < size:
+        while self._there() < size:
             if self._ended:
-                self._fail(f"cut at byte {self._taken + len(self._buffer)}")
+                self._fail(f"cut at byte {self._taken + self._there()}")
             yield
-        part = bytes(self._buffer[:size])
-        del self._buffer[:size]
+        part = bytes(self._view[self._at : self._at + size])
+        self._at += size
         self._taken += size
         return part
 

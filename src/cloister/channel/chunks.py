@@ -28,7 +28,7 @@ DEFAULT_MAX_MESSAGE_BYTES = 80 << 20  # bytes of all sealed chunks unless the ca
 
 _FINAL_AAD = b"final"  # section 6.1
 
-Cipher: TypeAlias = "Callable[[bytes, bytes], bytes]"
+Cipher: TypeAlias = "Callable[[bytes | memoryview, bytes], bytes]"
 """Seals or opens the next chunk: ``(bytes, aad) -> bytes``."""
 
 
@@ -49,7 +49,7 @@ class ChunkSealer:
         self._step("start", "seal")
         return self._head
 
-    def seal(self, chunk: bytes, *, final: bool) -> bytes:
+    def seal(self, chunk: bytes | memoryview, *, final: bool) -> bytes:
         """Return one chunk as it travels. Raises ``UsageError`` after the final one."""
         self._step("seal", "done" if final else "seal")
         if len(chunk) > MAX_CHUNK_BYTES - TAG_BYTES:
@@ -60,10 +60,10 @@ class ChunkSealer:
 
     def seal_message(self, message: bytes) -> bytes:
         """Return the whole stream of ``message``, in chunks of ``CHUNK_BYTES``."""
-        head = self.start()
         last = max(0, len(message) - 1) // CHUNK_BYTES
-        chunks = (message[at * CHUNK_BYTES : (at + 1) * CHUNK_BYTES] for at in range(last + 1))
-        return head + b"".join(self.seal(chunk, final=at == last) for at, chunk in enumerate(chunks))
+        view = memoryview(message)
+        chunks = (view[at * CHUNK_BYTES : (at + 1) * CHUNK_BYTES] for at in range(last + 1))
+        return b"".join((self.start(), *(self.seal(chunk, final=at == last) for at, chunk in enumerate(chunks))))
 
     def _step(self, want: str, after: str) -> None:
         if self._state != want:
@@ -121,20 +121,25 @@ class ChunkOpener:
         return chunk
 
     def _feed(self, data: bytes) -> list[bytes]:
+        rest = memoryview(data)
         if self._open is None:
-            self._head += data
-            begun = self._begin(bytes(self._head))
+            whole = data if not self._head else bytes(self._head) + data
+            begun = self._begin(whole)
             if begun is None:
+                self._head += data
                 return []
             size, self._open = begun
-            data = bytes(self._head[size:])
+            rest = memoryview(whole)[size:]
             self._head.clear()
         open_chunk = self._open
-        return [open_chunk(sealed, b"") for sealed in self._splitter.feed(data)]
+        return [open_chunk(sealed, b"") for sealed in self._splitter.feed(rest)]
 
 
 class _Splitter:
-    """Splits a stream into sealed chunks; ``end`` gives the final one."""
+    """Splits a stream into sealed chunks; ``end`` gives the final one.
+
+    What is there whole is given as it lies in what was fed; only a chunk that comes in pieces is put together.
+    """
 
     __slots__ = ("_buffer", "_chunks_left", "_final", "_left", "_what")
 
@@ -142,28 +147,27 @@ class _Splitter:
         self._what = what
         self._left = max_bytes
         self._chunks_left = MAX_CHUNKS
-        self._buffer = bytearray()
+        self._buffer = bytearray()  # a chunk that is not whole yet with its length, then the final one without
         self._final = False
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: memoryview) -> list[bytes | memoryview]:
         """Return the non-final chunks that are complete now. Raises ``Rejected`` (``too_large``)."""
         self._left -= len(data)
         if self._left < 0:
             self._too_large()
-        self._buffer += data
-        chunks: list[bytes] = []
-        while not self._final and (header := self._length()) is not None:
+        chunks: list[bytes | memoryview] = []
+        while data and not self._final:
+            if self._buffer:
+                data = self._put_together(data, chunks)
+                continue
+            header = self._length(data)
+            if header is None or len(data) < sum(header):
+                self._buffer += data
+                return chunks
             start, size = header
-            if size > MAX_CHUNK_BYTES or (size and not self._chunks_left):
-                self._too_large()
-            if len(self._buffer) < start + size:
-                break
-            if size == 0:
-                self._final = True
-            else:
-                self._chunks_left -= 1
-                chunks.append(bytes(self._buffer[start : start + size]))
-            del self._buffer[: start + size]
+            self._take(data[start : start + size], chunks)
+            data = data[start + size :]
+        self._buffer += data
         if self._final and len(self._buffer) > MAX_CHUNK_BYTES:
             self._too_large()
         return chunks
@@ -174,14 +178,34 @@ class _Splitter:
             raise Rejected.because("truncated", self._what)
         return bytes(self._buffer)
 
-    def _length(self) -> tuple[int, int] | None:
-        """Return how long the length is and what it says, None while it is incomplete."""
-        if not self._buffer:
+    def _put_together(self, data: memoryview, chunks: list[bytes | memoryview]) -> memoryview:
+        """Add to the chunk in the buffer what it lacks, and return what is left."""
+        header = self._length(self._buffer)
+        lacks = 1 if header is None else sum(header) - len(self._buffer)
+        self._buffer += data[:lacks]
+        header = self._length(self._buffer)
+        if header is not None and len(self._buffer) == sum(header):
+            chunk = bytes(self._buffer[header[0] :])
+            self._buffer.clear()
+            self._take(chunk, chunks)
+        return data[lacks:]
+
+    def _take(self, chunk: bytes | memoryview, chunks: list[bytes | memoryview]) -> None:
+        if len(chunk):
+            self._chunks_left -= 1
+            chunks.append(chunk)
+        else:
+            self._final = True
+
+    def _length(self, data: bytearray | memoryview) -> tuple[int, int] | None:
+        """Return how long the length is and what it says, None while it is incomplete. Raises ``Rejected``."""
+        start = 1 << (data[0] >> 6)  # RFC 9000 section 16
+        if len(data) < start:
             return None
-        size = 1 << (self._buffer[0] >> 6)  # RFC 9000 section 16
-        if len(self._buffer) < size:
-            return None
-        return size, int.from_bytes(self._buffer[:size], "big") & ((1 << (8 * size - 2)) - 1)
+        size = int.from_bytes(data[:start], "big") & ((1 << (8 * start - 2)) - 1)
+        if size > MAX_CHUNK_BYTES or (size and not self._chunks_left):
+            self._too_large()
+        return start, size
 
     def _too_large(self) -> NoReturn:
         self._buffer.clear()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cloister.channel.chunks import ChunkOpener, ChunkSealer
 from cloister.channel.padding import pad
-from cloister.crypto.hpke import NONCE_BYTES, Aead, Context, aead_open, aead_seal, expand, extract
+from cloister.crypto.hpke import NONCE_BYTES, Aead, AeadKey, Context, expand, extract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,27 +41,27 @@ class ResponseSecret:
 
     def sealing(self, response_nonce: bytes) -> Cipher:
         """Return what seals the chunks in order."""
-        nonces = _Nonces(*self._derive(response_nonce))
-        return lambda chunk, aad: aead_seal(self._aead, nonces.key, nonces.next(), plaintext=chunk, aad=aad)
+        key, nonces = self._derive(response_nonce)
+        return lambda chunk, aad: key.seal(nonces.next(), chunk, aad)
 
     def opening(self, response_nonce: bytes) -> Cipher:
         """Return what opens the chunks in order."""
-        nonces = _Nonces(*self._derive(response_nonce))
-        return lambda sealed, aad: aead_open(self._aead, nonces.key, nonces.next(), ciphertext=sealed, aad=aad)
+        key, nonces = self._derive(response_nonce)
+        return lambda sealed, aad: key.open(nonces.next(), sealed, aad)
 
-    def _derive(self, response_nonce: bytes) -> tuple[bytes, bytes]:
-        """Return AEAD key and base nonce (RFC 9458 section 4.4, steps 3 to 5)."""
+    def _derive(self, response_nonce: bytes) -> tuple[AeadKey, _Nonces]:
+        """Return AEAD key and nonces (RFC 9458 section 4.4, steps 3 to 5)."""
         prk = extract(self._enc + response_nonce, self._secret)
-        return expand(prk, b"key", self._aead.key_bytes), expand(prk, b"nonce", NONCE_BYTES)
+        key = AeadKey(self._aead, expand(prk, b"key", self._aead.key_bytes))
+        return key, _Nonces(expand(prk, b"nonce", NONCE_BYTES))
 
 
 class _Nonces:
-    """The key of one response and the nonces of its chunks: base XOR counter (draft section 6.2)."""
+    """The nonces of one response's chunks: base XOR counter (draft section 6.2)."""
 
-    __slots__ = ("_base", "_counter", "key")
+    __slots__ = ("_base", "_counter")
 
-    def __init__(self, key: bytes, base: bytes) -> None:
-        self.key = key
+    def __init__(self, base: bytes) -> None:
         self._base = int.from_bytes(base, "big")
         self._counter = 0
 

@@ -84,10 +84,8 @@ class Exchange:
 
         Raises ``Rejected`` (``decryption_failed``, ``too_large``) and ``Malformed``.
         """
-        found: list[_Piece] = []
-        for chunk in self._opener.feed(data):
-            found += _pieces(self._reader.feed(chunk))
-        return found
+        chunks = self._opener.feed(data)
+        return _pieces(self._reader.feed(b"".join(chunks))) if chunks else []
 
     def end(self) -> tuple[list[_Piece], End]:
         """Return what the final chunk brought, and the end, which proves that the response is whole.

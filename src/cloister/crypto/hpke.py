@@ -28,6 +28,7 @@ __all__ = [
     "NONCE_BYTES",
     "TAG_BYTES",
     "Aead",
+    "AeadKey",
     "Context",
     "Kdf",
     "Kem",
@@ -35,8 +36,6 @@ __all__ = [
     "ReceiverContext",
     "SenderContext",
     "Suite",
-    "aead_open",
-    "aead_seal",
     "expand",
     "extract",
     "open_with",
@@ -101,32 +100,39 @@ def expand(prk: bytes, info: bytes, length: int) -> bytes:
     return HKDFExpand(SHA256(), length, info).derive(prk)
 
 
-def aead_seal(aead: Aead, key: bytes, nonce: bytes, *, plaintext: bytes, aad: bytes) -> bytes:
-    """Return ciphertext and tag. Raises ``UsageError`` for more than the library takes."""
-    if len(plaintext) > MAX_SEALED_BYTES - TAG_BYTES or len(aad) > MAX_SEALED_BYTES:
-        msg = f"hpke: plaintext of {len(plaintext)} bytes, want at most {MAX_SEALED_BYTES - TAG_BYTES}"
-        raise UsageError(msg)
-    return _cipher(aead, key).encrypt(nonce, plaintext, aad)
+Octets: TypeAlias = "bytes | memoryview"
 
 
-def aead_open(aead: Aead, key: bytes, nonce: bytes, *, ciphertext: bytes, aad: bytes) -> bytes:
-    """Return the plaintext. Raises ``Rejected`` (``decryption_failed``), always the same one."""
-    if not TAG_BYTES <= len(ciphertext) <= MAX_SEALED_BYTES or len(aad) > MAX_SEALED_BYTES:
-        raise Rejected.because("decryption_failed", "hpke")
-    try:
-        return _cipher(aead, key).decrypt(nonce, ciphertext, aad)
-    except InvalidTag as exc:
-        raise Rejected.because("decryption_failed", "hpke") from exc
+class AeadKey:
+    """One key of an AEAD, prepared once for all that it seals and opens. Never printed."""
 
+    __slots__ = ("_cipher",)
 
-def _cipher(aead: Aead, key: bytes) -> AESGCM | ChaCha20Poly1305:
-    match aead:
-        case Aead.AES_128_GCM | Aead.AES_256_GCM:
-            return AESGCM(key)
-        case Aead.CHACHA20_POLY1305:
-            return ChaCha20Poly1305(key)
-        case _:
-            assert_never(aead)
+    def __init__(self, aead: Aead, key: bytes) -> None:
+        """Prepare ``key``."""
+        match aead:
+            case Aead.AES_128_GCM | Aead.AES_256_GCM:
+                self._cipher: AESGCM | ChaCha20Poly1305 = AESGCM(key)
+            case Aead.CHACHA20_POLY1305:
+                self._cipher = ChaCha20Poly1305(key)
+            case _:
+                assert_never(aead)
+
+    def seal(self, nonce: bytes, plaintext: Octets, aad: bytes) -> bytes:
+        """Return ciphertext and tag. Raises ``UsageError`` for more than the library takes."""
+        if len(plaintext) > MAX_SEALED_BYTES - TAG_BYTES or len(aad) > MAX_SEALED_BYTES:
+            msg = f"hpke: plaintext of {len(plaintext)} bytes, want at most {MAX_SEALED_BYTES - TAG_BYTES}"
+            raise UsageError(msg)
+        return self._cipher.encrypt(nonce, plaintext, aad)
+
+    def open(self, nonce: bytes, ciphertext: Octets, aad: bytes) -> bytes:
+        """Return the plaintext. Raises ``Rejected`` (``decryption_failed``), always the same one."""
+        if not TAG_BYTES <= len(ciphertext) <= MAX_SEALED_BYTES or len(aad) > MAX_SEALED_BYTES:
+            raise Rejected.because("decryption_failed", "hpke")
+        try:
+            return self._cipher.decrypt(nonce, ciphertext, aad)
+        except InvalidTag as exc:
+            raise Rejected.because("decryption_failed", "hpke") from exc
 
 
 class _Schedule:
@@ -141,7 +147,7 @@ class _Schedule:
         info_hash = self._labeled_extract(b"", b"info_hash", info)
         context = _MODE_BASE + psk_id_hash + info_hash
         secret = self._labeled_extract(shared_secret, b"secret", b"")
-        self._key = self._labeled_expand(secret, b"key", context, suite.aead.key_bytes)
+        self._key = AeadKey(suite.aead, self._labeled_expand(secret, b"key", context, suite.aead.key_bytes))
         self._base_nonce = self._labeled_expand(secret, b"base_nonce", context, NONCE_BYTES)
         self._exporter_secret = self._labeled_expand(secret, b"exp", context, HASH_BYTES)
         self._seq = 0
@@ -159,13 +165,13 @@ class _Schedule:
             raise UsageError(msg)
         return (int.from_bytes(self._base_nonce, "big") ^ self._seq).to_bytes(NONCE_BYTES, "big")
 
-    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
-        ciphertext = aead_seal(self._suite.aead, self._key, self.nonce(), plaintext=plaintext, aad=aad)
+    def seal(self, plaintext: Octets, aad: bytes) -> bytes:
+        ciphertext = self._key.seal(self.nonce(), plaintext, aad)
         self._seq += 1
         return ciphertext
 
-    def open(self, ciphertext: bytes, aad: bytes) -> bytes:
-        plaintext = aead_open(self._suite.aead, self._key, self.nonce(), ciphertext=ciphertext, aad=aad)
+    def open(self, ciphertext: Octets, aad: bytes) -> bytes:
+        plaintext = self._key.open(self.nonce(), ciphertext, aad)
         self._seq += 1  # only after success, so that a forged message costs the stream nothing
         return plaintext
 
@@ -186,7 +192,7 @@ class SenderContext:
         """Take a schedule; made by ``setup_sender``."""
         self._schedule = schedule
 
-    def seal(self, plaintext: bytes, aad: bytes = b"") -> bytes:
+    def seal(self, plaintext: Octets, aad: bytes = b"") -> bytes:
         """Return the next ciphertext."""
         return self._schedule.seal(plaintext, aad)
 
@@ -204,7 +210,7 @@ class ReceiverContext:
         """Take a schedule; made by ``setup_receiver``."""
         self._schedule = schedule
 
-    def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
+    def open(self, ciphertext: Octets, aad: bytes = b"") -> bytes:
         """Return the next plaintext.
 
         Proves that whoever made the context sealed it, in this order. Raises ``Rejected``

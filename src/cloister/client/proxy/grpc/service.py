@@ -139,7 +139,8 @@ class Service:
     async def _infer(self, data: bytes, context: Any) -> bytes:
         shown = context.invocation_metadata() or ()
         keys = tuple((name, str(value)) for name, value in shown if name == "idempotency-key")
-        passed, answer = await self._inferred(data, keys)
+        left_s = context.time_remaining()
+        passed, answer = await self._inferred(data, keys, None if left_s is None else int(left_s * 1e6))
         context.set_trailing_metadata(tuple(line for line in outward(passed) if line[0].startswith("cloister-")))
         return answer
 
@@ -147,7 +148,7 @@ class Service:
         """Answer one after the other, in their order; what is refused is an answer too, and the stream goes on."""
         async for data in requests:
             try:
-                answer = (await self._inferred(data, ()))[1]
+                answer = (await self._inferred(data))[1]
             except Exception as exc:  # noqa: BLE001 - as above
                 yield _dump("ModelStreamInferResponse", error_message=_not_given(exc).detail)
             else:
@@ -155,9 +156,9 @@ class Service:
                 found.infer_response.MergeFromString(answer)
                 yield found.SerializeToString()
 
-    async def _inferred(self, data: bytes, keys: FieldLines) -> tuple[Passed, bytes]:
+    async def _inferred(self, data: bytes, keys: FieldLines = (), left_us: int | None = None) -> tuple[Passed, bytes]:
         try:
-            call = parse_call(data)
+            call = parse_call(data, left_us=left_us)
         except Malformed as exc:
             raise UsageError(exc.message) from exc  # as in _asked
         passed = _given(await self._upstream.ask("POST", call.path, (*call.headers, *keys), call.body))

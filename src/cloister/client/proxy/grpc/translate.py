@@ -27,6 +27,7 @@ __all__ = ["Call", "model_path", "parse_call", "read_infer_answer", "read_model_
 MAX_HEAD_BYTES = 4 << 20  # bytes of JSON of one answer
 MAX_TENSORS = 256
 MAX_VERSIONS = 64
+MAX_TIMEOUT_US = 24 * 3600 * 10**6  # microseconds, what the enclave takes
 _OF_HTTP = ("binary_data", "binary_data_output", "binary_data_size")  # parameters of the other form
 
 
@@ -47,8 +48,11 @@ def model_path(name: str, version: str, what: str = "") -> str:
     return f"/v2/models/{quote(name, safe='')}{versions}{what}"
 
 
-def parse_call(data: bytes) -> Call:
-    """Return the inference in a ``ModelInferRequest``. Raises ``Malformed``."""
+def parse_call(data: bytes, *, left_us: int | None = None) -> Call:
+    """Return the inference in a ``ModelInferRequest``, to begin within ``left_us`` microseconds. Raises ``Malformed``.
+
+    A ``timeout`` among its own parameters goes before.
+    """
     rest, raw = split_raw(data)
     request = parse("ModelInferRequest", rest)
     if raw and len(raw) != len(request.inputs):
@@ -73,7 +77,11 @@ def parse_call(data: bytes) -> Call:
         )
     head: dict[str, Json] = {
         "inputs": entries,
-        "parameters": {**_parameters(request.parameters, "request"), "binary_data_output": True},
+        "parameters": {
+            **({} if left_us is None else {"timeout": min(max(left_us, 1), MAX_TIMEOUT_US)}),
+            **_parameters(request.parameters, "request"),
+            "binary_data_output": True,
+        },
     }
     if request.id:
         head["id"] = request.id
