@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx2
 import uvloop
 
+from cloister.attest.rules import NotChecked
 from cloister.attest.verifier import Verifier
+from cloister.client import Trust
 from cloister.custodian.app import create_app as custodian_app
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
 from cloister.custodian.vaults import wrap_dek
@@ -104,6 +106,7 @@ async def _serve(
     config = EnclaveConfig(loan=folder / "loan.json", models=(folder / "models",), port=0, **chosen)
     root = SimulatedRoot.generate()
     transport = await lend(folder, root, config, models)
+    _say_whom_to_trust(folder, root, config)
     software, clock = measure_software(config), SystemClock()
     source = EvidenceSource(attester=SimulatedAttester(root, software, os.urandom(32)))
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -125,6 +128,21 @@ async def _serve(
     log = EventLog(clock.wall, StringIO())
     around = Surroundings(clock=clock, log=log, transport=transport, application=create)
     await serve_async(config, source, around=around, stop=stop, on_ready=ready)
+
+
+def _say_whom_to_trust(folder: Path, root: SimulatedRoot, config: EnclaveConfig) -> None:
+    """Write what a consumer of this enclave needs, for who measures one."""
+    unasked = NotChecked("a benchmark")
+    trust = Trust(
+        policy=simulated_policy(measure_software(config)),
+        simulated_root=root.public,
+        custodian=unasked,
+        operators=unasked,
+        models=unasked,
+        tls=unasked,
+    )
+    root.save_public(folder / "root.pub.json")
+    (folder / "trust.json").write_bytes(trust.dump())
 
 
 def serve_process(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from dataclasses import dataclass, field
@@ -68,6 +67,8 @@ def proxy(
     It does not start unverified, and passes nothing on while it is not verified. Answers come back once their
     receipts are proven. The consumer's token stays here; programs show a token of this machine's own.
     """
+    import uvloop  # noqa: PLC0415 - of no other command of a consumer's
+
     from cloister.client.proxy.address import parse_address  # noqa: PLC0415 - of no other command
     from cloister.client.proxy.token import default_token_file, open_token  # noqa: PLC0415 - the same
 
@@ -82,7 +83,7 @@ def proxy(
         token_path = local_token or default_token_file(os.environ)
     token = None if token_path is None else open_token(token_path)
     place = _Place(where=where, grpc=calls, token_path=token_path, token=token, receipts=receipts, ready=ready_file)
-    asyncio.run(_run(terminal, url, whom(terminal, **options), place, timeout))
+    uvloop.run(_run(terminal, url, whom(terminal, **options), place, timeout))
     return 0
 
 
