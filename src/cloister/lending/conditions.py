@@ -7,8 +7,6 @@ is passed in, and the hours are no better than that time (docs/spec/contract.md,
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.errors import Reason, Rejected
@@ -23,9 +21,9 @@ if TYPE_CHECKING:
     from cloister.crypto.sign import VerifyKey
     from cloister.lending.clauses import Clauses
     from cloister.lending.revocation import RevocationList
-    from cloister.lending.terms import Consumer, InstanceId, ModelDigest, ModelTerms, Terms
+    from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
 
-__all__ = ["Caller", "Conditions", "demand_listed", "find_consumer", "outside_hours"]
+__all__ = ["Caller", "Conditions", "outside_hours"]
 
 Caller: TypeAlias = "Consumer | SubAllowance | None"
 """Who asks: a consumer of the loan, the holder of a sub-allowance, or anybody where the loan is open."""
@@ -123,35 +121,3 @@ class Conditions:
 def outside_hours(clauses: Clauses, now: datetime) -> Reason | None:
     """Return why the loan may not be used at ``now``, None where it may: the enclave's word and the custodian's."""
     return None if clauses.open_at(now) else Reason(code="outside_hours", subject="contract", got=dump_time(now))
-
-
-def demand_listed(
-    model: ModelTerms,
-    consumer: Consumer | None,
-    *,
-    models: tuple[ModelDigest, ...],
-    consumers: tuple[Consumer, ...] | None,
-) -> None:
-    """Prove that the custodian's latest word lists this model and consumer. Raises ``Rejected`` (``blocked``)."""
-    if model.digest not in models:
-        raise Rejected.because("blocked", f"model {model.name}")
-    if consumer is not None and consumers is not None and consumer.id not in {other.id for other in consumers}:
-        raise Rejected.because("blocked", f"consumer {consumer.id}")
-
-
-def find_consumer(
-    token: bytes | None, *, current: tuple[Consumer, ...] | None, granted: tuple[Consumer, ...] | None
-) -> Consumer | None:
-    """Return whose token this is: of the lease, or of the grant and blocked since; None in a loan for anybody.
-
-    A token that the lease has replaced is nobody's. Raises ``Rejected`` (``unauthorized``).
-    """
-    if current is None:
-        return None
-    digest = hashlib.sha256(token or b"").digest()
-    ids = {consumer.id for consumer in current}
-    former = tuple(consumer for consumer in granted or () if consumer.id not in ids)
-    found = [item for item in (*current, *former) if hmac.compare_digest(item.token_sha256, digest)]
-    if token is None or not found:
-        raise Rejected.because("unauthorized", "consumer", hint="pass the consumer token of this loan")
-    return found[0]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from cloister.crypto.sign import Statement
 from cloister.errors import Rejected
 from cloister.lending.answers import parse_answer
-from cloister.lending.conditions import find_consumer
 from cloister.lending.lease_core import LeaseCore, listed
 from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Pending, Reservation
 from cloister.lending.messages import Close, Lease, LeaseRequest, Refusal
@@ -297,7 +296,7 @@ class LeaseHolder(LeaseCore):
 
         A token that the lease has replaced is nobody's. Raises ``Rejected`` (``unauthorized``).
         """
-        return find_consumer(token, current=self._consumers(), granted=self._terms.consumers)
+        return self._listing().find(token)
 
     def _model(self, name: str, version: ModelDigest | None = None) -> ModelTerms:
         model = self._terms.model(name)

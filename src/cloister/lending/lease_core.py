@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cloister.errors import Rejected, UsageError
 from cloister.lending.answers import demand_fitting
-from cloister.lending.conditions import Conditions, demand_listed
+from cloister.lending.conditions import Conditions
 from cloister.lending.holding import Counters
 from cloister.lending.lease_clock import LeaseClock
 from cloister.lending.lease_state import LeaseState, Pending, Reservation
+from cloister.lending.listing import Listing
 from cloister.lending.meters import Meters
 from cloister.lending.terms import MAX_UNITS, Consumer, ModelTerms, Terms, instance_id, leased_meters
 from cloister.lending.ticket import TicketHolder
@@ -49,6 +50,7 @@ class LeaseCore:
         self.conditions = Conditions(grant.terms, self.instance)
         self.offline = OfflineHolder(self, grant.terms)
         self.tickets = TicketHolder(self)
+        self._known = Listing(grant.terms.consumers, grant.terms.consumers)
         self._lease: Lease | None = None
         self._word: Lease | Voucher | None = None  # the latest to name models and consumers
         self._pending: Pending | None = None
@@ -132,12 +134,20 @@ class LeaseCore:
     def _consumers(self) -> tuple[Consumer, ...] | None:
         return self._word.consumers if self._word else self._terms.consumers
 
+    def _listing(self) -> Listing:
+        current, granted = self._consumers(), self._terms.consumers
+        if not self._known.is_of(current, granted):
+            self._known = Listing(current, granted)
+        return self._known
+
     def _demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         if self._final is LeaseState.REVOKED:
             self._refuse("blocked")
         if self._final is not None or self._word is None or not (self._clock.live or self.offline.live):
             self._refuse("clock_step" if self._clock.stepped else "lease_expired")
-        demand_listed(model, listed(consumer), models=self._word.models, consumers=self._word.consumers)
+        if model.digest not in self._word.models:
+            raise Rejected.because("blocked", f"model {model.name}")
+        self._listing().demand(listed(consumer))
         if self._clock.seen is not None:  # whatever is live has seen the time
             self.conditions.demand(model, consumer, self._clock.seen)
 
