@@ -12,6 +12,7 @@ import pytest
 from client_town import Town
 from proxy_kit import ANY_PORT, INFER, LOCAL, asynchronous, label, open_door, upstream_of
 
+from cloister.channel.bhttp import BinaryResponse
 from cloister.client.proxy.address import Address, parse_address
 from cloister.client.proxy.limits import Limits
 from cloister.client.proxy.token import default_token_file, open_token
@@ -172,6 +173,25 @@ async def test_too_many_requests_and_too_many_bytes_at_once_are_told_to_come_bac
         reader, writer = await begun(door.port, half(1 << 25, (1 << 20) + 1))
         assert b" 429 " in await asyncio.wait_for(reader.readline(), 20)
         writer.close()
+
+
+@asynchronous
+async def test_a_program_that_does_not_read_its_answer_is_left(town: Town) -> None:
+    size = 64 << 20  # far more than the kernel keeps for both ends
+    town.enclave.answer = lambda _: BinaryResponse(status=200, body=bytes(size))  # type: ignore[method-assign]
+    upstream = await upstream_of(town)
+    async with open_door(upstream, limits=Limits(send_timeout_s=1)) as door:
+        asked = b"GET /v2 HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer %b\r\n\r\n" % LOCAL.encode()
+        with socket.create_connection(("127.0.0.1", door.port)) as program:
+            program.sendall(asked)
+            while not upstream.passed:  # noqa: ASYNC110 - the proxy tells in no other way
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(3)
+            program.settimeout(20)
+            came = 0
+            while data := await asyncio.to_thread(program.recv, 1 << 20):
+                came += len(data)
+        assert 0 < came < size
 
 
 def test_the_local_token_is_made_once_for_its_user_alone(tmp_path: Path) -> None:

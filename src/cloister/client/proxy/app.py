@@ -34,6 +34,7 @@ _OUTWARD = frozenset(
 _PROTOCOL = re.compile(r"/v2(?:/[\x21-\x7e]*)?")
 _TOLD_BY_STATUS = re.compile(r"/v2/health/.*|/v2/models/.*/ready")  # tritonclient closes a connection with a body
 _MAX_LENGTH_DIGITS = 18
+_PIECE_BYTES = 256 * 1024  # of an answer, given to the server at once
 
 
 class ProxyApp:
@@ -114,13 +115,16 @@ class ProxyApp:
             self._waiting_bytes -= size
 
     async def _send(self, reply: Reply, send: Send) -> None:
-        """Send it; a program that does not read is left, and its connection closed by the server."""
+        """Send it piece by piece, so that little waits beside it; a program that does not read is left in time."""
         headers = [*reply.headers, ("cache-control", "no-store"), ("content-length", str(len(reply.body)))]
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.send_timeout_s):
                 await send({"type": "http.response.start", "status": reply.status, "headers": raw})
-                await send({"type": "http.response.body", "body": reply.body})
+                last = max(0, len(reply.body) - 1) // _PIECE_BYTES
+                for at in range(last + 1):
+                    piece = reply.body[at * _PIECE_BYTES : (at + 1) * _PIECE_BYTES]
+                    await send({"type": "http.response.body", "body": piece, "more_body": at < last})
 
 
 def outward(passed: Passed) -> FieldLines:
