@@ -28,10 +28,11 @@ MAY_IMPORT = {
     "custodian": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "lending", "listener", "private_file"},
     "enclave": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "stores", "lending", "channel", "listener"},
     "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "listener", "private_file"},
+    "relay": frozenset({"errors", "channel", "listener"}),
     "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
     "cli": _PURE_BASE
     | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}
-    | {"convert", "tpm", "private_file"},
+    | {"convert", "relay", "tpm", "private_file"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
 }

@@ -34,6 +34,7 @@ _NOUNS = {
     "proxy": "Let programs of this machine ask, unseen.",
     "receipt": "Prove what a consumer was answered.",
     "reference": "Compute and sign reference values.",
+    "relay": "Hide from an enclave who asks it.",
     "trust": "Decide whom a consumer trusts.",
     "usage": "State, prove and settle who used what.",
     "verify": "Verify an enclave before asking it.",

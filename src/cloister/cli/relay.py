@@ -1,0 +1,92 @@
+"""``cloister relay``: an Oblivious HTTP relay, so that a gateway does not learn who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["relay"]
+
+DEFAULT = "127.0.0.1:8480"
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command(cls=Verb)
+@click.option("--gateway", metavar="URL", required=True, help="Address of the one enclave to relay to. Required.")
+@click.option("--listen", metavar="HOST:PORT", default=DEFAULT, help=f"Where clients come in [default {DEFAULT}].")
+@click.option("--tls-certificate", type=_file, help="Certificate chain to show to clients, in PEM.")
+@click.option("--tls-key", type=_file, help="Its key, in PEM.")
+@click.option("--behind-proxy", is_flag=True, help="Another server ends TLS in front: listen without, anywhere.")
+@click.option(
+    "--gateway-ca", type=_file, help="Authorities of the gateway's certificate, in PEM [default the system's]."
+)
+@click.option("--ready-file", type=_file, help="Write the address here, as JSON, once listening.")
+@pass_terminal
+def relay(
+    terminal: Terminal,
+    /,
+    *,
+    gateway: str,
+    listen: str,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    behind_proxy: bool,
+    gateway_ca: Path | None,
+    ready_file: Path | None,
+) -> int:
+    """Pass encapsulated requests on to one enclave, without a trace of who sent them, until ended.
+
+    The enclave then sees the relay's address alone, and the relay sees ciphertext alone. That hides consumers only from
+    a borrower who does not run the relay too.
+    """
+    from cloister.relay.limits import Limits  # noqa: PLC0415 - of no other command
+    from cloister.relay.place import client_context, parse_gateway, parse_place, server_context  # noqa: PLC0415 - the same
+    from cloister.relay.serve import serve_relay  # noqa: PLC0415 - the same
+
+    if (tls_certificate is None) is not (tls_key is None):
+        msg = "relay: want --tls-certificate and --tls-key together"
+        raise UsageError(msg)
+    tls = None if tls_certificate is None or tls_key is None else server_context(tls_certificate, tls_key)
+    place = parse_place(listen, encrypted=tls is not None or behind_proxy)
+    origin, gateway_tls = parse_gateway(gateway), client_context(gateway_ca)
+
+    def tell(address: str) -> None:
+        said = {"address": address, "gateway": origin}
+        if ready_file is not None:
+            write_file(ready_file, json.dumps(said).encode(), force=True)
+        terminal.result(said, lambda out: out.print(f"listening on {address}\nrelaying to {origin}"))
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        with _signals(stop):
+            await serve_relay(
+                origin, place, limits=Limits(), tls=tls, gateway_tls=gateway_tls, stop=stop, on_listening=tell
+            )
+
+    asyncio.run(run())
+    return 0
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT set ``stop``."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
