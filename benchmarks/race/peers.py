@@ -130,7 +130,7 @@ def _running(name: str, python: Path, nets: Sequence[Net], workers: int) -> Iter
                 env={"PATH": f"{python.parent}:{os.environ['PATH']}", **settings},
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=place, start_new_session=True,
             )  # fmt: skip
-        server = Server(name=PEERS[name].name, url=f"http://127.0.0.1:{port}", pid=process.pid)
+        server = Server(name=PEERS[name].name, url=f"http://127.0.0.1:{port}", pid=process.pid, restless=True)
         try:
             _until_up(PEERS[name], server, process, nets, log)
             yield server

@@ -25,18 +25,21 @@ class Server:
     name: str
     url: str
     pid: int
+    restless: bool = False  # whether it takes processor time with nothing to do, and may be stopped meanwhile
 
     def cpu_s(self) -> float:
         """Return the processor seconds that it and its children have used."""
         return cpu_s(family(self.pid))
 
     def still(self) -> None:
-        """Stop it for a while: its idle processes would disturb the others."""
-        still(family(self.pid))
+        """Stop it for a while where its idle processes would disturb the others."""
+        if self.restless:
+            still(family(self.pid))
 
     def wake(self) -> None:
         """Let it go on."""
-        wake(family(self.pid))
+        if self.restless:
+            wake(family(self.pid))
 
     def calm(self) -> None:
         """Wait until it has done what nobody waits for any more."""
