@@ -20,15 +20,20 @@ FULL = 64  # connections at which OHTTP is judged
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One goal and its figure."""
+    """One goal and its figure.
+
+    ``by_cpu`` is the same ratio by processor time, which a busy machine leaves about as it is.
+    """
 
     words: str
     goal: Goal
     value: float
+    by_cpu: float | None = None
 
     def line(self) -> str:
         """Return it as a line."""
-        return f"  {self.words:72}{self.value:>9.2f}{self.goal.unit}; {self.goal.verdict(self.value)}"
+        apart = "" if self.by_cpu is None else f"; by processor time {self.by_cpu:.2f}x"
+        return f"  {self.words:72}{self.value:>9.2f}{self.goal.unit}; {self.goal.verdict(self.value)}{apart}"
 
 
 def of_rounds(rounds: Rounds) -> Iterator[Judged]:
@@ -50,7 +55,10 @@ def _to_plain(rounds: Rounds, cell: Cell, floor: float) -> Iterator[Judged]:
     if ratio is not None:
         many = f", {cell.row.rows} a request" if cell.row.rows > 1 else ""
         yield Judged(
-            f"{cell.row.name} to plain: {cell.net.name}, {cell.connections} at once{many}", at_least(floor), ratio
+            f"{cell.row.name} to plain: {cell.net.name}, {cell.connections} at once{many}",
+            at_least(floor),
+            ratio,
+            1 / (rounds.cost_to_plain(cell) or 1),
         )
 
 
@@ -66,7 +74,7 @@ def _to_peers(rounds: Rounds, cell: Cell) -> Iterator[Judged]:
     if rivals:
         best = max(rivals, key=lambda other: other.rate)
         words = f"{cell.row.name} to {best.row.name}, {best.row.body}: {cell.net.name}, {cell.connections} at once"
-        yield Judged(words, at_least(2.0 if cell.net.is_small else 1.0), cell.rate / best.rate)
+        yield Judged(words, at_least(2.0 if cell.net.is_small else 1.0), cell.rate / best.rate, best.cost / cell.cost)
 
 
 def _cells(rounds: Rounds, name: str, *, rows: int) -> list[Cell]:

@@ -59,6 +59,11 @@ class Cell:
         """Inferences per second, the median."""
         return statistics.median(self.rates) if self.loads else 0.0
 
+    @property
+    def cost(self) -> float:
+        """The server's processor milliseconds of one inference, the median."""
+        return statistics.median(self.cpu_ms) if self.cpu_ms else 0.0
+
     def median(self, what: Callable[[Load], float]) -> float:
         """Return the median over the rounds."""
         return statistics.median(map(what, self.loads))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING
 
 from race.ways import Sealed
@@ -46,7 +45,7 @@ def _line(cell: Cell, rounds: Rounds) -> str:
     return (
         f"{cell.row.name:26}{cell.row.body:>8}{cell.row.rows:>7}{cell.rate:>9.1f}{min(cell.rates):>8.1f}"
         f"{max(cell.rates):>8.1f}{share:>9}{cell.median(lambda load: load.p50_ms):>9.2f}"
-        f"{cell.median(lambda load: load.p99_ms):>9.2f}{statistics.median(cell.cpu_ms):>8.2f}{spent:>9}"
+        f"{cell.median(lambda load: load.p99_ms):>9.2f}{cell.cost:>8.2f}{spent:>9}"
         f"{cell.median(lambda load: load.wrk):>6.0%}{faults}"
     )
 
