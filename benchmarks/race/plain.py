@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cloister.channel.bhttp import BinaryResponse
     from cloister.enclave.instance import EnclaveInstance
     from cloister.enclave.metering import Metering
+    from cloister.enclave.served import ServedModel
     from cloister.enclave.web.exchange import Body, Head
 
 PLAIN_PATH = "/plain"
@@ -55,28 +56,26 @@ class _Uncharged(Inference):
 
 
 class Plain:
-    """Answers for the models of one instance."""
+    """One way to ask one model in plain."""
 
-    def __init__(self, instance: EnclaveInstance) -> None:
-        """Serve through an engine's queue of its own, with as many threads as the product's."""
-        self._pool = instance.pool
-        metering = cast("Metering", _Free(instance.metering))
-        link, config = instance._link, instance._config  # noqa: SLF001 - a way in that the product does not have
-        self._inference = _Uncharged(metering, instance.metrics, config, Tickets(metering, link), instance.pool)
+    def __init__(self, inference: Inference, model: ServedModel) -> None:
+        """Ask this model through this inference."""
+        self._inference = inference
+        self._model = model
 
-    async def answer(self, head: Head, body: Body) -> Answer:
+    async def __call__(self, head: Head, body: Body) -> Answer:
         """Answer one inference."""
-        model = self._pool.model(head.path.rpartition("/")[2])
-        if model is None:
-            raise LookupError(head.path)
-        length = tuple((HEADER_LENGTH, value) for value in head.all(HEADER_LENGTH))
-        request = BinaryRequest(method="POST", authority="", path=head.path, headers=length, body=bytes(body))
-        response = await self._inference.infer(model, request, token=None, consumer=None)
+        length = head.all(HEADER_LENGTH)
+        headers = ((HEADER_LENGTH, length[0]),) if length else ()
+        request = BinaryRequest(method="POST", authority="", path=head.path, headers=headers, body=bytes(body))
+        response = await self._inference.infer(self._model, request, token=None, consumer=None)
         return Answer(status=200, headers=response.headers, body=response.body)
 
 
 def add_plain(app: Added, instance: EnclaveInstance) -> None:
-    """Add the plain routes to the enclave's application."""
-    plain = Plain(instance)
+    """Add a path for each model; all share an engine's queue of their own, with as many threads as the product's."""
+    metering = cast("Metering", _Free(instance.metering))
+    link, config = instance._link, instance._config  # noqa: SLF001 - a way in that the product does not have
+    inference = _Uncharged(metering, instance.metrics, config, Tickets(metering, link), instance.pool)
     for model in instance.pool.models:
-        app.add(f"{PLAIN_PATH}/{model.terms.name}", plain.answer)
+        app.add(f"{PLAIN_PATH}/{model.terms.name}", Plain(inference, model))
