@@ -1,6 +1,6 @@
 """What encryption, attestation and metering cost, and how that stands to servers that do none of it.
 
-    python benchmarks/serving.py [--only rows,tls,ohttp,idle,tensor,tail] [--peers] [--json FILE]
+    python benchmarks/serving.py [--only rows,tls,ohttp,batching,idle,tensor,tail] [--peers] [--json FILE]
 
 Rows are ours in plain (a route that only this benchmark has, through the same reader, engine and writer, on the same
 web server), ours encrypted, attested, metered and with receipts, and with ``--peers`` servers of others in plaintext.
@@ -27,14 +27,14 @@ from race.nets import NETS, echo
 from race.reference import reference
 from race.rounds import Rounds
 
-from cloister.enclave.config import Tls
+from cloister.enclave.config import Batching, Tls
 
 if TYPE_CHECKING:
     from race.goals import Judged
     from race.nets import Net
     from race.server import Row
 
-PARTS = ("rows", "tls", "ohttp", "idle", "tensor", "tail")
+PARTS = ("rows", "tls", "ohttp", "batching", "idle", "tensor", "tail")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cloister-benchmarks"
 
 
@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="?", const=every, default="", help=f"others too: all, or some of {every}")
     parser.add_argument("--models", default=",".join(NETS), help=f"of {','.join(NETS)} (all)")
     parser.add_argument("--concurrency", default="1,8,64", help="connections at once (1,8,64)")
-    parser.add_argument("--seconds", type=int, default=2, help="seconds of each row in each round (2)")
+    parser.add_argument("--seconds", type=int, default=1, help="seconds of each row in each round that count (1)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count, after one to warm up (3)")
     parser.add_argument("--workers", type=int, default=1, help="inferences that run at once, ours and theirs (1)")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"folder for what is installed ({CACHE})")
@@ -90,6 +90,9 @@ def our_rows(
     if "tls" in chosen:
         guarded = ours.enclave("ours with TLS", nets, {**settings, "tls": Tls.GENERATED}, scheme="https")
         rows += ours.tls_rows(stack.enter_context(guarded), nets)
+    if "batching" in chosen and any(net.name == "mlp" for net in nets):
+        together = {**settings, "tls": Tls.GENERATED, "batching": {"mlp": Batching()}}
+        rows += ours.batched_rows(stack.enter_context(ours.enclave("ours batching", nets, together, scheme="https")))
     return rows
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from figures.goals import Goal, at_least, at_most
 
-from race.ours import MANY, OHTTP, PLAIN, TLS
+from race.ours import BATCHED, MANY, OHTTP, OURS, TLS
+from race.rounds import ratio
 from race.spelling import BINARY
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def of_rounds(rounds: Rounds) -> Iterator[Judged]:
     for cell in _cells(rounds, OHTTP, rows=MANY):
         if cell.connections == FULL:
             yield from _to_plain(rounds, cell, 0.80)
+    for cell in _cells(rounds, BATCHED, rows=1):
+        if cell.connections == FULL:
+            yield from _to_alone(rounds, cell)
     for name in (TLS, OHTTP):
         for cell in _cells(rounds, name, rows=1):
             yield from _to_peers(rounds, cell)
@@ -62,12 +66,21 @@ def _to_plain(rounds: Rounds, cell: Cell, floor: float) -> Iterator[Judged]:
         )
 
 
+def _to_alone(rounds: Rounds, cell: Cell) -> Iterator[Judged]:
+    """Yield how requests that are run together stand to those that are run each alone."""
+    alone = rounds.cell(TLS, BINARY, 1, cell.net.name, cell.connections)
+    together = None if alone is None else ratio(cell.rates, alone.rates)
+    if alone is not None and together is not None:
+        words = f"{cell.row.name} to without: {cell.net.name}, {cell.connections} at once"
+        yield Judged(words, at_least(1.5), together, alone.cost / cell.cost)
+
+
 def _to_peers(rounds: Rounds, cell: Cell) -> Iterator[Judged]:
     """Yield how a row stands to the fastest peer, whatever body that one likes best."""
     rivals = [
         other
         for other in rounds.cells
-        if other.row.name not in {PLAIN, TLS, OHTTP}
+        if other.row.name not in OURS
         and (other.net.name, other.connections) == (cell.net.name, cell.connections)
         and other.rate
     ]

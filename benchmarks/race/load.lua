@@ -1,7 +1,18 @@
 -- Sends the requests of a file, one after the other and again from the first, as they stand in it. Arguments: the
--- file, and the mean milliseconds that a connection thinks between two requests (0 for none).
+-- file, the mean milliseconds that a connection thinks between two requests (0 for none), and the seconds at the
+-- beginning, while connections are opened, that do not count. A request is generated when the answer before it is there.
 -- The file: for each request four bytes of length, most significant first, then its bytes, head and body.
-local requests, at = {}, 0
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long s; long ns; } cloister_time; int clock_gettime(int, cloister_time *);")
+local requests, at, threads, time, begun, warm = {}, 0, {}, ffi.new("cloister_time"), nil, 0
+counted, first, last, looked = 0, 0, 0, false
+
+local function now()
+   ffi.C.clock_gettime(1, time)
+   return tonumber(time.s) + tonumber(time.ns) / 1e9
+end
+
+function setup(thread) table.insert(threads, thread) end
 
 function init(args)
    local file = assert(io.open(args[1], "rb"))
@@ -13,6 +24,7 @@ function init(args)
    end
    file:close()
    local mean = tonumber(args[2])
+   warm = tonumber(args[3])
    if mean > 0 then
       math.randomseed(1)
       -- exponential, so that many connections together come as independent strangers do
@@ -22,13 +34,23 @@ end
 
 function request()
    at = at % #requests + 1
+   if looked then
+      local moment = now()
+      begun = begun or moment
+      if moment >= begun + warm then
+         if counted == 0 then first = moment end
+         counted, last = counted + 1, moment
+      end
+   end
+   looked = true  -- wrk looks at the first before it begins
    return requests[at]
 end
 
 function done(summary, latency, _)
    local errors = summary.errors
+   local one = threads[1]
    io.write(string.format(
-      '\n@{"requests":%d,"us":%d,"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d,"p50":%d,"p90":%d,"p99":%d}\n',
-      summary.requests, summary.duration, errors.connect, errors.read, errors.write, errors.status,
+      '\n@{"counted":%d,"seconds":%f,"requests":%d,"us":%d,"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d,"p50":%d,"p90":%d,"p99":%d}\n',
+      one:get("counted"), one:get("last") - one:get("first"), summary.requests, summary.duration, errors.connect, errors.read, errors.write, errors.status,
       errors.timeout, latency:percentile(50), latency:percentile(90), latency:percentile(99)))
 end

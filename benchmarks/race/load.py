@@ -10,14 +10,16 @@ import json
 import resource
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _SCRIPT = Path(__file__).with_name("load.lua")
+WARM_S = 1  # seconds in which connections are opened, before what counts
 _TIMEOUT_S = 30  # seconds until an answer counts as lost
 _FAULTS = ("connect", "read", "write", "status", "timeout")
 
@@ -27,6 +29,7 @@ class Load:
     """What one stretch of load came to."""
 
     rate: float  # requests per second
+    server_ms: float  # processor milliseconds of the server for one request
     p50_ms: float
     p99_ms: float
     requests: int
@@ -52,26 +55,37 @@ def write_requests(file: Path, requests: Iterable[bytes]) -> int:
     return count
 
 
-def press(url: str, file: Path, *, connections: int, seconds: int, think_ms: float = 0) -> Load:
-    """Send the requests of ``file`` over so many connections; each waits for its answer, then thinks."""
+def press(
+    url: str, file: Path, *, cpu_s: Callable[[], float], connections: int, seconds: int, think_ms: float = 0
+) -> Load:
+    """Send the requests of ``file`` over so many connections; each waits for its answer, then thinks.
+
+    ``cpu_s`` tells the processor seconds that the server has used.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    words = ["-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={_TIMEOUT_S}s", "-s", str(_SCRIPT), url]
-    done = subprocess.run(  # noqa: S603 - our own command line
-        [demand_wrk(), *words, "--", str(file), str(think_ms)],
-        capture_output=True,
+    words = ["-t1", f"-c{connections}", f"-d{seconds + WARM_S}s", f"--timeout={_TIMEOUT_S}s", "-s", str(_SCRIPT), url]
+    running = subprocess.Popen(  # noqa: S603 - our own command line
+        [demand_wrk(), *words, "--", str(file), str(think_ms), str(WARM_S)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=seconds + 3 * _TIMEOUT_S,
     )
+    time.sleep(WARM_S)
+    spent_before = cpu_s()
+    said, complained = running.communicate(timeout=seconds + 3 * _TIMEOUT_S)
+    server_s = cpu_s() - spent_before
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _, mark, told = done.stdout.partition("\n@")
+    _, mark, told = said.partition("\n@")
     if not mark:
-        raise SystemExit(f"wrk: {done.stderr[-500:] or done.stdout[-500:]}")
+        raise SystemExit(f"wrk: {complained[-500:] or said[-500:]}")
     found = json.loads(told)
     took = found["us"] / 1e6
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    good = 1 - found["status"] / max(1, found["requests"])
+    counted = found["counted"] - 1
     return Load(
-        rate=(found["requests"] - found["status"]) / took,
+        rate=good * counted / found["seconds"] if counted > 0 else 0.0,
+        server_ms=server_s * 1e3 / max(1, counted),
         p50_ms=found["p50"] / 1e3,
         p99_ms=found["p99"] / 1e3,
         requests=found["requests"],

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PLAIN = "ours, plain"
 TLS = "ours, TLS"
 OHTTP = "ours, OHTTP"
+BATCHED = "ours, TLS, batching"
+OURS = frozenset({PLAIN, TLS, OHTTP, BATCHED})
 MANY = 16  # inferences in one request, where a request has many
 _START_S = 120
 _LIMITS = {"max_exchanges": 256, "max_connections": 4096, "replay_capacity": 10_000_000}
@@ -90,6 +92,12 @@ def tls_rows(server: Server, nets: Sequence[Net]) -> list[Row]:
         )
         for body, many in ((BINARY, 1), (JSON, 1), (BINARY, MANY))
     ]
+
+
+def batched_rows(server: Server) -> list[Row]:
+    """Return the row of an enclave that runs waiting requests for small models together."""
+    way = Direct(url=server.url, path=infer_path, spelling=OIP[BINARY])
+    return [Row(name=BATCHED, body=BINARY, server=server, way=way, only=frozenset({"mlp"}))]
 
 
 def rows(server: Server, chosen: frozenset[str]) -> list[Row]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from race import goals, idle, tail, tensor
 from race.nets import echo
-from race.ours import OHTTP, PLAIN, TLS
+from race.ours import BATCHED, OHTTP, PLAIN, TLS
 from race.spelling import BINARY
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _idle(rows: Sequence[Row]) -> tuple[list[Judged], list[dict[str, Any]]]:
     print(f"\n{_HELD} connections that are held")
     judged: list[Judged] = []
     told: list[dict[str, Any]] = []
-    for row in {row.server.pid: row for row in rows}.values():
+    for row in {row.server.pid: row for row in rows if row.name in {PLAIN, TLS}}.values():
         held = idle.hold(row.server, _HELD)
         print(f"{row.server.name:26}{held.each_bytes / 1024:>8.1f} KiB each, {held.lost} lost")
         judged += goals.of_idle(row.server.name, held.each_bytes, held.lost)
@@ -52,7 +52,7 @@ def _tensor(rows: Sequence[Row], file: Path, seconds: int) -> tuple[list[Judged]
     print(f"{'':26}{'all':>9}{'engine':>9}{'outside':>9}")
     judged: list[Judged] = []
     told: list[dict[str, Any]] = []
-    for row in rows:
+    for row in (row for row in rows if row.name != BATCHED):
         spent = tensor.spend(row, echo(), file, seconds)
         print(f"{row.name:26}{spent.all_ms:>9.2f}{spent.engine_ms:>9.2f}{spent.outside_ms:>9.2f}")
         if row.name != PLAIN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from race.load import press, write_requests
+from race.load import WARM_S, press, write_requests
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,11 +44,18 @@ def press_row(
     refused as replays: then it is done again with more of them.
     """
     floor = _FLOOR / row.rows if net.is_small else _FEW
-    count = int(spare * seconds * max(rate, floor)) + 2 * connections + 1  # wrk looks at one and sends it to nobody
+    count = (
+        int(spare * (seconds + WARM_S) * max(rate, floor)) + 2 * connections + 1
+    )  # wrk looks at one and sends it to nobody
     written = write_requests(file, row.way.requests(net, net.inputs(row.rows), count))
-    before = row.server.cpu_s()
-    load = press(row.server.url, file, connections=connections, seconds=seconds, think_ms=think_ms)
-    spent = row.server.cpu_s() - before
+    load = press(
+        row.server.url,
+        file,
+        cpu_s=row.server.cpu_s,
+        connections=connections,
+        seconds=seconds,
+        think_ms=think_ms,
+    )
     row.server.calm()
     if not row.way.again and load.requests + connections > written and spare < _MOST:
         return press_row(
@@ -61,4 +68,4 @@ def press_row(
             think_ms=think_ms,
             spare=spare * 2,
         )
-    return Pressed(load=load, cpu_ms=spent * 1e3 / max(1, load.requests * row.rows))
+    return Pressed(load=load, cpu_ms=load.server_ms / row.rows)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from race.server import Row
 
 LOAD = 0.8
-_CONNECTIONS = 64
+_CONNECTIONS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def measure(plain: Row, guarded: Row, net: Net, file: Path, *, rounds: int, seco
     for number in range(rounds):
         for name, row in (("plain", plain), ("guarded", guarded))[:: 1 if number % 2 else -1]:
             load = press_row(
-                row, net, file, connections=_CONNECTIONS, seconds=seconds, rate=offered, think_ms=think
+                row, net, file, connections=_CONNECTIONS, seconds=3 * seconds, rate=offered, think_ms=think
             ).load
             found[name].append(load.p99_ms)
             found["reached"].append(load.rate)
