@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 from typing import TYPE_CHECKING, Any
@@ -317,3 +318,24 @@ async def test_a_model_that_mixes_rows_runs_each_request_alone_and_says_so(tmp_p
         assert [answer.json["outputs"][0]["data"] for answer in answers] == [[1.0, 1.0, 1.0]] * 4
         assert batches(enclave) == (0, 0)
     assert '"event": "model_not_batched"' in world.log.getvalue()
+
+
+@asynchronous
+async def test_who_waits_for_a_batch_when_the_instance_ends_is_told_so(tmp_path: Path) -> None:
+    world, held, lost = world_of(tmp_path), Held(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context["message"]))
+    async with world.enclave(engine=held.engine, batching=ON) as enclave:
+        held.arm()
+        side = ConsumerSide(enclave, world.clock)
+        tasks = [asyncio.create_task(side.infer([[1.0, 2.0, 3.0]]))]
+        await held.started()
+        tasks += [asyncio.create_task(side.infer([[1.0, 2.0, 3.0]])) for _ in range(3)]
+        await gathered(enclave, 3)
+        held.go.set()
+        enclave.wipe()
+        answers = await asyncio.gather(*tasks)
+        assert [answer.status for answer in answers[1:]] == [503] * 3
+        assert enclave.metrics.value("cloister_queue_length") == 0
+        assert held.engine.runs == 1
+    gc.collect()
+    assert lost == []

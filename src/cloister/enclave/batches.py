@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.enclave.batching import rows_of
 from cloister.enclave.fair_queue import Waiting
+from cloister.errors import Unavailable
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -112,6 +113,8 @@ class Batches:
                 members = self._next(line, setting.rows)
                 gathering.crowded = len(members) > 1
                 self._start(members)
+        except Unavailable:
+            return  # this instance ends; whoever waits in the line was told so too
         finally:
             del self._gatherings[line]
 

@@ -27,6 +27,7 @@ class Turns:
     def __init__(self, slots: int, limits: Limits, metrics: Metrics) -> None:
         """Let ``slots`` runs go on at once."""
         self._free = slots
+        self._closed = False
         self._metrics = metrics
         self._queue = FairQueue(most=limits.max_queued, most_bytes=limits.max_queued_bytes)
 
@@ -51,6 +52,8 @@ class Turns:
         return False
 
     def _at_once(self) -> bool:
+        if self._closed:
+            raise _ended()
         if not self._free or self._queue.waiting(_SINGLE):
             return False
         self._free -= 1
@@ -69,6 +72,8 @@ class Turns:
 
         Raises as ``take``.
         """
+        if self._closed:
+            raise _ended()
         begun = time.monotonic()
         try:
             displaced = self._queue.put(item)
@@ -108,9 +113,10 @@ class Turns:
         return None
 
     def close(self) -> None:
-        """Refuse everybody who waits: this instance ends."""
+        """Refuse everybody who waits and everybody who comes: this instance ends."""
+        self._closed = True
         for item in self._queue.clear():
-            self._refuse(item, "ended", Unavailable("model: this instance has ended"))
+            self._refuse(item, "ended", _ended())
         self._show()
 
     def _refuse(self, item: Waiting[Any], label: str, error: Unavailable) -> None:
@@ -120,6 +126,10 @@ class Turns:
 
     def _show(self) -> None:
         self._metrics.set("cloister_queue_length", len(self._queue))
+
+
+def _ended() -> Unavailable:
+    return Unavailable("model: this instance has ended")
 
 
 def _future() -> asyncio.Future[None]:
