@@ -18,6 +18,7 @@ from cloister.attest.rats import Verdict
 from cloister.cli.endorsement_folder import read_endorsements
 from cloister.cli.terminal import read_secret
 from cloister.client import Client, Trust
+from cloister.client.way import Way
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Whom:
     endorsements: Mapping[str, bytes]
     token: str | None = field(repr=False)
     allowance: Path | None
+    way: Way
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Whom:
             "schemes": self.schemes,
             "sub_allowance": self.allowance,
             "token": self.token,
+            "way": self.way,
         }
 
 
@@ -87,6 +90,13 @@ def consumer_options(command: Callable[..., Any]) -> Callable[..., Any]:
             required=True,
             help=f"Whom you trust: see 'cloister trust new' [env {TRUST_VARIABLE}].",
         ),
+        click.option(
+            "--way",
+            type=click.Choice([str(way) for way in Way]),
+            default=str(Way.AUTO),
+            show_default=True,
+            help="How requests go in: encapsulated, over TLS under an attested key, or the cheaper that is as strong.",
+        ),
     ):
         command = option(command)
     return command
@@ -100,6 +110,7 @@ def whom(
     insecure_simulated_root: Path | None,
     endorsements: Path | None,
     allowance: Path | None = None,
+    way: str = Way.AUTO,
 ) -> Whom:
     """Return whom to trust and who we are.
 
@@ -112,6 +123,7 @@ def whom(
         endorsements=read_endorsements(endorsements),
         token=_token(token_file) if allowance is None or token_file is not None else None,
         allowance=allowance,
+        way=Way.of(way),
     )
 
 

@@ -23,6 +23,7 @@ from cloister.client.session import Session
 from cloister.client.sub_allowance import HeldSubAllowance, take_field
 from cloister.client.transport import AsyncEnclaveTransport, EnclaveTransport
 from cloister.client.trust_file import parse_origin
+from cloister.client.way import Way
 from cloister.client.wire import DEFAULT_TIMEOUT, AsyncWire, Wire
 from cloister.errors import UsageError
 from cloister.private_file import read_private
@@ -128,6 +129,7 @@ def _session(
     clock: Callable[[], datetime],
     rng: Callable[[int], bytes],
     max_response_bytes: int,
+    way: Way | str,
 ) -> Session:
     return Session(
         parse_origin(url),
@@ -137,6 +139,7 @@ def _session(
         clock=clock,
         rng=rng,
         max_response_bytes=max_response_bytes,
+        way=Way.of(way),
     )
 
 
@@ -177,6 +180,7 @@ class Client(_Asker):
         endorsements: Mapping[str, bytes] | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         max_response_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        way: Way | str = Way.AUTO,
         transport: httpx2.BaseTransport | None = None,
         clock: Callable[[], datetime] = _now,
         rng: Callable[[int], bytes] = os.urandom,
@@ -187,6 +191,8 @@ class Client(_Asker):
         the simulated TEE, by whoever insists.
         ``endorsements`` by name take the place of those that the enclave sends along (docs/reference/endorsements.md);
         keys of token services come from here alone.
+        ``way``: ``"ohttp"`` encapsulates each request; ``"pinned"`` goes straight over TLS 1.3 under an attested key,
+        which costs less and shows sizes; ``"auto"`` does that where the key exchange can be held to be post-quantum.
         ``transport``, ``clock`` and ``rng`` are seams for tests. Raises ``Malformed``, ``Rejected`` with
         every mismatch, ``Unavailable``, ``UsageError``.
         """
@@ -198,6 +204,7 @@ class Client(_Asker):
             clock=clock,
             rng=rng,
             max_response_bytes=max_response_bytes,
+            way=way,
         )
         secret, held = _one_token(token, token_file, sub_allowance)
         wire = Wire(session.url, trust, timeout=timeout, transport=transport)
@@ -284,6 +291,7 @@ class AsyncClient(_Asker):
         endorsements: Mapping[str, bytes] | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,  # noqa: ASYNC109 - between bytes, not for the whole call
         max_response_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        way: Way | str = Way.AUTO,
         transport: httpx2.AsyncBaseTransport | None = None,
         clock: Callable[[], datetime] = _now,
         rng: Callable[[int], bytes] = os.urandom,
@@ -297,6 +305,7 @@ class AsyncClient(_Asker):
             clock=clock,
             rng=rng,
             max_response_bytes=max_response_bytes,
+            way=way,
         )
         secret, held = _one_token(token, token_file, sub_allowance)
         wire = AsyncWire(session.url, trust, timeout=timeout, transport=transport)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
     from cloister.channel.fields import FieldLines
+    from cloister.client.direct import DirectExchange
     from cloister.client.exchange import Exchange
     from cloister.client.plan import Plan
     from cloister.client.session import Opened, Session
@@ -64,7 +65,7 @@ def inner_request(
 class _Pieces:
     """What both kinds of delivery share: a response, and what of it has come."""
 
-    def __init__(self, exchange: Exchange, head: Any) -> None:
+    def __init__(self, exchange: Exchange | DirectExchange, head: Any) -> None:
         self._exchange = exchange
         self._outer = head
         self._early: list[bytes] = []

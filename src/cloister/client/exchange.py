@@ -16,7 +16,6 @@ from cloister.channel.replay import dump_http_date
 from cloister.errors import Malformed, Reason, Rejected, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
     from cloister.channel.bhttp import BinaryRequest
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["OUTER_HEADERS", "Answer", "Exchange", "TruncatedResponse"]
 
-OUTER_HEADERS: Mapping[str, str] = {
-    "accept": CHUNKED_RESPONSE_TYPE,
-    "accept-encoding": "identity",  # nothing to gain: ciphertext does not compress
-    "cache-control": "no-store",
-    "content-type": CHUNKED_REQUEST_TYPE,
-    "incremental": "?1",
-}
+OUTER_HEADERS: FieldLines = (
+    ("accept", CHUNKED_RESPONSE_TYPE),
+    ("accept-encoding", "identity"),  # nothing to gain: ciphertext does not compress
+    ("cache-control", "no-store"),
+    ("content-type", CHUNKED_REQUEST_TYPE),
+    ("incremental", "?1"),
+)
 """The same for every request: outer fields say nothing about what is inside (T64)."""
 
 _Piece: TypeAlias = "ResponseHead | Data"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
     from datetime import timedelta
 
+    from cloister.channel.fields import FieldLines
+
 __all__ = [
     "Close",
     "Fetch",
@@ -58,15 +60,24 @@ class Fetched:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    tls_key: bytes = b""
+    """SHA-256 of the key that the connection showed under TLS 1.3; empty where there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """POST ``body`` to the enclave and hand the open answer back. Answered by ``Head``."""
+    """Send ``body`` to the enclave and hand the open answer back. Answered by ``Head``.
+
+    With ``keys`` only on a TLS 1.3 connection that shows one of them (SHA-256 of its SubjectPublicKeyInfo), with
+    ``hybrid`` under the post-quantum key exchange. Raises ``UnlistedKey`` before anything is sent on another.
+    """
 
     url: str
-    headers: Mapping[str, str]
+    headers: FieldLines = field(repr=False)
     body: bytes = field(repr=False)
+    method: str = "POST"
+    keys: tuple[bytes, ...] = ()
+    hybrid: bool = False
 
 
 class Head(Protocol):
@@ -80,6 +91,11 @@ class Head(Protocol):
     @property
     def headers(self) -> Mapping[str, str]:
         """The header fields."""
+        ...
+
+    @property
+    def lines(self) -> FieldLines:
+        """The header fields, each as it came."""
         ...
 
 

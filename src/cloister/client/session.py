@@ -18,10 +18,13 @@ from cloister.channel.bhttp_reader import Data, End, ResponseHead
 from cloister.channel.keyset import CHUNKED_RESPONSE_TYPE, GATEWAY_PATH, OHTTP_KEY_PROBLEM
 from cloister.channel.ohttp import DEFAULT_MAX_MESSAGE_BYTES
 from cloister.client.contract import CONTRACT_PATH, take_contract
+from cloister.client.direct import DirectExchange, open_direct
 from cloister.client.exchange import OUTER_HEADERS, Answer, Exchange, TruncatedResponse
+from cloister.client.pinned_tls import UnlistedKey
 from cloister.client.plan import Close, Head, Hold, Open, Read, Release
 from cloister.client.sub_allowance import SUB_ALLOWANCE_FIELD
 from cloister.client.trust import establish
+from cloister.client.way import Way
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
 from cloister.wire import dump_b64u, parse_json
 
@@ -45,8 +48,8 @@ _CREDENTIALS = ("authorization", SUB_ALLOWANCE_FIELD)
 _HEALTH = "/v2/health/"
 _MODEL = re.compile(r"/v2/models/([^/?]+)")
 
-Opened: TypeAlias = tuple[Exchange, Head]
-"""An exchange whose outer answer is an encapsulated response, not read yet."""
+Opened: TypeAlias = tuple[Exchange | DirectExchange, Head]
+"""An exchange whose answer is there and not read yet."""
 
 
 class StreamCut(CloisterError):
@@ -66,6 +69,7 @@ class Session:
         clock: Callable[[], datetime],
         rng: Callable[[int], bytes],
         max_response_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        way: Way = Way.OHTTP,
     ) -> None:
         """Know where and whom; nothing is verified yet."""
         self.url = url
@@ -75,6 +79,8 @@ class Session:
         self._schemes = tuple(schemes)
         self._endorsements = dict(endorsements)
         self._max_response_bytes = max_response_bytes
+        self._way = way
+        self._unreached: VerifiedEnclave | None = None  # the one that pinned TLS did not get to
         self._enclave: VerifiedEnclave | None = None
         self._agreed: VerifiedEnclave | None = None  # the one whose contract is proven to be as the trust demands
         self._verdicts = 0
@@ -102,8 +108,10 @@ class Session:
                 clock=self.clock,
                 rng=self.rng,
             )
+            self._way.is_pinned(enclave)
         except CloisterError as exc:
             refusal = exc
+            enclave = None
             raise
         finally:
             self._enclave, self._refusal = enclave, refusal
@@ -151,21 +159,16 @@ class Session:
             self.trust.digest_of(found[1])
         request = self._keyed(request)
         enclave = yield from self._agreed_with(request)
-        exchange, head = yield from self._send(enclave, request)
-        if head.status in _OK:
-            return exchange, head
-        problem = yield from _problem(head)
-        if head.status != _BAD_REQUEST or problem.get("type") != OHTTP_KEY_PROBLEM:
-            raise _outer_fault(head)
-        # RFC 9458 section 5.3: the key is not the gateway's (any more), and nothing was processed. That is said in
-        # the clear, so it may be a lie of whoever is on the way; the request's own key makes a second run free.
-        yield from self._renewed(exchange.enclave)
-        enclave = yield from self._agreed_with(request)
-        exchange, head = yield from self._send(enclave, request)
-        if head.status in _OK:
-            return exchange, head
-        yield Close(head)
-        raise _outer_fault(head)
+        opened = yield from self._opened(enclave, request)
+        if isinstance(opened, CloisterError):
+            # The keys are not the enclave's (any more), and nothing was processed (RFC 9458 section 5.3). That may be
+            # a lie of whoever is on the way; the request's own key makes a second run free.
+            yield from self._renewed(enclave)
+            enclave = yield from self._agreed_with(request)
+            opened = yield from self._opened(enclave, request)
+        if isinstance(opened, CloisterError):
+            raise opened
+        return opened
 
     def ask(self, request: BinaryRequest) -> Plan[tuple[Answer, VerifiedEnclave]]:
         """Return the whole response, and who gave it. Raises as ``open``; ``TruncatedResponse`` for a cut one."""
@@ -203,16 +206,64 @@ class Session:
         key = dump_b64u(self.rng(_KEY_BYTES))
         return replace(request, headers=(*request.headers, ("idempotency-key", key)))
 
-    def _send(self, enclave: VerifiedEnclave, request: BinaryRequest) -> Plan[Opened]:
+    def _opened(self, enclave: VerifiedEnclave, request: BinaryRequest) -> Plan[Opened | CloisterError]:
+        """Send ``request``; return an error where the enclave has to be verified anew, raise any other."""
+        if enclave is self._unreached or not self._way.is_pinned(enclave):
+            return (yield from self._sealed(enclave, request))
+        try:
+            return (yield from self._direct(enclave, request))
+        except Unavailable:
+            if self._way is not Way.AUTO:
+                raise
+        # Whoever keeps us from pinned TLS has us encapsulate, which is as safe.
+        self._unreached = enclave
+        return (yield from self._sealed(enclave, request))
+
+    def _direct(self, enclave: VerifiedEnclave, request: BinaryRequest) -> Plan[Opened | CloisterError]:
+        try:
+            head: Head = yield open_direct(enclave, request, hybrid=self._way.demands_hybrid)
+        except UnlistedKey as exc:
+            return exc
+        try:
+            exchange = DirectExchange(enclave, head, method=request.method, max_response_bytes=self._max_response_bytes)
+            if head.status == _BAD_REQUEST:
+                data = yield from _read_ahead(exchange, head)
+                if _parse_problem(data).get("type") == OHTTP_KEY_PROBLEM:
+                    yield Close(head)
+                    return _outer_fault(head)
+        except BaseException:
+            yield Close(head)
+            raise
+        return exchange, head
+
+    def _sealed(self, enclave: VerifiedEnclave, request: BinaryRequest) -> Plan[Opened | CloisterError]:
         exchange = Exchange(enclave, request, now=self.clock(), max_response_bytes=self._max_response_bytes)
-        headers = {**OUTER_HEADERS, "attested-instance": enclave.instance}
+        headers = (*OUTER_HEADERS, ("attested-instance", enclave.instance))
         head: Head = yield Open(url=enclave.url + GATEWAY_PATH, headers=headers, body=exchange.body)
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if head.status in _OK and kind != CHUNKED_RESPONSE_TYPE:
+        if head.status not in _OK:
+            problem = yield from _problem(head)
+            fault = _outer_fault(head)
+            if head.status == _BAD_REQUEST and problem.get("type") == OHTTP_KEY_PROBLEM:
+                return fault
+            raise fault
+        if kind != CHUNKED_RESPONSE_TYPE:
             yield Close(head)
             msg = f"enclave: status {head.status} with media type {kind[:80]!r}, want {CHUNKED_RESPONSE_TYPE}"
             raise Malformed(msg)
         return exchange, head
+
+
+def _read_ahead(exchange: DirectExchange, head: Head) -> Plan[bytes]:
+    """Return the start of an answer, which ``exchange`` keeps: all of it where it is a problem document."""
+    data = b""
+    try:
+        while len(data) <= MAX_PROBLEM_BYTES and (part := (yield Read(head))) is not None:
+            exchange.keep(part)
+            data += part
+    except StreamCut as exc:
+        raise TruncatedResponse from exc
+    return data
 
 
 def _problem(head: Head) -> Plan[Mapping[str, object]]:
@@ -225,6 +276,10 @@ def _problem(head: Head) -> Plan[Mapping[str, object]]:
         data = b""
     finally:
         yield Close(head)
+    return _parse_problem(data)
+
+
+def _parse_problem(data: bytes) -> Mapping[str, object]:
     try:
         value = parse_json(data, what="problem", cap=MAX_PROBLEM_BYTES)
     except Malformed:

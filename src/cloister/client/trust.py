@@ -72,6 +72,8 @@ class VerifiedEnclave:
     receipt_key: VerifyKey
     status_statement: bytes = field(default=b"", repr=False)
     """``status`` as the custodian signed it; empty where it was not asked."""
+    tls_key: bytes = b""
+    """SHA-256 of the attested key under which the evidence came by TLS 1.3; empty where it came in another way."""
 
     @property
     def instance(self) -> InstanceId:
@@ -116,6 +118,8 @@ def establish(
     enclave = verify_document(
         data, url=url, trust=trust, nonce=nonce, schemes=schemes, endorsements=endorsements, now=clock()
     )
+    if url.startswith("https:") and answer.tls_key in enclave.keyset.tls_spki_sha256:
+        enclave = replace(enclave, tls_key=answer.tls_key)
     # 3. The custodian's word on this instance, asked with a nonce of ours.
     if not isinstance(trust.custodian, CustodianPin):
         return enclave

@@ -1,7 +1,8 @@
 """The outer connections of a consumer, over httpx2: what takes the steps of a plan.
 
 No cookies, no redirects; proxies of the environment are used but never for this machine. The enclave's TLS
-certificate is checked as the trust says; what keeps bodies secret is the encryption inside.
+certificate is checked as the trust says; what keeps bodies secret is the encryption inside, or TLS under a key that
+is attested (``pinned_tls``), over connections of its own.
 
 Not done here: deciding anything.
 """
@@ -20,14 +21,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 import httpx2
 
 from cloister.attest.rules import NotChecked
+from cloister.client.pinned_tls import PinnedContext, UnlistedKey, UnlistedKeyShown, shown_key
 from cloister.client.plan import Close, Fetch, Fetched, Hold, Open, Party, Pause, Read, Release
 from cloister.client.session import StreamCut
 from cloister.client.trust_file import CustodianPin, is_loopback
-from cloister.errors import Malformed, Unavailable, UsageError
+from cloister.errors import Malformed, Reason, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
+    from cloister.channel.fields import FieldLines
     from cloister.client.plan import Step
     from cloister.client.trust_file import Trust
 
@@ -35,6 +38,9 @@ __all__ = ["DEFAULT_TIMEOUT", "AsyncWire", "Wire"]
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)  # until the next byte must have arrived
 CONNECT_TIMEOUT = timedelta(seconds=10)
+_IDLE_S = 60  # seconds a connection is kept on which nothing is asked; an enclave keeps it for 75
+_LIMITS = httpx2.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=_IDLE_S)
+_PINNED = 2  # sets of keys whose connections are kept: the enclave's, and those it had before
 
 
 @dataclass(slots=True)
@@ -52,6 +58,10 @@ class _Head:
     def headers(self) -> Mapping[str, str]:
         return self.response.headers
 
+    @property
+    def lines(self) -> FieldLines:
+        return tuple(self.response.headers.multi_items())
+
 
 def _options(url: str, tls: ssl.SSLContext | bool, timeout: timedelta) -> dict[str, Any]:  # noqa: FBT001 - httpx2's own type
     """Return the settings of one client; a fresh cookie jar that takes no cookie."""
@@ -59,6 +69,7 @@ def _options(url: str, tls: ssl.SSLContext | bool, timeout: timedelta) -> dict[s
         "cookies": CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         "follow_redirects": False,
         "headers": {"user-agent": "cloister"},
+        "limits": _LIMITS,
         "timeout": httpx2.Timeout(timeout.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds()),
         "trust_env": not is_loopback(url),
         "verify": tls,
@@ -87,6 +98,32 @@ def _enclave_options(url: str, trust: Trust, timeout: timedelta) -> dict[str, An
     return _options(url, _context(trust.tls.ca_pem, what="trust: tls"), timeout)
 
 
+def _pinned_options(step: Open, timeout: timedelta) -> dict[str, Any]:
+    return _options(step.url, PinnedContext.of(step.keys, hybrid=step.hybrid), timeout)
+
+
+def _demand_network(transport: object) -> None:
+    """Refuse to go where no connection is made: there is no key to see."""
+    if transport is not None:
+        msg = "wire: pinned tls through a transport of a test"
+        raise UsageError(msg)
+
+
+def _tls_key(response: httpx2.Response) -> bytes:
+    stream = response.extensions.get("network_stream")
+    return b"" if stream is None else shown_key(stream.get_extra_info("ssl_object"))
+
+
+def _body(step: Open) -> dict[str, Any]:
+    """Return method, address, fields and content of a request, as httpx2 takes them."""
+    return {
+        "method": step.method,
+        "url": step.url,
+        "headers": list(step.headers),
+        "content": step.body or (b"" if step.method == "POST" else None),
+    }
+
+
 def _custodian_options(trust: Trust, timeout: timedelta) -> dict[str, Any] | None:
     pin = trust.custodian
     if not isinstance(pin, CustodianPin):
@@ -95,7 +132,16 @@ def _custodian_options(trust: Trust, timeout: timedelta) -> dict[str, Any] | Non
 
 
 def _unreachable(party: Party, exc: Exception) -> NoReturn:
-    """Say that there was no answer, without the text of the library, which may quote addresses."""
+    """Say that there was no answer, without the text of the library, which may quote addresses.
+
+    Raises ``UnlistedKey`` where the connection was closed for its key, else ``Unavailable``.
+    """
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, UnlistedKeyShown):
+            reason = Reason(code="tls_key_mismatch", subject="enclave", want="a tls key that its keyset lists")
+            raise UnlistedKey(str(reason), reasons=(reason,), hint=_KEY_HINT) from exc
+        cause = cause.__cause__ or cause.__context__
     kind = type(exc).__name__
     detail = " (certificate not accepted)" if "CERTIFICATE_VERIFY" in str(exc) else ""
     hint = {
@@ -118,6 +164,19 @@ def _too_long(party: Party, cap: int) -> NoReturn:
     raise Malformed(msg)
 
 
+_KEY_HINT = "somebody between ends tls, or several enclaves share this address; way ohttp needs no pinned key"
+
+
+def _demand_repeatable(step: Open) -> None:
+    """Raise what is being raised, but where ``step`` may be taken once more because a kept connection had ended.
+
+    An Idempotency-Key makes that free; an encapsulated request is taken once only, as these very bytes.
+    """
+    if not step.keys:
+        raise  # noqa: PLE0704 - called while an error is being handled
+
+
+_GONE = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 _FAULTS = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, ssl.SSLError, OSError)
 
 
@@ -135,6 +194,10 @@ class Wire:
         """Prepare; nothing is opened yet."""
         self._seconds = timeout.total_seconds()
         self._turn = threading.Lock()
+        self._timeout = timeout
+        self._transport = transport
+        self._pinned: dict[tuple[bytes, ...], httpx2.Client] = {}
+        self._making = threading.Lock()
         self._clients = {Party.ENCLAVE: httpx2.Client(transport=transport, **_enclave_options(url, trust, timeout))}
         custodian = _custodian_options(trust, timeout)
         if custodian is not None:
@@ -142,7 +205,7 @@ class Wire:
 
     def close(self) -> None:
         """Close every connection."""
-        for client in self._clients.values():
+        for client in (*self._clients.values(), *self._pinned.values()):
             client.close()
 
     def take(self, step: Step) -> Any:
@@ -171,6 +234,7 @@ class Wire:
         data, end = bytearray(), time.monotonic() + self._seconds
         try:
             with self._clients[step.party].stream("GET", step.url, headers=headers) as response:
+                key = _tls_key(response)
                 for part in response.iter_raw():
                     data += part
                     _demand_in_time(step.party, end)
@@ -178,13 +242,29 @@ class Wire:
                         _too_long(step.party, step.cap)
         except _FAULTS as exc:
             _unreachable(step.party, exc)
-        return Fetched(status=response.status_code, headers=response.headers, body=bytes(data))
+        return Fetched(status=response.status_code, headers=response.headers, body=bytes(data), tls_key=key)
+
+    def _client(self, step: Open) -> httpx2.Client:
+        """Return the connections for a step: those under its keys, where it names any."""
+        if not step.keys:
+            return self._clients[Party.ENCLAVE]
+        with self._making:
+            client = self._pinned.get(step.keys)
+            if client is None:
+                _demand_network(self._transport)
+                client = self._pinned[step.keys] = httpx2.Client(**_pinned_options(step, self._timeout))
+                if len(self._pinned) > _PINNED:
+                    self._pinned.pop(next(iter(self._pinned))).close()
+            return client
 
     def _open(self, step: Open) -> _Head:
-        client = self._clients[Party.ENCLAVE]
+        client = self._client(step)
         try:
-            request = client.build_request("POST", step.url, headers=dict(step.headers), content=step.body)
-            response = client.send(request, stream=True)
+            try:
+                response = client.send(client.build_request(**_body(step)), stream=True)
+            except _GONE:
+                _demand_repeatable(step)
+                response = client.send(client.build_request(**_body(step)), stream=True)
         except _FAULTS as exc:
             _unreachable(Party.ENCLAVE, exc)
         return _Head(response, response.iter_raw())
@@ -213,6 +293,9 @@ class AsyncWire:
         self._seconds = timeout.total_seconds()
         self._turn = asyncio.Lock()
         options = _enclave_options(url, trust, timeout)
+        self._timeout = timeout
+        self._transport = transport
+        self._pinned: dict[tuple[bytes, ...], httpx2.AsyncClient] = {}
         self._clients = {Party.ENCLAVE: httpx2.AsyncClient(transport=transport, **options)}
         custodian = _custodian_options(trust, timeout)
         if custodian is not None:
@@ -220,7 +303,7 @@ class AsyncWire:
 
     async def close(self) -> None:
         """Close every connection."""
-        for client in self._clients.values():
+        for client in (*self._clients.values(), *self._pinned.values()):
             await client.aclose()
 
     async def take(self, step: Step) -> Any:
@@ -249,6 +332,7 @@ class AsyncWire:
         data, end = bytearray(), time.monotonic() + self._seconds
         try:
             async with self._clients[step.party].stream("GET", step.url, headers=headers) as response:
+                key = _tls_key(response)
                 async for part in response.aiter_raw():
                     data += part
                     _demand_in_time(step.party, end)
@@ -256,13 +340,28 @@ class AsyncWire:
                         _too_long(step.party, step.cap)
         except _FAULTS as exc:
             _unreachable(step.party, exc)
-        return Fetched(status=response.status_code, headers=response.headers, body=bytes(data))
+        return Fetched(status=response.status_code, headers=response.headers, body=bytes(data), tls_key=key)
+
+    async def _client(self, step: Open) -> httpx2.AsyncClient:
+        """Return the connections for a step: those under its keys, where it names any."""
+        if not step.keys:
+            return self._clients[Party.ENCLAVE]
+        client = self._pinned.get(step.keys)
+        if client is None:
+            _demand_network(self._transport)
+            client = self._pinned[step.keys] = httpx2.AsyncClient(**_pinned_options(step, self._timeout))
+            if len(self._pinned) > _PINNED:
+                await self._pinned.pop(next(iter(self._pinned))).aclose()
+        return client
 
     async def _open(self, step: Open) -> _Head:
-        client = self._clients[Party.ENCLAVE]
+        client = await self._client(step)
         try:
-            request = client.build_request("POST", step.url, headers=dict(step.headers), content=step.body)
-            response = await client.send(request, stream=True)
+            try:
+                response = await client.send(client.build_request(**_body(step)), stream=True)
+            except _GONE:
+                _demand_repeatable(step)
+                response = await client.send(client.build_request(**_body(step)), stream=True)
         except _FAULTS as exc:
             _unreachable(Party.ENCLAVE, exc)
         return _Head(response, response.aiter_raw())
