@@ -67,6 +67,7 @@ MESSAGES = [
 ]
 ANSWERS = read("lease/answers.json")
 RECEIPTS = read("receipt/receipts.json")
+BATCHES = read("receipt/batches.json")
 DISPUTES = read("usage/disputes.json")
 LOGS = read("audit/logs.json")
 
@@ -145,7 +146,7 @@ def test_chain_head(case: dict[str, Any]) -> None:
     assert next_head(bytes.fromhex(case["previous"]), record).hex() == head_after(receipt).hex() == case["head"]
 
 
-@pytest.mark.parametrize("case", RECEIPTS["statements"], ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", RECEIPTS["statements"] + BATCHES["statements"], ids=lambda case: case["name"])
 def test_receipt_statement(case: dict[str, str]) -> None:
     key = SigningKey(bytes.fromhex(RECEIPTS["instance_seed"])).verify_key
     statement = case["statement"].encode()

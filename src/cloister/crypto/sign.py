@@ -66,6 +66,7 @@ class Label(StrEnum):
     ASK = _PREFIX + "ask+json"
     STATUS = _PREFIX + "status+json"
     RECEIPT = _PREFIX + "receipt+json"
+    RECEIPT_TREE = _PREFIX + "receipt-tree+json"
     USAGE_REPORT = _PREFIX + "usage-report+json"
     USAGE_ACK = _PREFIX + "usage-ack+json"
     USAGE_STATEMENT = _PREFIX + "usage-statement+json"

@@ -19,6 +19,7 @@ from cloister.channel.fields import value_of
 from cloister.enclave.engines.tensor import Datatype
 from cloister.enclave.job import Job
 from cloister.enclave.oip import HEADER_LENGTH, fit, parse_request, units_of
+from cloister.enclave.receipts import Receipts
 from cloister.enclave.runs import Runs
 from cloister.errors import Malformed, UsageError
 from cloister.lending.receipt import commit
@@ -57,6 +58,7 @@ class Inference:
         self._metrics = metrics
         self._pool = pool
         self._limits = config.limits
+        self._receipts = Receipts(metering, metrics)
         self._runs = Runs(metering, config, metrics, tickets, pool)
         self._replies = Replies(
             max_entries=config.limits.idempotency_entries, max_bytes=config.limits.idempotency_bytes
@@ -118,7 +120,7 @@ class Inference:
                 if job.reservation is not None:
                     self._metering.refund(job.reservation)
                 raise
-            return self._charged(job, response, consumer)
+            return await self._charged(job, response, consumer)
 
     async def _fitted(self, model: ServedModel, request: BinaryRequest) -> tuple[InferRequest, tuple[Tensor, ...]]:
         """Read a request and hold it against the model; a large one aside, so that the lease goes on being renewed."""
@@ -130,16 +132,15 @@ class Inference:
 
         return await asyncio.to_thread(read) if _is_long(model, request, header_bytes) else read()
 
-    def _charged(self, job: Job, response: BinaryResponse, consumer: Caller) -> BinaryResponse:
+    async def _charged(self, job: Job, response: BinaryResponse, consumer: Caller) -> BinaryResponse:
         """Charge, and return the response with the receipt and both salts in its trailer."""
         reservation, salts = job.reservation, job.salts
         if reservation is None:
             msg = "job: ran without a reservation"
             raise UsageError(msg)
         model, units = reservation.model.name, reservation.units
-        receipt = self._metering.charge(
-            reservation, units, commit(salts.request, job.body), commit(salts.response, response.body)
-        )
+        commitments = commit(salts.request, job.body), commit(salts.response, response.body)
+        receipt = await self._receipts.signed(self._metering.charge(reservation, units, *commitments))
         self._metrics.add("cloister_inferences_total", label=model)
         self._metrics.add("cloister_units_total", units, model)
         trailers = [

@@ -19,6 +19,7 @@ from cloister.lending.lease import LeaseHolder
 from cloister.lending.messages import Lease
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
 
     from cloister.crypto.sign import SigningKey, VerifyKey
@@ -247,9 +248,9 @@ class Metering:
             self.terms = terms
 
     def charge(self, reservation: Reservation, units: int, request: bytes, response: bytes) -> bytes:
-        """Allow what was produced to leave (E5), charge it and return the receipt (E6), all at one time.
+        """Allow what was produced to leave (E5), charge it and return the receipt to sign (E6), all at one time.
 
-        Raises as ``LeaseHolder.permit``, and then the units were given back; and as ``LeaseHolder.settle``.
+        Raises as ``LeaseHolder.permit``, and then the units were given back; and as ``LeaseHolder.charge``.
         """
         with self._lock:
             now = self.now()
@@ -258,7 +259,12 @@ class Metering:
             except Rejected:
                 self._holder.refund(reservation)
                 raise
-            return self._holder.settle(reservation, units, request, response, now)
+            return self._holder.charge(reservation, units, request, response, now)
+
+    def sign_receipts(self, payloads: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Return what ``charge`` gave as signed receipts. Raises as ``LeaseHolder.sign_receipts``."""
+        with self._lock:
+            return self._holder.sign_receipts(payloads)
 
     def refund(self, reservation: Reservation) -> None:
         """Give a reservation back whole."""

@@ -24,6 +24,7 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
     "cloister_answers_total": ("counter", "code", "Inner answers by problem code; ok for none."),
     "cloister_inferences_total": ("counter", "model", "Inferences that were charged."),
     "cloister_units_total": ("counter", "model", "Units charged."),
+    "cloister_receipt_signatures_total": ("counter", "", "Signatures over receipts, each over one or more of them."),
     "cloister_engine_seconds_total": ("counter", "model", "Seconds spent in the engine."),
     "cloister_batches_total": ("counter", "model", "Runs of several inferences, or of one that waited for others."),
     "cloister_batched_inferences_total": ("counter", "model", "Inferences in those runs."),

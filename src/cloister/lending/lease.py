@@ -19,11 +19,13 @@ from cloister.lending.answers import parse_answer
 from cloister.lending.lease_core import LeaseCore, listed
 from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Pending, Reservation
 from cloister.lending.messages import Close, Lease, LeaseRequest, Refusal
+from cloister.lending.receipt_batch import sign_receipts
 from cloister.lending.sub_allowance import SubAllowance
 from cloister.lending.terms import LOAN_METER, Consumer, Meter, ModelDigest, ModelTerms, meters_of, unserved_cap
 from cloister.lending.usage_chain import MAX_UNREPORTED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
 
     from cloister.lending.conditions import Caller
@@ -208,7 +210,19 @@ class LeaseHolder(LeaseCore):
         response_commitment: bytes,
         now: datetime,
     ) -> bytes:
-        """Replace the reservation by what was produced and return the signed receipt (E6).
+        """Replace the reservation by what was produced and return the signed receipt (E6). Raises as ``charge``."""
+        payload = self.charge(reservation, units, request_commitment, response_commitment, now)
+        return self.sign_receipts((payload,))[0]
+
+    def charge(
+        self,
+        reservation: Reservation,
+        units: int,
+        request_commitment: bytes,
+        response_commitment: bytes,
+        now: datetime,
+    ) -> bytes:
+        """Replace the reservation by what was produced and return the receipt, for ``sign_receipts`` (E6).
 
         Charges first. Without a live lease it then raises as ``permit`` does: the last chunk must not
         leave, and an answer without it is void to its consumer; its usage record says so.
@@ -221,12 +235,11 @@ class LeaseHolder(LeaseCore):
         moment = self.observe(now)
         try:
             self._demand_live(reservation.model, reservation.consumer)
-            key = self.signing_key()
+            self.signing_key()
         except Rejected:
             self._usage.unreceipted(reservation, units=units, now=moment)
             raise
         return self._usage.receipt(
-            key,
             reservation,
             units=units,
             request=request_commitment,
@@ -234,6 +247,10 @@ class LeaseHolder(LeaseCore):
             policy_digest=self._policy_digest,
             now=moment,
         )
+
+    def sign_receipts(self, payloads: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Return what ``charge`` gave as signed receipts. Raises ``Rejected`` once this instance has ended."""
+        return sign_receipts(self.signing_key(), payloads)
 
     def report(self) -> bytes | None:
         """Return the usage report to send before the pending request or the close, None where none is due.

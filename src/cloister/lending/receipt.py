@@ -15,10 +15,10 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cloister.crypto.sign import Statement
 from cloister.errors import Rejected, UsageError
 from cloister.lending.messages import Receipt, UsageRecord
 from cloister.lending.messages.usage import minute_of
+from cloister.lending.receipt_batch import open_receipt
 from cloister.lending.terms import InstanceId, instance_id
 from cloister.wire import lp
 
@@ -100,7 +100,7 @@ def verify_receipt(statement: bytes, key: VerifyKey) -> Receipt:
     Does not check the commitments (``verify_commitment``), nor that ``key`` is attested.
     Raises ``Malformed`` and ``Rejected``.
     """
-    receipt = Receipt.parse(Statement.parse(statement, label=Receipt.LABEL).verify([key]))
+    receipt = Receipt.parse(open_receipt(statement, key))
     if receipt.instance != instance_id(key.raw):
         raise Rejected.because("wrong_instance", "receipt", got=receipt.instance, want=instance_id(key.raw))
     return receipt

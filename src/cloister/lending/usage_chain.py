@@ -74,7 +74,6 @@ class UsageChain:
 
     def receipt(
         self,
-        key: SigningKey,
         reservation: Reservation,
         *,
         units: int,
@@ -83,7 +82,7 @@ class UsageChain:
         policy_digest: str,
         now: datetime,
     ) -> bytes:
-        """Chain one inference and return its signed receipt. Its time never runs back, whatever the clock does."""
+        """Chain one inference and return its receipt to sign. Its time never runs back, whatever the clock does."""
         consumer = _consumer(reservation)
         receipt = Receipt(
             instance=self._instance,
@@ -99,9 +98,8 @@ class UsageChain:
             policy_digest=policy_digest,
             issued_at=self._forward(now),
         )
-        statement = Statement.sign(key, Receipt.LABEL, receipt.dump()).dump()
         self._append(record_of(receipt))
-        return statement
+        return receipt.dump()
 
     def unreceipted(self, reservation: Reservation, *, units: int, now: datetime) -> None:
         """Chain units that were charged and have no receipt: an answer cut after charging, or never finished."""

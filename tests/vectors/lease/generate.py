@@ -19,6 +19,7 @@ from cloister.lending.audit import FIRST_PREVIOUS, Checkpoint, MerkleTree, next_
 from cloister.lending.events import Event, EventKind
 from cloister.lending.messages import Close, Lease, LeaseRequest, Receipt, Refusal
 from cloister.lending.receipt import GENESIS, commit, content_of, head_after, record_of
+from cloister.lending.receipt_batch import sign_receipts
 from cloister.lending.terms import (
     LOAN_METER,
     Consumer,
@@ -297,6 +298,73 @@ def receipts() -> dict[str, object]:
     }
 
 
+def batches() -> dict[str, object]:
+    """Return receipts signed together, and each way to be wrong that a statement alone has not."""
+    payloads = [replace(RECEIPT, index=index).dump() for index in range(1, 6)]
+    good = sign_receipts(INSTANCE, payloads)
+    other = sign_receipts(INSTANCE, [replace(RECEIPT, index=index).dump() for index in range(11, 16)])
+    cases = [(f"receipt {at} of 5", text.decode(), "valid") for at, text in enumerate(good, start=1)]
+    cases += [
+        (f"receipt {at} of 2", text.decode(), "valid")
+        for at, text in enumerate(sign_receipts(INSTANCE, payloads[:2]), 1)
+    ]
+    first: dict[str, Any] = json.loads(good[0])
+    strange: dict[str, Any] = json.loads(other[0])
+
+    def changed(name: str, expect: str, tree: dict[str, Any] | None = None, **members: Any) -> None:
+        text = dump_json({**first, "tree": {**first["tree"], **(tree or {})}, **members})
+        cases.append((name, text.decode(), expect))
+
+    path = first["tree"]["path"]
+    changed("in another's place", "not_included", {"index": 1})
+    changed("a place beyond the tree", "Malformed", {"index": 5})
+    changed("a place below none", "Malformed", {"index": -1})
+    changed("a larger tree", "not_included", {"size": 17})
+    changed("a tree of another size with the same path", "signature_invalid", {"size": 6})
+    changed("a tree of one", "Malformed", {"size": 1, "index": 0, "path": []})
+    changed("a tree too large", "Malformed", {"size": 1025})
+    changed("a path too short", "not_included", {"path": path[:-1]})
+    changed("a path too long", "not_included", {"path": [*path, path[0]]})
+    changed("a path of eleven", "Malformed", {"path": path[:1] * 11})
+    changed("a path in another order", "not_included", {"path": path[::-1]})
+    changed("a hash cut short", "Malformed", {"path": [*path[:-1], path[-1][:-2]]})
+    changed("no path", "Malformed", {"path": None})
+    changed("the root of another tree", "not_included", {"root": strange["tree"]["root"]})
+    changed("another tree under this signature", "signature_invalid", strange["tree"], payload=strange["payload"])
+    changed("the receipt of another tree", "not_included", payload=strange["payload"])
+    changed("something more in the tree", "Malformed", {"more": 1})
+    changed("something more beside it", "Malformed", more=1)
+    changed("two signatures", "Malformed", signatures=first["signatures"] * 2)
+    changed("no signature", "Malformed", signatures=[])
+    changed("a lease's type", "wrong_statement", payloadType=Label.LEASE.value)
+    changed("the tree's own type", "wrong_statement", payloadType=Label.RECEIPT_TREE.value)
+    changed("another's key id", "unknown_key", signatures=[{**first["signatures"][0], "keyid": OTHER.key_id}])
+    alone = json.loads(statement(INSTANCE, Label.RECEIPT, payloads[0]))
+    changed("the signature of the receipt alone", "signature_invalid", signatures=alone["signatures"])
+    cases.append(
+        (
+            "the tree's signature over the receipt alone",
+            dump_json({**alone, "signatures": first["signatures"]}).decode(),
+            "signature_invalid",
+        )
+    )
+    cases.append(("the tree as null", dump_json({**first, "tree": None}).decode(), "Malformed"))
+    cases.append(("a line end", good[0].decode() + "\n", "Malformed"))
+    by_other = sign_receipts(OTHER, payloads)[0]
+    cases.append(("by another", by_other.decode(), "unknown_key"))
+    stolen = sign_receipts(
+        INSTANCE, [replace(RECEIPT, instance=instance_id(OTHER.verify_key.raw)).dump(), payloads[0]]
+    )[0]
+    cases.append(("in another's name", stolen.decode(), "wrong_instance"))
+    closing = sign_receipts(INSTANCE, [CLOSE.dump(), payloads[0]])[0]
+    cases.append(("a close as receipt", closing.decode(), "Malformed"))
+    return {
+        "format": 1,
+        "instance_seed": bytes(range(32, 64)).hex(),
+        "statements": [{"name": name, "statement": text, "expect": expect} for name, text, expect in cases],
+    }
+
+
 def logs() -> tuple[list[str], Checkpoint]:
     """Return a small log and the checkpoint over it."""
     events = (
@@ -392,6 +460,7 @@ def main() -> None:
     write("lease/answers.json", {"format": 1, **keys, **known, "cases": answers()})
     write("receipt/messages.json", {"format": 1, "cases": cases("receipt", RECEIPT.dump())})
     write("receipt/receipts.json", receipts())
+    write("receipt/batches.json", batches())
     lines, checkpoint = logs()
     parsed = [*entry_cases(lines), *cases("checkpoint", checkpoint.dump())]
     write("audit/parse.json", {"format": 1, "cases": parsed})

@@ -1,0 +1,56 @@
+"""Receipts of one turn of the event loop are signed together (ADR 0039).
+
+A signature is among the dearest steps of a brief inference. What was charged since the last one waits for no clock: it
+is signed as soon as everything that was ready has run, alone where it was alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cloister.errors import CloisterError
+from cloister.lending.receipt_batch import MAX_BATCH
+
+if TYPE_CHECKING:
+    from cloister.enclave.metering import Metering
+    from cloister.enclave.metrics import Metrics
+
+__all__ = ["Receipts"]
+
+
+class Receipts:
+    """Signs what ``Metering.charge`` gave. For one event loop."""
+
+    def __init__(self, metering: Metering, metrics: Metrics) -> None:
+        """Start with nothing waiting."""
+        self._metering = metering
+        self._metrics = metrics
+        self._waiting: list[tuple[bytes, asyncio.Future[bytes]]] = []
+
+    async def signed(self, payload: bytes) -> bytes:
+        """Return ``payload`` as a signed receipt. Raises as ``Metering.sign_receipts``."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._sign)
+        future: asyncio.Future[bytes] = loop.create_future()
+        self._waiting.append((payload, future))
+        return await future
+
+    def _sign(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for at in range(0, len(waiting), MAX_BATCH):
+            self._sign_together(waiting[at : at + MAX_BATCH])
+
+    def _sign_together(self, batch: list[tuple[bytes, asyncio.Future[bytes]]]) -> None:
+        try:
+            receipts = self._metering.sign_receipts([payload for payload, _ in batch])
+        except CloisterError as exc:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(exc)
+            return
+        self._metrics.add("cloister_receipt_signatures_total")
+        for (_, future), receipt in zip(batch, receipts, strict=True):
+            if not future.done():  # who asked may have gone
+                future.set_result(receipt)
