@@ -201,6 +201,9 @@ MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("binary output as a number", {"inputs": [], "parameters": {"binary_data_output": 1}}),
     ("unknown input member", {"inputs": [entry(data=[], x=1)]}),
     ("an input's parameter that is an object", {"inputs": [entry(data=[], parameters={"note": {}})]}),
+    ("classes below zero", {"inputs": [], "outputs": [{"name": "y", "parameters": {"classification": -1}}]}),
+    ("classes as text", {"inputs": [], "outputs": [{"name": "y", "parameters": {"classification": "3"}}]}),
+    ("too many classes", {"inputs": [], "outputs": [{"name": "y", "parameters": {"classification": 10_001}}]}),
     ("an output's binary data as text", {"inputs": [], "outputs": [{"name": "y", "parameters": {"binary_data": "y"}}]}),
     ("data in a region that nobody named", {"inputs": [entry(parameters={"shared_memory_region": ""})]}),
     ("no inputs", {"id": "1"}),
@@ -308,7 +311,6 @@ REFUSED_PARAMETERS: list[tuple[dict[str, Any], str, str]] = [
     ({"parameters": {"sequence_end": True}}, "request", "sequence_end"),
     ({"inputs": [entry(parameters={"shared_memory_region": "r"})]}, "input x", "shared_memory_region"),
     ({"inputs": [entry(data=[1, 2, 3], parameters={"shared_memory_offset": 8})]}, "input x", "shared_memory_offset"),
-    ({"outputs": [{"name": "y", "parameters": {"classification": 3}}]}, "output y", "classification"),
     ({"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]}, "output y", "shared_memory_region"),
 ]
 
@@ -337,6 +339,44 @@ def test_parameters_that_change_nothing_are_named_in_the_answer() -> None:
 @pytest.mark.parametrize(("said", "want"), [({}, None), ({"timeout": 0}, None), ({"timeout": 1500}, 1500)])
 def test_a_timeout_is_read_in_microseconds(said: dict[str, Any], want: int | None) -> None:
     assert parse(entry(data=[1, 2, 3]), parameters=said).parameters.timeout_us == want
+
+
+CARD = {"labels": {"y": ["zero", "one"], "z": "none"}}
+CLASSES: list[tuple[str, Datatype, Any, int, Any]] = [
+    ("the highest first", Datatype.FP32, [[0.25, 0.5, 0.125]], 2, [["0.500000:1:one", "0.250000:0:zero"]]),
+    ("each item for itself", Datatype.FP64, [[1, 2], [4, 3]], 1, [["2.000000:1:one"], ["4.000000:0:zero"]]),
+    ("no more than there are", Datatype.FP32, [[1.0]], 5, [["1.000000:0:zero"]]),
+    ("a label that the card has not", Datatype.INT32, [[1, 2, 3]], 1, [["3:2"]]),
+    ("of equal ones the first", Datatype.INT64, [[7, 7, 2**62]], 3, [["4611686018427387904:2", "7:0:zero", "7:1:one"]]),
+    ("no number last", Datatype.FP32, [[np.nan, -np.inf, 1]], 3, [["1.000000:2", "nan:0:zero", "-inf:1:one"]]),
+    ("without a batch", Datatype.UINT8, [3, 255], 1, ["255:1:one"]),
+    ("a scalar", Datatype.FP16, 0.5, 1, ["0.500000:0:zero"]),
+    ("bits of a half", Datatype.BF16, [[0x3F80, 0xC020]], 1, [["1.000000:0:zero"]]),
+    ("truth", Datatype.BOOL, [[False, True]], 1, [["1:1:one"]]),
+    ("a plane", Datatype.FP32, [[[1, 2], [3, 0]]], 1, [["3.000000:2"]]),
+    ("nobody", Datatype.FP32, np.zeros((0, 3)), 2, np.zeros((0, 2))),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "count", "want"), [case[1:] for case in CLASSES])
+def test_the_highest_values_take_an_outputs_place(kind: Datatype, values: Any, count: int, want: Any) -> None:
+    asked = parse(outputs=[{"name": "y", "parameters": {"classification": count}}])
+    tensor = Tensor(name="y", datatype=kind, array=np.array(values, dtype=kind.dtype))
+    found = json.loads(dump_response(asked, [tensor], model="m", version="v", card=CARD)[0])["outputs"][0]
+    assert (found["datatype"], found["shape"]) == ("BYTES", list(np.array(want).shape))
+    assert found["data"] == np.array(want).reshape(-1).tolist()
+
+
+def test_classes_are_of_numbers_and_not_too_many() -> None:
+    asked = parse(entry(data=[1, 2, 3]), outputs=[{"name": "y", "parameters": {"classification": 10_000}}])
+    for kind in (Datatype.BYTES, Datatype.FP8_E5M2):
+        with pytest.raises(Rejected) as refused:
+            fit(asked, Signature(inputs=(spec(),), outputs=(spec("y", kind),)))
+        assert "classification" in [reason.got for reason in refused.value.reasons]
+    many = Tensor(name="y", datatype=Datatype.FP32, array=np.zeros((11, 10_000), dtype="<f4"))
+    with pytest.raises(Rejected) as refused:
+        dump_response(asked, [many], model="m", version="v", card={"labels": []})
+    assert refused.value.code == "output"
 
 
 def answer(request: InferRequest, array: np.ndarray, datatype: Datatype) -> tuple[dict[str, Any], bytes]:

@@ -78,11 +78,9 @@ def row() -> triton.InferInput:
 def refusals(client: triton.InferenceServerClient, address: str) -> dict[str, str]:
     """Return what is said of what is not done."""
     wrong = entry("image", np.zeros((1, 5), dtype=np.float32), "FP32", binary=True)
-    classes = [triton.InferRequestedOutput("label", class_count=2)]
     region = triton.InferInput("image", [1, 4], "FP32")
     region.set_shared_memory("region", 16)
     return {
-        "classes": said(lambda: client.infer("digits", [row()], outputs=classes)),
         "compressed": said(lambda: client.infer("digits", [row()], request_compression_algorithm="gzip")),
         "region": said(lambda: client.infer("digits", [region])),
         "sequence": said(lambda: client.infer("digits", [row()], sequence_id=7, sequence_start=True)),
@@ -114,6 +112,15 @@ def main() -> None:
     )
     found = {
         "async": many,
+        "classes": [
+            client.infer(
+                "digits", [row()], outputs=[triton.InferRequestedOutput("label", binary_data=form, class_count=2)]
+            )
+            .as_numpy("label")
+            .astype(str)
+            .tolist()
+            for form in (False, True)
+        ],
         "json": mirrored(client, binary=False, answer_binary=False),
         "binary": mirrored(client, binary=True, answer_binary=True),
         "mixed": mirrored(client, binary=True, answer_binary=False),

@@ -173,7 +173,7 @@ def _maker(model: ServedModel) -> dict[str, Json]:
 
 
 def _server_metadata() -> Json:
-    return {"extensions": ["binary_tensor_data"], "name": "cloister", "version": cloister.__version__}
+    return {"extensions": ["binary_tensor_data", "classification"], "name": "cloister", "version": cloister.__version__}
 
 
 def _json(value: Json) -> BinaryResponse:

@@ -195,7 +195,8 @@ class Runs:
         if job.places is not None:
             outputs = tuple(rounded(tensor, job.places) for tensor in outputs)
         terms = job.model.terms
-        body, header_bytes = dump_response(job.asked, outputs, model=terms.name, version=terms.digest)
+        card = job.model.manifest.card
+        body, header_bytes = dump_response(job.asked, outputs, model=terms.name, version=terms.digest, card=card)
         if len(body) > self._limits.max_response_bytes:
             want = f"at most {self._limits.max_response_bytes} bytes"
             raise Rejected.because("too_large", "response", got=f"{len(body)} bytes", want=want)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cloister.enclave.engines.tensor import Array, Tensor
     from cloister.wire import Json
 
-__all__ = ["BadData", "binary_to_array", "json_to_array", "tensor_to_binary", "tensor_to_json"]
+__all__ = ["BadData", "binary_to_array", "json_to_array", "tensor_to_binary", "tensor_to_json", "to_numbers"]
 
 _INTEGERS = frozenset(kind for kind in Datatype if "INT" in kind.value)
 _LENGTH = struct.Struct("<I")
@@ -161,6 +161,11 @@ def tensor_to_binary(tensor: Tensor) -> bytes | memoryview:
     if tensor.datatype is Datatype.BYTES:
         return b"".join(_LENGTH.pack(len(item)) + item for item in tensor.array.reshape(-1))
     return tensor.array.reshape(-1).view(np.uint8).data
+
+
+def to_numbers(tensor: Tensor) -> Array:
+    """Return the array of a tensor of numbers as NumPy reads them; 8-bit floats it does not."""
+    return _from_bf16(tensor.array) if tensor.datatype is Datatype.BF16 else tensor.array
 
 
 def tensor_to_json(tensor: Tensor) -> list[Json]:

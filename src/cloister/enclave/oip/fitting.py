@@ -76,6 +76,11 @@ def _output_misfits(request: InferRequest, signature: Signature) -> list[Reason]
         for spec in signature.outputs
         if spec.name in asked and spec.datatype.is_float8 and not request.wants_binary(spec.name)
     ]
+    bad += [
+        Reason(code=INPUT, subject=f"output {spec.name}", got="classification", want="the output itself: no numbers")
+        for spec in signature.outputs
+        if request.classes(spec.name) and (spec.datatype is Datatype.BYTES or spec.datatype.is_float8)
+    ]
     return bad
 
 

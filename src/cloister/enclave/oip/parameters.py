@@ -29,14 +29,13 @@ IGNORED = "cloister_ignored"
 MAX_PARAMETERS = 64  # of one request, input or output
 MAX_NAME = 128  # characters of a parameter's name
 MAX_VALUE = 1024  # characters of a value
+MAX_CLASSES = 10_000  # highest values of one output
 MAX_TIMEOUT_US = 24 * 3600 * 10**6  # microseconds: a day
 
 _SEQUENCE = "independent requests: models here keep no state between them"
 _MEMORY = "data in the request: an enclave shares no memory with anybody"
-_CLASSES = "the output itself: classes are named in the model card"
 _OF_REQUEST = {"sequence_id": _SEQUENCE, "sequence_start": _SEQUENCE, "sequence_end": _SEQUENCE}
 _OF_TENSOR = {
-    "classification": _CLASSES,
     "shared_memory_byte_size": _MEMORY,
     "shared_memory_offset": _MEMORY,
     "shared_memory_region": _MEMORY,
@@ -90,18 +89,24 @@ class InputParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputParameters:
-    """Those of one output: whether it goes back as binary data, None for the request's default."""
+    """Those of one output.
+
+    ``binary`` tells whether it goes back as binary data, None for the request's default; ``classes`` how many of its
+    highest values take its place, None for the output itself.
+    """
 
     binary: bool | None
+    classes: int | None
     refused: tuple[Reason, ...]
     ignored: tuple[str, ...]
 
     @classmethod
     def take(cls, entry: Fields, name: str) -> OutputParameters:
         """Take them out of the output called ``name``. Raises ``Malformed``."""
-        parameters, own = _parameters(entry, "binary_data")
+        parameters, own = _parameters(entry, "binary_data", "classification")
         return cls(
             binary=own.optional("binary_data", own.boolean),
+            classes=own.optional("classification", lambda name: own.integer(name, cap=MAX_CLASSES)) or None,
             refused=tuple(_refused(parameters, _OF_TENSOR, f"output {name}")),
             ignored=_ignored(parameters, _OF_TENSOR),
         )

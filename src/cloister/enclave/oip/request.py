@@ -81,6 +81,10 @@ class InferRequest:
                 return output.parameters.binary
         return self.parameters.binary_output
 
+    def classes(self, name: str) -> int | None:
+        """Return how many of this output's highest values are asked for in its place."""
+        return next((output.parameters.classes for output in self.outputs if output.name == name), None)
+
     def _askers(self) -> Iterator[RequestParameters | InputParameters | OutputParameters]:
         yield self.parameters
         yield from (item.parameters for item in self.inputs)

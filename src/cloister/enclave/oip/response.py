@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from cloister.enclave.oip.classes import classified, labels_of
 from cloister.enclave.oip.data import BadData, tensor_to_binary, tensor_to_json
 from cloister.enclave.oip.parameters import IGNORED
 from cloister.errors import Reason, Rejected
@@ -26,16 +27,22 @@ _WRITER = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",
 
 
 def dump_response(
-    request: InferRequest, tensors: Sequence[Tensor], *, model: str, version: str
+    request: InferRequest, tensors: Sequence[Tensor], *, model: str, version: str, card: Json = None
 ) -> tuple[bytes, int | None]:
     """Return the body and, where binary data follows the JSON, the length of that JSON.
 
-    Raises ``Rejected`` (code ``output``) naming each output that JSON cannot carry exactly.
+    ``card`` is the model card, which may name classes. Raises ``Rejected`` (code ``output``) naming each output that
+    cannot be given as it was asked for.
     """
     parts: list[bytes | memoryview] = [b""]  # the JSON, once it is known
     outputs: list[Json] = []
     bad: list[Reason] = []
-    for tensor in tensors:
+    for given in tensors:
+        try:
+            tensor = _wanted(request, given, card)
+        except BadData as exc:
+            bad.append(Reason(code=OUTPUT, subject=f"output {given.name}", got=exc.got, want=exc.want))
+            continue
         entry: dict[str, Json] = {
             "name": tensor.name,
             "datatype": tensor.datatype.value,
@@ -61,3 +68,9 @@ def dump_response(
     if len(parts) == 1:
         return bytes(parts[0]), None
     return b"".join(parts), len(parts[0])  # the only copy of what the engine gave
+
+
+def _wanted(request: InferRequest, tensor: Tensor, card: Json) -> Tensor:
+    """Return an output, or its highest values where these are asked for. Raises ``BadData``."""
+    count = request.classes(tensor.name)
+    return tensor if count is None else classified(tensor, count, labels_of(card, tensor.name))
