@@ -372,3 +372,18 @@ async def test_the_state_of_server_and_models_is_told(town: Town) -> None:
         for name, member in (("ServerLive", "live"), ("ServerReady", "ready"), ("ModelReady", "ready")):
             assert getattr(response(await call(channel, name, b""), f"{name}Response"), member) is False
     await asyncio.sleep(0)
+
+
+@asynchronous
+async def test_connections_are_bounded(town: Town) -> None:
+    async with open_calls(town, limits=Limits(max_connections=2)) as (door, channel):
+        assert response(await call(channel, "ModelInfer", asked(7).SerializeToString())).raw_output_contents
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        async with (
+            grpc.aio.insecure_channel(str(door.grpc), options=own) as second,
+            grpc.aio.insecure_channel(str(door.grpc), options=own) as third,
+        ):
+            await call(second, "ServerLive", b"")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(third, "ServerLive", b"")
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
