@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +26,16 @@ from enclave_parties import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
+from cloister.enclave.batches import Batches
 from cloister.enclave.batching import joined, parts_of, rows_are_apart, rows_of
-from cloister.enclave.config import Batching
+from cloister.enclave.config import Batching, Limits
 from cloister.enclave.engines.onnx import OnnxEngine
 from cloister.enclave.engines.tensor import Datatype, Tensor
+from cloister.enclave.job import Job
+from cloister.enclave.oip import fit, parse_request
+from cloister.enclave.turns import Turns
 from cloister.errors import Unavailable
-from cloister.lending.terms import LOAN_METER
+from cloister.lending.terms import LOAN_METER, ModelDigest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -339,3 +344,45 @@ async def test_who_waits_for_a_batch_when_the_instance_ends_is_told_so(tmp_path:
         assert held.engine.runs == 1
     gc.collect()
     assert lost == []
+
+
+@asynchronous
+async def test_two_versions_or_two_models_never_share_a_run(tmp_path: Path) -> None:
+    """Every answer says which version gave it, and so does its receipt."""
+    world, held = make_world(tmp_path, {"m": doubler(), "n": doubler()}, allowance=100), Held()
+    both = {"m": Batching(rows=16), "n": Batching(rows=16)}
+    async with world.enclave(engine=held.engine, batching=both) as enclave:
+        model, _ = enclave.pool.models
+        batches_of = Batches(both, Turns(1, Limits(), enclave.metrics), lambda _: None)
+        async with enclave.pool.use(model) as running:
+
+            def job(digest: str) -> Job:
+                version = replace(model, terms=replace(model.terms, digest=ModelDigest(digest)))
+                asked = parse_request(infer_body([[1.0, 2.0, 3.0]]), header_bytes=None, json_cap=1000)
+                return Job(
+                    who=ALICE,
+                    caller=None,
+                    units=1,
+                    until=None,
+                    model=version,
+                    running=running,
+                    asked=asked,
+                    tensors=fit(asked, model.signature),
+                    places=None,
+                    body=b"",
+                )
+
+            older, newer = job("ab" * 32), job("cd" * 32)
+            assert batches_of.line(older) == batches_of.line(job("ab" * 32)) is not None
+            assert batches_of.line(older) != batches_of.line(newer)
+        held.arm()
+        side = ConsumerSide(enclave, world.clock)
+        tasks = [asyncio.create_task(side.infer([[1.0, 2.0, 3.0]]))]
+        await held.started()
+        tasks += [asyncio.create_task(side.infer([[1.0, 2.0, 3.0]], model=name)) for name in ("m", "n", "m", "n")]
+        await gathered(enclave, 4)
+        held.go.set()
+        answers = await asyncio.gather(*tasks)
+        digests = {name: found.terms.digest for name in ("m", "n") if (found := enclave.pool.model(name)) is not None}
+        assert [answer.json["model_version"] for answer in answers] == [digests[name] for name in "mmnmn"]
+        assert held.engine.runs == 3

@@ -26,14 +26,16 @@ def fit(request: InferRequest, signature: Signature) -> tuple[Tensor, ...]:
     Raises ``Rejected`` with every parameter that asks for what is not done here (code ``parameter_refused``), else with
     every misfit (``input``); no reason quotes a value of the data.
     """
-    if request.refused:
-        raise Rejected("; ".join(map(str, request.refused)), reasons=request.refused)
+    refused = request.refused
+    if refused:
+        raise Rejected("; ".join(map(str, refused)), reasons=refused)
     bad: list[Reason] = []
     sent = {item.name: item for item in request.inputs}
     known = {spec.name for spec in signature.inputs}
-    wanted = ", ".join(sorted(known))
-    bad += [_misfit(name, "unknown input", wanted) for name in sent if name not in known]
-    bad += [_misfit(name, "nothing", "an input of this name") for name in sorted(known - set(sent))]
+    if sent.keys() != known:
+        wanted = ", ".join(sorted(known))
+        bad += [_misfit(name, "unknown input", wanted) for name in sent if name not in known]
+        bad += [_misfit(name, "nothing", "an input of this name") for name in sorted(known - set(sent))]
     bad += _output_misfits(request, signature)
     symbols: dict[str, tuple[int, str]] = {}
     tensors = []

@@ -14,8 +14,6 @@ from cloister.errors import Reason
 from cloister.wire import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cloister.wire import Json
 
 __all__ = ["IGNORED", "REFUSED", "InputParameters", "OutputParameters", "RequestParameters"]
@@ -61,7 +59,7 @@ class RequestParameters:
         return cls(
             binary_output=binary,
             timeout_us=timeout_us or None,
-            refused=tuple(_refused(parameters, _OF_REQUEST, "request")),
+            refused=_refused(parameters, _OF_REQUEST, "request"),
             ignored=_ignored(parameters, _OF_REQUEST),
         )
 
@@ -82,7 +80,7 @@ class InputParameters:
         parameters, own = _parameters(entry, "binary_data_size")
         return cls(
             size=own.optional("binary_data_size", own.integer),
-            refused=tuple(_refused(parameters, _OF_TENSOR, f"input {name}")),
+            refused=_refused(parameters, _OF_TENSOR, f"input {name}"),
             ignored=_ignored(parameters, _OF_TENSOR),
         )
 
@@ -107,7 +105,7 @@ class OutputParameters:
         return cls(
             binary=own.optional("binary_data", own.boolean),
             classes=own.optional("classification", lambda name: own.integer(name, cap=MAX_CLASSES)) or None,
-            refused=tuple(_refused(parameters, _OF_TENSOR, f"output {name}")),
+            refused=_refused(parameters, _OF_TENSOR, f"output {name}"),
             ignored=_ignored(parameters, _OF_TENSOR),
         )
 
@@ -129,10 +127,14 @@ def _parameters(entry: Fields, *honoured: str) -> tuple[dict[str, Json], Fields]
     return members, own
 
 
-def _refused(parameters: dict[str, Json], known: dict[str, str], subject: str) -> Iterator[Reason]:
-    for name, want in known.items():
-        if parameters.get(name, False) not in _SAY_NOTHING:
-            yield Reason(code=REFUSED, subject=subject, got=name, want=want)
+def _refused(parameters: dict[str, Json], known: dict[str, str], subject: str) -> tuple[Reason, ...]:
+    if not parameters:
+        return ()
+    return tuple(
+        Reason(code=REFUSED, subject=subject, got=name, want=want)
+        for name, want in known.items()
+        if parameters.get(name, False) not in _SAY_NOTHING
+    )
 
 
 def _ignored(parameters: dict[str, Json], known: dict[str, str]) -> tuple[str, ...]:

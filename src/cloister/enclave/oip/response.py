@@ -62,8 +62,9 @@ def dump_response(
     head: dict[str, Json] = {"model_name": model, "model_version": version, "outputs": outputs}
     if request.id is not None:
         head["id"] = request.id
-    if request.ignored:
-        head["parameters"] = {IGNORED: ",".join(request.ignored)}
+    ignored = request.ignored
+    if ignored:
+        head["parameters"] = {IGNORED: ",".join(ignored)}
     parts[0] = _WRITER.encode(head).encode("utf-8")
     if len(parts) == 1:
         return bytes(parts[0]), None
