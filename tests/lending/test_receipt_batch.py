@@ -7,9 +7,11 @@ import random
 
 import pytest
 
-from cloister.crypto.sign import Label, SigningKey, Statement
+from cloister.crypto.sign import Label, SigningKey, Statement, pae
 from cloister.errors import Malformed, Rejected, UsageError
+from cloister.lending.merkle import MerkleTree, leaf_hash
 from cloister.lending.receipt_batch import MAX_BATCH, open_receipt, sign_receipts
+from cloister.wire import dump_b64u
 
 KEY = SigningKey(bytes(range(32)))
 
@@ -22,6 +24,15 @@ def payloads(count: int) -> list[bytes]:
 def test_each_receipt_of_a_batch_opens_by_itself(count: int) -> None:
     signed = sign_receipts(KEY, payloads(count))
     assert [open_receipt(one, KEY.verify_key) for one in signed] == payloads(count)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 6, 7, 12, 33])
+def test_the_tree_is_the_one_of_the_transparency_log(count: int) -> None:
+    tree = MerkleTree(leaf_hash(pae(Label.RECEIPT, payload)) for payload in payloads(count))
+    for index, one in enumerate(sign_receipts(KEY, payloads(count))):
+        told = json.loads(one)["tree"]
+        assert told["root"] == dump_b64u(tree.root())
+        assert told["path"] == [dump_b64u(part) for part in tree.inclusion(index)]
 
 
 def test_a_receipt_that_is_alone_is_a_plain_statement() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from cloister.crypto.sign import MAX_STATEMENT_BYTES, KeyId, Label, Statement, pae
 from cloister.errors import Rejected, UsageError
-from cloister.lending.merkle import HASH_BYTES, MerkleTree, leaf_hash, verify_inclusion
+from cloister.lending.merkle import HASH_BYTES, leaf_hash, node_hash, verify_inclusion
 from cloister.lending.messages import Receipt
 from cloister.wire import Fields, dump_b64u, dump_json, parse_b64u
 
@@ -36,21 +36,34 @@ def sign_receipts(key: SigningKey, payloads: Sequence[bytes]) -> tuple[bytes, ..
         raise UsageError(msg)
     if len(payloads) == 1:
         return (Statement.sign(key, Receipt.LABEL, payloads[0]).dump(),)
-    tree = MerkleTree(_leaf(payload) for payload in payloads)
-    root = tree.root()
-    signature = key.sign(Label.RECEIPT_TREE, _root_payload(root, tree.size))
+    tree = _levels([_leaf(payload) for payload in payloads])
+    root = dump_b64u(tree[-1][0])
+    signature = key.sign(Label.RECEIPT_TREE, _root_payload(tree[-1][0], len(payloads)))
+    # Canonical JSON by hand: of the same members each time, and this is on the way of every answer.
+    shown = [[f'"{dump_b64u(node)}"' for node in level] for level in tree[:-1]]
+    middle = (
+        f'","payloadType":"{Receipt.LABEL.value}","signatures":[{{"keyid":"{key.key_id}","sig":"{dump_b64u(signature)}"}}]'
+        f',"{_TREE}":{{"index":'
+    )
+    end = f'],"root":"{root}","size":{len(payloads)}}}}}'
     return tuple(
-        _Batched(
-            payload=payload,
-            key_id=key.key_id,
-            signature=signature,
-            index=index,
-            size=tree.size,
-            root=root,
-            path=tree.inclusion(index),
-        ).dump()
+        f'{{"payload":"{dump_b64u(payload)}{middle}{index},"path":[{",".join(_path(shown, index))}{end}'.encode("ascii")
         for index, payload in enumerate(payloads)
     )
+
+
+def _levels(leaves: list[bytes]) -> list[list[bytes]]:
+    """Return every level of the tree, leaves first; a node without a neighbour goes up as it is."""
+    levels = [leaves]
+    while len(level := levels[-1]) > 1:
+        above = [node_hash(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
+        levels.append(above + level[-1:] if len(level) & 1 else above)
+    return levels
+
+
+def _path(levels: list[list[str]], index: int) -> list[str]:
+    """Return what stands beside the way up from a leaf (RFC 9162 section 2.1.3.1)."""
+    return [level[at] for height, level in enumerate(levels) if (at := (index >> height) ^ 1) < len(level)]
 
 
 def open_receipt(data: bytes, key: VerifyKey) -> bytes:
@@ -76,22 +89,6 @@ class _Batched:
     size: int
     root: bytes
     path: tuple[bytes, ...]
-
-    def dump(self) -> bytes:
-        """Return a DSSE envelope with one member more: where in the signed tree its payload is."""
-        return dump_json(
-            {
-                "payload": dump_b64u(self.payload),
-                "payloadType": Receipt.LABEL.value,
-                "signatures": [{"keyid": self.key_id, "sig": dump_b64u(self.signature)}],
-                _TREE: {
-                    "index": self.index,
-                    "path": [dump_b64u(part) for part in self.path],
-                    "root": dump_b64u(self.root),
-                    "size": self.size,
-                },
-            }
-        )
 
     @classmethod
     def parse(cls, fields: Fields) -> Self:
