@@ -41,6 +41,8 @@ from cloister.lending.receipt import SALT_BYTES, commit
 from cloister.lending.terms import LOAN_METER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fleet.added import Added
     from onnx import NodeProto
 
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 
 GOAL = at_most(1, " %")
 CONTROL_PATH = "/metering"
-CALLS = ("consumer", "reserve", "charge", "refund", "remaining", "demand_live")
+CALLS = ("consumer", "reserve", "charge", "sign_receipts", "refund", "remaining", "demand_live")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,10 @@ class Free:
         """Allow anything; return bytes of a receipt's length."""
         return self.receipt
 
+    def sign_receipts(self, payloads: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Sign nothing."""
+        return tuple(payloads)
+
     def refund(self, *_: Any) -> None:
         """Give nothing back."""
 
@@ -187,8 +193,8 @@ def add_control(app: Added, instance: EnclaveInstance) -> None:
     async def control(head: Head, _: Body) -> Answer:
         nonlocal commit_s
         chosen = kinds[head.query.removeprefix("kind=")]
-        runs, api = instance.inference._runs, instance.gateway.api  # noqa: SLF001
-        for part in (instance.inference, runs, instance.gateway, api):
+        runs, receipts = instance.inference._runs, instance.inference._receipts  # noqa: SLF001
+        for part in (instance.inference, runs, receipts, instance.gateway, instance.gateway.api):
             name = "metering" if part is instance.gateway else "_metering"
             setattr(part, name, chosen)  # the switch that the product does not have
         told = {"lease": timed.seconds, "commitments": commit_s, "process": time.process_time()}

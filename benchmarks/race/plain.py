@@ -51,7 +51,7 @@ class _Free:
 class _Uncharged(Inference):
     """The product's inference, but for its last step: nothing is charged, committed to or signed."""
 
-    def _charged(self, _job: object, response: BinaryResponse, _consumer: object) -> BinaryResponse:
+    async def _charged(self, _job: object, response: BinaryResponse, _consumer: object) -> BinaryResponse:
         return response
 
 
