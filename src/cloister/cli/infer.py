@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cloister.cli.consumer import connect, consumer_options
 from cloister.cli.duration import DURATION
+from cloister.cli.infer_batch import Batch, infer_batch
 from cloister.cli.infer_files import dump_outputs, read_inputs
 from cloister.cli.receipt_files import content_files
 from cloister.cli.terminal import Terminal, Verb, demand_writable, error_json, exit_code, pass_terminal, write_file
@@ -41,8 +42,21 @@ _file = click.Path(path_type=Path, dir_okay=False)
     "inputs",
     metavar="[NAME=]FILE",
     multiple=True,
-    required=True,
     help="Image, .npy, .npz or .json. Repeat for more questions; with NAME= for the inputs of one question.",
+)
+@click.option(
+    "--batch",
+    type=click.Path(path_type=Path),
+    help="Many questions, many at a time: the rows of a .npy or .npz, or the files of a folder.",
+)
+@click.option("--rows", type=click.IntRange(1), help="With --batch: rows of one request at most.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="With --batch: requests at a time."
+)
+@click.option(
+    "--receipts",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --batch: keep every receipt in this folder.",
 )
 @click.option("--wait", type=DURATION, help="How long to wait while the allowance is exhausted: 90s, 5m, 2h.")
 @click.option("--idempotency-key", help="Ask at most once under this key, also over restarts of this command.")
@@ -52,7 +66,9 @@ _file = click.Path(path_type=Path, dir_okay=False)
     is_flag=True,
     help="With --receipt: keep the exact request and response beside it, in FILE.request and FILE.response.",
 )
-@click.option("--out", type=_file, help="Keep the outputs in this .npz, or .npy for one output (a single question).")
+@click.option(
+    "--out", type=_file, help="Keep the outputs in this .npz, or .npy for one output (a single question, or --batch)."
+)
 @click.option("--force", is_flag=True, help="Replace files.")
 @consumer_options
 @pass_terminal
@@ -63,6 +79,10 @@ def infer(
     url: str,
     model: str,
     inputs: tuple[str, ...],
+    batch: Path | None,
+    rows: int | None,
+    concurrency: int,
+    receipts: Path | None,
     wait: timedelta | None,
     idempotency_key: str | None,
     receipt: Path | None,
@@ -76,12 +96,21 @@ def infer(
     Answers are printed as they come; a refusal ends the command, and the answers before it stay.
     """
     # What can go wrong here goes wrong before a unit is spent.
+    _demand_array_file(out)
+    if batch is not None:
+        _demand_alone(inputs, receipt, idempotency_key)
+        demand_writable((out,), force=force)
+        many = Batch(
+            model=model, source=batch, rows=rows, concurrency=concurrency, wait=wait, out=out, receipts=receipts,
+            force=force,
+        )  # fmt: skip
+        return infer_batch(terminal, lambda: connect(terminal, url, **whom), many, _plain)
+    if not inputs:
+        msg = "infer: want --input or --batch"
+        raise UsageError(msg)
     questions = read_inputs(inputs)
     if len(questions) > 1 and (receipt or idempotency_key or out):
         msg = "infer: --receipt, --out and --idempotency-key go with a single question"
-        raise UsageError(msg)
-    if out is not None and out.suffix not in {".npz", ".npy"}:
-        msg = f"{out}: want .npz or .npy"
         raise UsageError(msg)
     kept = _Kept(receipt=receipt, content=keep_content, out=out, force=force)
     demand_writable(kept.paths, force=force)
@@ -105,6 +134,19 @@ def infer(
     if terminal.as_json:
         terminal.result({"answers": answers})
     return 0
+
+
+def _demand_alone(*others: object) -> None:
+    """Refuse beside ``--batch`` what goes with ``--input``."""
+    if any(others):
+        msg = "infer: --input, --receipt and --idempotency-key do not go with --batch"
+        raise UsageError(msg, hint="--receipts keeps every receipt of --batch in a folder")
+
+
+def _demand_array_file(out: Path | None) -> None:
+    if out is not None and out.suffix not in {".npz", ".npy"}:
+        msg = f"{out}: want .npz or .npy"
+        raise UsageError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

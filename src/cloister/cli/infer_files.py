@@ -16,10 +16,11 @@ from cloister.wire import parse_json
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["dump_outputs", "read_inputs"]
+__all__ = ["dump_outputs", "read_batch", "read_inputs"]
 
 MAX_INPUT_BYTES = 1 << 30  # bytes of one array or image file
 MAX_JSON_BYTES = 64 << 20  # bytes of one JSON file
+MAX_QUESTIONS = 100_000  # files of one folder
 
 
 def read_inputs(texts: Sequence[str]) -> list[tuple[str, object]]:
@@ -42,6 +43,20 @@ def read_inputs(texts: Sequence[str]) -> list[tuple[str, object]]:
         msg = "--input: want NAME=FILE for all inputs of one question, or plain files"
         raise UsageError(msg)
     return plain or [(", ".join(named), named)]
+
+
+def read_batch(path: Path) -> object:
+    """Return what ``--batch`` asks: the rows of a file, or each file of a folder by name. Raises ``UsageError``."""
+    if not path.is_dir():
+        if path.suffix.lower() not in {".npy", ".npz"}:
+            msg = f"{path}: want .npy, .npz or a folder"
+            raise UsageError(msg)
+        return _arrays(path)
+    found = sorted(item for item in path.iterdir() if not item.name.startswith("."))
+    if not 0 < len(found) <= MAX_QUESTIONS:
+        msg = f"{path}: {len(found)} files, want 1 to {MAX_QUESTIONS}"
+        raise UsageError(msg)
+    return [_read(item) for item in found]
 
 
 def _read(path: Path) -> object:

@@ -39,6 +39,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from cloister.cli.rate import Rate
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
 from cloister.wire import STEERING
 
@@ -173,7 +174,7 @@ class Terminal:
     def progress(self, what: str, *, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
         """Show progress of long work on a terminal; yields ``report(done, total)``, in bytes or another ``unit``."""
         sizes: tuple[ProgressColumn, ...] = (DownloadColumn(binary_units=True), TransferSpeedColumn())
-        counts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), TextColumn(unit, markup=False))
+        counts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), Rate(unit))
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -9,10 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cloister.client.batch import Answers
     from cloister.client.client import AsyncClient, Client
     from cloister.client.contract import AgreedContract
     from cloister.client.exchange import TruncatedResponse
     from cloister.client.inference import Inference
+    from cloister.client.many import Incomplete, Progress
     from cloister.client.model_info import ModelInfo
     from cloister.client.receipts import VerifiedReceipt
     from cloister.client.sub_allowance import HeldSubAllowance
@@ -22,12 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgreedContract",
+    "Answers",
     "AsyncClient",
     "Client",
     "CustodianPin",
     "HeldSubAllowance",
+    "Incomplete",
     "Inference",
     "ModelInfo",
+    "Progress",
     "SystemTls",
     "TicketNotProven",
     "TruncatedResponse",
@@ -38,12 +43,15 @@ __all__ = [
 
 _FILES = {
     "AgreedContract": "contract",
+    "Answers": "batch",
     "AsyncClient": "client",
     "Client": "client",
     "CustodianPin": "trust_file",
     "HeldSubAllowance": "sub_allowance",
+    "Incomplete": "many",
     "Inference": "inference",
     "ModelInfo": "model_info",
+    "Progress": "many",
     "SystemTls": "trust_file",
     "TicketNotProven": "tickets",
     "TruncatedResponse": "exchange",

@@ -10,23 +10,25 @@ There is no way to make a client that has not verified its enclave.
 from __future__ import annotations
 
 import os
-import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from cloister.channel.ohttp import DEFAULT_MAX_MESSAGE_BYTES
+from cloister.client.batch import group_inputs
 from cloister.client.contract import contract
+from cloister.client.credentials import one_token, read_token
 from cloister.client.inference import Question, bearer, describe, infer
+from cloister.client.many import Run, infer_again
 from cloister.client.plan import drive, drive_async
 from cloister.client.receipts import ReceiptChain
 from cloister.client.session import Session
-from cloister.client.sub_allowance import HeldSubAllowance, take_field
+from cloister.client.sub_allowance import take_field
 from cloister.client.transport import AsyncEnclaveTransport, EnclaveTransport
 from cloister.client.trust_file import parse_origin
 from cloister.client.way import Way
 from cloister.client.wire import DEFAULT_TIMEOUT, AsyncWire, Wire
 from cloister.errors import UsageError
-from cloister.private_file import read_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,34 +40,21 @@ if TYPE_CHECKING:
 
     from cloister.attest.verifier import Scheme
     from cloister.channel.fields import FieldLines
+    from cloister.client.batch import Answers, Group
     from cloister.client.contract import AgreedContract
     from cloister.client.inference import Inference
+    from cloister.client.many import Progress
     from cloister.client.model_info import ModelInfo
     from cloister.client.plan import Plan
+    from cloister.client.sub_allowance import HeldSubAllowance
     from cloister.client.trust import VerifiedEnclave
     from cloister.client.trust_file import Trust
 
 __all__ = ["AsyncClient", "Client", "read_token"]
 
-MAX_TOKEN_BYTES = 4096
-
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def read_token(path: Path | str) -> str:
-    """Return the token in a file that only its owner can read. Raises ``UsageError``."""
-    data = read_private(path, cap=MAX_TOKEN_BYTES, holds="a token", links=True)
-    return _token(data, name=str(path))
-
-
-def _token(data: bytes, *, name: str) -> str:
-    text = data.strip(b" \t\r\n")
-    if not 0 < len(text) <= MAX_TOKEN_BYTES or not re.fullmatch(rb"[\x21-\x7e]+", text):
-        msg = f"{name}: no token, want one line of printable ascii"
-        raise UsageError(msg)
-    return text.decode("ascii")
 
 
 class _Asker:
@@ -112,6 +101,10 @@ class _Asker:
         fields = self._beside(token)
         return Question(model=model, inputs=inputs, image=image, token=token or self._token, fields=fields, **rest)
 
+    def _each(self, question: Question, info: ModelInfo) -> Callable[[Group], Plan[Inference]]:
+        """Return what asks one request of many, each under a key of its own."""
+        return lambda group: infer_again(self._session, replace(question, inputs=group.inputs), info, self._chain)
+
     def _beside(self, token: str | None) -> FieldLines:
         """Return what goes beside a token: our sub-allowance beside our own, nothing beside another's."""
         return self._fields if token in (None, self._token) else ()
@@ -141,22 +134,6 @@ def _session(
         max_response_bytes=max_response_bytes,
         way=Way.of(way),
     )
-
-
-def _one_token(
-    token: str | None, token_file: Path | str | None, sub_allowance: HeldSubAllowance | Path | str | None
-) -> tuple[str | None, HeldSubAllowance | None]:
-    """Return the token, and the sub-allowance whose token it is."""
-    if sum(given is not None for given in (token, token_file, sub_allowance)) > 1:
-        msg = "client: want token, token_file or sub_allowance, not both"
-        raise UsageError(msg)
-    if sub_allowance is not None:
-        if not isinstance(sub_allowance, HeldSubAllowance):
-            sub_allowance = HeldSubAllowance.load(sub_allowance)
-        return sub_allowance.token, sub_allowance
-    if token_file is not None:
-        return read_token(token_file), None
-    return None if token is None else _token(token.encode("utf-8"), name="token"), None
 
 
 class Client(_Asker):
@@ -206,7 +183,7 @@ class Client(_Asker):
             max_response_bytes=max_response_bytes,
             way=way,
         )
-        secret, held = _one_token(token, token_file, sub_allowance)
+        secret, held = one_token(token, token_file, sub_allowance)
         wire = Wire(session.url, trust, timeout=timeout, transport=transport)
         try:
             drive(session.verify(), wire.take)
@@ -250,6 +227,30 @@ class Client(_Asker):
         """
         question = self._question(model, inputs, image, token, wait=wait, key=idempotency_key, on_wait=on_wait)
         return drive(self._infer(question), self._wire.take)
+
+    def infer_many(
+        self,
+        model: str,
+        inputs: object,
+        *,
+        batch: int | None = None,
+        concurrency: int = 4,
+        token: str | None = None,
+        wait: timedelta | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Answers:
+        """Return the proven answers to many questions, in their order.
+
+        ``inputs``: a list with a question in each item, or arrays with one in each row. Rows go together into
+        requests of up to ``batch`` rows where the model's first dimension is open, ``concurrency`` requests at a time.
+        What may be asked again is, under the same key. Raises ``UsageError`` before anything is asked, ``Incomplete``
+        with what was answered: at an exhausted allowance, a refusal, an enclave that stays away.
+        """
+        question = self._question(model, None, None, token, wait=wait)
+        info = drive(self._known(model, token), self._wire.take)
+        ask = self._each(question, info)
+        run = Run(group_inputs(info, inputs, batch=batch), concurrency, on_progress)
+        return run.threads(lambda group: drive(ask(group), self._wire.take))
 
     def transport(self) -> EnclaveTransport:
         """Return a transport for ``httpx2.Client(transport=..., base_url=client.url)``; lives as this client."""
@@ -307,7 +308,7 @@ class AsyncClient(_Asker):
             max_response_bytes=max_response_bytes,
             way=way,
         )
-        secret, held = _one_token(token, token_file, sub_allowance)
+        secret, held = one_token(token, token_file, sub_allowance)
         wire = AsyncWire(session.url, trust, timeout=timeout, transport=transport)
         try:
             await drive_async(session.verify(), wire.take)
@@ -342,6 +343,24 @@ class AsyncClient(_Asker):
         """Return the enclave's answer, as ``Client.infer``."""
         question = self._question(model, inputs, image, token, wait=wait, key=idempotency_key, on_wait=on_wait)
         return await drive_async(self._infer(question), self._wire.take)
+
+    async def infer_many(
+        self,
+        model: str,
+        inputs: object,
+        *,
+        batch: int | None = None,
+        concurrency: int = 4,
+        token: str | None = None,
+        wait: timedelta | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Answers:
+        """Return the proven answers to many questions, as ``Client.infer_many``."""
+        question = self._question(model, None, None, token, wait=wait)
+        info = await drive_async(self._known(model, token), self._wire.take)
+        ask = self._each(question, info)
+        run = Run(group_inputs(info, inputs, batch=batch), concurrency, on_progress)
+        return await run.tasks(lambda group: drive_async(ask(group), self._wire.take))
 
     def transport(self) -> AsyncEnclaveTransport:
         """Return a transport for ``httpx2.AsyncClient``; lives as this client."""

@@ -14,12 +14,12 @@ from cloister.errors import Malformed, UsageError
 from cloister.wire import Fields, Json, dump_json, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from cloister.client.datatypes import Array
     from cloister.client.model_info import ModelInfo, TensorInfo
 
-__all__ = ["HEADER_LENGTH", "InferBody", "dump_inputs", "name_inputs", "parse_outputs"]
+__all__ = ["HEADER_LENGTH", "InferBody", "array_inputs", "dump_inputs", "name_inputs", "parse_outputs"]
 
 HEADER_LENGTH = "inference-header-content-length"
 MAX_HEAD_BYTES = 1 << 20  # bytes of JSON in front of the binary data
@@ -73,6 +73,31 @@ def dump_inputs(info: ModelInfo, named: Mapping[str, object]) -> InferBody:
 
     Raises ``UsageError``.
     """
+    entries: list[Json] = []
+    parts: list[bytes] = []
+    for tensor, array in _arrays(info, named):
+        data = encode(array, tensor.datatype, name=tensor.name)
+        parts.append(data)
+        entries.append(
+            {
+                "datatype": tensor.datatype,
+                "name": tensor.name,
+                "parameters": {"binary_data_size": len(data)},
+                "shape": [int(size) for size in array.shape],
+            }
+        )
+    head = dump_json({"inputs": entries, "parameters": {"binary_data_output": True}})
+    return InferBody(data=head + b"".join(parts), head_bytes=len(head))
+
+
+def array_inputs(info: ModelInfo, inputs: object) -> dict[str, Array]:
+    """Return one question's inputs as arrays; what cannot become any is refused. Raises ``UsageError``."""
+    named = name_inputs(info, None, inputs) if is_image(inputs) else name_inputs(info, inputs, None)
+    return {tensor.name: array for tensor, array in _arrays(info, named)}
+
+
+def _arrays(info: ModelInfo, named: Mapping[str, object]) -> Iterator[tuple[TensorInfo, Array]]:
+    """Yield each input of the model with its array."""
     wanted = {tensor.name: tensor for tensor in info.inputs}
     unknown = sorted(set(named) - set(wanted))
     missing = sorted(set(wanted) - set(named))
@@ -80,22 +105,8 @@ def dump_inputs(info: ModelInfo, named: Mapping[str, object]) -> InferBody:
         detail = [f"unknown {name[:80]}" for name in unknown] + [f"missing {name}" for name in missing]
         msg = f"model {info.name}: inputs: {', '.join(detail)}"
         raise UsageError(msg, hint="the inputs are " + ", ".join(wanted))
-    entries: list[Json] = []
-    parts: list[bytes] = []
     for name, tensor in wanted.items():
-        array = _array_for(info, tensor, named[name])
-        data = encode(array, tensor.datatype, name=name)
-        parts.append(data)
-        entries.append(
-            {
-                "datatype": tensor.datatype,
-                "name": name,
-                "parameters": {"binary_data_size": len(data)},
-                "shape": [int(size) for size in array.shape],
-            }
-        )
-    head = dump_json({"inputs": entries, "parameters": {"binary_data_output": True}})
-    return InferBody(data=head + b"".join(parts), head_bytes=len(head))
+        yield tensor, _array_for(info, tensor, named[name])
 
 
 def _array_for(info: ModelInfo, tensor: TensorInfo, value: object) -> Array:

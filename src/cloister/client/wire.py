@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 
@@ -38,6 +39,7 @@ __all__ = ["DEFAULT_TIMEOUT", "AsyncWire", "Wire"]
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)  # until the next byte must have arrived
 CONNECT_TIMEOUT = timedelta(seconds=10)
+_AGENT = "cloister"
 _IDLE_S = 60  # seconds a connection is kept on which nothing is asked; an enclave keeps it for 75
 _LIMITS = httpx2.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=_IDLE_S)
 _PINNED = 2  # sets of keys whose connections are kept: the enclave's, and those it had before
@@ -60,7 +62,8 @@ class _Head:
 
     @property
     def lines(self) -> FieldLines:
-        return tuple(self.response.headers.multi_items())
+        raw = self.response.headers.raw
+        return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw)
 
 
 def _options(url: str, tls: ssl.SSLContext | bool, timeout: timedelta) -> dict[str, Any]:  # noqa: FBT001 - httpx2's own type
@@ -68,7 +71,7 @@ def _options(url: str, tls: ssl.SSLContext | bool, timeout: timedelta) -> dict[s
     return {
         "cookies": CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         "follow_redirects": False,
-        "headers": {"user-agent": "cloister"},
+        "headers": {"user-agent": _AGENT},
         "limits": _LIMITS,
         "timeout": httpx2.Timeout(timeout.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds()),
         "trust_env": not is_loopback(url),
@@ -114,14 +117,15 @@ def _tls_key(response: httpx2.Response) -> bytes:
     return b"" if stream is None else shown_key(stream.get_extra_info("ssl_object"))
 
 
-def _body(step: Open) -> dict[str, Any]:
-    """Return method, address, fields and content of a request, as httpx2 takes them."""
-    return {
-        "method": step.method,
-        "url": step.url,
-        "headers": list(step.headers),
-        "content": step.body or (b"" if step.method == "POST" else None),
-    }
+_address = lru_cache(maxsize=64)(httpx2.URL)  # of one enclave there are few, and they are dear to parse
+
+
+def _request(step: Open, timeout: httpx2.Timeout) -> httpx2.Request:
+    """Return a request with the fields of ``step`` and those that every client of HTTP sends."""
+    content = step.body or (b"" if step.method == "POST" else None)
+    headers = [("user-agent", _AGENT), *step.headers]
+    extensions = {"timeout": timeout.as_dict()}
+    return httpx2.Request(step.method, _address(step.url), headers=headers, content=content, extensions=extensions)
 
 
 def _custodian_options(trust: Trust, timeout: timedelta) -> dict[str, Any] | None:
@@ -261,10 +265,10 @@ class Wire:
         client = self._client(step)
         try:
             try:
-                response = client.send(client.build_request(**_body(step)), stream=True)
+                response = client.send(_request(step, client.timeout), stream=True)
             except _GONE:
                 _demand_repeatable(step)
-                response = client.send(client.build_request(**_body(step)), stream=True)
+                response = client.send(_request(step, client.timeout), stream=True)
         except _FAULTS as exc:
             _unreachable(Party.ENCLAVE, exc)
         return _Head(response, response.iter_raw())
@@ -358,10 +362,10 @@ class AsyncWire:
         client = await self._client(step)
         try:
             try:
-                response = await client.send(client.build_request(**_body(step)), stream=True)
+                response = await client.send(_request(step, client.timeout), stream=True)
             except _GONE:
                 _demand_repeatable(step)
-                response = await client.send(client.build_request(**_body(step)), stream=True)
+                response = await client.send(_request(step, client.timeout), stream=True)
         except _FAULTS as exc:
             _unreachable(Party.ENCLAVE, exc)
         return _Head(response, response.aiter_raw())
