@@ -13,6 +13,7 @@ __all__ = ["ChunkedBody"]
 
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _MAX_LINE_BYTES = 10  # bytes of a size and its CRLF
+_MAX_CHUNKS = 65_536  # of one body: a byte each would cost more to take apart than to send
 
 
 class ChunkedBody:
@@ -23,6 +24,7 @@ class ChunkedBody:
         self.body = bytearray()
         self.done = False
         self._waiting = bytearray()
+        self._chunks = 0
         self._left = 0  # bytes of the chunk that is being read, its CRLF included
 
     def feed(self, data: bytes | bytearray | memoryview) -> bytes:
@@ -46,6 +48,9 @@ class ChunkedBody:
         size = int(self._waiting[:at], 16)
         if size:
             self._left = size + 2
+            self._chunks += 1
+            if self._chunks > _MAX_CHUNKS:
+                raise Malformed(_BAD)
         else:
             if len(self._waiting) < at + 4:
                 return False

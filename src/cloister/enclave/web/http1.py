@@ -188,7 +188,11 @@ class Http1Connection(asyncio.BufferedProtocol):
             self._refuse(begun)
         else:
             self._write(begun)
-            self._next()
+            if self._drained is None:
+                self._next()
+            else:  # who sends requests ahead and reads no answers must not fill our memory with them
+                self._state = _State.ANSWERING
+                self._task = self._loop.create_task(self._read_by())
 
     def _begin(self, exchange: Exchange, request: RequestHead) -> None:
         self._exchange = exchange
@@ -241,7 +245,10 @@ class Http1Connection(asyncio.BufferedProtocol):
     def _ask(self) -> None:
         self._state = _State.ANSWERING
         self.deadline = NEVER
+        exchange = self._exchange
         self._task = self._loop.create_task(self._run())
+        # A task that is cancelled before its first step never runs, not even its end.
+        self._task.add_done_callback(lambda _: self._end(Outcome.FAILED) if self._exchange is exchange else None)
 
     async def _run(self) -> None:
         exchange, body, outcome = self._exchange, self._body, Outcome.FAILED
@@ -256,6 +263,15 @@ class Http1Connection(asyncio.BufferedProtocol):
         finally:
             self._task = None
             self._end(outcome)
+        self._next()
+
+    async def _read_by(self) -> None:
+        """Go on once what was written has been read."""
+        try:
+            with suppress(OSError):
+                await self._drain()
+        finally:
+            self._task = None
         self._next()
 
     async def _send(self, answer: Answer) -> Outcome:

@@ -16,14 +16,14 @@ import httptools
 from cloister.enclave.web.exchange import Head, Headers
 from cloister.errors import Malformed
 
-__all__ = ["CHUNKED", "RequestHead", "parse_head"]
+__all__ = ["CHUNKED", "LENGTH", "MAX_HEADERS", "TARGET", "RequestHead", "parse_head"]
 
 CHUNKED: Final = -1
 """The length of a body that comes in chunks."""
 
-_LENGTH = re.compile(r"[0-9]{1,15}")
-_TARGET = re.compile(r"/[\x21-\x7e]*")
-_MAX_HEADERS = 100
+LENGTH = re.compile(r"[0-9]{1,15}")
+TARGET = re.compile(r"/[\x21-\x7e]*")
+MAX_HEADERS = 100
 _BAD = "http: bad head"
 
 
@@ -75,7 +75,7 @@ def parse_head(data: bytes | memoryview, *, pinned: bool) -> RequestHead:
     length = _length(headers)
     target = found.target.decode("latin-1")
     whole = found.complete and found.ended is (length == 0)
-    if not whole or len(headers) > _MAX_HEADERS or not _TARGET.fullmatch(target):
+    if not whole or len(headers) > MAX_HEADERS or not TARGET.fullmatch(target):
         raise Malformed(_BAD)
     version = found.parser.get_http_version()
     if version not in {"1.0", "1.1"} or sum(name == "host" for name, _ in headers) != (version == "1.1"):
@@ -106,6 +106,6 @@ def _length(headers: Headers) -> int:
         return CHUNKED
     if not lengths:
         return 0
-    if not _LENGTH.fullmatch(lengths[0]):
+    if not LENGTH.fullmatch(lengths[0]):
         raise Malformed(_BAD)
     return int(lengths[0])

@@ -28,6 +28,7 @@ from h2.settings import SettingCodes
 
 from cloister.enclave.web.exchange import Answer, Head, Outcome
 from cloister.enclave.web.http1 import MAX_HEAD_BYTES, NEVER
+from cloister.enclave.web.http1_head import LENGTH, MAX_HEADERS, TARGET
 from cloister.errors import Rejected
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ _MAX_STREAMS = 100
 _WINDOW_BYTES = 1 << 20
 _MAX_EMPTY = 1000  # events without a request in between: pings, settings, empty frames
 _MAX_RESETS = 200  # more streams reset than answered
-_MAX_HEADERS = 100
 
 
 class _Stream:
@@ -127,12 +127,14 @@ class Http2Connection(asyncio.Protocol):
         self._watch()
 
     def pause_writing(self) -> None:
-        """Let whatever is next wait."""
+        """Let whatever is next wait, and take no more: each request or ping would be answered into memory."""
         self._writable.clear()
+        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Let it go on."""
         self._writable.set()
+        self._transport.resume_reading()
 
     # The listener's side
 
@@ -176,6 +178,7 @@ class Http2Connection(asyncio.Protocol):
             self._surplus_resets += 1
             self._forget(event.stream_id)
         elif isinstance(event, TrailersReceived):
+            self._surplus_resets += 1
             self._reset(event.stream_id)
         elif isinstance(event, WindowUpdated):
             for stream in self._streams.values():
@@ -198,7 +201,7 @@ class Http2Connection(asyncio.Protocol):
         self._streams[number] = stream
         if not self._placed or self._connections.ending:
             self._refuse(number, Answer(status=503, headers=(("retry-after", "1"),)))
-        elif len(headers) > _MAX_HEADERS or not target.startswith("/"):
+        elif len(headers) > MAX_HEADERS or not TARGET.fullmatch(target) or _length(head) is None:
             self._refuse(number, Answer(status=400))
         else:
             begun = self._application.begin(head)
@@ -206,8 +209,7 @@ class Http2Connection(asyncio.Protocol):
                 self._refuse(number, begun)
                 return
             stream.exchange = begun
-            length = "".join(head.all("content-length"))
-            refused = begun.fits(int(length)) if length else None
+            refused = begun.fits(_length(head) or 0)
             if refused is not None:
                 self._refuse(number, refused)
 
@@ -228,6 +230,8 @@ class Http2Connection(asyncio.Protocol):
         if stream is not None and stream.exchange is not None and stream.task is None:
             stream.deadline = NEVER
             stream.task = self._loop.create_task(self._run(number, stream, stream.exchange))
+            # A task that is cancelled before its first step never runs, not even its end.
+            stream.task.add_done_callback(lambda _: stream.end(Outcome.FAILED))
 
     # Answering
 
@@ -341,3 +345,11 @@ class Http2Connection(asyncio.Protocol):
     def _rest(self, seconds: float) -> None:
         self.deadline = self._loop.time() + seconds
         self._connections.rest(self)
+
+
+def _length(head: Head) -> int | None:
+    """Return the length that a head tells, 0 where it tells none; None where it tells two or what is no length."""
+    lengths = head.all("content-length")
+    if len(lengths) > 1 or not all(LENGTH.fullmatch(length) for length in lengths):
+        return None
+    return int("".join(lengths) or "0")
