@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import TypeAlias, assert_never
 
 from cryptography.exceptions import InvalidTag
@@ -51,6 +52,7 @@ TAG_BYTES = 16  # Nt, the same for the three AEADs
 MAX_EXPORT_BYTES = 255 * HASH_BYTES  # RFC 9180 section 5.3
 MAX_SEALED_BYTES = 2**31 - 1  # what the library takes in one call
 _MAX_MESSAGES = 2 ** (8 * NONCE_BYTES) - 1  # RFC 9180 section 5.2
+_VERSION = b"HPKE-v1"
 _MODE_BASE = b"\x00"
 
 
@@ -135,28 +137,31 @@ class AeadKey:
             raise Rejected.because("decryption_failed", "hpke") from exc
 
 
+@lru_cache(maxsize=64)
+def _context(suite: Suite, info: bytes) -> bytes:
+    """Return key_schedule_context of RFC 9180 section 5.1: public, and the same for every message to one key."""
+    version = _VERSION + suite.id
+    psk_id_hash = extract(b"", version + b"psk_id_hash")
+    return _MODE_BASE + psk_id_hash + extract(b"", version + b"info_hash" + info)
+
+
 class _Schedule:
     """What the key schedule gives: AEAD key, base nonce, exporter secret and the message counter."""
 
-    __slots__ = ("_base_nonce", "_exporter_secret", "_key", "_seq", "_suite")
+    __slots__ = ("_base_nonce", "_exporter_secret", "_key", "_seq", "_version")
 
     def __init__(self, suite: Suite, shared_secret: bytes, info: bytes) -> None:
         """KeySchedule of RFC 9180 section 5.1 for mode_base: no PSK, no PSK id."""
-        self._suite = suite
-        psk_id_hash = self._labeled_extract(b"", b"psk_id_hash", b"")
-        info_hash = self._labeled_extract(b"", b"info_hash", info)
-        context = _MODE_BASE + psk_id_hash + info_hash
-        secret = self._labeled_extract(shared_secret, b"secret", b"")
+        self._version = _VERSION + suite.id
+        context = _context(suite, info)
+        secret = extract(shared_secret, self._version + b"secret")
         self._key = AeadKey(suite.aead, self._labeled_expand(secret, b"key", context, suite.aead.key_bytes))
         self._base_nonce = self._labeled_expand(secret, b"base_nonce", context, NONCE_BYTES)
         self._exporter_secret = self._labeled_expand(secret, b"exp", context, HASH_BYTES)
         self._seq = 0
 
-    def _labeled_extract(self, salt: bytes, label: bytes, key_material: bytes) -> bytes:
-        return extract(salt, b"HPKE-v1" + self._suite.id + label + key_material)
-
     def _labeled_expand(self, prk: bytes, label: bytes, info: bytes, length: int) -> bytes:
-        return expand(prk, length.to_bytes(2, "big") + b"HPKE-v1" + self._suite.id + label + info, length)
+        return expand(prk, length.to_bytes(2, "big") + self._version + label + info, length)
 
     def nonce(self) -> bytes:
         """ComputeNonce of RFC 9180 section 5.2, for the message that is next."""
