@@ -32,7 +32,7 @@ test-converters: $(VENV)/converters-ready ## pass the tests of the converters, w
 	$(VENV)/converters/bin/python -m pytest -n 0 tests/convert/test_convert_torch.py
 
 SECONDS_EACH ?= 20
-fuzz: $(VENV)/ready ## fuzz every parser of evidence, guided by coverage; grows the corpus
+fuzz: $(VENV)/ready ## fuzz every parser of what strangers send, guided by coverage; grows the corpus
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS_EACH) $(ARGS)
 
 bench: $(VENV)/ready ## print how fast it is, as ratios to peers and limits

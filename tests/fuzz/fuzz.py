@@ -18,6 +18,8 @@ from pathlib import Path
 
 MAX_FILES = 24  # files of one target's corpus
 MAX_FILE_BYTES = 4 * 1024  # bytes of one file that is kept
+INSTRUMENTED = ["cloister.attest", "cloister.channel", "cloister.enclave.oip", "cloister.enclave.web"]
+INSTRUMENTED += ["cloister.sealed.formats", "cloister.wire", "h2", "hpack", "hyperframe"]
 _HERE = Path(__file__).parent
 _SRC = _HERE.parents[1] / "src"
 
@@ -25,7 +27,7 @@ _SRC = _HERE.parents[1] / "src"
 def main() -> int:
     """Fuzz one target in this process, or every target in a process each."""
     options = _options()
-    sys.path[:0] = [str(_HERE), str(_HERE.parent), str(_SRC)]
+    sys.path[:0] = [str(_HERE), str(_HERE.parent), str(_HERE.parent / "enclave" / "web"), str(_SRC)]
     if options.list:
         from targets import targets  # noqa: PLC0415 - needs the path above
 
@@ -76,7 +78,7 @@ def _fuzz(name: str, seconds: int) -> int:
 def _run(name: str, seconds: int, corpus: Path, found: Path) -> None:
     import atheris  # noqa: PLC0415 - only where fuzzing is done
 
-    with atheris.instrument_imports(include=["cloister.attest", "cloister.sealed.formats", "cloister.wire"]):
+    with atheris.instrument_imports(include=INSTRUMENTED):
         from targets import targets  # noqa: PLC0415 - imported under instrumentation
 
         parse, seeds = targets()[name]

@@ -1,6 +1,6 @@
-"""Every parser of attestation as a fuzzing target: what to call, and honest inputs to begin with.
+"""Every parser of what strangers send as a fuzzing target: what to call, and honest inputs to begin with.
 
-Each vendor's ``seeds_<vendor>.py`` offers ``TARGETS``; those of the house itself are here. A target may raise
+Each ``seeds_<vendor or room>.py`` offers ``TARGETS``; those of the house itself are here. A target may raise
 ``Malformed`` or ``Rejected`` and nothing else: any other exception is a finding.
 """
 
