@@ -82,9 +82,9 @@ def press(
     took = found["us"] / 1e6
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     good = 1 - found["status"] / max(1, found["requests"])
-    counted = found["counted"] - 1
+    counted = found["counted"]
     return Load(
-        rate=good * counted / found["seconds"] if counted > 0 else 0.0,
+        rate=good * counted / (took - WARM_S),
         server_ms=server_s * 1e3 / max(1, counted),
         p50_ms=found["p50"] / 1e3,
         p99_ms=found["p99"] / 1e3,

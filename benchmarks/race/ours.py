@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import multiprocessing
+import os
 import ssl
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def enclave(name: str, nets: Sequence[Net], settings: Mapping[str, Any], *, sche
     chosen = {"limits": _LIMITS, "prepack": tuple(net.name for net in nets), **settings}
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
         process = context.Process(
-            target=serve_process, args=(folder, theirs, {net.name: net.data for net in nets}, add_plain, chosen)
+            target=_serve_alone, args=(folder, theirs, {net.name: net.data for net in nets}, add_plain, chosen)
         )
         process.start()
         theirs.close()
@@ -57,6 +58,12 @@ def enclave(name: str, nets: Sequence[Net], settings: Mapping[str, Any], *, sche
             if process.is_alive():
                 process.kill()
                 process.join()
+
+
+def _serve_alone(*words: Any) -> None:
+    """Serve in a session of its own, as every peer does: Linux shares a busy machine out by sessions."""
+    os.setsid()
+    serve_process(*words)
 
 
 def infer_path(net: Net) -> str:
