@@ -221,6 +221,17 @@ def test_t28_auto_encapsulates_where_the_enclave_has_no_such_key_exchange(
     assert town.sealed == 2
 
 
+@pytest.mark.usefixtures("hybrid")
+def test_no_request_asks_the_tls_library_what_it_knows(town: PinnedTown) -> None:
+    with town.client(way="auto") as client:
+        client.infer("digits", scan(7))
+        before = pinned_tls._knows.cache_info().misses
+        for number in range(3):
+            client.infer("digits", scan(number))
+        assert pinned_tls._knows.cache_info().misses == before
+    assert town.sealed == 0
+
+
 def test_ohttp_stays_ohttp(town: PinnedTown) -> None:
     assert ask(town, "sync", way="ohttp") == "7"
     assert not town.direct

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -94,8 +95,14 @@ def shown_key(connection: Any) -> bytes:
 
 def can_demand_hybrid() -> bool:
     """Say whether the TLS library here can be held to the post-quantum key exchange."""
+    return _knows(HYBRID_GROUP)
+
+
+@lru_cache(maxsize=8)
+def _knows(group: str) -> bool:
+    """Ask the library once: a context is dear, and this is wanted for every request."""
     try:
-        PinnedContext.of((), hybrid=True)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ecdh_curve(group)
     except ValueError:
         return False
     return True
