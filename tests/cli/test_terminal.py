@@ -147,6 +147,8 @@ def test_99_no_command_takes_a_secret_as_an_argument() -> None:
                         "staff_token_file",
                         "model-token-file",
                         "model_token_file",
+                        "local-token-file",
+                        "local_token_file",
                         "passphrase-file",
                         "passphrase_file",
                         "tokens",

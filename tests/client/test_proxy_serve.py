@@ -221,7 +221,7 @@ def test_the_token_lies_in_the_users_own_state_folder(tmp_path: Path) -> None:
     for bad in ({}, {"HOME": "relative"}, {"XDG_STATE_HOME": "relative"}):
         with pytest.raises(UsageError) as refused:
             default_token_file(bad)
-        assert "--local-token" in (refused.value.hint or "")
+        assert "--local-token-file" in (refused.value.hint or "")
 
 
 @asynchronous

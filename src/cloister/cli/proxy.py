@@ -36,7 +36,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--listen", metavar="HOST:PORT", help="Address of this machine alone [default 127.0.0.1:8470].")
 @click.option("--unix-socket", type=_file, help="Listen on this socket instead, of mode 0600; it needs no local token.")
 @click.option(
-    "--local-token",
+    "--local-token-file",
     type=_file,
     help="File with the token that programs show; made where it is not [default ~/.local/state/cloister/proxy.token].",
 )
@@ -54,7 +54,7 @@ def proxy(
     url: str,
     listen: str | None,
     unix_socket: Path | None,
-    local_token: Path | None,
+    local_token_file: Path | None,
     grpc: str | None,
     grpc_socket: Path | None,
     receipts: Path | None,
@@ -80,7 +80,7 @@ def proxy(
         demand_grpc()
     token_path = None
     if not isinstance(where, Path) or (calls is not None and not isinstance(calls, Path)):
-        token_path = local_token or default_token_file(os.environ)
+        token_path = local_token_file or default_token_file(os.environ)
     token = None if token_path is None else open_token(token_path)
     place = _Place(where=where, grpc=calls, token_path=token_path, token=token, receipts=receipts, ready=ready_file)
     uvloop.run(_run(terminal, url, whom(terminal, **options), place, timeout))

@@ -30,7 +30,7 @@ def default_token_file(environment: Mapping[str, str]) -> Path:
     base = Path(state) if state.startswith("/") else Path(environment.get("HOME", "")) / ".local" / "state"
     if not base.is_absolute():
         msg = "local token: no home folder to keep it in"
-        raise UsageError(msg, hint="say --local-token FILE")
+        raise UsageError(msg, hint="say --local-token-file FILE")
     return base / "cloister" / "proxy.token"
 
 
