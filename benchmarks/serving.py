@@ -16,6 +16,8 @@ import argparse
 import contextlib
 import json
 import os
+import signal
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +60,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Start the servers, measure, print tables and goals."""
     asked = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended too
     demand_wrk()
     chosen = frozenset(asked.only.split(","))
     nets = [NETS[name]() for name in asked.models.split(",")]

@@ -120,6 +120,7 @@ def _running(name: str, python: Path, nets: Sequence[Net], workers: int) -> Iter
             "RIVAL_WORKERS": str(workers),
             "RIVAL_PORT": str(port),
             "HOME": place,
+            "TMPDIR": place,
             "BENTOML_DO_NOT_TRACK": "True",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
