@@ -16,9 +16,6 @@
 | 50 | smuggling | here; `web/test_http1.py`, `web/test_web_mutations.py`, `tests/relay/test_relay.py` |
 | 51 | old TLS, other keys | here; `web/test_http2.py` |
 | 52 | slow bodies, long heads | here; `web/test_http1.py`, `web/test_http2.py` |
-
-The length before a chunk is not encrypted, so 39 has one exception that is no oracle: a flip there that claims more
-than the limit is answered 413 by what is in the clear.
 """
 
 from __future__ import annotations
@@ -131,15 +128,11 @@ async def test_37_to_40_what_is_in_the_clear_stale_flipped_or_cut_gets_one_answe
         sealed, _ = await consumer.seal(asked)
         stale = bytes([sealed[0] ^ 0x55]) + sealed[1:]
         assert b"ohttp-key" in (await served.post(stale))[2]
-        answers, length_at = set(), 7 + 1120  # behind the header and the encapsulated key
+        answers = set()
         for at in range(3, len(sealed)):
             damaged = bytearray(sealed)
             damaged[at] ^= 1 << (at % 8)
-            answer = await served.post(bytes(damaged))
-            if at == length_at:
-                assert answer[0] == 413
-            else:
-                answers.add(answer)
+            answers.add(await served.post(bytes(damaged)))
         for size in (0, 1, 6, 7, 8, 1100, 1127, len(sealed) - 17, len(sealed) - 1):
             answers.add(await served.post(sealed[:size]))
         assert [(status, body) for status, _, body in answers] == [(400, BLANK)], "one answer, header included"

@@ -117,11 +117,12 @@ class _Encapsulated(Admitted):
         return answer if isinstance(answer, Answer) else self._sealed(answer, sealer)
 
     def _undecipherable(self, error: Rejected) -> Answer:
-        """Answer what does not open: two cases that the sender can tell apart anyway, one for all the rest (T63)."""
+        """Answer what does not open: a key we have not, or one answer for all the rest (T63).
+
+        A body that is too long never came so far: a chunk that says it is longer than that is damage.
+        """
         if error.code == "ohttp_key":
             return self._refused("ohttp_key", 400, OHTTP_KEY_PROBLEM)
-        if error.code == "too_large":
-            return self._refused("too_large", 413)
         return self._refused("undecipherable", 400)
 
     async def _inner(self, message: bytes, enc: bytes) -> InnerAnswer | Answer:
