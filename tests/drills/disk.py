@@ -66,8 +66,8 @@ class OnDisk:
         return sum(p.units for p in self.postings if (p.debit_account, p.credit_account) == (source, WRITTEN_OFF))
 
     def limit_of(self, instance: str) -> int:
-        """Return the highest ceiling this instance was ever given."""
-        return self.instances[instance][0]
+        """Return the highest ceiling this instance was ever given, 0 for one that is not here."""
+        return self.instances.get(instance, (0, 0, False))[0]
 
 
 def read_shared(home: Path, key: VerifyKey, scratch: Path) -> OnDisk:
