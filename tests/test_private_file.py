@@ -13,7 +13,11 @@ from cloister.errors import Unavailable, UsageError
 from cloister.private_file import new_private, read_private, replace_private, write_private
 
 SRC = Path(__file__).parent.parent / "src" / "cloister"
-OTHERS = {"sealed/directory.py", "testing/simulated_root.py"}  # sealed models are no secret; roots of tests are none
+OTHERS = {
+    "sealed/descriptor.py",  # sealed models are no secret
+    "sealed/unfinished_folder.py",  # keys under the vault's, in a folder of mode 0700 whose lock it holds
+    "testing/simulated_root.py",  # roots of tests are none
+}
 
 
 def test_a_new_file_is_durable_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

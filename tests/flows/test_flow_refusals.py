@@ -49,7 +49,7 @@ async def test_the_plain_way_to_ask_does_not_exist(tmp_path: Path) -> None:
             house.enclave(),
             httpx2.AsyncClient(transport=house.wires.apps[8440], base_url=ENCLAVE) as http,
         ):
-            assert (await http.post("/v2/models/digits/infer", json={})).status_code == 404
+            assert (await http.post("/v2/models/digits/infer", json={})).status_code == 421
             answer = await http.post("/.well-known/ohttp-gateway", json={"inputs": []})
             assert answer.status_code == 415
             noise = {"content-type": CHUNKED_REQUEST_TYPE}

@@ -81,7 +81,8 @@ class Tampering:
     @classmethod
     def into(cls, enclave: EnclaveInstance, change: Callable[[bytes], bytes | None]) -> None:
         """Put it in the place of an enclave's tickets."""
-        enclave.inference._tickets = cls(enclave.inference._tickets, change)  # type: ignore[assignment] # on purpose
+        runs = enclave.inference._runs
+        runs._tickets = cls(runs._tickets, change)  # type: ignore[assignment] # on purpose
 
 
 @asynchronous
