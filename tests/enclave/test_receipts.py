@@ -10,6 +10,7 @@ from enclave_models import doubler
 from enclave_parties import ALICE, ConsumerSide, asynchronous, infer_body, make_world, receipt_of
 
 from cloister.enclave.receipts import Receipts
+from cloister.enclave.web.exchange import Answer, Head, Outcome
 from cloister.errors import Rejected
 from cloister.lending.receipt import verify_chain, verify_receipt
 
@@ -63,6 +64,32 @@ async def test_who_leaves_before_its_receipt_is_signed_takes_no_other_with_it(tm
         await asyncio.sleep(0)
         gone.cancel()
         assert await stays
+        assert await gone, "what was charged has its receipt"
+
+
+@asynchronous
+async def test_t44_who_leaves_at_any_moment_and_asks_again_under_the_same_key_pays_once(tmp_path: Path) -> None:
+    async with make_world(tmp_path, {"m": doubler()}).enclave() as enclave:
+
+        async def ask(key: int) -> int:
+            headers = (("authorization", f"Bearer {ALICE.decode()}"), ("idempotency-key", str(key)))
+            head = Head(method="POST", target="/v2/models/m/infer", headers=headers, pinned=True)
+            begun = enclave.direct.begin(head)
+            assert not isinstance(begun, Answer)
+            try:
+                return (await begun.answer(infer_body([[1.0, 2.0, 3.0]]))).status
+            finally:
+                begun.end(Outcome.FAILED)
+
+        assert await ask(1000) == 200
+        for turns in range(12):
+            leaving = asyncio.ensure_future(ask(turns))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            assert await ask(turns) == 200
+            assert enclave.metering.snapshot().served == turns + 2
 
 
 @asynchronous

@@ -29,13 +29,21 @@ class Receipts:
         self._waiting: list[tuple[bytes, asyncio.Future[bytes]]] = []
 
     async def signed(self, payload: bytes) -> bytes:
-        """Return ``payload`` as a signed receipt. Raises as ``Metering.sign_receipts``."""
+        """Return ``payload`` as a signed receipt. Raises as ``Metering.sign_receipts``.
+
+        Not cancelled: what was charged has its receipt, and its place under the consumer's Idempotency-Key, whoever
+        has left meanwhile. It takes one turn of the loop.
+        """
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._sign)
         future: asyncio.Future[bytes] = loop.create_future()
         self._waiting.append((payload, future))
-        return await future
+        while True:
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                continue  # nobody cancels the future itself
 
     def _sign(self) -> None:
         waiting, self._waiting = self._waiting, []
