@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import cProfile
-import multiprocessing
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import numpy as np
 from fleet.enclave import serve_process
+from fleet.running import running
 from race.nets import mlp
 
 from cloister.client import Client, Trust
@@ -32,31 +32,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROUNDS = 5
-_START_S = 120
 
 
 @contextlib.contextmanager
 def enclave() -> Iterator[tuple[str, Trust]]:
     """Run an enclave; yield its address and whom to trust."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    with tempfile.TemporaryDirectory(prefix="consumer-") as folder:
-        arguments = (folder, theirs, {"mlp": mlp().data}, leave, {"tls": Tls.GENERATED})
-        process = context.Process(target=serve_process, args=arguments)
-        process.start()
-        theirs.close()
-        try:
-            if not ours.poll(_START_S):
-                raise SystemExit("the enclave did not come up")
-            port = ours.recv()
-            yield f"https://127.0.0.1:{port}", Trust.load(Path(folder) / "trust.json")
-        finally:
-            with contextlib.suppress(OSError):
-                ours.send("end")
-            process.join(30)
-            if process.is_alive():
-                process.kill()
-                process.join()
+    with (
+        tempfile.TemporaryDirectory(prefix="consumer-") as folder,
+        running(serve_process, folder, {"mlp": mlp().data}, leave, {"tls": Tls.GENERATED}) as (port, _),
+    ):
+        yield f"https://127.0.0.1:{port}", Trust.load(Path(folder) / "trust.json")
 
 
 def leave(_app: object, _instance: object) -> None:

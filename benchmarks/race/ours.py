@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import multiprocessing
 import os
 import ssl
 import tempfile
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fleet.enclave import serve_process
+from fleet.running import running
 
 from race.plain import PLAIN_PATH, add_plain
 from race.server import Row, Server
@@ -31,33 +31,19 @@ OHTTP = "ours, OHTTP"
 BATCHED = "ours, TLS, batching"
 OURS = frozenset({PLAIN, TLS, OHTTP, BATCHED})
 MANY = 16  # inferences in one request, where a request has many
-_START_S = 120
 _LIMITS = {"max_exchanges": 256, "max_connections": 4096, "replay_capacity": 10_000_000}
 
 
 @contextlib.contextmanager
 def enclave(name: str, nets: Sequence[Net], settings: Mapping[str, Any], *, scheme: str = "http") -> Iterator[Server]:
     """Run an enclave that serves these nets; weights are prepacked, as everybody else's are."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
     chosen = {"limits": _LIMITS, "prepack": tuple(net.name for net in nets), **settings}
-    with tempfile.TemporaryDirectory(prefix="serving-") as folder:
-        process = context.Process(
-            target=_serve_alone, args=(folder, theirs, {net.name: net.data for net in nets}, add_plain, chosen)
-        )
-        process.start()
-        theirs.close()
-        try:
-            if not ours.poll(_START_S):
-                raise SystemExit(f"{name}: the enclave did not come up")
-            yield Server(name=name, url=f"{scheme}://127.0.0.1:{ours.recv()}", pid=process.pid or 0)
-        finally:
-            with contextlib.suppress(OSError):
-                ours.send("end")
-            process.join(30)
-            if process.is_alive():
-                process.kill()
-                process.join()
+    data = {net.name: net.data for net in nets}
+    with (
+        tempfile.TemporaryDirectory(prefix="serving-") as folder,
+        running(_serve_alone, folder, data, add_plain, chosen) as (port, pid),
+    ):
+        yield Server(name=name, url=f"{scheme}://127.0.0.1:{port}", pid=pid)
 
 
 def _serve_alone(*words: Any) -> None:
