@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from custodian_kit import PASSPHRASE, SOFTWARE, START, Bench
 
-from cloister.custodian.config import Config, default_config_text, load_config, setting_names
+from cloister.custodian.config import Config, setting_names
+from cloister.custodian.config_file import default_config_text, load_config
 from cloister.custodian.setup import init_custodian
 from cloister.custodian.vaults.encrypted_file import Passphrase
 from cloister.errors import UsageError

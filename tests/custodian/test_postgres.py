@@ -14,7 +14,7 @@ import pytest
 from custodian_kit import CHEAP, PASSPHRASE, Bench, Clock, Toy
 
 from cloister.attest.verifier import Verifier
-from cloister.custodian.config import load_config, read_config
+from cloister.custodian.config_file import load_config, read_config
 from cloister.custodian.restoring import migrate_database, move_database, restore_database
 from cloister.custodian.service.audit_log import Batch
 from cloister.custodian.service.rotation import rotate_due

@@ -11,7 +11,7 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cloister.custodian.config import load_config
+from cloister.custodian.config_file import load_config
 from cloister.custodian.serve import bind
 from cloister.enclave.config import EnclaveConfig
 from cloister.enclave.serve import _listening

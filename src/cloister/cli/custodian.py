@@ -17,7 +17,7 @@ from cloister.cli.custodian_shares import shares
 from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_option
-from cloister.custodian.config import read_config
+from cloister.custodian.config_file import read_config
 from cloister.custodian.setup import (
     backup_custodian,
     init_custodian,

@@ -21,7 +21,7 @@ import httpx2
 
 from cloister.cli.terminal import read_secret
 from cloister.client.trust_file import is_loopback, parse_origin
-from cloister.custodian.config import read_config
+from cloister.custodian.config_file import read_config
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
 from cloister.wire import Json, dump_json, parse_json

@@ -18,7 +18,7 @@ from cloister.attest.endorse.bundle import verify_bundle
 from cloister.attest.schemes.site import Site
 from cloister.attest.verifier import Verifier
 from cloister.custodian.checkpoint import marks_at, sign_checkpoint, write_checkpoint
-from cloister.custodian.config import Config, default_config_text, load_config, read_config
+from cloister.custodian.config_file import default_config_text, load_config, read_config
 from cloister.custodian.database import accepted_before, back_up_database, open_store, take_lock
 from cloister.custodian.restoring import migrate_database, move_database, restore_database
 from cloister.custodian.service import CustodianService
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cloister.attest.endorse import Endorsements
     from cloister.attest.endorse.bundle import VerifiedBundle
     from cloister.crypto.sign import VerifyKey
+    from cloister.custodian.config import Config
     from cloister.custodian.restoring import Restored
     from cloister.custodian.service.context import Transaction
     from cloister.custodian.store import Store

@@ -1,0 +1,147 @@
+"""Settings read from a TOML file and from environment variables ``CLOISTER_CUSTODIAN_<NAME>``, which win.
+
+Unknown keys, wrong types and values out of range are refused; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from cloister.custodian.config import BUILT_AT_YEAR, ENV_PREFIX, NOT_SETTINGS, Config
+from cloister.custodian.config_rules import fail, refuse_insecure, refuse_nonsense
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+__all__ = ["default_config_text", "load_config", "read_config"]
+
+_MAX_CONFIG_BYTES = 64 * 1024
+
+
+def read_config(home: Path, *, environment: Mapping[str, str], now: datetime) -> Config:
+    """Return the settings of a home. Raises ``UsageError``."""
+    path = home / "config.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"{path}: cannot be read"
+        raise UsageError(msg, hint="run cloister custodian init first") from exc
+    return load_config(text, environment=environment, now=now)
+
+
+def load_config(text: str, *, environment: Mapping[str, str], now: datetime) -> Config:
+    """Return the settings of a TOML document, overridden by environment variables.
+
+    Raises ``UsageError`` for syntax, unknown keys, wrong types, values out of range, insecure values
+    in the production profile, and a clock that stands before this program was written.
+    """
+    values = _from_toml(text) | _from_environment(environment)
+    config = Config(**values)  # type: ignore[arg-type]  # each value was typed by its setting's default
+    refuse_nonsense(config)
+    refuse_insecure(config)
+    if now.year < BUILT_AT_YEAR:
+        msg = f"clock: the year is {now.year}, want at least {BUILT_AT_YEAR}"
+        raise UsageError(msg, hint="set the clock; leases and certificates depend on it")
+    return config
+
+
+def default_config_text(values: Mapping[str, str | int | bool | tuple[str, ...]]) -> str:
+    """Return a config file that sets ``values`` and shows every other setting as a comment."""
+    lines = ["# Settings of this custodian; docs/reference/settings.md explains each.", "[custodian]"]
+    for item in fields(Config):
+        mark = "" if item.name in values else "# "
+        lines.append(f"{mark}{item.name} = {_toml(values.get(item.name, item.default))}  # {item.metadata['doc']}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return str(value) if isinstance(value, int) else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _from_toml(text: str) -> dict[str, object]:
+    if len(text) > _MAX_CONFIG_BYTES:
+        msg = f"config: {len(text)} characters, want at most {_MAX_CONFIG_BYTES}"
+        raise UsageError(msg)
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as exc:  # tomllib lets a number of too many digits and deep nesting through
+        msg = f"config: {exc}" if isinstance(exc, tomllib.TOMLDecodeError) else "config: not toml that can be read"
+        raise UsageError(msg, hint="see docs/reference/settings.md") from exc
+    for key in document:
+        if key != "custodian":
+            fail(f"line {_line(text, key)}: unknown section or key {key!r}, want [custodian]")
+    section = document.get("custodian", {})
+    if not isinstance(section, dict):
+        fail("custodian: want a section")
+    known = {item.name: item for item in fields(Config)}
+    values: dict[str, object] = {}
+    for key, value in section.items():
+        if key not in known:
+            fail(f"line {_line(text, key)}: unknown setting {key!r}")
+        values[key] = _typed(key, value)
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    defaults = {item.name: item.default for item in fields(Config)}
+    values: dict[str, object] = {}
+    for variable, text in environment.items():
+        suffix = variable.removeprefix(ENV_PREFIX)
+        if suffix == variable or suffix in NOT_SETTINGS:
+            continue
+        name = suffix.lower()
+        if name not in defaults or suffix != name.upper():
+            fail(f"environment: {variable} is no setting")
+        values[name] = _typed(name, _untext(name, text, defaults[name]))
+    return values
+
+
+def _untext(name: str, text: str, default: object) -> object:
+    """Return the value that ``text`` spells for a setting with this default."""
+    if isinstance(default, bool):
+        if text not in {"true", "false"}:
+            fail(f"{name}: want true or false")
+        return text == "true"
+    if isinstance(default, int):
+        if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+            fail(f"{name}: want an integer")
+        return int(text)
+    if isinstance(default, tuple):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _typed(name: str, value: object) -> object:
+    """Return ``value`` if it has the type and range of setting ``name``."""
+    setting = next(item for item in fields(Config) if item.name == name)
+    default, floor, cap = setting.default, setting.metadata["floor"], setting.metadata["cap"]
+    if isinstance(default, tuple):
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            fail(f"{name}: want an array of strings")
+        return tuple(value)
+    if type(value) is not type(default):
+        fail(f"{name}: want {_KIND[type(default)]}")
+    if isinstance(value, int) and not isinstance(value, bool) and not floor <= value <= cap:
+        fail(f"{name}: {value} is outside {floor}..{cap}")
+    if isinstance(value, str) and not value.isprintable():
+        fail(f"{name}: control character")
+    return value
+
+
+_KIND = {str: "a string", int: "an integer", bool: "true or false"}
+
+
+def _line(text: str, key: str) -> int:
+    """Return the first line that names ``key``, for the reader of an error."""
+    pattern = re.compile(rf"^\s*\[?\s*[\"']?{re.escape(key)}\b")
+    return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)

@@ -1,0 +1,75 @@
+"""What settings must not say together: nonsense, and what is insecure."""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from cloister.custodian.config import Config, Profile, is_address
+from cloister.errors import Malformed, UsageError
+from cloister.lending.clock_trust import CLOCK_TEES
+from cloister.lending.tlog.note import NoteKey, SignatureKind
+
+__all__ = ["fail", "refuse_insecure", "refuse_nonsense"]
+
+_MAX_WITNESSES = 16
+_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+
+
+def refuse_nonsense(config: Config) -> None:
+    """Refuse values that mean nothing. Raises ``UsageError``."""
+    if config.profile not in {profile.value for profile in Profile}:
+        fail(f"profile: {config.profile!r}, want development or production")
+    if config.tls_minimum not in {"1.2", "1.3"}:
+        fail(f"tls_minimum: {config.tls_minimum!r}, want 1.2 or 1.3")
+    if not config.names or not all(is_address(name) or _NAME.fullmatch(name) for name in config.names):
+        fail("names: want at least one host name or address")
+    if config.url and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", config.url):
+        fail("url: want https://host[:port][/path]")
+    if not CLOCK_TEES.issuperset(config.clock_tees):
+        fail(f"clock_tees: want some of {', '.join(sorted(CLOCK_TEES))}")
+    if not all(re.fullmatch(r"[0-9a-f]{96}", item) for item in config.secure_tsc_measurements):
+        fail("secure_tsc_measurements: want 48 bytes each, lower-case hex")
+    if not all(_KEY.fullmatch(key) for key in config.endorsement_keys):
+        fail("endorsement_keys: want public keys, base64url of 32 bytes")
+    _refuse_database(config)
+    _refuse_witnesses(config.witnesses)
+    if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
+        fail("name: want 1 to 200 characters")
+
+
+def _refuse_witnesses(witnesses: tuple[str, ...]) -> None:
+    """Refuse what is no cosigner's key, and two of one name or key: a quorum counts each once."""
+    try:
+        keys = [NoteKey.parse(text) for text in witnesses]
+    except Malformed as exc:
+        fail(f"witnesses: {exc.message}", hint="'cloister audit witness' prints the key of a witness")
+    if len(keys) > _MAX_WITNESSES or not all(key.kind is SignatureKind.COSIGNATURE for key in keys):
+        fail(f"witnesses: want at most {_MAX_WITNESSES} keys of cosigners")
+    if len({key.name for key in keys}) < len(keys) or len({key.key for key in keys}) < len(keys):
+        fail("witnesses: two of one name, or of one key")
+
+
+def _refuse_database(config: Config) -> None:
+    """Refuse a URL of another kind, and one with a password in it, which a setting must not hold."""
+    if "://" in config.database and not config.is_shared:
+        fail("database: want a file, or postgresql://user@host:port/name")
+    if re.search(r"://[^/?#]*:[^/?#@]*@|[?&]password=", config.database):
+        fail("database: the url holds a password", hint="put it into a password file (PGPASSFILE, mode 0600)")
+
+
+def refuse_insecure(config: Config) -> None:
+    """Refuse what production must not do, and plain HTTP beyond loopback in every profile."""
+    if not config.tls and not config.is_loopback:
+        fail("tls: false while listening beyond loopback", hint="set tls = true, or host = 127.0.0.1")
+    if config.is_production and not config.tls:
+        fail("tls: false is insecure and refused by profile production")
+    if config.is_production and config.url.startswith("http://"):
+        fail("url: plain http is refused by profile production")
+
+
+def fail(detail: str, *, hint: str | None = None) -> NoReturn:
+    """Raise ``UsageError`` for a setting."""
+    msg = f"config: {detail}"
+    raise UsageError(msg, hint=hint or "see docs/reference/settings.md")

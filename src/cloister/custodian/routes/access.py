@@ -1,0 +1,37 @@
+"""Who may come in: tokens, and devices with a TPM."""
+
+from __future__ import annotations
+
+from cloister.custodian import devices_http, handlers
+from cloister.custodian.calls import BORROWER, Body, Member
+from cloister.custodian.routes.route import ADMIN, MANAGE, STAFF, route
+
+__all__ = ["ACCESS"]
+
+_TOKENS = (
+    route("GET", "/v1/tokens", ADMIN, handlers.list_tokens),
+    route(
+        "POST", "/v1/tokens", ADMIN, handlers.create_token, body=Body.JSON, once=True,
+        members=(
+            Member(name="role", type="string", doc="`admin`, `lender`, `auditor` or `borrower`"),
+            Member(name="name", type="string", doc="whose token it is"),
+            Member(name="loan", type="string", doc="for a borrower: its loan", required=False),
+            Member(name="life_s", type="integer", doc="seconds the token is good for", required=False),
+        ),
+    ),
+    route("DELETE", "/v1/tokens/{token}", ADMIN, handlers.revoke_token),
+)  # fmt: skip
+
+_DEVICES = (
+    route(
+        "POST", "/v1/devices/enrolments", MANAGE | BORROWER, devices_http.begin, body=Body.JSON, limited=True,
+        members=devices_http.BEGIN_MEMBERS,
+    ),
+    route(
+        "POST", "/v1/devices/enrolments/{enrolment}/finish", MANAGE | BORROWER, devices_http.finish, body=Body.JSON,
+        members=devices_http.FINISH_MEMBERS,
+    ),
+    route("GET", "/v1/devices", STAFF, devices_http.list_devices),
+)  # fmt: skip
+
+ACCESS = (*_TOKENS, *_DEVICES)

@@ -1,0 +1,75 @@
+"""What the families of routes share: who may, members that several take, and how a route is written."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from cloister.custodian.calls import BORROWER, JSON_TYPE, Body, Member, Route
+from cloister.custodian.events import EVENT_STREAM
+from cloister.custodian.tokens import Role
+
+if TYPE_CHECKING:
+    from cloister.custodian.calls import Handler
+
+__all__ = [
+    "ADMIN",
+    "AFTER",
+    "CLAUSES",
+    "LIMIT",
+    "LIMITS",
+    "LOAN",
+    "MANAGE",
+    "METER",
+    "REASON",
+    "STAFF",
+    "UNITS",
+    "WATCHERS",
+    "route",
+]
+
+ADMIN = frozenset({Role.ADMIN})
+MANAGE = frozenset({Role.ADMIN, Role.LENDER})
+STAFF = frozenset({Role.ADMIN, Role.LENDER, Role.AUDITOR})
+WATCHERS = STAFF | BORROWER
+
+CLAUSES = Member(
+    name="clauses", type="object", required=False,
+    doc="`purpose`, `hours`, `precision`, `offline`, `refund`, `borrower` (key), `sub_allowances`, "
+    "`revocations` (docs/spec/contract.md)",
+)  # fmt: skip
+LIMITS = (
+    Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),
+    Member(name="rate_cap", type="integer", doc="units per second, 0 for no cap", required=False),
+    Member(name="max_ceiling", type="integer", doc="units one instance may hold unserved", required=False),
+    Member(name="untrusted_ceiling", type="integer", doc="the same where its clock is not trusted", required=False),
+    Member(name="max_instances", type="integer", doc="instances that may live at once", required=False),
+)
+UNITS = Member(name="units", type="integer", doc="units, 1 to 2**53 - 1")
+METER = Member(name="meter", type="string", doc="`loan` (default), `model:NAME` or `consumer:ID`", required=False)
+REASON = Member(name="reason", type="string", doc="at most 200 characters", required=False)
+AFTER = Member(name="after", type="integer", doc="index of the last entry known; -1 for none", required=False)
+LIMIT = Member(name="limit", type="integer", doc="entries in one answer, at most 1000; 100 by default", required=False)
+LOAN = Member(name="loan", type="string", doc="id of a loan", required=False)
+
+
+def route(
+    method: str,
+    path: str,
+    roles: frozenset[Role] | None,
+    handler: Handler,
+    *,
+    body: Body = Body.NONE,
+    members: tuple[Member, ...] = (),
+    query: tuple[Member, ...] = (),
+    answers: str = JSON_TYPE,
+    once: bool = False,
+    limited: bool = False,
+    deep: bool = False,
+) -> Route:
+    """Return one line of the API; its summary is the first line of the handler's docstring."""
+    summary = (inspect.getdoc(handler) or "").partition("\n")[0]
+    return Route(
+        method=method, path=path, roles=roles, summary=summary, handler=handler, body=body, members=members,
+        query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM, deep=deep,
+    )  # fmt: skip
