@@ -5,12 +5,16 @@ byte now and then, would hold a place for ever (T82). And it counts a connection
 requests like one with a request on it: a thousand enclaves that ask three times a minute would fill all places and
 be told 503 by a server with nothing to do. Here the one that has been idle the longest gives its place up.
 
+A certificate that a client showed goes into the scope of each of its requests, for uvicorn forgets it (the TLS
+extension of ASGI, with the client's own certificate and nothing else).
+
 Not done here: bodies, which the applications time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import ssl
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -32,6 +36,10 @@ class _Impatient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent has it
         super().connection_made(transport)
+        secure = transport.get_extra_info("ssl_object")
+        der = None if secure is None else secure.getpeercert(binary_form=True)
+        if der:
+            self.app = _knowing(self.app, ssl.DER_cert_to_PEM_cert(der))
         self._watch()
         if len(self.connections) >= self.places and self.idle:
             next(iter(self.idle)).give_up()
@@ -85,6 +93,16 @@ class _Impatient(H11Protocol):
         if self._answered is not None:
             self._answered.cancel()
             self._answered = None
+
+
+def _knowing(app: Any, pem: str) -> Any:
+    """Return the application, told in every scope which certificate the connection's client showed."""
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        extensions = {**scope.get("extensions", {}), "tls": {"client_cert_chain": (pem,)}}
+        await app({**scope, "extensions": extensions}, receive, send)
+
+    return told
 
 
 def impatient(patience_s: int, *, places: int) -> type[H11Protocol]:
