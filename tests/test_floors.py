@@ -24,15 +24,17 @@ MAY_IMPORT = {
     "lending": _PURE_BASE | {"crypto", "attest"},
     "listener": frozenset(),
     "private_file": frozenset({"errors"}),
+    "serving": _PURE_BASE | {"listener"},
     "tpm": _PURE_BASE | {"attest"},
-    "custodian": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "lending", "listener", "private_file"},
+    "custodian": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "lending", "private_file", "serving", "listener"},
     "enclave": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "stores", "lending", "channel", "listener"},
     "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "listener", "private_file"},
-    "relay": frozenset({"errors", "channel", "listener"}),
+    "relay": frozenset({"errors", "channel", "serving"}),
+    "verifier": _PURE_BASE | {"crypto", "attest", "private_file", "serving"},
     "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
     "cli": _PURE_BASE
     | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}
-    | {"convert", "relay", "tpm", "private_file"},
+    | {"convert", "relay", "verifier", "serving", "tpm", "private_file"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
 }

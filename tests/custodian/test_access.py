@@ -10,10 +10,10 @@ import pytest
 from custodian_kit import STATEMENT, Bench, bearer
 
 from cloister.custodian.calls import Body
-from cloister.custodian.limits import RateLimit
 from cloister.custodian.routes import ROUTES
 from cloister.custodian.tokens import Role, hash_token, parse_bearer
 from cloister.errors import Rejected
+from cloister.serving.rates import RateLimit
 
 if TYPE_CHECKING:
     import httpx

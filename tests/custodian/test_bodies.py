@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.requests import Request
 
-from cloister.custodian.bodies import MAX_WAITING_BYTES, SMALL_BYTES, Bodies
+from cloister.custodian.bodies import Bodies
 from cloister.custodian.calls import STATEMENT_TYPE, Body
 from cloister.custodian.config import MAX_BODY_BYTES
 from cloister.errors import Rejected
+from cloister.serving.bodies import MAX_WAITING_BYTES, SMALL_BYTES
 
 if TYPE_CHECKING:
     from starlette.types import Message

@@ -12,9 +12,10 @@ import httpx2
 from client_town import ENCLAVE, TOKEN, Reply, Town, unchecked
 
 from cloister.client import AsyncClient
+from cloister.relay.gateway import client_context
 from cloister.relay.limits import Limits
-from cloister.relay.place import Place, client_context
 from cloister.relay.serve import serve_relay
+from cloister.serving.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -15,8 +15,9 @@ from relay_kit import asynchronous, cut, read_body, relayed
 from cloister.channel.keyset import CHUNKED_REQUEST_TYPE, CHUNKED_RESPONSE_TYPE, GATEWAY_PATH, KEYSET_PATH
 from cloister.client import TruncatedResponse
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
+from cloister.relay.gateway import parse_gateway
 from cloister.relay.limits import Limits
-from cloister.relay.place import parse_gateway, parse_place
+from cloister.serving.place import parse_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -315,13 +316,13 @@ async def _asked(relay: Relayed, client: AsyncClient, change: Callable[[Reply], 
 )
 def test_places_that_are_none_or_reach_beyond_this_machine_without_tls_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        parse_place(text, encrypted=False)
+        parse_place(text, encrypted=False, server="relay")
 
 
 def test_places_are_read() -> None:
-    assert str(parse_place("0.0.0.0:443", encrypted=True)) == "0.0.0.0:443"
-    assert str(parse_place("[::1]:0", encrypted=False)) == "[::1]:0"
-    assert str(parse_place("localhost:80", encrypted=False)) == "127.0.0.1:80"
+    assert str(parse_place("0.0.0.0:443", encrypted=True, server="relay")) == "0.0.0.0:443"
+    assert str(parse_place("[::1]:0", encrypted=False, server="relay")) == "[::1]:0"
+    assert str(parse_place("localhost:80", encrypted=False, server="relay")) == "127.0.0.1:80"
 
 
 @pytest.mark.parametrize(
@@ -351,7 +352,7 @@ def test_gateways_are_read() -> None:
 
 @asynchronous
 async def test_a_place_that_is_taken_is_unavailable() -> None:
-    from cloister.relay.place import Place, open_listener  # noqa: PLC0415 - of this test alone
+    from cloister.serving.place import Place, open_listener  # noqa: PLC0415 - of this test alone
 
     async with relayed() as relay:
         with pytest.raises(Unavailable):

@@ -51,15 +51,18 @@ def relay(
     The enclave then sees the relay's address alone, and the relay sees ciphertext alone. That hides consumers only from
     a borrower who does not run the relay too.
     """
-    from cloister.relay.limits import Limits  # noqa: PLC0415 - of no other command
-    from cloister.relay.place import client_context, parse_gateway, parse_place, server_context  # noqa: PLC0415 - the same
+    from cloister.relay.gateway import client_context, parse_gateway  # noqa: PLC0415 - of no other command
+    from cloister.relay.limits import Limits  # noqa: PLC0415 - the same
     from cloister.relay.serve import serve_relay  # noqa: PLC0415 - the same
+    from cloister.serving.place import parse_place, server_context  # noqa: PLC0415 - brings the web server along
 
     if (tls_certificate is None) is not (tls_key is None):
         msg = "relay: want --tls-certificate and --tls-key together"
         raise UsageError(msg)
-    tls = None if tls_certificate is None or tls_key is None else server_context(tls_certificate, tls_key)
-    place = parse_place(listen, encrypted=tls is not None or behind_proxy)
+    tls = (
+        None if tls_certificate is None or tls_key is None else server_context(tls_certificate, tls_key, server="relay")
+    )
+    place = parse_place(listen, encrypted=tls is not None or behind_proxy, server="relay")
     origin, gateway_tls = parse_gateway(gateway), client_context(gateway_ca)
 
     def tell(address: str) -> None:

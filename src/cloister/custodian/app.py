@@ -22,12 +22,13 @@ from starlette.routing import Route as StarletteRoute
 from cloister.custodian.bodies import Bodies
 from cloister.custodian.calls import NOBODY, Call
 from cloister.custodian.events import Streams, follow, stream_parameters
-from cloister.custodian.limits import RateLimit
 from cloister.custodian.openapi import openapi_document
 from cloister.custodian.problems import PROBLEM_TYPE, problem, problem_json
 from cloister.custodian.routes import ROUTES
 from cloister.errors import CloisterError, Malformed, Rejected
 from cloister.lending.events import EventKind
+from cloister.serving.armour import Armour
+from cloister.serving.rates import RateLimit
 from cloister.wire import dump_json
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
     from cloister.custodian.calls import Reply, Route
     from cloister.custodian.service import CustodianService
@@ -46,13 +47,6 @@ __all__ = ["create_app"]
 _LOG = logging.getLogger(__name__)
 _MAX_QUERY_BYTES = 4096
 _LOOK_EVERY_S = 0.5  # seconds between two looks at what others logged
-_HEADERS = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-)
-_HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 
 class _Limits:
@@ -72,22 +66,6 @@ class _Limits:
             self.forks.take(request.client.host if request.client else "unknown", now)
         else:
             self.challenges.take(actor.id, now)
-
-
-class _Armour:
-    """Adds the security headers to every answer, whoever made it."""
-
-    def __init__(self, app: ASGIApp, *, tls: bool) -> None:
-        self._app = app
-        self._headers = [*_HEADERS, *([_HSTS] if tls else [])]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def armoured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *self._headers]
-            await send(message)
-
-        await self._app(scope, receive, armoured)
 
 
 def create_app(service: CustodianService) -> Starlette:
@@ -111,7 +89,7 @@ def create_app(service: CustodianService) -> Starlette:
 
     app = Starlette(
         routes=[_starlette_route(service, limits, route) for route in ROUTES],
-        middleware=[Middleware(_Armour, tls=service.config.tls)],
+        middleware=[Middleware(Armour, tls=service.config.tls)],
         exception_handlers={HTTPException: _plain_problem},
         lifespan=lifespan,
     )

@@ -1,18 +1,18 @@
-"""Errors as HTTP answers: ONE table, and RFC 9457 problem documents with a code and every reason."""
+"""Errors as the custodian's HTTP answers: ONE table from codes to statuses (the documents: ``serving.problems``)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
-from cloister.wire import Json, dump_json
+from cloister.serving.problems import PROBLEM_TYPE, problem_json
+from cloister.serving.problems import problem as _problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PROBLEM_TYPE", "STATUS_BY_CODE", "problem", "problem_json"]
+    from cloister.errors import CloisterError
 
-PROBLEM_TYPE = "application/problem+json"
+__all__ = ["PROBLEM_TYPE", "STATUS_BY_CODE", "problem", "problem_json"]
 
 STATUS_BY_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
@@ -48,68 +48,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
 }
 """The status of a rejection by its first code; every other rejection is 403."""
 
-_TITLES = {
-    400: "Malformed request",
-    401: "Not authenticated",
-    402: "Allowance exhausted",
-    403: "Refused",
-    404: "Not found",
-    405: "Method not allowed",
-    408: "Request too slow",
-    409: "Conflict",
-    413: "Too large",
-    415: "Wrong media type",
-    422: "Cannot be done",
-    429: "Too many requests",
-    500: "Internal error",
-    503: "Unavailable",
-}
-_RETRY_AFTER_S = 2
-
-
-def _status(error: CloisterError) -> tuple[int, str]:
-    match error:
-        case Malformed():
-            return 400, "malformed"
-        case UsageError():
-            return 400, "usage"
-        case Rejected():
-            return STATUS_BY_CODE.get(error.code, 403), error.code
-        case Unavailable():
-            return 503, "unavailable"
-        case _:
-            return 500, "internal"
-
 
 def problem(error: CloisterError) -> tuple[int, bytes, dict[str, str]]:
-    """Return status, body and headers for ``error``. Its message names no secret, by house rule."""
-    status, code = _status(error)
-    headers: dict[str, str] = {}
-    if isinstance(error, Unavailable):
-        headers["Retry-After"] = str(error.retry_after_s or _RETRY_AFTER_S)
-    if status == 429:  # noqa: PLR2004 - Too Many Requests
-        headers["Retry-After"] = str(_RETRY_AFTER_S)
-    if status == 401:  # noqa: PLR2004 - Unauthorized
-        headers["WWW-Authenticate"] = "Bearer"
-    reasons = error.reasons if isinstance(error, Rejected) else ()
-    return status, problem_json(status, code, error.message, reasons=reasons, hint=error.hint), headers
-
-
-def problem_json(
-    status: int, code: str, detail: str, *, reasons: tuple[Reason, ...] = (), hint: str | None = None
-) -> bytes:
-    """Return one problem document (RFC 9457 section 3)."""
-    members: dict[str, Json] = {
-        "code": code,
-        "detail": detail,
-        "status": status,
-        "title": _TITLES.get(status, "Error"),
-        "type": f"urn:cloister:problem:{code}",
-    }
-    if reasons:
-        members["reasons"] = [
-            {"code": item.code, "got": item.got, "subject": item.subject, "want": item.want} for item in reasons
-        ]
-    if hint is not None:
-        members["hint"] = hint
-    return dump_json(members)
+    """Return status, body and headers for ``error``."""
+    return _problem(error, STATUS_BY_CODE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloister.serving.run import Bounds
+
 __all__ = ["Limits"]
 
 
@@ -21,3 +23,12 @@ class Limits:
     gateway_timeout_s: int = 120  # seconds the gateway may be silent
     send_timeout_s: int = 60  # seconds a client may take to read one piece of an answer
     exchange_timeout_s: int = 900  # seconds an answer may take as a whole
+
+    def bounds(self) -> Bounds:
+        """Return those that the server itself keeps."""
+        return Bounds(
+            max_connections=self.max_connections,
+            max_head_bytes=self.max_head_bytes,
+            patience_s=self.patience_s,
+            send_timeout_s=self.send_timeout_s,
+        )

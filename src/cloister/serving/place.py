@@ -1,4 +1,4 @@
-"""Where a relay listens and whom it serves: read from a command line, and held to TLS."""
+"""Where a server listens: read from a command line, and held to TLS beyond this machine."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from cloister.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Place", "client_context", "open_listener", "parse_gateway", "parse_place", "server_context"]
+__all__ = ["Place", "is_loopback", "open_listener", "parse_place", "server_context"]
 
 _BACKLOG = 256
 _MAX_PORT = 65535
@@ -34,66 +33,41 @@ class Place:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_place(text: str, *, encrypted: bool) -> Place:
-    """Return the address in ``text``. Raises ``UsageError``, also for one that others reach without TLS."""
+def parse_place(text: str, *, encrypted: bool, server: str) -> Place:
+    """Return the address in ``text``. Raises ``UsageError``, also for one that others reach without TLS.
+
+    ``server`` is what listens there, for the error.
+    """
     found = _PLACE.fullmatch(text)
     if found is None or int(found[2]) > _MAX_PORT:
         msg = f"listen: {text[:80]}: want HOST:PORT, the host by its number"
         raise UsageError(msg)
     host = "127.0.0.1" if found[1] == "localhost" else found[1].strip("[]")
-    if not _is_loopback(host) and not encrypted:
-        msg = "relay: listening beyond this machine without tls"  # RFC 9458 section 6.1
+    if not is_loopback(host) and not encrypted:
+        msg = f"{server}: listening beyond this machine without tls"  # of a relay: RFC 9458 section 6.1
         raise UsageError(
             msg, hint="give --tls-certificate and --tls-key, or --behind-proxy where another server ends tls"
         )
     return Place(host, int(found[2]))
 
 
-def parse_gateway(url: str) -> str:
-    """Return the origin of a gateway, maybe with a path before its resources. Raises ``UsageError``."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as exc:
-        msg = "gateway: not a url"
-        raise UsageError(msg) from exc
-    plain = parts.scheme == "http" and _is_loopback(host or "")
-    if not host or "@" in parts.netloc or not (parts.scheme == "https" or plain):
-        msg = "gateway: want https://HOST[:PORT]"
-        raise UsageError(msg, hint="plain http is for a gateway on this machine")
-    if parts.query or parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", url):
-        msg = "gateway: want no query, no fragment and ascii only"
-        raise UsageError(msg)
-    return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, by its number or by the one name that is always it."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+def server_context(certificate: Path, key: Path, *, server: str) -> ssl.SSLContext:
     """Return TLS 1.3 with that certificate. Raises ``UsageError``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except OSError as exc:  # ssl.SSLError is one
-        msg = f"relay: {certificate}: no certificate with the key {key}"
+        msg = f"{server}: {certificate}: no certificate with the key {key}"
         raise UsageError(msg, hint="want both in pem, the key without a password") from exc
-    return context
-
-
-def client_context(authorities: Path | None) -> ssl.SSLContext:
-    """Return what certificates of the gateway are held to. Raises ``UsageError``."""
-    try:
-        context = ssl.create_default_context(cafile=authorities)
-    except OSError as exc:
-        msg = f"relay: {authorities}: no certificates in pem"
-        raise UsageError(msg) from exc
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
