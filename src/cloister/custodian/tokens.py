@@ -1,7 +1,8 @@
 """Bearer tokens (RFC 6750): 256 random bits, stored only as their SHA-256.
 
-A token names a role: ``admin``, ``lender`` and ``auditor`` work for the custodian; ``borrower`` is
-bound to one loan. A hash without salt is enough, for nobody guesses 256 random bits.
+A token names a role: ``admin``, ``lender``, ``auditor`` and ``viewer`` work for the custodian; ``borrower`` is
+bound to one loan. What each may do is said by the routes alone (docs/reference/roles.md). A hash without salt is
+enough, for nobody guesses 256 random bits.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Role(Enum):
     ADMIN = "admin"
     LENDER = "lender"
     AUDITOR = "auditor"
+    VIEWER = "viewer"
     BORROWER = "borrower"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloister.custodian import devices_http, handlers
 from cloister.custodian.calls import BORROWER, Body, Member
-from cloister.custodian.routes.route import ADMIN, MANAGE, STAFF, route
+from cloister.custodian.routes.route import ADMIN, MANAGE, VIEWERS, route
 
 __all__ = ["ACCESS"]
 
@@ -13,7 +13,7 @@ _TOKENS = (
     route(
         "POST", "/v1/tokens", ADMIN, handlers.create_token, body=Body.JSON, once=True,
         members=(
-            Member(name="role", type="string", doc="`admin`, `lender`, `auditor` or `borrower`"),
+            Member(name="role", type="string", doc="`admin`, `lender`, `auditor`, `viewer` or `borrower`"),
             Member(name="name", type="string", doc="whose token it is"),
             Member(name="loan", type="string", doc="for a borrower: its loan", required=False),
             Member(name="life_s", type="integer", doc="seconds the token is good for", required=False),
@@ -31,7 +31,7 @@ _DEVICES = (
         "POST", "/v1/devices/enrolments/{enrolment}/finish", MANAGE | BORROWER, devices_http.finish, body=Body.JSON,
         members=devices_http.FINISH_MEMBERS,
     ),
-    route("GET", "/v1/devices", STAFF, devices_http.list_devices),
+    route("GET", "/v1/devices", VIEWERS, devices_http.list_devices),
 )  # fmt: skip
 
 ACCESS = (*_TOKENS, *_DEVICES)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from cloister.custodian import handlers
 from cloister.custodian.calls import Body, Member
-from cloister.custodian.routes.route import LOAN, MANAGE, STAFF, route
+from cloister.custodian.routes.route import LOAN, MANAGE, VIEWERS, route
 
 __all__ = ["BLOCKS"]
 
 BLOCKS = (
-    route("GET", "/v1/blocks", STAFF, handlers.list_blocks),
+    route("GET", "/v1/blocks", VIEWERS, handlers.list_blocks),
     route(
         "POST", "/v1/blocks", MANAGE, handlers.block, body=Body.JSON, once=True,
         members=(

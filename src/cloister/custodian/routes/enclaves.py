@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloister.custodian import handlers, usage_http
 from cloister.custodian.calls import ANYBODY, BORROWER, STATEMENT_TYPE, Body, Member
-from cloister.custodian.routes.route import WATCHERS, route
+from cloister.custodian.routes.route import WATCHERS, WATCHERS_AND_VIEWERS, route
 
 __all__ = ["ENCLAVES"]
 
@@ -39,7 +39,7 @@ _USAGE = (
         answers=STATEMENT_TYPE,
     ),
     route(
-        "GET", "/v1/instances/{instance}/usage", WATCHERS, usage_http.reports,
+        "GET", "/v1/instances/{instance}/usage", WATCHERS_AND_VIEWERS, usage_http.reports,
         query=(Member(name="after", type="integer", doc="index of the last record known; 0 for none", required=False),),
     ),
     route(

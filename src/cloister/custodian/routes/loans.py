@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from cloister.custodian import handlers
 from cloister.custodian.calls import BORROWER, STATEMENT_TYPE, Body, Member
-from cloister.custodian.routes.route import CLAUSES, LIMITS, MANAGE, METER, REASON, STAFF, UNITS, WATCHERS, route
+from cloister.custodian.routes.route import (
+    CLAUSES,
+    LIMITS,
+    MANAGE,
+    METER,
+    REASON,
+    UNITS,
+    VIEWERS,
+    WATCHERS_AND_VIEWERS,
+    route,
+)
 
 __all__ = ["LOANS"]
 
@@ -13,8 +23,8 @@ _BORROWERS = (
         "POST", "/v1/loans/{loan}/requests", BORROWER, handlers.ask_more, body=Body.JSON,
         members=(UNITS, METER, REASON), once=True,
     ),
-    route("GET", "/v1/loans/{loan}/summary", WATCHERS, handlers.summary),
-    route("GET", "/v1/loans/{loan}/contract", WATCHERS, handlers.show_contract),
+    route("GET", "/v1/loans/{loan}/summary", WATCHERS_AND_VIEWERS, handlers.summary),
+    route("GET", "/v1/loans/{loan}/contract", WATCHERS_AND_VIEWERS, handlers.show_contract),
     route(
         "POST", "/v1/loans/{loan}/contract", BORROWER, handlers.accept_contract, body=Body.JSON, once=True,
         members=(
@@ -49,8 +59,8 @@ _LOANS = (
     route(
         "POST", "/v1/loans/{loan}/vouchers/settle", MANAGE | BORROWER, handlers.settle_voucher, body=Body.STATEMENT
     ),
-    route("GET", "/v1/loans", STAFF, handlers.list_loans),
-    route("GET", "/v1/loans/{loan}", STAFF, handlers.show_loan),
+    route("GET", "/v1/loans", VIEWERS, handlers.list_loans),
+    route("GET", "/v1/loans/{loan}", VIEWERS, handlers.show_loan),
     route(
         "POST", "/v1/loans/{loan}/top-up", MANAGE, handlers.top_up, body=Body.JSON, members=(UNITS, METER), once=True
     ),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from cloister.custodian import handlers, log_http
 from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Body
 from cloister.custodian.events import EVENT_STREAM, events
-from cloister.custodian.routes.route import AFTER, LIMIT, LOAN, STAFF, WATCHERS, route
+from cloister.custodian.routes.route import AFTER, LIMIT, LOAN, STAFF, VIEWERS, WATCHERS, route
 
 __all__ = ["LOOKING"]
 
 _LOOKING = (
-    route("GET", "/v1/instances", STAFF, handlers.list_instances),
+    route("GET", "/v1/instances", VIEWERS, handlers.list_instances),
     route("GET", "/v1/audit", STAFF, handlers.audit, query=(AFTER, LIMIT)),
-    route("GET", "/v1/audit/checkpoint", STAFF, handlers.checkpoint, answers=STATEMENT_TYPE),
+    route("GET", "/v1/audit/checkpoint", VIEWERS, handlers.checkpoint, answers=STATEMENT_TYPE),
     route("GET", "/v1/events", WATCHERS, events, query=(AFTER, LOAN), answers=EVENT_STREAM),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloister.custodian import handlers, keys_http
 from cloister.custodian.calls import STATEMENT_TYPE, Body, Member
-from cloister.custodian.routes.route import ADMIN, MANAGE, STAFF, route
+from cloister.custodian.routes.route import ADMIN, MANAGE, VIEWERS, route
 
 __all__ = ["MODELS"]
 
@@ -17,14 +17,14 @@ _MODELS = (
             Member(name="envelope", type="object", doc="content of envelope.json"),
         ),
     ),
-    route("GET", "/v1/models", STAFF, handlers.list_models),
-    route("GET", "/v1/models/{digest}", STAFF, handlers.show_model),
+    route("GET", "/v1/models", VIEWERS, handlers.list_models),
+    route("GET", "/v1/models/{digest}", VIEWERS, handlers.show_model),
     route("POST", "/v1/models/{digest}/withdraw", MANAGE, handlers.withdraw, body=Body.JSON, once=True),
 )  # fmt: skip
 
 _KEYS = (
-    route("GET", "/v1/keys", STAFF, keys_http.list_keys),
-    route("GET", "/v1/keys/status", STAFF, keys_http.status_of_keys, answers=STATEMENT_TYPE),
+    route("GET", "/v1/keys", VIEWERS, keys_http.list_keys),
+    route("GET", "/v1/keys/status", VIEWERS, keys_http.status_of_keys, answers=STATEMENT_TYPE),
     route(
         "POST", "/v1/keys/rotate", ADMIN, keys_http.rotate_keys, body=Body.JSON, members=keys_http.ROTATE_MEMBERS,
         once=True,

@@ -24,7 +24,9 @@ __all__ = [
     "REASON",
     "STAFF",
     "UNITS",
+    "VIEWERS",
     "WATCHERS",
+    "WATCHERS_AND_VIEWERS",
     "route",
 ]
 
@@ -32,6 +34,9 @@ ADMIN = frozenset({Role.ADMIN})
 MANAGE = frozenset({Role.ADMIN, Role.LENDER})
 STAFF = frozenset({Role.ADMIN, Role.LENDER, Role.AUDITOR})
 WATCHERS = STAFF | BORROWER
+VIEWERS = STAFF | {Role.VIEWER}
+"""Who may look: a viewer changes nothing, not even the log, and reads no entry of it."""
+WATCHERS_AND_VIEWERS = WATCHERS | VIEWERS
 
 CLAUSES = Member(
     name="clauses", type="object", required=False,

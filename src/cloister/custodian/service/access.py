@@ -71,7 +71,7 @@ def create_token(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     life = body.optional("life_s", lambda member: body.seconds(member, floor=60, cap=_MAX_LIFE_S))
     body.end()
     if role not in _STAFF:
-        body.fail("role", "want admin, lender, auditor or borrower")
+        body.fail("role", "want admin, lender, auditor, viewer or borrower")
     if (role == Role.BORROWER.value) != (loan is not None):
         body.fail("loan", "wanted for a borrower, and only there")
     if loan is not None and find_loan(transaction.connection, loan) is None:
