@@ -22,19 +22,24 @@ MAY_IMPORT = {
     "convert": _PURE_BASE | {"sealed"},
     "stores": _PURE_BASE | {"crypto", "sealed"},
     "lending": _PURE_BASE | {"crypto", "attest"},
+    "journal": _PURE_BASE,
     "listener": frozenset(),
     "private_file": frozenset({"errors"}),
-    "serving": _PURE_BASE | {"listener"},
+    "serving": _PURE_BASE | {"journal", "listener"},
     "tpm": _PURE_BASE | {"attest"},
-    "custodian": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "lending", "private_file", "serving", "listener"},
-    "enclave": _PURE_BASE | {"crypto", "attest", "tpm", "sealed", "stores", "lending", "channel", "listener"},
-    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "listener", "private_file"},
+    "custodian": _PURE_BASE
+    | {"crypto", "attest", "tpm", "sealed", "lending", "journal", "private_file", "serving", "listener"},
+    "enclave": _PURE_BASE
+    | {"crypto", "attest", "tpm", "sealed", "stores", "lending", "channel", "journal", "listener"},
+    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "journal", "listener", "private_file"},
     "relay": frozenset({"errors", "channel", "serving"}),
     "verifier": _PURE_BASE | {"crypto", "attest", "private_file", "serving"},
-    "testing": _PURE_BASE | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"},
+    "testing": _PURE_BASE
+    | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"}
+    | {"journal"},
     "cli": _PURE_BASE
     | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}
-    | {"convert", "relay", "verifier", "serving", "tpm", "private_file"},
+    | {"convert", "relay", "verifier", "serving", "tpm", "journal", "private_file"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
 }

@@ -119,7 +119,7 @@ def test_98_secrets_that_others_may_read_are_refused(tmp_path: Path, mode: int) 
     assert caught.value.hint == f"chmod 600 {path}"
     assert "secret-token" not in str(caught.value)
     path.chmod(0o600)
-    assert read_secret(str(path), what="token") == "secret-token-0123456789"
+    assert read_secret(str(path), what="token").reveal() == "secret-token-0123456789"
 
 
 def test_98_a_key_file_of_the_vault_that_others_may_read_is_refused(shell: Shell) -> None:

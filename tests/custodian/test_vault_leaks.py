@@ -144,7 +144,7 @@ def _share(bench: Bench, ground: Ground, search: Search) -> dict[str, bytes]:
     search.look_at_error(refused.value)
     assert len(shares) == 3
     secrets = {f"part of {share.name}": share.part.values for share in shares}
-    return {**secrets, "key of the first vault file": key.value}
+    return {**secrets, "key of the first vault file": key.held.reveal()}
 
 
 def _ask_from_outside(bench: Bench, ground: Ground, search: Search) -> None:

@@ -27,12 +27,13 @@ from cloister.enclave.config import EnclaveConfig, Limits, Profile, Tls, load_co
 from cloister.enclave.custodian_link import CustodianLink
 from cloister.enclave.hardening import Measure, demand_unswappable
 from cloister.enclave.loanfile import LoanFile, read_loan_file
-from cloister.enclave.logs import Event, EventLog, ServerLogHandler
+from cloister.enclave.logs import Event, EventLog
 from cloister.enclave.measure import measure_software, measure_tree
 from cloister.enclave.metrics import METRICS, Metrics
 from cloister.enclave.served import wants_prepacking
 from cloister.enclave.tls import prepare_tls
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
+from cloister.journal import LibraryHandler
 from cloister.lending.terms import LoanId
 from cloister.wire import dump_json
 from mutations import mutated
@@ -275,7 +276,7 @@ def test_what_the_web_server_logs_is_reduced_to_its_class() -> None:
     stream = io.StringIO()
     logger = logging.getLogger("uvicorn-like")
     logger.propagate = False
-    logger.addHandler(ServerLogHandler(EventLog(lambda: START, stream)))
+    logger.addHandler(LibraryHandler(EventLog(lambda: START, stream)))
     try:
         raise ValueError("canary")  # noqa: TRY301
     except ValueError:

@@ -43,7 +43,7 @@ def read_borrower_key(path: str) -> SigningKey:
     """Return the key in a file of mode 0600, or on stdin where ``path`` is ``-``. Raises ``UsageError``."""
     text = read_secret(path, what="borrower's key", hint="make one with 'cloister borrower key'")
     try:
-        return SigningKey(parse_b64u(text, what="borrower's key", size=_SEED_BYTES))
+        return SigningKey(parse_b64u(text.reveal(), what="borrower's key", size=_SEED_BYTES))
     except Malformed as exc:
         msg = f"{path}: no key of 'cloister borrower key'"
         raise UsageError(msg) from exc

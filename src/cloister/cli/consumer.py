@@ -7,7 +7,7 @@ the command line must name the same root again.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from cloister.cli.terminal import read_secret
 from cloister.client import Client, Trust
 from cloister.client.way import Way
 from cloister.errors import UsageError
+from cloister.journal import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,7 +47,7 @@ class Whom:
     trust: Trust
     schemes: tuple[Scheme, ...]
     endorsements: Mapping[str, bytes]
-    token: str | None = field(repr=False)
+    token: Secret[str] | None
     allowance: Path | None
     way: Way
 
@@ -57,7 +58,7 @@ class Whom:
             "endorsements": self.endorsements,
             "schemes": self.schemes,
             "sub_allowance": self.allowance,
-            "token": self.token,
+            "token": None if self.token is None else self.token.reveal(),
             "way": self.way,
         }
 
@@ -133,10 +134,11 @@ def connect(terminal: Terminal, url: str, **options: Any) -> Client:
     return Client.verify(url, found.trust, **found.arguments)
 
 
-def _token(token_file: str | None) -> str | None:
+def _token(token_file: str | None) -> Secret[str] | None:
     if token_file is not None:
         return read_secret(token_file, what="token")
-    return os.environ.get(TOKEN_VARIABLE) or None
+    text = os.environ.get(TOKEN_VARIABLE)
+    return Secret(text) if text else None
 
 
 def _simulated(terminal: Terminal, trust: Trust, root: Path | None) -> tuple[Scheme, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from cloister.cli.duration import DURATION
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.client.verdict import enclave_json
 from cloister.errors import UsageError
+from cloister.journal import Secret
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -81,7 +82,7 @@ def proxy(
     token_path = None
     if not isinstance(where, Path) or (calls is not None and not isinstance(calls, Path)):
         token_path = local_token_file or default_token_file(os.environ)
-    token = None if token_path is None else open_token(token_path)
+    token = None if token_path is None else Secret(open_token(token_path))
     place = _Place(where=where, grpc=calls, token_path=token_path, token=token, receipts=receipts, ready=ready_file)
     uvloop.run(_run(terminal, url, whom(terminal, **options), place, timeout))
     return 0
@@ -104,7 +105,7 @@ class _Place:
     where: Address | Path
     grpc: Address | Path | None
     token_path: Path | None
-    token: str | None = field(repr=False)
+    token: Secret[str] | None
     receipts: Path | None
     ready: Path | None
 
@@ -131,7 +132,7 @@ async def _run(terminal: Terminal, url: str, found: Whom, place: _Place, silence
             upstream,
             place.where,
             grpc=place.grpc,
-            token=place.token,
+            token=None if place.token is None else place.token.reveal(),
             limits=limits,
             on_listening=lambda address, target: _tell(terminal, upstream, place, address, target),
         )

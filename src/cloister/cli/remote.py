@@ -10,7 +10,7 @@ import os
 import secrets
 import ssl
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +24,7 @@ from cloister.client.trust_file import is_loopback, parse_origin
 from cloister.custodian.config_file import read_config
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
+from cloister.journal import Secret
 from cloister.wire import Json, dump_json, parse_json
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Credentials:
 
     url: str
     ca_pem: str | None
-    token: str | None = field(repr=False)
+    token: Secret[str] | None
     """None for the few routes that anybody may call."""
 
 
@@ -95,7 +96,7 @@ class Remote:
         machine, which would carry the token in the clear.
         """
         self._url = parse_origin(credentials.url)
-        token = credentials.token
+        token = None if credentials.token is None else credentials.token.reveal()
         if token and self._url.startswith("http:") and not is_loopback(self._url):
             msg = f"custodian {self._url}: want https: the token would travel in the clear"
             raise UsageError(msg)
@@ -285,7 +286,7 @@ def from_loan_file(path: Path) -> tuple[Remote, str]:
 
 def from_token(*, url: str, ca_pem: str | None, token: str | None) -> Remote:
     """Return a connection for somebody who has it all, as a borrower has in its loan file. No token is nobody."""
-    return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
+    return Remote(Credentials(url=url, ca_pem=ca_pem, token=None if token is None else Secret(token)))
 
 
 def _read_text(path: Path) -> str:

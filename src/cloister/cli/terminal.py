@@ -41,6 +41,7 @@ from rich.text import Text
 
 from cloister.cli.rate import Rate
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+from cloister.journal import Secret
 from cloister.wire import STEERING
 
 if TYPE_CHECKING:
@@ -312,7 +313,7 @@ def _usage(error: click.ClickException, terminal: Terminal) -> int:
     return EXIT_USAGE
 
 
-def read_secret(path: str, *, what: str, hint: str | None = None) -> str:
+def read_secret(path: str, *, what: str, hint: str | None = None) -> Secret[str]:
     """Return one line of text from a file of mode 0600, or from stdin where ``path`` is ``-``.
 
     Raises ``UsageError`` for a file that others may read, is not there (``hint`` helps), or has no text.
@@ -340,7 +341,7 @@ def _stdin_line() -> bytes:
     return sys.stdin.buffer.readline(_MAX_SECRET_BYTES) if sys.stdin is not None else b""
 
 
-def _one_line(data: bytes, *, what: str) -> str:
+def _one_line(data: bytes, *, what: str) -> Secret[str]:
     """Return a secret as text. An empty one is a mistake: nobody means it."""
     try:
         text = data.decode("utf-8").strip()
@@ -350,7 +351,7 @@ def _one_line(data: bytes, *, what: str) -> str:
     if not text or not text.isprintable():
         msg = f"{what}: want one line of text"
         raise UsageError(msg)
-    return text
+    return Secret(text)
 
 
 def demand_writable(paths: Iterable[Path | None], *, force: bool) -> None:

@@ -104,7 +104,7 @@ def _secret(key_file: Path | None, passphrase_file: str | None, *, new: bool = F
         return KeyFile.create(path) if new and not path.exists() else KeyFile(path)
     named = passphrase_file or os.environ.get(_PASSPHRASE_FILE_VARIABLE)
     if named:
-        return Passphrase(read_secret(named, what="passphrase").encode())
+        return Passphrase(read_secret(named, what="passphrase").reveal().encode())
     if not sys.stdin.isatty():
         msg = "vault: no key file and no passphrase"
         raise UsageError(msg, hint="pass --key-file or --passphrase-file; on a terminal you are asked")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -22,6 +21,7 @@ from starlette.routing import Route as StarletteRoute
 from cloister.custodian.bodies import Bodies
 from cloister.custodian.calls import NOBODY, Call
 from cloister.custodian.events import Streams, follow, stream_parameters
+from cloister.custodian.logs import LOG, Event
 from cloister.custodian.openapi import openapi_document
 from cloister.custodian.problems import PROBLEM_TYPE, problem, problem_json
 from cloister.custodian.routes import ROUTES
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
-_LOG = logging.getLogger(__name__)
 _MAX_QUERY_BYTES = 4096
 _LOOK_EVERY_S = 0.5  # seconds between two looks at what others logged
 
@@ -105,11 +104,11 @@ async def _sweep(service: CustodianService) -> None:
         try:
             await run_in_threadpool(service.sweep)
         except CloisterError as exc:
-            _LOG.warning("sweep: %s", exc.message)
+            LOG.write(Event.SWEEP_FAILED, error=type(exc).__name__)
         try:
             await run_in_threadpool(service.rotate_due)
         except CloisterError as exc:
-            _LOG.warning("rotation: %s", exc.message)
+            LOG.write(Event.ROTATION_FAILED, error=type(exc).__name__)
 
 
 async def _look(service: CustodianService) -> None:
@@ -119,7 +118,7 @@ async def _look(service: CustodianService) -> None:
         try:
             await run_in_threadpool(service.context.refresh)
         except CloisterError as exc:
-            _LOG.warning("log: %s", exc.message)
+            LOG.write(Event.LOG_NOT_FOLLOWED, error=type(exc).__name__)
 
 
 def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -> StarletteRoute:
@@ -129,7 +128,7 @@ def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -
         except CloisterError as error:
             return _error_response(error)
         except Exception as error:  # noqa: BLE001 - the server's edge: a bug of ours must not become an answer
-            _LOG.error("%s %s: %s", route.method, route.path, type(error).__name__)
+            LOG.write(Event.INTERNAL_ERROR, route=route.handler.__name__, error=type(error).__name__)
             return _problem_response(500, problem_json(500, "internal", "internal error"), {})
 
     path = route.path.removesuffix("}") + ":path}" if route.deep else route.path

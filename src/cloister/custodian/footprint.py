@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import resource
 from asyncio import sslproto
+
+from cloister.custodian.logs import LOG, Event
 
 __all__ = ["fit_process"]
 
 _TLS_BUFFER_BYTES = 32 * 1024  # for each connection; asyncio's 256 KiB are 280 MB for a thousand enclaves
 _OTHER_DESCRIPTORS = 256  # the database's, the checkpoint's, files
 _M_ARENA_MAX = -8  # mallopt(3)
-_LOG = logging.getLogger(__name__)
 
 
 def fit_process(connections: int) -> None:
@@ -41,4 +41,4 @@ def _allow_descriptors(connections: int) -> None:
         most = want if hard == resource.RLIM_INFINITY else min(want, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         if most < want:
-            _LOG.warning("descriptors: %d allowed, %d wanted for %d connections", most, want, connections)
+            LOG.write(Event.DESCRIPTORS_FEW, count=most, wanted=want)

@@ -9,7 +9,6 @@ get ``shutdown_grace_s`` seconds, then the stop is logged and the lock let go.
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import socket
 import threading
@@ -20,8 +19,10 @@ import uvicorn
 
 from cloister.custodian.app import create_app
 from cloister.custodian.footprint import fit_process
+from cloister.custodian.logs import LOG
 from cloister.custodian.tls import server_context
 from cloister.errors import Unavailable
+from cloister.journal import libraries_to
 from cloister.listener import impatient
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def serve_custodian(
     service: CustodianService, *, home: Path, on_listening: Callable[[str], None] | None = None
 ) -> None:
     """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours."""
-    with _signals_end_here() as stop, contextlib.closing(service):
+    with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(service):
         fit_process(service.config.connections)
         with contextlib.closing(bind(service.config)) as listener:
             port = listener.getsockname()[1]
@@ -117,8 +118,6 @@ def _signals_end_here() -> Iterator[_Stop]:
 
 
 def _uvicorn_config(config: Config, app: Starlette, home: Path) -> uvicorn.Config:
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-
     def context(_config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         return server_context(home / "tls", minimum=config.tls_minimum)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 import threading
@@ -27,7 +26,7 @@ from cloister.enclave.file_link import FileLink
 from cloister.enclave.hardening import demand_unswappable, harden
 from cloister.enclave.instance import EnclaveInstance
 from cloister.enclave.loanfile import read_loan_file
-from cloister.enclave.logs import Event, EventLog, ServerLogHandler
+from cloister.enclave.logs import Event, EventLog
 from cloister.enclave.measure import measure_software
 from cloister.enclave.media import MediaFolder
 from cloister.enclave.outer import Outer
@@ -35,6 +34,7 @@ from cloister.enclave.renew import Ending
 from cloister.enclave.tls import prepare_tls
 from cloister.enclave.web.listener import Listener, server_context
 from cloister.errors import CloisterError, Rejected, UsageError
+from cloister.journal import libraries_to
 from cloister.lending.messages import Lease
 from cloister.sealed.huge import memory_pages
 
@@ -102,7 +102,8 @@ def serve(
     around.log.write(Event.MEMORY_PAGES, state=memory_pages())
     if config.require_unswappable:
         demand_unswappable(measures)
-    return uvloop.run(serve_async(config, source, around=around, on_ready=on_ready, progress=progress))
+    with libraries_to(around.log):
+        return uvloop.run(serve_async(config, source, around=around, on_ready=on_ready, progress=progress))
 
 
 async def serve_async(
@@ -181,7 +182,6 @@ class _Run:
     ) -> Ending:
         """Serve, renew and publish until one of the three endings; then wipe and stop the server."""
         server = self._server()
-        _quiet_server_logs(self.around.log)
         await server.start(listener)
         async with asyncio.TaskGroup() as tasks:
             renewing = tasks.create_task(self.instance.renewal.until_end())
@@ -252,13 +252,6 @@ async def _end(instance: EnclaveInstance, log: EventLog) -> None:
         await instance.send_close()
     except CloisterError:
         log.write(Event.CLOSE_FAILED)  # the custodian writes the rest off at its own bound (C8)
-
-
-def _quiet_server_logs(log: EventLog) -> None:
-    logger = logging.getLogger("asyncio")
-    logger.handlers = [ServerLogHandler(log)]
-    logger.propagate = False
-    logger.setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

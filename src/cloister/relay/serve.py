@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
@@ -36,9 +35,6 @@ async def serve_relay(
     on_listening: Callable[[str], None],
 ) -> None:
     """Relay to ``gateway`` until ``stop`` is set, over TLS where there is a context. Raises ``Unavailable``."""
-    for name in ("httpx2", "httpcore2"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [logging.NullHandler()], False  # their lines name addresses
     async with httpx2.AsyncClient(
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from cloister.journal import EventLog, libraries_to
 from cloister.listener import impatient
 from cloister.serving.place import Place, open_listener
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Bounds", "run_app"]
 
 _GRACE_S = 10
+_LOG = EventLog(lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +58,8 @@ async def run_app(
 
     ``on_listening`` is told the address once the port is ours. No access log: who asks for what is nobody's business.
     """
-    for name in ("uvicorn", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [logging.NullHandler()], False  # their lines name addresses
-    with open_listener(place, send_timeout_s=bounds.send_timeout_s) as listener:
+    # Libraries' lines name addresses.
+    with libraries_to(_LOG), open_listener(place, send_timeout_s=bounds.send_timeout_s) as listener:
         server = _Server(_config(app, bounds, tls))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         found = Place(place.host, listener.getsockname()[1])

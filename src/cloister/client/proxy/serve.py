@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import logging
 import signal
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -16,6 +16,7 @@ from cloister.client.proxy.address import Address, listening
 from cloister.client.proxy.app import ProxyApp
 from cloister.client.proxy.gate import Gate
 from cloister.errors import UsageError
+from cloister.journal import EventLog, libraries_to
 from cloister.listener import impatient
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["demand_grpc", "serve_proxy"]
 
 _GRACE_S = 5
+_LOG = EventLog(lambda: datetime.now(UTC))
 
 
 class _Server(uvicorn.Server):
@@ -55,10 +57,9 @@ async def serve_proxy(
     ``on_listening`` is told the URL and the gRPC target, once both places are ours. Raises ``Unavailable`` and
     ``UsageError`` where they are not.
     """
-    logging.getLogger("uvicorn").handlers = [logging.NullHandler()]  # its lines name what a program sent
-    logging.getLogger("uvicorn").propagate = False
     stop = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(libraries_to(_LOG))  # their lines name what a program sent
         listener = stack.enter_context(listening(where))
         stack.enter_context(_signals(stop))
         target = await stack.enter_async_context(_calls(upstream, grpc, token, limits))

@@ -11,7 +11,6 @@ done here: making the server durable. It is asked whether it is, and refused in 
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from sqlalchemy import Engine, create_engine, event, make_url, select, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from cloister.custodian.logs import LOG, Event
 from cloister.custodian.store.backup import REPLACES_NOTHING
 from cloister.custodian.store.copying import carry, file_engine
 from cloister.custodian.store.enclosed import enclose
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresStore", "copy_out", "is_postgres", "parse_database_url", "plain_engine"]
 
-_LOG = logging.getLogger(__name__)
 _CONNECTIONS = 16  # to the database at once, from one custodian
 _WAIT_S = 10  # seconds a request waits for one of them
 _LOCK_CLASS = 0x436C6F69  # advisory locks of ours: "Cloi", then which
@@ -241,7 +240,8 @@ def _demand_server(connection: Connection, *, production: bool) -> None:
         msg = f"database: {' and '.join(off)} off"
         raise UsageError(msg, hint="a power loss would lose acknowledged commits; production refuses that")
     if off:
-        _LOG.warning("database: %s off: a power loss can lose what was acknowledged", " and ".join(off))
+        # a power loss can lose what was acknowledged
+        LOG.write(Event.DATABASE_NOT_DURABLE, state="+".join(off))
 
 
 def _engine(url: URL, *, pooled: bool = True) -> Engine:

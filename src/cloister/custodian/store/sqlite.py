@@ -8,7 +8,6 @@ connections write or checkpoint at once: SQLite 3.7.0 to 3.51.2 can corrupt a WA
 from __future__ import annotations
 
 import contextlib
-import logging
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteStore", "is_affected_sqlite"]
 
-_LOG = logging.getLogger(__name__)
 _BUSY_TIMEOUT_MS = 5000
 _READERS = 8  # read connections at once
 _READER_CACHE_KIB = 128  # of pages that each keeps: of SQLite's default, nine connections would keep 18 MiB
@@ -53,11 +51,6 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, fence: bytes) -> None:
         """Open or create, check, migrate and fence off whoever had it open before (T39)."""
-        if is_affected_sqlite(sqlite3.sqlite_version_info):
-            _LOG.info(
-                "sqlite %s can corrupt a write-ahead log when two connections write; this store uses one writer",
-                sqlite3.sqlite_version,
-            )
         self._fence = fence
         self._lock = threading.Lock()
         self._broken = False

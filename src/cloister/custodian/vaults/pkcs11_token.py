@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, unquote
 
 from cloister.errors import Rejected, Unavailable, UsageError
+from cloister.journal import Secret
 from cloister.private_file import read_private
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Pkcs11Token:
     token: str
     key: str
     module: str
-    pin: str = field(repr=False)
+    pin: Secret[str]
     rng: Callable[[int], bytes] = field(default=os.urandom, repr=False)
 
     @property
@@ -115,7 +116,7 @@ class Pkcs11Token:
             raise UsageError(msg, hint="pip install 'cloister[pkcs11]'") from exc
         module = _load(pkcs11, self.module)
         try:
-            with module.get_token(token_label=self.token).open(user_pin=self.pin) as session:
+            with module.get_token(token_label=self.token).open(user_pin=self.pin.reveal()) as session:
                 yield pkcs11, self._key(pkcs11, session)
         except pkcs11.PKCS11Error as exc:
             raise self._told(exc) from exc
@@ -186,7 +187,7 @@ def _parse_uri(name: str) -> tuple[str, str]:
     return labels
 
 
-def _pin(environment: Mapping[str, str]) -> str:
+def _pin(environment: Mapping[str, str]) -> Secret[str]:
     named = environment.get(PIN_FILE_VARIABLE)
     data = read_private(Path(named), cap=_MAX_PIN_BYTES) if named else environment.get(PIN_VARIABLE, "").encode()
     try:
@@ -199,4 +200,4 @@ def _pin(environment: Mapping[str, str]) -> str:
     if not pin:
         msg = "vault: no PIN for the token"
         raise UsageError(msg, hint=f"put it into a file of mode 0600 and name that in {PIN_FILE_VARIABLE}")
-    return pin
+    return Secret(pin)

@@ -16,7 +16,7 @@ import re
 import ssl
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+from cloister.journal import Secret
 from cloister.private_file import read_private
 from cloister.wire import parse_json
 
@@ -58,7 +59,7 @@ class Transit:
     mount: str
     key: str
     address: str
-    token: str = field(repr=False)
+    token: Secret[str]
     namespace: str = ""
     authority: str = ""
 
@@ -117,7 +118,7 @@ class Transit:
 
     def _post(self, url: str, body: dict[str, str]) -> tuple[int, Json]:
         """Return status and document; what is no document is None."""
-        headers = {"x-vault-token": self.token, "x-vault-request": "true", "accept-encoding": "identity"}
+        headers = {"x-vault-token": self.token.reveal(), "x-vault-request": "true", "accept-encoding": "identity"}
         if self.namespace:
             headers["x-vault-namespace"] = self.namespace
         # The library counts silence alone: a server that drips would keep us for ever.
@@ -212,7 +213,7 @@ def _demand_address(address: str) -> None:
         raise UsageError(msg)
 
 
-def _token(environment: Mapping[str, str]) -> str:
+def _token(environment: Mapping[str, str]) -> Secret[str]:
     named = environment.get(TOKEN_FILE_VARIABLE)
     token = _variable(environment, "TOKEN")
     if named:
@@ -220,4 +221,4 @@ def _token(environment: Mapping[str, str]) -> str:
     if not _HEADER.fullmatch(token):
         msg = "vault: no token for the transit engine"
         raise UsageError(msg, hint=f"put it into a file of mode 0600 and name that in {TOKEN_FILE_VARIABLE}")
-    return token
+    return Secret(token)

@@ -6,11 +6,12 @@ Not done here: asking a person (the command line does).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from cloister.custodian.vaults.key_service import KeyService
 from cloister.errors import UsageError
+from cloister.journal import Secret
 from cloister.private_file import read_private, write_private
 
 if TYPE_CHECKING:
@@ -24,18 +25,23 @@ MIN_PASSPHRASE_BYTES = 8  # bytes; Argon2id makes guessing slow, not impossible
 MAX_SECRET_BYTES = 4096  # bytes of a passphrase or key file
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Passphrase:
     """Unlocks by a passphrase somebody typed. It never prints itself."""
 
-    value: bytes = field(repr=False)
+    held: Secret[bytes]
+
+    def __init__(self, value: bytes) -> None:
+        """Hold the passphrase."""
+        object.__setattr__(self, "held", Secret(value))
 
     def secret(self) -> bytes:
         """Return the passphrase."""
-        if not MIN_PASSPHRASE_BYTES <= len(self.value) <= MAX_SECRET_BYTES:
+        value = self.held.reveal()
+        if not MIN_PASSPHRASE_BYTES <= len(value) <= MAX_SECRET_BYTES:
             msg = f"passphrase: want {MIN_PASSPHRASE_BYTES} to {MAX_SECRET_BYTES} bytes"
             raise UsageError(msg)
-        return self.value
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +66,15 @@ class KeyFile:
         return cls(path, is_new=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class FileKey:
     """The key that encrypts one vault file, rebuilt from shares. It never prints itself."""
 
-    value: bytes = field(repr=False)
+    held: Secret[bytes]
+
+    def __init__(self, value: bytes) -> None:
+        """Hold the key."""
+        object.__setattr__(self, "held", Secret(value))
 
 
 Unlock: TypeAlias = Passphrase | KeyFile | KeyService

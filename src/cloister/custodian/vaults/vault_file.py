@@ -207,7 +207,7 @@ def _parse(data: bytes) -> tuple[_Argon2Lock | _ServiceLock, bytes, bytes]:
 def open_content(data: bytes, unlock: Unlock | FileKey) -> Opened:
     """Return what is in a vault file. Raises ``Malformed``, ``Rejected`` (``wrong_key``), as ``KeyService``."""
     lock, nonce, sealed = _parse(data)
-    key = unlock.value if isinstance(unlock, FileKey) else lock.key(unlock)
+    key = unlock.held.reveal() if isinstance(unlock, FileKey) else lock.key(unlock)
     try:
         return Opened(content=AESGCM(key).decrypt(nonce, sealed, dump_json(lock.header(nonce))), key=key)
     except InvalidTag as exc:

@@ -8,7 +8,6 @@ number is bounded.
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -39,8 +38,6 @@ async def grpc_listening(
     upstream: Upstream, where: Address | Path, *, gate: Gate, limits: Limits
 ) -> AsyncIterator[str]:
     """Serve calls and yield the target that clients take. Raises ``Unavailable`` where the place is not ours."""
-    logging.getLogger("grpc").handlers = [logging.NullHandler()]
-    logging.getLogger("grpc").propagate = False
     server = grpc.aio.server(
         interceptors=(Guard(gate),), options=_options(limits), maximum_concurrent_rpcs=limits.max_exchanges
     )
