@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "wire": frozenset({"errors"}),
     "crypto": _PURE_BASE,
     "attest": _PURE_BASE | {"crypto"},
+    "identity": _PURE_BASE | {"crypto", "attest"},
     "sealed": _PURE_BASE | {"crypto", "attest"},
     "channel": _PURE_BASE | {"crypto"},
     "convert": _PURE_BASE | {"sealed"},
@@ -28,9 +29,9 @@ MAY_IMPORT = {
     "serving": _PURE_BASE | {"journal", "listener"},
     "tpm": _PURE_BASE | {"attest"},
     "custodian": _PURE_BASE
-    | {"crypto", "attest", "tpm", "sealed", "lending", "journal", "private_file", "serving", "listener"},
+    | {"crypto", "attest", "identity", "tpm", "sealed", "lending", "journal", "private_file", "serving", "listener"},
     "enclave": _PURE_BASE
-    | {"crypto", "attest", "tpm", "sealed", "stores", "lending", "channel", "journal", "listener"},
+    | {"crypto", "attest", "identity", "tpm", "sealed", "stores", "lending", "channel", "journal", "listener"},
     "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "journal", "listener", "private_file"},
     "relay": frozenset({"errors", "channel", "serving"}),
     "verifier": _PURE_BASE | {"crypto", "attest", "private_file", "serving"},
@@ -39,11 +40,11 @@ MAY_IMPORT = {
     | {"journal"},
     "cli": _PURE_BASE
     | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}
-    | {"convert", "relay", "verifier", "serving", "tpm", "journal", "private_file"},
+    | {"convert", "identity", "relay", "verifier", "serving", "tpm", "journal", "private_file"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
 }
-PURE = ("errors", "wire", "crypto", "attest", "sealed", "lending", "channel")
+PURE = ("errors", "wire", "crypto", "attest", "identity", "sealed", "lending", "channel")
 IMPURE_FILES = frozenset({"attest/endorse/fetch.py"})  # the one fetcher of endorsements
 IMPURE_MODULES = frozenset({"socket", "subprocess", "sqlite3", "httpx2", "httpx", "requests", "time", "sqlalchemy"})
 

@@ -19,7 +19,7 @@ from pathlib import Path
 MAX_FILES = 24  # files of one target's corpus
 MAX_FILE_BYTES = 4 * 1024  # bytes of one file that is kept
 INSTRUMENTED = ["cloister.attest", "cloister.channel", "cloister.enclave.oip", "cloister.enclave.web"]
-INSTRUMENTED += ["cloister.sealed.formats", "cloister.wire", "h2", "hpack", "hyperframe"]
+INSTRUMENTED += ["cloister.identity", "cloister.sealed.formats", "cloister.wire", "h2", "hpack", "hyperframe"]
 _HERE = Path(__file__).parent
 _SRC = _HERE.parents[1] / "src"
 
@@ -27,7 +27,13 @@ _SRC = _HERE.parents[1] / "src"
 def main() -> int:
     """Fuzz one target in this process, or every target in a process each."""
     options = _options()
-    sys.path[:0] = [str(_HERE), str(_HERE.parent), str(_HERE.parent / "enclave" / "web"), str(_SRC)]
+    sys.path[:0] = [
+        str(_HERE),
+        str(_HERE.parent),
+        str(_HERE.parent / "enclave" / "web"),
+        str(_HERE.parent / "identity"),
+        str(_SRC),
+    ]
     if options.list:
         from targets import targets  # noqa: PLC0415 - needs the path above
 

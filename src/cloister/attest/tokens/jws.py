@@ -45,6 +45,7 @@ class Jws:
     signature: bytes
     algorithm: str
     kid: str | None
+    typ: str | None
     x5c: tuple[str, ...] | None
     critical: tuple[str, ...]
 
@@ -67,6 +68,7 @@ class Jws:
             signature=parse_b64u(signature, what=f"{what} signature", cap=MAX_SIGNATURE_BYTES),
             algorithm=_take_name(members, "alg", what) or "",
             kid=_take_name(members, "kid", what),
+            typ=_take_name(members, "typ", what),
             x5c=take_x5c(members, what=f"{what} header"),
             critical=tuple(name for name in ("crit", "b64") if name in members),
         )

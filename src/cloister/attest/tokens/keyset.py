@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cloister.wire import Json
 
-__all__ = ["MAX_KEYSET_BYTES", "KeySet", "PublicKey", "TokenKey", "fits"]
+__all__ = ["MAX_KEYSET_BYTES", "KeySet", "PublicKey", "TokenKey", "fits", "jwks_items"]
 
 PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | Ed25519PublicKey
 
@@ -82,6 +82,12 @@ class KeySet:
         return found
 
     @classmethod
+    def of_jwks(cls, members: Mapping[str, Json], *, use: str) -> Self:
+        """Return the keys of a JWKS whose ``use`` is named and this one; there may be none. Raises ``Malformed``."""
+        found = [key for item in jwks_items(members) if item.get("use") == use for key in _take_jwk(item, use=use)]
+        return cls(keys=tuple(found))
+
+    @classmethod
     def of_certificates(cls, certificates: tuple[Certificate, ...]) -> Self:
         """Return a set of roots, each of which may also be the signer itself."""
         keys = tuple(
@@ -104,16 +110,22 @@ def fits(public: PublicKey, algorithm: str) -> bool:
 def _take_jwks(members: Mapping[str, Json]) -> tuple[TokenKey, ...]:
     if "keys" not in members:
         return tuple(_take_jwk(members))
-    listed = members["keys"]
+    return tuple(key for item in jwks_items(members) for key in _take_jwk(item))
+
+
+def jwks_items(members: Mapping[str, Json]) -> list[Mapping[str, Json]]:
+    """Return the JWKs of a set (RFC 7517 section 5), whatever they are for. Raises ``Malformed``."""
+    listed = members.get("keys")
     if not isinstance(listed, list) or len(listed) > MAX_KEYS or not all(isinstance(item, dict) for item in listed):
         msg = f"keys: want an array of at most {MAX_KEYS} objects"
         raise Malformed(msg)
-    return tuple(key for item in listed for key in _take_jwk(item))
+    return listed
 
 
-def _take_jwk(jwk: Mapping[str, Json]) -> list[TokenKey]:
+def _take_jwk(jwk: Mapping[str, Json], *, use: str = "sig") -> list[TokenKey]:
     """Return the key, or nothing where it is of a kind, or for a use, that verifies no signature here."""
-    if jwk.get("use") not in {None, "sig"}:
+    operations = jwk.get("key_ops", ["verify"])  # RFC 7517 section 4.3
+    if jwk.get("use") not in {None, use} or not isinstance(operations, list) or "verify" not in operations:
         return []
     x5c = take_x5c(jwk, what="jwk")
     bare = jwk.get("kty") == "RSA" and "n" not in jwk
