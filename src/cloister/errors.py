@@ -65,13 +65,19 @@ class Reason:
 class Rejected(CloisterError):
     """Well formed, and we say no. ``reasons`` holds every reason, not only the first."""
 
-    def __init__(self, message: str, *, reasons: tuple[Reason, ...], hint: str | None = None) -> None:
-        """Keep ``reasons``; an empty tuple is a bug of ours, for a refusal must say why."""
+    def __init__(
+        self, message: str, *, reasons: tuple[Reason, ...], hint: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        """Keep ``reasons``; an empty tuple is a bug of ours, for a refusal must say why.
+
+        ``retry_after_s`` are the seconds after which it may be a yes, where waiting alone can make it one.
+        """
         if not reasons:
             msg = "a rejection names at least one reason"
             raise UsageError(msg)
         super().__init__(message, hint=hint)
         self.reasons = reasons
+        self.retry_after_s = retry_after_s
 
     @property
     def code(self) -> str:

@@ -18,6 +18,7 @@ from cloister.attest.software import SoftwareManifest
 from cloister.cli.borrower import read_borrower_key
 from cloister.cli.contract_file import EXAMPLE, read_contract_file
 from cloister.cli.hours import dump_hours, parse_hours
+from cloister.cli.limit_words import limits_json, output_rules_json
 from cloister.client import HeldSubAllowance
 from cloister.crypto.sign import SigningKey
 from cloister.errors import UsageError
@@ -101,6 +102,8 @@ def test_every_member_that_the_example_leaves_commented_out_is_one(tmp_path: Pat
     body, _ = read_contract_file(written(tmp_path, text))
     assert body["clauses"]["offline"] == {"lasts_s": 172_800, "units": 500}
     assert (body["clauses"]["borrower"], body["clauses"]["sub_allowances"]) == (key, True)
+    assert body["clauses"]["outputs"] == [{"model": "digits", "output": "scores", "top": 3}]
+    assert body["clauses"]["consumer_limits"]["each"]["rate"] == {"burst": 20, "per_s": 1, "units": 10}
     assert body["models"][0]["ticketed"] is True
 
 
@@ -321,15 +324,64 @@ def test_a_contract_is_written_offered_read_signed_and_amended(custodian: Shell)
     again = shell.ok("loan", "accept", "--loan-file", "clinic.loan", "--key", "borrower.key", "--yes")
     assert again == {"signed": False}
     # A change is an offer first.
-    offered = shell.ok("loan", "amend", loan, "--precision", "1", "--drop", "hours")
+    offered = shell.ok(
+        "loan", "amend", loan, "--precision", "1", "--drop", "hours", "--output", "digits:y=label",
+        "--consumer-rate", "10/s:20", "--consumer-budget", "1000/h", "--consumer-budget", "ward-1=5000/d:fixed",
+    )  # fmt: skip
     assert offered["in_force"] is False
     both = shell.ok("loan", "contract", loan)
     clauses = {name: both[name]["contract"]["terms"]["clauses"] for name in ("in_force", "offered")}
     assert (clauses["in_force"]["precision"], clauses["offered"]["precision"]) == (3, 1)
     assert "hours" not in clauses["offered"]
     assert clauses["offered"]["purpose"] == clauses["in_force"]["purpose"]
-    shell.ok("loan", "accept", "--loan-file", "clinic.loan", "--key", "borrower.key", "--yes")
+    assert shell("loan", "show", loan).out.count("units in any 1 h") == 0, "no contract before it is signed"
+    signed = shell("loan", "accept", "--loan-file", "clinic.loan", "--key", "borrower.key", "--yes")
+    assert "1 where the largest value is, 0 elsewhere" in signed.err
     assert shell.ok("loan", "contract", loan)["offered"] is None
+    shown = shell("loan", "show", loan).out
+    assert "10 units in 1 s from each enclave" in shown
+    assert "5000 units in each 1 d" in shown
+
+
+@pytest.mark.parametrize(
+    ("rates", "budgets", "clause"),
+    [
+        ((), (), None),
+        (("10/s",), (), {"each": {"rate": {"burst": 10, "per_s": 1, "units": 10}}}),
+        (("1/10s",), (), {"each": {"rate": {"burst": 1, "per_s": 10, "units": 1}}}),
+        (
+            (),
+            ("*=9/d:fixed", "*=5/h"),
+            {"guests": {"budgets": [{"units": 5, "window_s": 3600}, {"fixed": True, "units": 9, "window_s": 86_400}]}},
+        ),
+        (("b=1/m:9",), ("a=7/2h",), {
+            "named": [
+                {"budgets": [{"units": 7, "window_s": 7200}], "id": "a"},
+                {"id": "b", "rate": {"burst": 9, "per_s": 60, "units": 1}},
+            ],
+        }),
+    ],
+)  # fmt: skip
+def test_limits_as_people_write_them(rates: tuple[str, ...], budgets: tuple[str, ...], clause: Any) -> None:
+    assert limits_json(rates, budgets) == clause
+
+
+@pytest.mark.parametrize("text", ["", "10", "10/", "/s", "10/s:", "10/s:fixed", "A=1/s", "10/y", "-1/s", "1/0s"])
+def test_other_rates_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        limits_json([text], ())
+
+
+def test_output_rules_as_people_write_them() -> None:
+    said = ["m:scores=top:3,minimum:0.01,fill:-1", "m:logits=nothing", "a:y=label"]
+    assert output_rules_json(said) == [
+        {"model": "a", "output": "y", "show": "label"},
+        {"model": "m", "output": "logits", "show": "nothing"},
+        {"fill": "-1", "minimum": "0.01", "model": "m", "output": "scores", "top": 3},
+    ]
+    for text in ("m=top:3", "m:y", "m:y=", "m:y=top", "m:y=most:3", "m:y=top:x"):
+        with pytest.raises(UsageError, match="MODEL:OUTPUT=RULE"):
+            output_rules_json([text])
 
 
 @pytest.mark.parametrize(

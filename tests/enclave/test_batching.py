@@ -34,6 +34,7 @@ from cloister.enclave.engines.tensor import Datatype, Tensor
 from cloister.enclave.job import Job
 from cloister.enclave.oip import fit, parse_request
 from cloister.enclave.turns import Turns
+from cloister.enclave.withholding import Withholding
 from cloister.errors import Unavailable
 from cloister.lending.terms import LOAN_METER, ModelDigest
 
@@ -368,7 +369,7 @@ async def test_two_versions_or_two_models_never_share_a_run(tmp_path: Path) -> N
                     running=running,
                     asked=asked,
                     tensors=fit(asked, model.signature),
-                    places=None,
+                    withheld=Withholding.of(model.signature, (), None),
                     body=b"",
                 )
 

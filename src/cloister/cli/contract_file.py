@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cloister.cli.duration import parse_duration
 from cloister.cli.hours import parse_hours
+from cloister.cli.limit_words import limits_json, output_rules_json
 from cloister.errors import Malformed, UsageError
 from cloister.lending.clauses import Clauses
 
@@ -22,7 +23,8 @@ _MAX_BYTES = 256 * 1024
 _MAX_OFFLINE_DAYS = 90
 _LIMITS = ("max_ceiling", "max_instances", "rate_cap", "ttl_s")
 _KNOWN = {
-    "allowance", "borrower", "borrower_key", "consumers", "hours", "models", "offline", "policy", "precision",
+    "allowance", "borrower", "borrower_key", "consumer_budgets", "consumer_rates", "consumers", "hours", "models",
+    "offline", "outputs", "policy", "precision",
     "purpose", "refund", "revocations", "sub_allowances", *_LIMITS,
 }  # fmt: skip
 
@@ -37,6 +39,9 @@ allowance = 10000                       # units of the whole loan: the budget
 
 hours = ["mon-fri 08:00-18:00", "sat 10:00-12:00"]   # UTC, always; leave out for any time
 precision = 3                           # decimal places of floating outputs; leave out for all
+# outputs = ["digits:scores=top:3"]     # nothing, label, top:K, minimum:X; leave out to show all of every output
+# consumer_rates = ["10/s:20"]          # units in a time, and at most so many at once; "ward-1=..." for one consumer
+# consumer_budgets = ["1000/h", "ward-1=20000/d"]      # in any such time, all enclaves together; ":fixed" by the clock
 refund = "none"                         # or "unused": only where an enclave's memory provably cannot be copied
 # sub_allowances = true                 # the borrower may let others in by narrower allowances that it signs
 # revocations = true                    # and none of these counts without its list of those it called back
@@ -72,6 +77,9 @@ def clauses_json(
     borrower_key: str | None = None,
     sub_allowances: bool = False,
     revocations: bool = False,
+    outputs: Iterable[str] = (),
+    rates: Iterable[str] = (),
+    budgets: Iterable[str] = (),
 ) -> dict[str, Json]:
     """Return the clauses as the API takes them. Raises ``UsageError`` for what is none."""
     windows = [window.to_json() for window in parse_hours(hours)]
@@ -84,6 +92,8 @@ def clauses_json(
         "borrower": borrower_key,
         "sub_allowances": sub_allowances or None,
         "revocations": revocations or None,
+        "consumer_limits": limits_json(rates, budgets),
+        "outputs": output_rules_json(outputs),
     }
     given = {name: value for name, value in members.items() if value is not None}
     try:
@@ -117,18 +127,18 @@ def _body(document: dict[str, Any], path: Path) -> dict[str, Any]:
     anybody = document["consumers"] == "anybody"
     if not anybody and not isinstance(document["consumers"], list):
         _fail(path, 'consumers: want tables, or "anybody"')
-    hours = document.get("hours", [])
-    if not isinstance(hours, list) or not all(isinstance(item, str) for item in hours):
-        _fail(path, "hours: want an array of texts")
     clauses = clauses_json(
         purpose=document.get("purpose"),
-        hours=hours,
+        hours=_texts(document, "hours", path),
         precision=document.get("precision"),
         offline=_offline(document, path),
         refund=document.get("refund"),
         borrower_key=document.get("borrower_key"),
         sub_allowances=document.get("sub_allowances", False),
         revocations=document.get("revocations", False),
+        outputs=_texts(document, "outputs", path),
+        rates=_texts(document, "consumer_rates", path),
+        budgets=_texts(document, "consumer_budgets", path),
     )
     body = {name: document[name] for name in ("borrower", "allowance", "models", *_LIMITS) if name in document}
     return body | {"consumers": None if anybody else document["consumers"], "clauses": clauses}
@@ -143,6 +153,13 @@ def _offline(document: dict[str, Any], path: Path) -> Json:
     lasts = parse_duration(str(term.get("lasts", "")), days=_MAX_OFFLINE_DAYS)
     rest = {name: value for name, value in term.items() if name != "lasts"}
     return {**rest, "lasts_s": int(lasts.total_seconds())}
+
+
+def _texts(document: dict[str, Any], name: str, path: Path) -> list[str]:
+    value = document.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        _fail(path, f"{name}: want an array of texts")
+    return value
 
 
 def _text(document: dict[str, Any], name: str, path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloister.cli.hours import dump_hours
+from cloister.cli.limit_words import limit_rows
 from cloister.lending.clauses import RefundRule
 from cloister.wire import dump_time
 
@@ -34,6 +35,7 @@ def contract_rows(contract: Contract, consumers: tuple[str, ...] | None) -> list
         ("consumers", _consumers(terms, consumers)),
         ("hours", hours),
         ("precision", _precision(clauses.precision)),
+        *limit_rows(clauses.consumer_limits, clauses.outputs, terms.max_instances),
         ("budget", budget),
         ("rate", f"{terms.rate_cap} units per second and instance" if terms.rate_cap else "no cap"),
         ("instances", f"at most {terms.max_instances}, each with at most {terms.max_ceiling} units unserved"),

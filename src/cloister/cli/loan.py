@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
+from cloister.cli.limit_words import limit_rows
 from cloister.cli.loan_contract import accept, amend, roll_out, show_contract
 from cloister.cli.loan_create import consumer_json, create, policy_json, token_files, write_tokens
 from cloister.cli.loan_watch import watch_loan
 from cloister.cli.remote import from_loan_file, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.voucher import voucher
+from cloister.lending.clauses import Clauses
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,6 +74,10 @@ def draw_loan(terminal: Terminal, shown: dict[str, Any], out: Console) -> None:
         parts = (*parts, "owed")
     rows = [(meter, *(str(counts[part]) for part in parts)) for meter, counts in shown["meters"].items()]
     out.print(terminal.table(("meter", *parts), rows))
+    said = Clauses.from_json(shown["terms"].get("clauses", {}))
+    limits = limit_rows(said.consumer_limits, said.outputs, shown["terms"]["max_instances"])
+    if limits:
+        out.print(terminal.table(("limit", ""), limits))
     live = [item for item in shown["instances"] if item["live"]]
     out.print(terminal.table(("instance", "tee", "state"), [(i["id"][:16], i["tee"], i["state"]) for i in live]))
     asked = [item for item in shown["requests"] if item["state"] == "open"]

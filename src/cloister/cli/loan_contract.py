@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["accept", "amend", "roll_out", "show_contract"]
 
-_CLAUSES = ("purpose", "hours", "precision", "offline", "refund", "revocations", "sub_allowances")
+_CLAUSES = (
+    "purpose", "hours", "precision", "outputs", "consumer_limits", "offline", "refund", "revocations", "sub_allowances",
+)  # fmt: skip
 _file = click.Path(path_type=Path, dir_okay=False)
 
 

@@ -105,6 +105,27 @@ def clause_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--borrower-key", metavar="KEY", help="Public key with which the borrower signs the contract."),
         click.option("--refund", type=click.Choice(["none", "unused"]), help="What becomes of unserved units."),
         click.option("--offline", metavar="LASTS:UNITS[:OVERDRAFT]", help="Offline term: 2d:500 or 2d:500:20."),
+        click.option(
+            "--consumer-budget",
+            "budgets",
+            multiple=True,
+            metavar="[ID=]UNITS/TIME[:fixed]",
+            help="Units in any such time for each consumer, or for ID; * for all sub-allowances. Repeat for more.",
+        ),
+        click.option(
+            "--consumer-rate",
+            "rates",
+            multiple=True,
+            metavar="[ID=]UNITS/TIME[:BURST]",
+            help="Units in such a time from each enclave, at most BURST at once. Repeat for more.",
+        ),
+        click.option(
+            "--output",
+            "outputs",
+            multiple=True,
+            metavar="MODEL:OUTPUT=RULE",
+            help="What is shown of an output: nothing, label, top:K, minimum:X[,fill:X]. Repeat for more.",
+        ),
         click.option("--precision", type=click.IntRange(0, 15), help="Decimal places of floating outputs."),
         click.option("--hours", multiple=True, metavar="DAYS HH:MM-HH:MM", help="When, in UTC; repeat for more."),
         click.option("--purpose", help="What the loan is for, in words."),
@@ -124,6 +145,9 @@ def take_clause_options(said: dict[str, Any]) -> tuple[dict[str, Json], dict[str
         refund=said.pop("refund"),
         borrower_key=said.pop("borrower_key"),
         sub_allowances=False,
+        outputs=said.pop("outputs"),
+        rates=said.pop("rates"),
+        budgets=said.pop("budgets"),
     )
     for name in ("sub_allowances", "revocations"):
         if said.pop(name):

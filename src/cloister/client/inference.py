@@ -50,9 +50,11 @@ _RANK_OF_SCORES = 2
 _HINTS = {
     "allowance_exhausted": "ask the borrower for more, or wait for it (wait=, --wait)",
     "blocked": "the custodian has stopped this; ask the borrower",
+    "budget_spent": "this consumer has had its units of this time; ask again when it says",
     "date_skewed": "set this machine's clock: the enclave's differs by more than a minute",
     "lease_expired": "the enclave cannot reach its custodian, or was stopped; ask again later",
     "outside_hours": "the contract says when the loan may be used: cloister contract URL",
+    "rate_limited": "the contract says how fast this consumer may ask: cloister contract URL",
     "sub_allowance_exhausted": "ask whoever gave you the sub-allowance for another",
     "sub_allowance_expired": "ask whoever gave you the sub-allowance for another",
     "sub_allowance_revoked": "the borrower has called it back; ask whoever gave it to you",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cloister.enclave.pool import ModelPool
     from cloister.enclave.served import ServedModel
     from cloister.enclave.tickets import Tickets
+    from cloister.enclave.withholding import Withholding
     from cloister.lending.conditions import Caller
 
 __all__ = ["IDEMPOTENCY_KEY", "Inference"]
@@ -97,7 +98,8 @@ class Inference:
         self, model: ServedModel, request: BinaryRequest, *, token: bytes | None, consumer: Caller
     ) -> BinaryResponse:
         begun = asyncio.get_running_loop().time()
-        asked, tensors = await self._fitted(model, request)
+        withheld = self._metering.withholding(model, consumer)
+        asked, tensors = await self._fitted(model, request, withheld)
         timeout_us = asked.parameters.timeout_us
         if not self._pool.is_loaded(model):
             self._metering.demand_live(model.terms, consumer)  # who may not run it makes nobody open it
@@ -111,7 +113,7 @@ class Inference:
                 running=running,
                 asked=asked,
                 tensors=tensors,
-                places=self._metering.precision(consumer),
+                withheld=withheld,
                 body=request.body,
             )
             try:
@@ -122,13 +124,16 @@ class Inference:
                 raise
             return await self._charged(job, response, consumer)
 
-    async def _fitted(self, model: ServedModel, request: BinaryRequest) -> tuple[InferRequest, tuple[Tensor, ...]]:
+    async def _fitted(
+        self, model: ServedModel, request: BinaryRequest, withheld: Withholding
+    ) -> tuple[InferRequest, tuple[Tensor, ...]]:
         """Read a request and hold it against the model; a large one aside, so that the lease goes on being renewed."""
         header_bytes = _header_bytes(request)
 
         def read() -> tuple[InferRequest, tuple[Tensor, ...]]:
             asked = parse_request(request.body, header_bytes=header_bytes, json_cap=self._limits.max_json_bytes)
-            return asked, fit(asked, model.signature)
+            withheld.demand(asked)
+            return asked, fit(asked, withheld.signature)
 
         return await asyncio.to_thread(read) if _is_long(model, request, header_bytes) else read()
 

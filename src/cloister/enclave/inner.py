@@ -148,7 +148,8 @@ class InnerApi:
         return True
 
     def _model_metadata(self, model: ServedModel, consumer: Caller) -> Json:
-        signature = model.signature
+        withheld = self._metering.withholding(model, consumer)
+        signature = withheld.signature
         return {
             "inputs": [spec.to_json() for spec in signature.inputs],
             "name": model.terms.name,
@@ -158,6 +159,7 @@ class InnerApi:
                 **_maker(model),
                 "loan": self._metering.terms.loan,
                 "remaining": self._metering.remaining(model.terms.name, consumer),
+                **withheld.to_json(),
             },
             "platform": "onnxruntime_onnx",
             "versions": [model.terms.digest],

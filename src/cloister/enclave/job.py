@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cloister.enclave.engines.tensor import Tensor
     from cloister.enclave.oip import InferRequest
     from cloister.enclave.served import ServedModel
+    from cloister.enclave.withholding import Withholding
     from cloister.lending.conditions import Caller
     from cloister.lending.lease import Reservation
 
@@ -39,7 +40,7 @@ class Job:
     """A request that fits its model. Its units are set aside when its run starts (E4), and not before.
 
     ``who`` is who asks as ``Metering.reserve`` takes it, ``caller`` whose turn it takes, ``until`` the time of the
-    event loop by which it must start, ``places`` how far floating outputs are rounded, ``body`` what the receipt
+    event loop by which it must start, ``withheld`` what its caller is shown of the outputs, ``body`` what the receipt
     commits to.
     """
 
@@ -51,7 +52,7 @@ class Job:
     running: RunningModel
     asked: InferRequest = field(repr=False)
     tensors: tuple[Tensor, ...] = field(repr=False)
-    places: int | None
+    withheld: Withholding
     body: bytes = field(repr=False)
     salts: Salts = field(default_factory=Salts.fresh, repr=False)
     reservation: Reservation | None = None
@@ -71,7 +72,7 @@ class Job:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The outputs that were asked for: all of them where none is named."""
+        """The outputs that were asked for: all that are shown where none is named."""
         return tuple(item.name for item in self.asked.outputs) or tuple(
-            spec.name for spec in self.model.signature.outputs
+            spec.name for spec in self.withheld.signature.outputs
         )

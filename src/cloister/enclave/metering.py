@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cloister.enclave.clock import reader_of
 from cloister.enclave.logs import Event
+from cloister.enclave.withholding import Withholding
 from cloister.errors import Rejected
 from cloister.lending.clock import ClockGuard, SignedTimes
 from cloister.lending.lease import LeaseHolder
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.enclave.clock import Clock
     from cloister.enclave.logs import EventLog
+    from cloister.enclave.served import ServedModel
     from cloister.lending.conditions import Caller
     from cloister.lending.lease import LeaseSnapshot, Reservation
     from cloister.lending.messages import Grant, Refusal, Ticket, Voucher
@@ -214,9 +216,10 @@ class Metering:
         with self._lock:
             return self._holder.conditions.revoke(statement)
 
-    def precision(self, caller: Caller) -> int | None:
-        """Return to how many decimal places outputs are rounded, None for not at all."""
-        return self._holder.conditions.precision(caller)
+    def withholding(self, model: ServedModel, caller: Caller) -> Withholding:
+        """Return what a caller is shown of a model's outputs. Raises as ``Withholding.of``."""
+        conditions = self._holder.conditions
+        return Withholding.of(model.signature, conditions.outputs(model.terms), conditions.precision(caller))
 
     @property
     def consumers(self) -> tuple[Consumer, ...] | None:

@@ -26,6 +26,7 @@ DATE_PROBLEM = "https://iana.org/assignments/http-problem-types#date"  # RFC 945
 _STATUSES: Mapping[str, int] = {
     "allowance_exhausted": 402,
     "blocked": 403,
+    "budget_spent": 429,
     "clock_step": 409,
     "date_missing": 400,
     "date_skewed": 400,
@@ -39,8 +40,10 @@ _STATUSES: Mapping[str, int] = {
     "method_not_allowed": 405,
     "not_found": 404,
     "output": 422,
+    "output_withheld": 403,
     "outside_hours": 403,
     "parameter_refused": 422,
+    "rate_limited": 429,
     "request_id_reused": 422,
     "request_id_too_long": 422,
     "request_in_flight": 409,
@@ -112,7 +115,7 @@ def inner_problem(error: CloisterError) -> BinaryResponse:
     if error.hint is not None and code != "internal":
         members["hint"] = error.hint
     headers = [("content-type", PROBLEM_TYPE), ("cloister-units", "0")]
-    if isinstance(error, Unavailable) and error.retry_after_s is not None:
+    if isinstance(error, Unavailable | Rejected) and error.retry_after_s is not None:
         headers.append(("retry-after", str(error.retry_after_s)))
     return BinaryResponse(status=status, headers=tuple(headers), body=_dump(members))
 

@@ -16,7 +16,6 @@ from cloister.enclave.batches import Batches
 from cloister.enclave.batching import joined, parts_of, rows_of
 from cloister.enclave.oip import HEADER_LENGTH, dump_response
 from cloister.enclave.pace import Pace
-from cloister.enclave.rounding import rounded
 from cloister.enclave.turns import Turns, demand_in_time
 from cloister.errors import Rejected, Unavailable
 from cloister.lending.receipt import commit
@@ -191,9 +190,8 @@ class Runs:
         return self._written(job, self._outputs(job, job.tensors))
 
     def _written(self, job: Job, outputs: Sequence[Tensor]) -> BinaryResponse:
-        """Round where the contract says so, and write the answer."""
-        if job.places is not None:
-            outputs = tuple(rounded(tensor, job.places) for tensor in outputs)
+        """Hold back and round what the contract says, and write the answer."""
+        outputs = job.withheld.applied(outputs)
         terms = job.model.terms
         card = job.model.manifest.card
         body, header_bytes = dump_response(job.asked, outputs, model=terms.name, version=terms.digest, card=card)

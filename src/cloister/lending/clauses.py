@@ -1,4 +1,4 @@
-"""The clauses of a loan beyond models, consumers and counts: purpose, hours, precision, outage, refund.
+"""The clauses of a loan beyond models, consumers and counts: purpose, hours, outputs, limits, outage, refund.
 
 Every clause is optional and absent means its default; a default spelled out is refused, so that one loan has
 one spelling (docs/spec/contract.md, section 2). Not done here: obeying them (``conditions``, ``lease_grant``),
@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import VerifyKey
 from cloister.errors import UsageError
+from cloister.lending.consumer_limits import ConsumerLimits
+from cloister.lending.output_rule import OutputRule, take_output_rules
 from cloister.wire import MAX_INT, Fields, Json
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
     from datetime import datetime, timedelta
 
 __all__ = [
@@ -122,7 +125,8 @@ class Clauses:
     outputs are rounded to, None for all; ``budget`` the units agreed on at the start; ``borrower`` the key with
     which the borrower signs the contract, None for a loan nobody countersigns; ``sub_allowances`` says that the
     borrower may let others in by sub-allowances that it signs, ``revocations`` that none counts without a list in time
-    of those that it called back.
+    of those that it called back. ``consumer_limits`` says how much and how fast each consumer may ask, ``outputs`` what
+    is held back of the models' outputs.
     """
 
     purpose: str = ""
@@ -134,6 +138,18 @@ class Clauses:
     borrower: VerifyKey | None = None
     sub_allowances: bool = False
     revocations: bool = False
+    consumer_limits: ConsumerLimits | None = None
+    outputs: tuple[OutputRule, ...] = ()
+
+    def misfit(self, models: AbstractSet[str], *, max_instances: int) -> str | None:
+        """Return what does not fit the terms around these clauses, None where all does."""
+        unknown = sorted({rule.model for rule in self.outputs} - models)
+        if unknown:
+            return f"outputs: no model {unknown[0]}"
+        held = () if self.consumer_limits is None else self.consumer_limits.every
+        if any(budget.units < max_instances for limits in held for budget in limits.budgets):
+            return f"consumer_limits: a budget below max_instances ({max_instances}) leaves an instance nothing"
+        return None
 
     def open_at(self, now: datetime) -> bool:
         """Tell whether the loan may be used at ``now``, in UTC."""
@@ -141,26 +157,21 @@ class Clauses:
 
     def to_json(self) -> dict[str, Json]:
         """Return the JSON object of docs/spec/lease.md: the clauses that are not at their default."""
-        members: dict[str, Json] = {}
-        if self.purpose:
-            members["purpose"] = self.purpose
-        if self.hours is not None:
-            members["hours"] = [window.to_json() for window in self.hours]
-        if self.precision is not None:
-            members["precision"] = self.precision
-        if self.budget is not None:
-            members["budget"] = self.budget
-        if self.offline is not None:
-            members["offline"] = self.offline.to_json()
-        if self.refund is not RefundRule.NONE:
-            members["refund"] = self.refund.value
-        if self.borrower is not None:
-            members["borrower"] = self.borrower.dump()
-        if self.sub_allowances:
-            members["sub_allowances"] = True
-        if self.revocations:
-            members["revocations"] = True
-        return members
+        refund = None if self.refund is RefundRule.NONE else self.refund.value
+        members: dict[str, Json] = {
+            "borrower": None if self.borrower is None else self.borrower.dump(),
+            "budget": self.budget,
+            "consumer_limits": None if self.consumer_limits is None else self.consumer_limits.to_json(),
+            "hours": None if self.hours is None else [window.to_json() for window in self.hours],
+            "offline": None if self.offline is None else self.offline.to_json(),
+            "outputs": [rule.to_json() for rule in self.outputs] or None,
+            "precision": self.precision,
+            "purpose": self.purpose or None,
+            "refund": refund,
+            "revocations": self.revocations or None,
+            "sub_allowances": self.sub_allowances or None,
+        }
+        return {name: value for name, value in members.items() if value is not None}
 
     @classmethod
     def from_json(cls, value: Json) -> Clauses:
@@ -176,6 +187,10 @@ class Clauses:
             borrower=fields.optional("borrower", lambda name: VerifyKey.take(fields, name)),
             sub_allowances="sub_allowances" in fields,
             revocations="revocations" in fields,
+            consumer_limits=fields.optional(
+                "consumer_limits", lambda name: ConsumerLimits.from_json(fields.take(name))
+            ),
+            outputs=take_output_rules(fields, "outputs") if "outputs" in fields else (),
         )
         if clauses.sub_allowances and (not fields.boolean("sub_allowances") or clauses.borrower is None):
             fields.fail("sub_allowances", "want true beside the borrower's key, or no such member")

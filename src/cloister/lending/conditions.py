@@ -1,8 +1,9 @@
 """What the contract demands of each inference and between its chunks, beyond leases and counts.
 
-Hours, output precision, and sub-allowances: who is let in by one, what it narrows, what it has used, whether the
-borrower has called it back. Models, consumers, time of the lease and units are ``lease``'s own. Pure: the lease's time
-is passed in, and the hours are no better than that time (docs/spec/contract.md, section 4).
+Hours, what is shown of outputs, limits of each consumer, and sub-allowances: who is let in by one, what it narrows,
+what it has used, whether the borrower has called it back. Models, consumers, time of the lease and units are
+``lease``'s own. Pure: the lease's time is passed in, and hours and limits are no better than that time
+(docs/spec/contract.md, section 4).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.errors import Reason, Rejected
+from cloister.lending.consumer_meters import ANYBODY, GUESTS, ConsumerMeters
 from cloister.lending.revocation import verify_list
 from cloister.lending.sub_allowance import SubAllowance, verify_chain
 from cloister.lending.sub_meters import SubMeters
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
     from cloister.crypto.sign import VerifyKey
     from cloister.lending.clauses import Clauses
+    from cloister.lending.consumer_meters import Mark
+    from cloister.lending.lease_clock import Passed
+    from cloister.lending.output_rule import OutputRule
     from cloister.lending.revocation import RevocationList
     from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
 
@@ -32,7 +37,7 @@ Caller: TypeAlias = "Consumer | SubAllowance | None"
 class Conditions:
     """The conditions of one loan in one instance. Memory only: counts and revocations start empty with the instance."""
 
-    __slots__ = ("_clauses", "_counts", "_instance", "_loan", "_revoked")
+    __slots__ = ("_clauses", "_counts", "_instance", "_limits", "_loan", "_revoked")
 
     def __init__(self, terms: Terms, instance: InstanceId) -> None:
         """Take what the grant says."""
@@ -40,6 +45,7 @@ class Conditions:
         self._loan = terms.loan
         self._instance = instance
         self._counts = SubMeters()
+        self._limits = ConsumerMeters(terms.clauses.consumer_limits, max_instances=terms.max_instances)
         self._revoked: RevocationList | None = None
 
     def admit(self, chain: bytes, token: bytes | None, now: datetime) -> SubAllowance:
@@ -96,26 +102,47 @@ class Conditions:
             self._demand_kept(caller)
             caller.demand(model=model.name, instance=self._instance, now=now)
 
-    def reserve(self, caller: Caller, units: int, now: datetime) -> None:
-        """Set units aside with a sub-allowance. Raises ``Rejected`` as ``SubMeters.reserve``."""
+    def reserve(self, caller: Caller, units: int, now: datetime, passed: Passed) -> Mark:
+        """Set units aside with a sub-allowance and with the consumer's limits; return where these counted them.
+
+        ``passed`` is the time that was seen to pass. Raises ``Rejected`` as ``ConsumerMeters.demand`` and
+        ``SubMeters.reserve``; then nothing is counted.
+        """
+        account = _account(caller)
+        self._limits.demand(account, units, passed)
         if isinstance(caller, SubAllowance):
             self._counts.reserve(caller, units, now)
+        return self._limits.count(account, units, passed)
 
-    def settle(self, caller: Caller, *, reserved: int, used: int) -> None:
+    def settle(self, caller: Caller, *, reserved: int, used: int, mark: Mark = ()) -> None:
         """Replace what was set aside by what it came to."""
+        if used < reserved:
+            self._limits.give_back(_account(caller), reserved - used, mark)
         if isinstance(caller, SubAllowance):
             self._counts.settle(caller, reserved=reserved, used=used)
 
-    def room(self, caller: Caller, room: int) -> int:
-        """Return how much of ``room`` a sub-allowance leaves."""
+    def room(self, caller: Caller, room: int, passed: Passed | None = None) -> int:
+        """Return how much of ``room`` a sub-allowance and the consumer's budgets leave."""
         left = self._counts.room(caller) if isinstance(caller, SubAllowance) else None
-        return room if left is None else max(0, min(room, left))
+        budgets = None if passed is None else self._limits.room(_account(caller), passed)
+        return max(0, min(found for found in (room, left, budgets) if found is not None))
 
     def precision(self, caller: Caller) -> int | None:
         """Return to how many decimal places floating outputs are rounded, None for not at all."""
         own = caller.precision if isinstance(caller, SubAllowance) else None
         wanted = [places for places in (self._clauses.precision, own) if places is not None]
         return min(wanted, default=None)
+
+    def outputs(self, model: ModelTerms) -> tuple[OutputRule, ...]:
+        """Return what is held back of a model's outputs, whoever asks."""
+        return tuple(rule for rule in self._clauses.outputs if rule.model == model.name)
+
+
+def _account(caller: Caller) -> str:
+    """Return the name under which a caller's limits are counted."""
+    if caller is None:
+        return ANYBODY
+    return GUESTS if isinstance(caller, SubAllowance) else caller.id
 
 
 def outside_hours(clauses: Clauses, now: datetime) -> Reason | None:

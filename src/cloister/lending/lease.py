@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from cloister.lending.conditions import Caller
+    from cloister.lending.lease_clock import Passed
 
 __all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_answer"]
 
@@ -53,7 +54,8 @@ class LeaseHolder(LeaseCore):
         model = self._model(model_name)
         leased = (lambda _: 0) if model.ticketed else self._meters.room  # a ticket takes from the balance alone
         meters = self._meters_of(model, consumer)
-        return self.conditions.room(consumer, min(leased(meter) + balances.get(meter, 0) for meter in meters))
+        room = min(leased(meter) + balances.get(meter, 0) for meter in meters)
+        return self.conditions.room(consumer, room, self._clock.passed)
 
     def snapshot(self) -> LeaseSnapshot:
         """Return what there is to show."""
@@ -181,10 +183,12 @@ class LeaseHolder(LeaseCore):
         meters = () if model.ticketed else self._meters_of(model, consumer)
         self._meters.overdraw(self.offline.tops)
         self._meters.demand_room(meters, units)
-        self.conditions.reserve(consumer, units, moment)
+        mark = self.conditions.reserve(consumer, units, moment, self._passed())
         self._meters.reserve(meters, units)
         self._reservations += 1
-        reservation = Reservation(number=self._reservations, model=model, consumer=consumer, units=units, meters=meters)
+        reservation = Reservation(
+            number=self._reservations, model=model, consumer=consumer, units=units, meters=meters, mark=mark
+        )
         self._open[reservation.number] = reservation
         return reservation
 
@@ -325,9 +329,16 @@ class LeaseHolder(LeaseCore):
 
     def _release(self, reservation: Reservation, *, used: int) -> None:
         self._meters.settle(reservation.meters, reserved=reservation.units, used=used)
-        self.conditions.settle(reservation.consumer, reserved=reservation.units, used=used)
+        self.conditions.settle(reservation.consumer, reserved=reservation.units, used=used, mark=reservation.mark)
         self.tickets.forget(reservation)
         del self._open[reservation.number]
+
+    def _passed(self) -> Passed:
+        """Return the time that was seen to pass; there is some wherever a lease is live."""
+        passed = self._clock.passed
+        if passed is None:
+            self._refuse("lease_expired")
+        return passed
 
     def _ttl(self) -> timedelta:
         return self._lease.ttl if self._lease else self._terms.ttl

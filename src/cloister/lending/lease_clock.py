@@ -6,27 +6,39 @@ latest one counts as the latest; a larger step voids the lease. Pure: every read
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.lending.clock import STEP
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
-__all__ = ["LeaseClock"]
+__all__ = ["LeaseClock", "Passed"]
 
 _RENEW_AT = 3  # the first try at T/3 after the last success
 _RETRY_AT = 10  # then one every T/10, so that three lost renewals are tolerated
 _END_AT = 2  # the model is unloaded at 2T without renewal (E9)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """Time that was seen to pass since the first reading: no step of a clock makes it more."""
+
+    began: datetime
+    lasted: timedelta
+
+
 class LeaseClock:
     """Deadline, renewal times and end of one instance, from readings that may lie."""
 
     __slots__ = (
+        "_began",
         "_end_after",
         "_end_at",
         "_not_before",
+        "_passed",
         "_renewed_at",
         "_seen",
         "_sent_at",
@@ -40,6 +52,8 @@ class LeaseClock:
         self._end_after = end_after
         self.deadline: datetime | None = None
         self._seen: datetime | None = None
+        self._began: datetime | None = None
+        self._passed = timedelta(0)
         self._sent_at: datetime | None = None
         self._tried_at: datetime | None = None
         self._renewed_at: datetime | None = None
@@ -66,8 +80,17 @@ class LeaseClock:
         """Take a reading and return the time to act at; a step back of more than ``STEP`` voids (E7)."""
         if self._seen is not None and now < self._seen - STEP:
             self.void(now)
-        self._seen = now if self._seen is None else max(self._seen, now)
+        if self._seen is None:
+            self._began = self._seen = now
+        elif now > self._seen:
+            self._passed += now - self._seen
+            self._seen = now
         return self._seen
+
+    @property
+    def passed(self) -> Passed | None:
+        """The time that was seen to pass, None before the first reading. A step that voids is not in it."""
+        return None if self._began is None else Passed(began=self._began, lasted=self._passed)
 
     def void(self, now: datetime) -> None:
         """Void the time of the lease and of the request under way; go on from ``now``.

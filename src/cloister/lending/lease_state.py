@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cloister.lending.conditions import Caller
+    from cloister.lending.consumer_meters import Mark
     from cloister.lending.messages import Units
     from cloister.lending.terms import InstanceId, Meter, ModelTerms
 
@@ -28,13 +29,17 @@ class LeaseState(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """Units set aside for one inference, on every meter it is charged to. Worth nothing elsewhere."""
+    """Units set aside for one inference, on every meter it is charged to. Worth nothing elsewhere.
+
+    ``mark`` says where the consumer's budgets counted them.
+    """
 
     number: int
     model: ModelTerms
     consumer: Caller
     units: int
     meters: tuple[Meter, ...]
+    mark: Mark = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

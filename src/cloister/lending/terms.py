@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NewType
 
 from cloister.lending.clauses import NO_CLAUSES, Clauses
+from cloister.lending.names import NAME
 from cloister.wire import Fields, Json, dump_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "MAX_STANDING",
     "MAX_UNITS",
     "MAX_VERSIONS",
+    "NAME",
     "Consumer",
     "ConsumerId",
     "InstanceId",
@@ -65,8 +67,6 @@ _UNTRUSTED_SHARE = 10  # the part of N that an instance with an untrusted clock 
 _LEAST_UNTRUSTED = 5  # units: below that, serving would wait for a renewal after every few answers
 
 LOAN_ID = re.compile(r"loan-[a-z2-7]{16}")
-NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
-"""Names of models and ids of consumers: lower case, one spelling, safe in a path and a log line."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
 METER = re.compile(r"loan|(?:model|consumer):[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
@@ -267,6 +267,9 @@ class Terms:
             fields.fail("consumers", "double id")
         if (terms.outage is OutageRule.OFFLINE) != (terms.clauses.offline is not None):
             fields.fail("outage", "want offline exactly where the clauses have an offline term")
+        misfit = terms.clauses.misfit({model.name for model in models}, max_instances=terms.max_instances)
+        if misfit is not None:
+            fields.fail("clauses", misfit)
         return terms
 
     def model(self, name: str) -> ModelTerms | None:

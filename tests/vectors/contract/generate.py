@@ -14,7 +14,9 @@ from typing import Any
 
 from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.lending.clauses import Clauses, OfflineTerm, RefundRule, Window
+from cloister.lending.consumer_limits import Budget, ConsumerLimits, Limits, Rate
 from cloister.lending.contract import Contract, SignedContract
+from cloister.lending.output_rule import OutputRule, Shown
 from cloister.lending.revocation import RevocationList
 from cloister.lending.sub_allowance import Block, BlockId, Caveats, Chain
 from cloister.lending.terms import Consumer, ConsumerId, InstanceId, LoanId, ModelDigest, ModelTerms, OutageRule, Terms
@@ -78,6 +80,24 @@ def contracts() -> list[dict[str, Any]]:
     def terms(**parts: Any) -> bytes:
         value = {**json.loads(good.payload)["terms"], **parts}
         return payload(terms={name: item for name, item in value.items() if item != "left out"})
+
+    limited = replace(
+        CLAUSES,
+        consumer_limits=ConsumerLimits(
+            each=Limits(
+                rate=Rate(units=5, per_s=1, burst=20), budgets=(Budget(units=1000, window_s=3600, fixed=True),)
+            ),
+            guests=Limits(budgets=(Budget(units=100, window_s=86_400),)),
+            named=(("ann", Limits()),),
+        ),
+        outputs=(
+            OutputRule(model=TERMS.models[0].name, output="logits", show=Shown.NOTHING),
+            OutputRule(model=TERMS.models[0].name, output="scores", top=3, minimum="0.01", fill="-1"),
+        ),
+    )
+
+    def budget(**members: int) -> Any:
+        return {"each": {"budgets": [members]}}
 
     def clause(**parts: Any) -> bytes:
         value = {**json.loads(good.payload)["terms"]["clauses"], **parts}
@@ -150,6 +170,25 @@ def contracts() -> list[dict[str, Any]]:
                 ("a digest in capitals", ["AA" * 32]),
                 ("32 others", [f"{number:064x}" for number in range(32)]),
             )
+        ),
+        case("limits and output rules", both(replace(TERMS, clauses=limited)).dump(), "valid"),
+        case(
+            "a rule for a model that is not lent",
+            clause(outputs=[{"model": "other", "output": "y", "top": 1}]),
+            "Malformed",
+        ),
+        case("a rule that holds nothing back", clause(outputs=[{"model": "digits", "output": "y"}]), "Malformed"),
+        case(
+            "two rules for one output",
+            clause(outputs=[{"model": "digits", "output": "y", "top": 1}] * 2),
+            "Malformed",
+        ),
+        case("no rules", clause(outputs=[]), "Malformed"),
+        case("no limits", clause(consumer_limits={}), "Malformed"),
+        case("a budget of a minute and a bit", clause(consumer_limits=budget(units=9, window_s=61)), "Malformed"),
+        case("a budget smaller than instances", clause(consumer_limits=budget(units=1, window_s=60)), "Malformed"),
+        case(
+            "a rate without a burst", clause(consumer_limits={"each": {"rate": {"per_s": 1, "units": 1}}}), "Malformed"
         ),
         case("offline without its term", clause(offline="left out"), "Malformed"),
         case("version 0", terms(version=0), "Malformed"),
