@@ -134,7 +134,9 @@ def _look(base: Path, pid: int) -> None:
             except CloisterError as exc:
                 (pages / f"wrong-question-{number}").write_text(f"{exc!r} {exc} {exc.hint}")
     loan = json.loads((borrower / "loan.json").read_bytes())
-    enclave = json.loads((borrower / "ready.json").read_bytes())["url"]
+    ready = json.loads((borrower / "ready.json").read_bytes())
+    enclave = ready["url"]
+    _get(ready["metrics"], pages / "metrics")
     secure = ssl.create_default_context(cadata=loan["ca_pem"])
     for path in ENCLAVE_PAGES:
         _get(enclave + path, pages / f"enclave{path.replace('/', '-')}")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -33,8 +34,10 @@ from cloister.enclave.logs import EventLog
 from cloister.enclave.measure import measure_software
 from cloister.enclave.outer import Outer
 from cloister.enclave.serve import Surroundings, serve_async
+from cloister.enclave.web.exchange import Answer
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.seal import seal_model
+from cloister.telemetry.exposition import prometheus_text
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
 from cloister.wire import dump_b64u, dump_json
 from fleet.added import Added
@@ -46,11 +49,26 @@ if TYPE_CHECKING:
     from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
     from cloister.enclave.instance import EnclaveInstance
     from cloister.enclave.serve import Ready
+    from cloister.enclave.web.exchange import Body, Head
 
     Extend: TypeAlias = Callable[[Added, EnclaveInstance], None]
 
 UNLOCK = Passphrase(b"benchmark")
 CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
+
+
+METRICS_PATH = "/metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Shows an instance's counts beside what it serves, where the product has an address of their own for them."""
+
+    instance: EnclaveInstance
+
+    async def __call__(self, _head: Head, _body: Body) -> Answer:
+        """Show them."""
+        return Answer(status=200, body=prometheus_text(self.instance.metrics).encode())
 
 
 async def lend(
@@ -113,6 +131,7 @@ async def _serve(
 
     def create(instance: EnclaveInstance) -> Added:
         app = Added(Outer(instance))
+        app.add(METRICS_PATH, Metrics(instance))
         extend(app, instance)
         return app
 

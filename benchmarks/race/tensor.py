@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx2
+from fleet.enclave import METRICS_PATH
 
 from race.pressing import press_row
 
@@ -47,7 +48,7 @@ def spend(row: Row, net: Net, file: Path, seconds: int) -> Spent:
 
 def _engine(url: str, net: Net) -> tuple[float, float]:
     """Return the seconds that the server says its engine took with this model, and for how many inferences."""
-    text = httpx2.get(f"{url}/metrics", trust_env=False, verify=False).text  # what serves is what was just started
+    text = httpx2.get(url + METRICS_PATH, trust_env=False, verify=False).text  # what serves is what was just started
     found = []
     for metric in ("cloister_engine_seconds_total", "cloister_inferences_total"):
         line = re.search(rf'^{metric}{{model="{net.name}"}} (\S+)$', text, re.MULTILINE)

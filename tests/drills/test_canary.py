@@ -155,7 +155,7 @@ def test_the_database_that_was_searched_is_the_one_in_use(demo_run: DemoRun) -> 
 
 
 def test_the_metrics_page_names_nobody(demo_run: DemoRun) -> None:
-    page = (demo_run.base / "pages" / "enclave-metrics").read_text()
+    page = (demo_run.base / "pages" / "metrics").read_text()
     assert "cloister_units_total" in page
     assert "clinic" not in page
     assert json.loads((demo_run.root / "borrower" / "loan.json").read_bytes())["loan"] not in page

@@ -22,6 +22,7 @@ from cloister.channel.keyset import Keyset
 from cloister.crypto.sign import SigningKey
 from cloister.enclave.measure import measure_software
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
+from cloister.telemetry.exposition import openmetrics_text
 from cloister.testing.simulated import SimulatedAttester, SimulatedScheme, simulated_policy
 
 if TYPE_CHECKING:
@@ -303,7 +304,8 @@ async def test_nothing_decrypted_touches_a_disk_and_nothing_of_a_request_either(
             assert answer.json["outputs"][0]["data"] == [canary]
             bad = await consumer.send(consumer.request("POST", "/v2/models/m/infer", body.replace(b"[1]", b"[2]")))
             assert bad.status == 422
-            metrics = (await consumer.plain("/metrics")).text
+            enclave.measure()
+            metrics = openmetrics_text(enclave.metrics)
             on_disk = [path for path in _open_files() if "memfd:" not in path and str(tmp_path) in path]
             assert on_disk == []
             said = (

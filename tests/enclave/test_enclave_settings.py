@@ -35,6 +35,7 @@ from cloister.enclave.tls import prepare_tls
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.journal import LibraryHandler
 from cloister.lending.terms import LoanId
+from cloister.telemetry.exposition import prometheus_text
 from cloister.wire import dump_json
 from mutations import mutated
 
@@ -290,7 +291,7 @@ def test_metrics_have_closed_labels_and_parse() -> None:
     metrics = Metrics(("m",))
     metrics.add("cloister_units_total", 3, "m")
     metrics.set("cloister_lease_active", 1)
-    text = metrics.dump()
+    text = prometheus_text(metrics)
     assert 'cloister_units_total{model="m"} 3\n' in text
     assert "cloister_lease_active 1\n" in text
     for name in METRICS:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx2
 import numpy as np
 import pytest
-from flow_house import ENCLAVE, asynchronous, brightest, open_house, row
+from flow_house import asynchronous, brightest, open_house, row
 from PIL import Image
 
 from cloister.errors import Rejected
+from cloister.telemetry.exposition import openmetrics_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,14 +40,14 @@ async def test_no_secret_is_found_anywhere(tmp_path: Path) -> None:
         await house.lend(10)
         Image.new("L", (4, 4), 200).save(tmp_path / f"{NAME}.png")
         errors = []
-        async with house.enclave(), await house.client() as client:
+        async with house.enclave() as serving, await house.client() as client:
             assert client.enclave.keyset.models
             answer = await client.infer("digits", {WEIGHTS: INPUT})
             with pytest.raises(Rejected) as caught:
                 await client.infer("digits", np.concatenate([INPUT] * 40))
             errors.append(repr(caught.value) + caught.value.message)
-            async with httpx2.AsyncClient(transport=house.wires.apps[8440], base_url=ENCLAVE) as http:
-                metrics = (await http.get("/metrics")).text
+            serving.measure()
+            metrics = openmetrics_text(serving.metrics)
         places = looked_at(house, metrics + "".join(errors))
         assert {"wire 8440", "wire 8443", "home/custodian.db", "home/vault.json"} <= set(places)
         secrets = {

@@ -42,7 +42,8 @@ def enclave() -> None:
 
 def _config(path: Path | None, overrides: dict[str, Any]) -> EnclaveConfig:
     """Return the settings; what the command line names is relative to where it was typed."""
-    for name in ("loan", "media", "model_ca", "model_token_file", "tls_certificate", "tls_key"):
+    paths = ("loan", "media", "metrics_token_file", "model_ca", "model_token_file", "tls_certificate", "tls_key")
+    for name in paths:
         if overrides.get(name) is not None:
             overrides[name] = str(Path(overrides[name]).absolute())
     places = [item if is_url(item) else str(Path(item).absolute()) for item in overrides.pop("models", ())]
@@ -67,6 +68,8 @@ def _config(path: Path | None, overrides: dict[str, Any]) -> EnclaveConfig:
 @click.option(
     "--memory-budget", metavar="SIZE", help="Most memory for models together, such as 8GiB; others wait on disk."
 )
+@click.option("--metrics", metavar="HOST:PORT", help="Show metrics at this address of their own.")
+@click.option("--metrics-token-file", type=_file, help="File with the token a scraper shows (mode 0600).")
 @click.option("--ready-file", type=_file, help="Write the address here once serving.")
 @click.option("--gpu", is_flag=True, help="Attest every NVIDIA GPU of this machine too.")
 @click.option(
@@ -109,10 +112,12 @@ def serve(
     def on_ready(ready: Ready) -> None:
         instance = ready.instance.metering.instance
         if ready_file is not None:
-            told = {"instance": instance, "memory_pages": pages, "url": ready.url}
+            told = {"instance": instance, "memory_pages": pages, "metrics": ready.metrics, "url": ready.url}
             write_file(ready_file, json.dumps(told).encode(), force=True)
         if pages == "ordinary":
             terminal.say(f"models lie in ordinary pages, and were opened slower than this host could: {HINT}")
+        if ready.metrics is not None:
+            terminal.say(f"metrics on {ready.metrics}")
         terminal.say(f"serving on {ready.url} as instance {instance[:16]}")
 
     with terminal.progress("opening models") as report:

@@ -12,6 +12,7 @@ import click
 
 from cloister.cli.consumer import Whom, consumer_options, whom
 from cloister.cli.duration import DURATION
+from cloister.cli.metrics_options import metrics_options, metrics_place
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.client.verdict import enclave_json
 from cloister.errors import UsageError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from cloister.client.proxy.address import Address
     from cloister.client.proxy.upstream import Upstream
+    from cloister.telemetry.listener import MetricsPlace
     from cloister.wire import Json
 
 __all__ = ["proxy"]
@@ -46,6 +48,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--receipts", type=click.Path(path_type=Path, file_okay=False), help="Keep every receipt in this folder.")
 @click.option("--timeout", type=DURATION, help="How long the enclave may be silent [default 60s].")
 @click.option("--ready-file", type=_file, help="Write addresses and files here, as JSON, once listening.")
+@metrics_options
 @consumer_options
 @pass_terminal
 def proxy(
@@ -61,6 +64,8 @@ def proxy(
     receipts: Path | None,
     timeout: timedelta | None,
     ready_file: Path | None,
+    metrics: str | None,
+    metrics_token_file: Path | None,
     **options: Any,
 ) -> int:
     """Verify the enclave at URL, then pass on to it what programs of this machine ask, encrypted, until ended.
@@ -83,7 +88,10 @@ def proxy(
     if not isinstance(where, Path) or (calls is not None and not isinstance(calls, Path)):
         token_path = local_token_file or default_token_file(os.environ)
     token = None if token_path is None else Secret(open_token(token_path))
-    place = _Place(where=where, grpc=calls, token_path=token_path, token=token, receipts=receipts, ready=ready_file)
+    shown = metrics_place(metrics, metrics_token_file)
+    place = _Place(
+        where=where, grpc=calls, token_path=token_path, token=token, receipts=receipts, ready=ready_file, metrics=shown
+    )
     uvloop.run(_run(terminal, url, whom(terminal, **options), place, timeout))
     return 0
 
@@ -108,6 +116,7 @@ class _Place:
     token: Secret[str] | None
     receipts: Path | None
     ready: Path | None
+    metrics: MetricsPlace | None
 
 
 async def _run(terminal: Terminal, url: str, found: Whom, place: _Place, silence: timedelta | None) -> None:
@@ -134,6 +143,7 @@ async def _run(terminal: Terminal, url: str, found: Whom, place: _Place, silence
             grpc=place.grpc,
             token=None if place.token is None else place.token.reveal(),
             limits=limits,
+            metrics=place.metrics,
             on_listening=lambda address, target: _tell(terminal, upstream, place, address, target),
         )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.metrics_options import metrics_options, metrics_place
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.errors import UsageError
 
@@ -33,6 +34,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
     "--gateway-ca", type=_file, help="Authorities of the gateway's certificate, in PEM [default the system's]."
 )
 @click.option("--ready-file", type=_file, help="Write the address here, as JSON, once listening.")
+@metrics_options
 @pass_terminal
 def relay(
     terminal: Terminal,
@@ -45,6 +47,8 @@ def relay(
     behind_proxy: bool,
     gateway_ca: Path | None,
     ready_file: Path | None,
+    metrics: str | None,
+    metrics_token_file: Path | None,
 ) -> int:
     """Pass encapsulated requests on to one enclave, without a trace of who sent them, until ended.
 
@@ -63,6 +67,7 @@ def relay(
         None if tls_certificate is None or tls_key is None else server_context(tls_certificate, tls_key, server="relay")
     )
     place = parse_place(listen, encrypted=tls is not None or behind_proxy, server="relay")
+    shown = metrics_place(metrics, metrics_token_file)
     origin, gateway_tls = parse_gateway(gateway), client_context(gateway_ca)
 
     def tell(address: str) -> None:
@@ -75,8 +80,9 @@ def relay(
         stop = asyncio.Event()
         with _signals(stop):
             await serve_relay(
-                origin, place, limits=Limits(), tls=tls, gateway_tls=gateway_tls, stop=stop, on_listening=tell
-            )
+                origin, place,
+                limits=Limits(), tls=tls, gateway_tls=gateway_tls, stop=stop, on_listening=tell, metrics=shown,
+            )  # fmt: skip
 
     asyncio.run(run())
     return 0

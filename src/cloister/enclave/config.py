@@ -112,6 +112,8 @@ class EnclaveConfig:
     model_makers: tuple[Maker, ...] | None = None
     second_publisher: SecondKey | None = None
     media: Path | None = None
+    metrics: str | None = None
+    metrics_token_file: Path | None = None
     airgapped: bool = False
     engine_threads: int = 1
     engine_workers: int = 1
@@ -235,6 +237,8 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         model_makers=_makers(taken, base),
         second_publisher=_second(taken, base),
         media=_path(taken, "media", base),
+        metrics=taken.text("metrics", cap=256, floor=1) if "metrics" in taken else None,
+        metrics_token_file=_path(taken, "metrics_token_file", base),
         airgapped=taken.optional("airgapped", taken.boolean) or False,
         engine_threads=_number(taken, "engine_threads", 1, floor=0, cap=1024),
         engine_workers=_number(taken, "engine_workers", 1, floor=1, cap=1024),

@@ -178,6 +178,10 @@ class EnclaveInstance:
         for terms in self.metering.terms.models:
             self.metrics.set("cloister_units_remaining", self.metering.remaining(terms.name, None), terms.name)
 
+    async def measured(self) -> None:
+        """Bring the gauges up to date, for a listener."""
+        self.measure()
+
     def wipe(self) -> None:
         """Stop for good: no more exchanges, models unloaded, keys dropped. Harmless the second time.
 

@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl
 
 from cloister.channel.keyset import GATEWAY_PATH, KEYSET_PATH, KEYSET_TYPE, NONCE_BYTES
 from cloister.enclave.logs import Event
-from cloister.enclave.metrics import METRICS_TYPE
 from cloister.enclave.problems import NO_STORE, plain
 from cloister.enclave.web.exchange import Answer
 from cloister.errors import Malformed, Rejected, Unavailable
@@ -40,7 +39,6 @@ class Outer:
             KEYSET_PATH: self._keyset,
             "/healthz": self._health,
             "/readyz": self._ready,
-            "/metrics": self._metrics,
         }
 
     def begin(self, head: Head) -> Exchange | Answer:
@@ -81,11 +79,6 @@ class Outer:
             "state": instance.metering.snapshot().state.value,
         }
         return _json(503 if reasons else 200, body)
-
-    async def _metrics(self, _: Head) -> Answer:
-        self._instance.measure()
-        headers = (("content-type", METRICS_TYPE), NO_STORE)
-        return Answer(status=200, headers=headers, body=self._instance.metrics.dump().encode("utf-8"))
 
 
 class _Shown:

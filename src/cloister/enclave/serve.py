@@ -37,6 +37,7 @@ from cloister.errors import CloisterError, Rejected, UsageError
 from cloister.journal import libraries_to
 from cloister.lending.messages import Lease
 from cloister.sealed.huge import memory_pages
+from cloister.telemetry.listener import MetricsListener, parse_metrics_place, read_metrics_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from cloister.enclave.evidence import EvidenceSource
     from cloister.enclave.tls import OuterTls
     from cloister.enclave.web.exchange import Application
+    from cloister.telemetry.listener import MetricsPlace
 
 __all__ = ["Ending", "Ready", "Surroundings", "serve", "serve_async"]
 
@@ -60,10 +62,11 @@ _BACKLOG = 512  # connections that wait to be accepted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What ``on_ready`` gets: where the enclave listens and who it is."""
+    """What ``on_ready`` gets: where the enclave listens, who it is, and where its metrics are, None for nowhere."""
 
     url: str
     instance: EnclaveInstance
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +124,7 @@ async def serve_async(
     software = measure_software(config)
     engine = around.engine or OnnxEngine(threads=config.engine_threads)
     tls = prepare_tls(config, around.clock.wall())
+    shown = _metrics_place(config)
     within = timedelta(seconds=config.limits.custodian_timeout_s)
     async with contextlib.AsyncExitStack() as stack:
         link: Link
@@ -152,13 +156,24 @@ async def serve_async(
         del booted  # the instance owns keys and models now, and drops them in ``wipe``
         run = _Run(instance=instance, config=config, tls=tls, around=around)
         try:
+            if shown is not None:
+                listener = MetricsListener(shown, instance.metrics, instance.measured)
+                run.metrics = await stack.enter_async_context(listener)
             if link.is_online:
                 await _begin(instance)
             await instance.publisher.tick()
-            with _listening(config) as listener:
-                return await run.until_end(listener, stop or asyncio.Event(), on_ready)
+            with _listening(config) as place:
+                return await run.until_end(place, stop or asyncio.Event(), on_ready)
         finally:
             await _end(instance, around.log)
+
+
+def _metrics_place(config: EnclaveConfig) -> MetricsPlace | None:
+    """Return where metrics are shown, None for nowhere. Raises ``UsageError``."""
+    if config.metrics is None:
+        return None
+    path = config.metrics_token_file
+    return parse_metrics_place(config.metrics, None if path is None else read_metrics_token(path))
 
 
 async def _begin(instance: EnclaveInstance) -> None:
@@ -168,7 +183,7 @@ async def _begin(instance: EnclaveInstance) -> None:
         raise Rejected("; ".join(map(str, answer.reasons)), reasons=answer.reasons)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Run:
     """From the first lease to the end."""
 
@@ -176,6 +191,7 @@ class _Run:
     config: EnclaveConfig
     tls: OuterTls | None
     around: Surroundings
+    metrics: MetricsListener | None = None
 
     async def until_end(
         self, listener: socket.socket, stop: asyncio.Event, on_ready: Callable[[Ready], None] | None
@@ -194,7 +210,8 @@ class _Run:
                     Event.READY, instance=self.instance.metering.instance, port=listener.getsockname()[1]
                 )
                 if on_ready is not None:
-                    on_ready(Ready(url=_url(self.config, listener), instance=self.instance))
+                    metrics = None if self.metrics is None else self.metrics.url
+                    on_ready(Ready(url=_url(self.config, listener), instance=self.instance, metrics=metrics))
                 await asyncio.wait({renewing, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 ending = renewing.result() if renewing.done() else await self._drained()
             self.instance.wipe()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, ClassVar
 
 import httpx2
 from starlette.applications import Starlette
@@ -25,9 +26,10 @@ from cloister.channel.keyset import CHUNKED_REQUEST_TYPE, GATEWAY_PATH, KEYSET_P
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from cloister.relay.limits import Limits
+    from cloister.relay.metrics import RelayMetrics
 
 __all__ = ["relay_app"]
 
@@ -37,16 +39,45 @@ _NONCE = re.compile(r"nonce=[A-Za-z0-9_-]{43}")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 
 
-def relay_app(gateway: str, client: httpx2.AsyncClient, limits: Limits) -> Starlette:
+def relay_app(gateway: str, client: httpx2.AsyncClient, limits: Limits, metrics: RelayMetrics | None = None) -> ASGIApp:
     """Return an ASGI application that forwards to the gateway at the origin ``gateway`` and to nothing else."""
     relay = _Relay(gateway, client, limits)
     methods = ["GET", "HEAD", "POST"]
-    return Starlette(
+    app = Starlette(
         routes=[
             Route(GATEWAY_PATH, relay.exchange, methods=methods),
             Route(KEYSET_PATH, relay.keyset, methods=methods[:2]),
         ]
     )
+    return app if metrics is None else _Counted(app, metrics)
+
+
+class _Counted:
+    """Counts requests, by resource and by how they went."""
+
+    _RESOURCES: ClassVar = {GATEWAY_PATH: "gateway", KEYSET_PATH: "keyset"}
+
+    def __init__(self, app: ASGIApp, metrics: RelayMetrics) -> None:
+        self._app, self._metrics, self._running = app, metrics, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        resource, begun = self._RESOURCES.get(scope["path"], "none"), time.perf_counter()
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.add("cloister_relay_requests_total", label=(resource, f"{message['status'] // 100}xx"))
+                self._metrics.observe("cloister_relay_seconds", time.perf_counter() - begun, resource)
+            await send(message)
+
+        self._run(1)
+        try:
+            await self._app(scope, receive, counting)
+        finally:
+            self._run(-1)
+
+    def _run(self, more: int) -> None:
+        self._running += more
+        self._metrics.set("cloister_relay_running", self._running)
 
 
 class _TooLarge(Exception):

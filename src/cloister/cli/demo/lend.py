@@ -138,7 +138,7 @@ def enclave_words(cast: Cast) -> tuple[str, ...]:
     listen = f"127.0.0.1:{cast.enclave_port}"
     return (
         "enclave", "serve", "--loan-file", "loan.json", "--model", "sealed", "--listen", listen,
-        "--ready-file", "ready.json", *certificate, *cast.tee_words(seed=True),
+        "--metrics", "127.0.0.1:0", "--ready-file", "ready.json", *certificate, *cast.tee_words(seed=True),
     )  # fmt: skip
 
 
@@ -147,7 +147,9 @@ def start_enclave(cast: Cast, *, name: str = "enclave", package: Any = None) -> 
     ready = cast.world.borrower / "ready.json"
     ready.unlink(missing_ok=True)
     cast.enclave = cast.world.start(cast.world.borrower, name, *enclave_words(cast), package=package)
-    return str(cast.world.until_file(cast.enclave, ready)["instance"])
+    told = cast.world.until_file(cast.enclave, ready)
+    cast.metrics_url = str(told["metrics"])
+    return str(told["instance"])
 
 
 def boot_enclave(cast: Cast, stack: ExitStack) -> None:

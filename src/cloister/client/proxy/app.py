@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cloister.client.passing import Passed
     from cloister.client.proxy.gate import Gate
     from cloister.client.proxy.limits import Limits
+    from cloister.client.proxy.metrics import ProxyMetrics
     from cloister.client.proxy.upstream import Upstream
 
 __all__ = ["ProxyApp", "outward"]
@@ -40,8 +42,9 @@ _PIECE_BYTES = 256 * 1024  # of an answer, given to the server at once
 class ProxyApp:
     """Answers programs of this machine."""
 
-    def __init__(self, upstream: Upstream, gate: Gate, limits: Limits) -> None:
+    def __init__(self, upstream: Upstream, gate: Gate, limits: Limits, metrics: ProxyMetrics | None = None) -> None:
         """Pass on to ``upstream`` whatever ``gate`` admits."""
+        self._metrics = metrics
         self._upstream = upstream
         self._gate = gate
         self._limits = limits
@@ -50,6 +53,7 @@ class ProxyApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        begun = time.perf_counter()
         try:
             reply = await self._answered(scope, receive)
         except CloisterError as exc:
@@ -58,6 +62,10 @@ class ProxyApp:
             reply = refusal(CloisterError(f"internal error ({type(exc).__name__})"))
         if _TOLD_BY_STATUS.fullmatch(scope["path"]):
             reply = replace(reply, body=b"")
+        if self._metrics is not None:
+            self._metrics.add("cloister_proxy_requests_total", label=f"{reply.status // 100}xx")
+            self._metrics.observe("cloister_proxy_seconds", time.perf_counter() - begun)
+            self._metrics.set("cloister_proxy_running", self._running)
         await self._send(reply, send)
 
     async def _answered(self, scope: Scope, receive: Receive) -> Reply:

@@ -15,9 +15,11 @@ import uvicorn
 from cloister.client.proxy.address import Address, listening
 from cloister.client.proxy.app import ProxyApp
 from cloister.client.proxy.gate import Gate
+from cloister.client.proxy.metrics import ProxyMetrics
 from cloister.errors import UsageError
 from cloister.journal import EventLog, libraries_to
 from cloister.listener import impatient
+from cloister.telemetry.listener import MetricsListener
 
 if TYPE_CHECKING:
     import socket
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from cloister.client.proxy.limits import Limits
     from cloister.client.proxy.upstream import Upstream
+    from cloister.telemetry.listener import MetricsPlace
 
 __all__ = ["demand_grpc", "serve_proxy"]
 
@@ -50,12 +53,13 @@ async def serve_proxy(
     limits: Limits,
     on_listening: Callable[[str, str | None], None],
     grpc: Address | Path | None = None,
+    metrics: MetricsPlace | None = None,
 ) -> None:
     """Serve a verified ``upstream`` until a stop signal, over gRPC too where that is given a place.
 
     ``token`` is demanded at addresses, which everybody on this machine can reach, and not at sockets.
-    ``on_listening`` is told the URL and the gRPC target, once both places are ours. Raises ``Unavailable`` and
-    ``UsageError`` where they are not.
+    ``on_listening`` is told the URL and the gRPC target, once both places are ours. ``metrics`` is where those are
+    shown, None for nowhere. Raises ``Unavailable`` and ``UsageError`` where a place is not ours.
     """
     stop = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
@@ -64,7 +68,8 @@ async def serve_proxy(
         stack.enter_context(_signals(stop))
         target = await stack.enter_async_context(_calls(upstream, grpc, token, limits))
         hosts = (str(where).rpartition(":")[0],) if isinstance(where, Address) else ()
-        app = ProxyApp(upstream, _gate(where, token, hosts), limits)
+        counts = await stack.enter_async_context(_shown(upstream, metrics))
+        app = ProxyApp(upstream, _gate(where, token, hosts), limits, counts)
         server = _Server(_uvicorn_config(app, limits))
         verifying = asyncio.create_task(upstream.keep_verified())
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -97,6 +102,21 @@ def _gate(where: Address | Path, token: str | None, hosts: tuple[str, ...] = ())
         msg = "proxy: an address wants a local token"
         raise UsageError(msg)
     return Gate(token, hosts=hosts)
+
+
+@contextlib.asynccontextmanager
+async def _shown(upstream: Upstream, place: MetricsPlace | None) -> AsyncIterator[ProxyMetrics | None]:
+    """Show metrics while the block runs, where a place is given for them."""
+    if place is None:
+        yield None
+        return
+    counts = ProxyMetrics()
+
+    async def measure() -> None:
+        counts.measure(upstream)
+
+    async with MetricsListener(place, counts, measure):
+        yield counts
 
 
 @contextlib.asynccontextmanager
