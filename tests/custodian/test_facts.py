@@ -65,6 +65,11 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/recall"): (EventKind.RECALLED,),
     ("POST", "/v1/tokens"): (EventKind.TOKEN_CREATED,),
     ("DELETE", "/v1/tokens/{token}"): (EventKind.TOKEN_REVOKED,),
+    ("POST", "/v1/proposals/{proposal}/approve"): (
+        EventKind.PROPOSAL_APPROVED, EventKind.PROPOSAL_EXECUTED, EventKind.PROPOSAL_REFUSED,
+    ),
+    ("POST", "/v1/proposals/{proposal}/deny"): (EventKind.PROPOSAL_DENIED,),
+    ("POST", "/v1/proposals/{proposal}/withdraw"): (EventKind.PROPOSAL_WITHDRAWN,),
     ("POST", "/v1/devices/enrolments"): (EventKind.DEVICE_REFUSED,),
     ("POST", "/v1/devices/enrolments/{enrolment}/finish"): (EventKind.DEVICE_ENROLLED, EventKind.DEVICE_REFUSED),
 }  # fmt: skip
@@ -78,9 +83,9 @@ SILENT = {
 NO_ROUTE = {
     EventKind.CUSTODIAN_INITIALISED, EventKind.CUSTODIAN_STARTED, EventKind.CUSTODIAN_STOPPED, EventKind.ACCESS_DENIED,
     EventKind.CUSTODIAN_RECOVERED, EventKind.ALLOWANCE_WRITTEN_OFF, EventKind.ENDORSEMENTS_ACCEPTED,
-    EventKind.USAGE_STATED,
+    EventKind.USAGE_STATED, EventKind.PROPOSAL_MADE, EventKind.PROPOSAL_EXPIRED,
 }  # fmt: skip
-"""Facts that no call brings about."""
+"""Facts that no route of their own brings about."""
 
 
 @pytest.mark.parametrize("kind", EventKind, ids=lambda kind: kind.value)

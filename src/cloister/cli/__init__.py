@@ -66,7 +66,7 @@ class _Nouns(Group):
 def app() -> None:
     """Lend an AI model without giving it away; ask it without being overheard.
 
-    Exit codes: 0 done, 2 usage, 3 malformed, 4 rejected, 5 unavailable, 130 interrupted.
+    Exit codes: 0 done, 2 usage, 3 malformed, 4 rejected, 5 unavailable, 6 waits for a second person, 130 interrupted.
     """
 
 

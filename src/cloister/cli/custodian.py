@@ -13,7 +13,9 @@ import click
 from cloister.attest.endorse import Given
 from cloister.attest.schemes import KINDS, Site, production_schemes
 from cloister.attest.verifier import Scheme, Verifier
+from cloister.cli.custodian_proposals import COMMANDS
 from cloister.cli.custodian_shares import shares
+from cloister.cli.custodian_token import token
 from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_option
@@ -48,6 +50,9 @@ def custodian() -> None:
 
 
 custodian.add_command(shares)
+custodian.add_command(token)
+for command in COMMANDS:
+    custodian.add_command(command)
 
 
 @custodian.command()
@@ -64,6 +69,7 @@ custodian.add_command(shares)
     show_default=True,
     help="production refuses what is insecure.",
 )
+@click.option("--person", help="Who answers for the first admin token; without, nobody in particular does.")
 @vault_option
 @unlock_options
 @pass_terminal
@@ -78,6 +84,7 @@ def init(
     names: tuple[str, ...],
     database: str | None,
     profile: str,
+    person: str | None,
     vault: str | None,
     key_file: Path | None,
     passphrase_file: str | None,
@@ -93,7 +100,7 @@ def init(
         "name": name, "host": host, "port": port, "profile": profile,
         "names": names or ("localhost", "127.0.0.1"), **({} if database is None else {"database": database}),
     }  # fmt: skip
-    made = init_custodian(place, lock_with(vault, key_file, passphrase_file), settings=settings)
+    made = init_custodian(place, lock_with(vault, key_file, passphrase_file), settings=settings, person=person)
     write_file(place / ADMIN_TOKEN_NAME, made.admin_token.encode() + b"\n", private=True)
     result = {
         "home": str(place), "key": made.key.dump(), "publisher": made.publisher.dump(), "url": made.url,

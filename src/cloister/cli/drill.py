@@ -13,6 +13,7 @@ from rich.text import Text
 
 from cloister.cli.consumer import connect, consumer_options
 from cloister.cli.drill_stop import Asker
+from cloister.cli.pending import is_pending
 from cloister.cli.remote import HOME_VARIABLE, from_options, segment
 from cloister.cli.terminal import EXIT_REJECTED, Group, Terminal, pass_terminal
 from cloister.errors import Unavailable, UsageError
@@ -62,7 +63,9 @@ def _staff_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--rate", type=click.FloatRange(0.1, 100), default=5, show_default=True, help="Questions a second and enclave."
 )
 @click.option("--reason", default="drill", show_default=True, help="Why; written to the audit log.")
-@click.option("--lift", is_flag=True, help="Lift the block afterwards; else it stays in force.")
+@click.option(
+    "--lift", is_flag=True, help="Lift the block afterwards, or ask a second person to; else it stays in force."
+)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_staff_options
 @consumer_options
@@ -176,7 +179,7 @@ def _finish(remote: Remote, target: _Target, stopped: _Stopped, *, lift: bool) -
     results: list[Json] = [item.result_json() for item in stopped.enclaves]
     remote.post("/v1/drills", {"kind": target.kind, "results": results, "subject": target.subject})
     if lift:
-        remote.delete(f"/v1/blocks/{segment(target.kind)}/{segment(target.subject)}")
+        lift = not is_pending(remote.delete(f"/v1/blocks/{segment(target.kind)}/{segment(target.subject)}"))
     return {
         "bound": dict(stopped.block["bound"]),
         "enclaves": [item.to_json() for item in stopped.enclaves],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloister.cli.duration import parse_duration
+from cloister.cli.pending import settled, wait_option
 from cloister.cli.remote import from_options, remote_options
 from cloister.cli.terminal import EXIT_REJECTED, Group, Terminal, pass_terminal
 from cloister.crypto.sign import Statement, VerifyKey
@@ -37,6 +38,7 @@ def key() -> None:
 @click.option("--every", metavar="TIME", help="Let the custodian rotate by itself, such as every 90d.")
 @click.option("--never", is_flag=True, help="Rotate by hand only from now on.")
 @click.option("--incident", metavar="REASON", help="Rotate now and destroy retired keys at once; REASON is logged.")
+@wait_option
 @remote_options
 @pass_terminal
 def rotate(
@@ -47,6 +49,7 @@ def rotate(
     every: str | None,
     never: bool,
     incident: str | None,
+    wait: bool,
     home: Path | None,
     url: str | None,
     ca: Path | None,
@@ -55,6 +58,7 @@ def rotate(
     """Wrap every model's key under a new key: now, or by itself from now on.
 
     Sealed models stay as they are, and nobody who is served notices. Leases count as moved once they are renewed.
+    A second person may have to approve what destroys keys, and any change of the schedule.
     """
     if sum((now, every is not None, never, incident is not None)) != 1:
         msg = "key rotate: want one of --now, --every, --never and --incident"
@@ -64,7 +68,7 @@ def rotate(
         seconds = 0 if every is None else int(parse_duration(every, days=_MAX_DAYS).total_seconds())
         path, body = "/v1/keys/schedule", {"every_s": seconds}
     with from_options(home=home, url=url, ca=ca, token_file=token_file) as remote:
-        shown = remote.post(path, body)
+        shown = settled(terminal, remote, remote.post(path, body), wait=wait)
     terminal.result(dict(shown), lambda out: _draw_rotation(terminal, shown, out))
 
 

@@ -12,6 +12,7 @@ from cloister.cli.limit_words import limit_rows
 from cloister.cli.loan_contract import accept, amend, roll_out, show_contract
 from cloister.cli.loan_create import consumer_json, create, policy_json, token_files, write_tokens
 from cloister.cli.loan_watch import watch_loan
+from cloister.cli.pending import settled, wait_option
 from cloister.cli.remote import from_loan_file, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.voucher import voucher
@@ -215,13 +216,15 @@ def block(terminal: Terminal, /, *, subject: str, kind: str, of_loan: str | None
 @click.argument("subject")
 @_kind
 @_of_loan
+@wait_option
 @remote_options
 @pass_terminal
-def unblock(terminal: Terminal, /, *, subject: str, kind: str, of_loan: str | None, **where: Any) -> None:
-    """Lift a block. Enclaves that ended meanwhile must be started again."""
+def unblock(terminal: Terminal, /, *, subject: str, kind: str, of_loan: str | None, wait: bool, **where: Any) -> None:
+    """Lift a block. Enclaves that ended meanwhile must be started again. A second person may have to approve."""
     query = {"loan": of_loan} if of_loan else {}
     with from_options(**where) as remote:
         shown = remote.delete(f"/v1/blocks/{segment(kind)}/{segment(subject)}", **query)
+        shown = settled(terminal, remote, shown, wait=wait)
     terminal.result(shown, lambda out: out.print("unblocked"))
 
 
@@ -265,10 +268,15 @@ def add(
 @loan.command("policy")
 @click.argument("loan_id", metavar="LOAN")
 @click.argument("file", type=_file)
+@wait_option
 @remote_options
 @pass_terminal
-def replace_policy(terminal: Terminal, /, *, loan_id: str, file: Path, **where: Any) -> None:
-    """Replace a loan's appraisal policy by a newer version; running enclaves must attest again."""
+def replace_policy(terminal: Terminal, /, *, loan_id: str, file: Path, wait: bool, **where: Any) -> None:
+    """Replace a loan's appraisal policy by a newer version; running enclaves must attest again.
+
+    A second person may have to approve.
+    """
     with from_options(**where) as remote:
         shown = remote.post(f"/v1/loans/{segment(loan_id)}/policy", {"policy": policy_json(file)})
+        shown = settled(terminal, remote, shown, wait=wait)
     terminal.result(shown, lambda out: out.print("policy replaced"))

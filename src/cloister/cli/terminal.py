@@ -2,8 +2,8 @@
 
 - Results go to stdout, words about them to stderr. With ``--json`` stdout holds one JSON document and
   nothing else, also for errors.
-- Exit codes tell whose fault it was: 0 done, 2 usage, 3 malformed, 4 rejected, 5 unavailable, 130
-  interrupted. A reader that went away (``| head``) is no error.
+- Exit codes tell whose fault it was: 0 done, 2 usage, 3 malformed, 4 rejected, 5 unavailable, 6 waits
+  for a second person, 130 interrupted. A reader that went away (``| head``) is no error.
 - An error ends in a hint where there is one.
 - No secret is taken as an argument or an option value: processes show those to everybody. Secrets come
   from files of mode 0600, from the environment, or from stdin.
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXIT_INTERRUPTED",
+    "EXIT_PENDING",
     "EXIT_REJECTED",
     "Group",
     "Terminal",
@@ -70,6 +71,7 @@ EXIT_USAGE = 2
 EXIT_MALFORMED = 3
 EXIT_REJECTED = 4
 EXIT_UNAVAILABLE = 5
+EXIT_PENDING = 6
 EXIT_INTERRUPTED = 130
 _MAX_SECRET_BYTES = 64 * 1024
 

@@ -24,6 +24,7 @@ from cloister.custodian.events import Streams, follow, stream_parameters
 from cloister.custodian.logs import LOG, Event
 from cloister.custodian.openapi import openapi_document
 from cloister.custodian.problems import PROBLEM_TYPE, problem, problem_json
+from cloister.custodian.proposals_http import carry_out
 from cloister.custodian.routes import ROUTES
 from cloister.errors import CloisterError, Malformed, Rejected
 from cloister.lending.events import EventKind
@@ -152,7 +153,7 @@ async def _answer(service: CustodianService, limits: _Limits, route: Route, requ
         body=await limits.bodies.read(request, route.body),
         once_key=request.headers.get("idempotency-key") if route.once else None,
     )
-    reply = await run_in_threadpool(route.handler, call)
+    reply = await run_in_threadpool(carry_out, route, call)
     if route.stream:
         return _stream(service, limits, call, reply, request.headers.get("authorization"))
     return _response(reply)

@@ -18,6 +18,7 @@ from cloister.wire import Fields, Json, dump_json, lp
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cloister.custodian.duty import Duty
     from cloister.custodian.service import CustodianService, Transaction
     from cloister.lending.terms import LoanId
 
@@ -76,6 +77,8 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
     once_key: str | None = None
+    carrier: Callable[[Callable[[Transaction], Json]], Json] | None = field(default=None, repr=False)
+    """Carries out what ``run`` is given, in another way than at once: as a proposal, or in an approval."""
 
     @property
     def loan(self) -> LoanId:
@@ -104,14 +107,17 @@ class Call:
 
     def run(self, work: Callable[[Transaction], Json]) -> Json:
         """Run a use case in one transaction, once for each Idempotency-Key of this actor."""
-        key = None
-        if self.once_key is not None:
-            if not _ONCE_KEY.fullmatch(self.once_key):
-                msg = "idempotency-key: want 1 to 200 visible ascii characters"
-                raise Malformed(msg)
-            whole = lp(self.method.encode(), self.path.encode(), self.body)
-            key = OnceKey(actor=self.actor.id, key=self.once_key, digest=hashlib.sha256(whole).digest())
-        return self.service.run(work, key)
+        return self.service.run(work, self.once()) if self.carrier is None else self.carrier(work)
+
+    def once(self) -> OnceKey | None:
+        """Return the Idempotency-Key with what it is for, None where there is none. Raises ``Malformed``."""
+        if self.once_key is None:
+            return None
+        if not _ONCE_KEY.fullmatch(self.once_key):
+            msg = "idempotency-key: want 1 to 200 visible ascii characters"
+            raise Malformed(msg)
+        whole = lp(self.method.encode(), self.path.encode(), self.body)
+        return OnceKey(actor=self.actor.id, key=self.once_key, digest=hashlib.sha256(whole).digest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +137,7 @@ class Route:
     """One line of the API: method, path, who may, what it takes, what it does.
 
     ``roles`` None means anybody. ``stream`` marks the one route that the app answers itself. ``deep`` lets the
-    last parameter hold slashes: it is a path of its own.
+    last parameter hold slashes: it is a path of its own. ``duty`` says when a second person has to approve.
     """
 
     method: str
@@ -147,6 +153,7 @@ class Route:
     limited: bool = False
     stream: bool = False
     deep: bool = False
+    duty: Duty | None = None
 
 
 def json_reply(value: Json, *, status: int = 200) -> Reply:

@@ -144,6 +144,12 @@ class Config:
     kek_retention_days: int = _setting(
         30, "days that a retired key-encryption key is kept before it is destroyed", floor=0, cap=3650
     )
+    two_person: tuple[str, ...] = _setting(
+        ("profile",),
+        "operations that a second person has to approve: `policy`, `unblock`, `person`, `rotation`; `profile`: none in "
+        "development, all in production once two admins are named",
+    )
+    proposal_ttl_s: int = _setting(86_400, "seconds a proposal waits for a second person", floor=60, cap=2_592_000)
     unsigned_contracts: bool = _setting(
         False,  # noqa: FBT003
         "profile `production` lends to borrowers who sign no contract too; other profiles always do",

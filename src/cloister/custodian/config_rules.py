@@ -6,6 +6,7 @@ import re
 from typing import NoReturn
 
 from cloister.custodian.config import Config, Profile, is_address
+from cloister.custodian.duty import AS_THE_PROFILE_SAYS, Operation
 from cloister.errors import Malformed, UsageError
 from cloister.lending.clock_trust import CLOCK_TEES
 from cloister.lending.tlog.note import NoteKey, SignatureKind
@@ -33,6 +34,10 @@ def refuse_nonsense(config: Config) -> None:
         fail("secure_tsc_measurements: want 48 bytes each, lower-case hex")
     if not all(_KEY.fullmatch(key) for key in config.endorsement_keys):
         fail("endorsement_keys: want public keys, base64url of 32 bytes")
+    if config.two_person != (AS_THE_PROFILE_SAYS,) and not {item.value for item in Operation}.issuperset(
+        config.two_person
+    ):
+        fail(f"two_person: want {AS_THE_PROFILE_SAYS}, or some of {', '.join(item.value for item in Operation)}")
     _refuse_database(config)
     _refuse_witnesses(config.witnesses)
     if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms

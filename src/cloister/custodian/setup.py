@@ -92,10 +92,11 @@ def init_custodian(
     clock: Callable[[], datetime] = utc_now,
     rng: Callable[[int], bytes] = os.urandom,
     kdf: Kdf | None = None,
+    person: str | None = None,
 ) -> Initialised:
     """Make a custodian in an absent or empty folder ``home`` and return its first admin token.
 
-    Raises ``UsageError`` where something is there already.
+    ``person`` answers for the token. Raises ``UsageError`` where something is there already.
     """
     now = clock()
     text = default_config_text(settings or {})
@@ -116,7 +117,7 @@ def init_custodian(
             log=first_log(now), checkpoint_path=home / config.checkpoint,
         )  # fmt: skip
         write_checkpoint(home / config.checkpoint, sign_checkpoint(context.checkpoint(), vault.signing_key))
-        token = context.transact(lambda transaction: _begin(transaction, identity))
+        token = context.transact(lambda transaction: _begin(transaction, identity, person))
     finally:
         store.close()
     return Initialised(
@@ -129,10 +130,10 @@ def init_custodian(
     )
 
 
-def _begin(transaction: Transaction, identity: bytes) -> str:
+def _begin(transaction: Transaction, identity: bytes, person: str | None) -> str:
     """Write the first entries; return the first admin token."""
     transaction.record(EventKind.CUSTODIAN_INITIALISED, SYSTEM, "custodian", custodian=identity.hex())
-    return issue_token(transaction, SYSTEM, role=Role.ADMIN, name="first admin")
+    return issue_token(transaction, SYSTEM, role=Role.ADMIN, name="first admin", person=person)
 
 
 def _make_home(home: Path) -> None:

@@ -44,12 +44,16 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Who is calling, once proven. ``loan`` is set for a borrower and only for one."""
+    """Who is calling, once proven. ``loan`` is set for a borrower and only for one.
+
+    ``person`` is who answers for it, None where nobody is known: two tokens of one person are one person.
+    """
 
     id: str
     role: Role
     name: str
     loan: LoanId | None = None
+    person: str | None = None
 
     @property
     def label(self) -> str:

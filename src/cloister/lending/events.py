@@ -31,6 +31,13 @@ class EventKind(Enum):
     CUSTODIAN_RECOVERED = "custodian_recovered"
     TOKEN_CREATED = "token_created"  # noqa: S105 - the name of an event
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 - the name of an event
+    PROPOSAL_MADE = "proposal_made"
+    PROPOSAL_APPROVED = "proposal_approved"
+    PROPOSAL_DENIED = "proposal_denied"
+    PROPOSAL_WITHDRAWN = "proposal_withdrawn"
+    PROPOSAL_EXPIRED = "proposal_expired"
+    PROPOSAL_EXECUTED = "proposal_executed"
+    PROPOSAL_REFUSED = "proposal_refused"
     ACCESS_DENIED = "access_denied"
     MODEL_PUBLISHED = "model_published"
     MODEL_WITHDRAWN = "model_withdrawn"
@@ -96,6 +103,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "custodian": _HEX,
     "debit": int,
     "device": _NAME,
+    "digest": _HEX,
     "envelope": _HEX,
     "epoch": int,
     "every_s": int,
@@ -118,6 +126,8 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "model": _HEX,
     "models": int,
     "name": _NAME,
+    "operation": _NAME,
+    "own": bool,
     "policy_digest": _HEX,
     "promised_ms": int,
     "promised_units": int,

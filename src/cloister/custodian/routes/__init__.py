@@ -11,10 +11,11 @@ from cloister.custodian.routes.enclaves import ENCLAVES
 from cloister.custodian.routes.loans import LOANS
 from cloister.custodian.routes.looking import LOOKING
 from cloister.custodian.routes.models import MODELS
+from cloister.custodian.routes.proposals import PROPOSALS
 from cloister.custodian.routes.public import PUBLIC
 from cloister.custodian.routes.route import ADMIN, MANAGE, STAFF
 
 __all__ = ["ADMIN", "MANAGE", "ROUTES", "STAFF"]
 
-ROUTES = (*PUBLIC, *ENCLAVES, *LOANS, *MODELS, *BLOCKS, *LOOKING, *ACCESS)
+ROUTES = (*PUBLIC, *ENCLAVES, *LOANS, *MODELS, *BLOCKS, *LOOKING, *ACCESS, *PROPOSALS)
 """Every route there is."""

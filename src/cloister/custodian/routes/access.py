@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloister.custodian import devices_http, handlers
 from cloister.custodian.calls import BORROWER, Body, Member
+from cloister.custodian.routes import duties
 from cloister.custodian.routes.route import ADMIN, MANAGE, VIEWERS, route
 
 __all__ = ["ACCESS"]
@@ -11,12 +12,16 @@ __all__ = ["ACCESS"]
 _TOKENS = (
     route("GET", "/v1/tokens", ADMIN, handlers.list_tokens),
     route(
-        "POST", "/v1/tokens", ADMIN, handlers.create_token, body=Body.JSON, once=True,
+        "POST", "/v1/tokens", ADMIN, handlers.create_token, body=Body.JSON, once=True, duty=duties.PERSON,
         members=(
             Member(name="role", type="string", doc="`admin`, `lender`, `auditor`, `viewer` or `borrower`"),
             Member(name="name", type="string", doc="whose token it is"),
             Member(name="loan", type="string", doc="for a borrower: its loan", required=False),
             Member(name="life_s", type="integer", doc="seconds the token is good for", required=False),
+            Member(name="person", type="string", doc="who answers for it; two tokens of one person are one person",
+                   required=False),
+            Member(name="sha256", type="string", doc="of a token that its holder made, hex; the answer has none then",
+                   required=False),
         ),
     ),
     route("DELETE", "/v1/tokens/{token}", ADMIN, handlers.revoke_token),

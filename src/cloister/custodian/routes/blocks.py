@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloister.custodian import handlers
 from cloister.custodian.calls import Body, Member
+from cloister.custodian.routes import duties
 from cloister.custodian.routes.route import LOAN, MANAGE, VIEWERS, route
 
 __all__ = ["BLOCKS"]
@@ -19,7 +20,7 @@ BLOCKS = (
             Member(name="reason", type="string", doc="at most 200 characters, may be empty"),
         ),
     ),
-    route("DELETE", "/v1/blocks/{kind}/{subject}", MANAGE, handlers.unblock, query=(LOAN,)),
+    route("DELETE", "/v1/blocks/{kind}/{subject}", MANAGE, handlers.unblock, query=(LOAN,), duty=duties.UNBLOCK),
     route(
         "POST", "/v1/drills", MANAGE, handlers.record_drill, body=Body.JSON, once=True,
         members=(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloister.custodian import handlers
 from cloister.custodian.calls import BORROWER, STATEMENT_TYPE, Body, Member
+from cloister.custodian.routes import duties
 from cloister.custodian.routes.route import (
     CLAUSES,
     LIMITS,
@@ -92,6 +93,7 @@ _LOANS = (
     ),
     route(
         "POST", "/v1/loans/{loan}/policy", MANAGE, handlers.replace_policy, body=Body.JSON, once=True,
+        duty=duties.POLICY,
         members=(Member(name="policy", type="object", doc="policy of a higher version"),),
     ),
 )  # fmt: skip

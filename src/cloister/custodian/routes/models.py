@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloister.custodian import handlers, keys_http
 from cloister.custodian.calls import STATEMENT_TYPE, Body, Member
+from cloister.custodian.routes import duties
 from cloister.custodian.routes.route import ADMIN, MANAGE, VIEWERS, route
 
 __all__ = ["MODELS"]
@@ -27,11 +28,11 @@ _KEYS = (
     route("GET", "/v1/keys/status", VIEWERS, keys_http.status_of_keys, answers=STATEMENT_TYPE),
     route(
         "POST", "/v1/keys/rotate", ADMIN, keys_http.rotate_keys, body=Body.JSON, members=keys_http.ROTATE_MEMBERS,
-        once=True,
+        once=True, duty=duties.INCIDENT,
     ),
     route(
         "POST", "/v1/keys/schedule", ADMIN, keys_http.schedule_rotation, body=Body.JSON,
-        members=keys_http.SCHEDULE_MEMBERS, once=True,
+        members=keys_http.SCHEDULE_MEMBERS, once=True, duty=duties.SCHEDULE,
     ),
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from cloister.custodian.tokens import Role
 
 if TYPE_CHECKING:
     from cloister.custodian.calls import Handler
+    from cloister.custodian.duty import Duty
 
 __all__ = [
     "ADMIN",
@@ -71,10 +72,11 @@ def route(
     once: bool = False,
     limited: bool = False,
     deep: bool = False,
+    duty: Duty | None = None,
 ) -> Route:
     """Return one line of the API; its summary is the first line of the handler's docstring."""
     summary = (inspect.getdoc(handler) or "").partition("\n")[0]
     return Route(
         method=method, path=path, roles=roles, summary=summary, handler=handler, body=body, members=members,
-        query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM, deep=deep,
+        query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM, deep=deep, duty=duty,
     )  # fmt: skip

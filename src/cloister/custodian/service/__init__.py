@@ -4,7 +4,8 @@
 challenge and key, ``endorsements`` where vendors' objects come from, ``recall`` judge releases again,
 ``leases`` renew, close, status, ``rotation`` new keys for keys, ``blocks`` stop, ``sweep`` write off,
 ``start`` come up and recover,
-``devices`` TPM identities, ``logbook`` the audit log, ``context`` the transaction under all.
+``proposals`` what two persons decide, ``devices`` TPM identities, ``logbook`` the audit log,
+``context`` the transaction under all.
 
 The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloister.custodian.checkpoint import marks_at
-from cloister.custodian.service import leases, recall, release, rotation, sweep
+from cloister.custodian.service import leases, proposals, recall, release, rotation, sweep
 from cloister.custodian.service.access import authenticate
 from cloister.custodian.service.context import Context, OnceKey, Transaction
 from cloister.custodian.service.endorsements import HomeBundle, home_endorsements
@@ -146,7 +147,8 @@ class CustodianService:
         return leases.status(self.context, instance, nonce)
 
     def sweep(self) -> int:
-        """Write off instances that can serve no more."""
+        """Write off instances that can serve no more, and close proposals that nobody decided in time."""
+        proposals.expire(self.context)
         return sweep.sweep(self.context)
 
     def rotate_due(self) -> bool:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from cloister.custodian.duty import Operation, named_operations
 from cloister.custodian.store.loans import find_loan
-from cloister.custodian.store.tokens import TokenRow, find_token, insert_token, list_tokens, revoke_token
+from cloister.custodian.store.tokens import (
+    TokenRow,
+    find_token,
+    find_token_by_id,
+    insert_token,
+    list_tokens,
+    revoke_token,
+)
 from cloister.custodian.tokens import Actor, Role, TokenHash, TokenId, hash_token, new_token
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
@@ -17,11 +26,24 @@ if TYPE_CHECKING:
 
     from cloister.custodian.service.context import Context, Transaction
 
-__all__ = ["authenticate", "create_token", "issue_token", "token_list", "withdraw_token"]
+__all__ = [
+    "APPROVERS",
+    "authenticate",
+    "create_token",
+    "demand_standing",
+    "issue_token",
+    "token_list",
+    "withdraw_token",
+]
 
 _ID_BYTES = 8
 _MAX_LIFE_S = 10 * 365 * 86_400  # seconds
-_STAFF = {role.value for role in Role}
+_HASH_BYTES = 32
+_ROLES = {role.value for role in Role}
+APPROVERS = frozenset({Role.ADMIN.value, Role.LENDER.value})
+"""Roles whose holders have a say in what two persons decide."""
+PERSON = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}")
+"""How a person is called: lower case, so that nobody is two by spelling."""
 
 
 def issue_token(
@@ -32,23 +54,42 @@ def issue_token(
     name: str,
     loan: LoanId | None = None,
     life: timedelta | None = None,
+    person: str | None = None,
 ) -> str:
     """Return a fresh token, of which only the hash is stored. It is shown once."""
     token = new_token(transaction.context.rng)
+    _admit(transaction, actor, hash_token(token), role=role, name=name, loan=loan, life=life, person=person)
+    return token
+
+
+def _admit(
+    transaction: Transaction,
+    actor: Actor | str,
+    sha256: TokenHash,
+    *,
+    role: Role,
+    name: str,
+    loan: LoanId | None,
+    life: timedelta | None,
+    person: str | None,
+    own: bool = False,
+) -> TokenId:
+    """Write down that this token opens something; ``own``: its holder made it, and nobody else has seen it."""
     row = TokenRow(
         id=TokenId(f"tok-{transaction.context.rng(_ID_BYTES).hex()}"),
-        sha256=hash_token(token),
+        sha256=sha256,
         role=role,
         name=name,
         loan=loan,
         created_at=transaction.now,
         expires_at=None if life is None else transaction.now + life,
         revoked_at=None,
+        person=person,
     )
     insert_token(transaction.connection, row)
     bound = {} if loan is None else {"loan": str(loan)}
-    transaction.record(EventKind.TOKEN_CREATED, actor, row.id, role=role.value, **bound)
-    return token
+    transaction.record(EventKind.TOKEN_CREATED, actor, row.id, role=role.value, own=own, **bound)
+    return row.id
 
 
 def authenticate(context: Context, sha256: TokenHash) -> Actor:
@@ -60,24 +101,65 @@ def authenticate(context: Context, sha256: TokenHash) -> Actor:
         row = find_token(connection, sha256)
     if row is None or not row.is_good(context.now()):
         raise Rejected.because("unauthenticated", "bearer token", hint="ask the custodian for a fresh token")
-    return Actor(id=row.id, role=row.role, name=row.name, loan=row.loan)
+    return Actor(id=row.id, role=row.role, name=row.name, loan=row.loan, person=row.person)
+
+
+def demand_standing(transaction: Transaction, token: str, *, role: Role, person: str) -> None:
+    """Prove that who asked by this token still may: it is good, of the same role and person (T90).
+
+    An identity that is no token of ours is proven anew with each call and cannot be asked again; how it stood when it
+    asked counts until the proposal expires. Raises ``Rejected`` (``proposer_gone``).
+    """
+    row = find_token_by_id(transaction.connection, token)
+    if row is None and not token.startswith("tok-"):
+        return
+    if row is None or not row.is_good(transaction.now) or (row.role, row.person) != (role, person):
+        raise Rejected.because("proposer_gone", "proposal", hint="its author's token is good no more")
 
 
 def create_token(transaction: Transaction, actor: Actor, body: Fields) -> Json:
-    """Make a token from ``{"role", "name", "loan"?, "life_s"?}``; the answer shows it once."""
+    """Make a token from ``{"role", "name", "loan"?, "life_s"?, "person"?, "sha256"?}``; the answer shows it once.
+
+    With ``sha256`` its holder has made it, and the answer has none. Raises ``Rejected`` (``token_digest_wanted``)
+    where somebody else would get to know what gives a person a say in what two persons decide.
+    """
     role = body.text("role", cap=16)
     name = body.text("name", cap=100, floor=1)
     loan = body.optional("loan", lambda member: LoanId(body.match(member, LOAN_ID)))
     life = body.optional("life_s", lambda member: body.seconds(member, floor=60, cap=_MAX_LIFE_S))
+    person = body.optional("person", lambda member: body.match(member, PERSON))
+    sha256 = body.optional("sha256", lambda member: TokenHash(body.hex(member, size=_HASH_BYTES)))
     body.end()
-    if role not in _STAFF:
+    if role not in _ROLES:
         body.fail("role", "want admin, lender, auditor, viewer or borrower")
     if (role == Role.BORROWER.value) != (loan is not None):
         body.fail("loan", "wanted for a borrower, and only there")
     if loan is not None and find_loan(transaction.connection, loan) is None:
         raise Rejected.because("not_found", "loan")
-    token = issue_token(transaction, actor, role=Role(role), name=name, loan=loan, life=life)
-    return {"name": name, "role": role, "token": token, **({} if loan is None else {"loan": loan})}
+    shown: dict[str, Json] = {"name": name, "role": role, **({} if loan is None else {"loan": loan})}
+    if person is not None:
+        shown["person"] = person
+        if sha256 is None and role in APPROVERS and person != actor.person:
+            _demand_own(transaction)
+    if sha256 is None:
+        return {
+            **shown,
+            "token": issue_token(transaction, actor, role=Role(role), name=name, loan=loan, life=life, person=person),
+        }
+    if find_token(transaction.connection, sha256) is not None:
+        raise Rejected.because("already_exists", "token")
+    identity = _admit(
+        transaction, actor, sha256, role=Role(role), name=name, loan=loan, life=life, person=person, own=True
+    )
+    return {**shown, "id": identity}
+
+
+def _demand_own(transaction: Transaction) -> None:
+    """Refuse to make a person's token in another's sight, where two persons decide."""
+    if Operation.PERSON in named_operations(transaction.context.config):
+        raise Rejected.because(
+            "token_digest_wanted", "token", hint="let its holder make it: 'cloister custodian token make'"
+        )
 
 
 def token_list(context: Context) -> Json:
@@ -94,6 +176,7 @@ def token_list(context: Context) -> Json:
                 "id": row.id,
                 "loan": row.loan,
                 "name": row.name,
+                "person": row.person,
                 "role": row.role.value,
             }
             for row in rows

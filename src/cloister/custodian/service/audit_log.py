@@ -61,6 +61,12 @@ class Batch:
         """Tell whether there is nothing to order."""
         return not self.events and not self.ledger_rows
 
+    def take(self, part: Batch) -> None:
+        """Take in what a part of the transaction did."""
+        self.events += part.events
+        self.ledger_rows += part.ledger_rows
+        self.escrowed += part.escrowed
+
     def dump(self) -> bytes:
         """Return the canonical bytes that wait in the database."""
         return dump_json(

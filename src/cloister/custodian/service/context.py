@@ -14,7 +14,7 @@ import contextlib
 import random
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -100,12 +100,31 @@ class Transaction:
         """Log what a pure decision says happened."""
         self.batch.events.extend(events)
 
+    @contextlib.contextmanager
+    def tentatively(self) -> Iterator[Transaction]:
+        """Yield a part of this transaction that is taken back, entries and all, where it raises."""
+        part = replace(self, batch=Batch(at=self.now))
+        with self.connection.begin_nested():
+            yield part
+        self.batch.take(part.batch)
+
+    @contextlib.contextmanager
+    def undone(self) -> Iterator[Transaction]:
+        """Yield a part of this transaction that is taken back in any case: to see whether it would work."""
+        with contextlib.suppress(_Undone), self.tentatively() as part:
+            yield part
+            raise _Undone
+
     def post(self, postings: Iterable[Posting]) -> None:
         """Move units in the ledger."""
         moved = tuple(postings)
         post(self.connection, moved, now=self.now)
         self.batch.ledger_rows += len(moved)
         self.batch.escrowed += sum(item.units for item in moved if item.debit_account == ALLOWANCE)
+
+
+class _Undone(Exception):
+    """Takes a part of a transaction back that did all it should."""
 
 
 class Context:

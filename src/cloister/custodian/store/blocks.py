@@ -27,6 +27,7 @@ __all__ = [
     "decide_ask",
     "delete_block",
     "find_ask",
+    "find_block",
     "insert_ask",
     "insert_block",
     "list_asks",
@@ -90,6 +91,13 @@ def delete_block(connection: Connection, kind: BlockKind, subject: str, loan: Lo
     """Lift a block; tells whether there was one."""
     key = (BLOCK.c.kind == kind.value) & (BLOCK.c.subject == subject) & (BLOCK.c.loan == (loan or ""))
     return connection.execute(delete(BLOCK).where(key)).rowcount == 1
+
+
+def find_block(connection: Connection, kind: str, subject: str, loan: LoanId | None) -> BlockRow | None:
+    """Return one block in force."""
+    key = (BLOCK.c.kind == kind) & (BLOCK.c.subject == subject) & (BLOCK.c.loan == (loan or ""))
+    row = connection.execute(select(BLOCK).where(key)).one_or_none()
+    return None if row is None else _block(row)
 
 
 def list_blocks(connection: Connection) -> Sequence[BlockRow]:

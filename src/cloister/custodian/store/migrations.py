@@ -193,9 +193,21 @@ _ROTATION = (
     "CREATE INDEX released_key_by_instance ON released_key (instance)",
 )
 
+_PROPOSALS = (
+    # who answers for a token; what one person asked for and another has to approve (docs/spec/proposal.md)
+    "ALTER TABLE token ADD COLUMN person TEXT",
+    """CREATE TABLE proposal (
+        id TEXT PRIMARY KEY, operation TEXT NOT NULL, request BLOB NOT NULL, body BLOB NOT NULL, basis BLOB NOT NULL,
+        digest BLOB NOT NULL, actor TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, person TEXT NOT NULL,
+        created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, state TEXT NOT NULL, decided_at INTEGER,
+        decided_by TEXT, reason TEXT NOT NULL, outcome BLOB,
+        CHECK ((state = 'open') = (decided_at IS NULL)))""",
+    "CREATE INDEX proposal_by_state ON proposal (state, expires_at)",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _ROTATION)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _ROTATION, _PROPOSALS)
 """Step n takes a database from schema version n to n + 1."""
 
 

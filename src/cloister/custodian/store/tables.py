@@ -35,6 +35,7 @@ __all__ = [
     "LOG_HEAD",
     "MODEL",
     "NONCE",
+    "PROPOSAL",
     "RELEASED_KEY",
     "RELEASE_ENDORSEMENT",
     "REQUEST",
@@ -59,7 +60,7 @@ def _table(name: str, columns: str) -> TableClause:
 
 
 EPOCH = _table("epoch", "id epoch fence latest quiet_until block_version")
-TOKEN = _table("token", "id sha256 role name loan created_at expires_at revoked_at")
+TOKEN = _table("token", "id sha256 role name loan created_at expires_at revoked_at person")
 MODEL = _table("model", "digest name manifest signature envelope published_at withdrawn_at")
 LOAN = _table("loan", "id borrower terms policy policy_version created_at")
 LOAN_MODEL = _table("loan_model", "loan name digest")
@@ -95,6 +96,11 @@ USAGE_SUM = _table("usage_sum", "instance first minute model consumer inferences
 KEK = _table("kek", "number id wrapped made_at retired_at destroyed_at")
 ROTATION = _table("rotation", "id every_s next_at")
 RELEASED_KEY = _table("released_key", "id instance model envelope kek_id key_version at")
+PROPOSAL = _table(
+    "proposal",
+    "id operation request body basis digest actor role name person created_at expires_at state decided_at decided_by "
+    "reason outcome",
+)
 FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 
 TABLES = (
@@ -104,6 +110,7 @@ TABLES = (
     USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE, CONTRACT,
     VOUCHER, CONSUMPTION, TICKET,
     KEK, ROTATION, RELEASED_KEY,
+    PROPOSAL,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-__all__ = ["TokenRow", "find_token", "insert_token", "list_tokens", "revoke_token"]
+__all__ = ["TokenRow", "find_token", "find_token_by_id", "insert_token", "list_tokens", "revoke_token"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class TokenRow:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    person: str | None = None
 
     def is_good(self, now: datetime) -> bool:
         """Tell whether the token still opens anything."""
@@ -48,6 +49,7 @@ def _token(row: Row[tuple[object, ...]]) -> TokenRow:
         created_at=moment(row.created_at),
         expires_at=None if row.expires_at is None else moment(row.expires_at),
         revoked_at=None if row.revoked_at is None else moment(row.revoked_at),
+        person=row.person,
     )
 
 
@@ -63,6 +65,7 @@ def insert_token(connection: Connection, token: TokenRow) -> None:
             created_at=stamp(token.created_at),
             expires_at=None if token.expires_at is None else stamp(token.expires_at),
             revoked_at=None,
+            person=token.person,
         )
     )
 
@@ -73,6 +76,12 @@ def find_token(connection: Connection, sha256: TokenHash) -> TokenRow | None:
     if row is None or not same_hash(row.sha256, sha256):
         return None
     return _token(row)
+
+
+def find_token_by_id(connection: Connection, token: str) -> TokenRow | None:
+    """Return the token of this name, good or not."""
+    row = connection.execute(select(TOKEN).where(TOKEN.c.id == token)).one_or_none()
+    return None if row is None else _token(row)
 
 
 def list_tokens(connection: Connection) -> Sequence[TokenRow]:

@@ -1,0 +1,59 @@
+"""Two persons: which operations one alone may only propose (T89, docs/spec/proposal.md).
+
+An operation is what a setting can name. A route that carries one out has a ``Duty``: whether this very call needs a
+second person, and what of the present state was looked at when it was asked for. To put another operation under the
+rule: a member here, ``duty=`` on its route, whose handler works through ``Call.run`` or ``Call.change``.
+
+Not done here: proposing and approving (``service.proposals``), stopping. No stop ever waits for a second person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloister.custodian.calls import Call
+    from cloister.custodian.config import Config
+    from cloister.custodian.service import Transaction
+    from cloister.wire import Json
+
+__all__ = ["AS_THE_PROFILE_SAYS", "IN_PRODUCTION", "Duty", "Operation", "named_operations"]
+
+AS_THE_PROFILE_SAYS = "profile"
+"""The one word of the setting ``two_person`` that is no operation: none in development, all of them in production."""
+
+
+class Operation(Enum):
+    """What a second person may have to approve."""
+
+    POLICY = "policy"
+    UNBLOCK = "unblock"
+    PERSON = "person"
+    ROTATION = "rotation"
+
+
+IN_PRODUCTION = frozenset(Operation)
+"""What the profile ``production`` asks two persons for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """What a route owes to the rule. ``basis`` is what a proposal was made on; it is read again when it is approved.
+
+    ``applies`` reads the call's body, so it may raise ``Malformed``.
+    """
+
+    operation: Operation
+    basis: Callable[[Transaction, Call], Json]
+    applies: Callable[[Call], bool] = lambda _call: True
+
+
+def named_operations(config: Config) -> frozenset[Operation]:
+    """Return the operations that the settings put under the rule."""
+    if config.two_person == (AS_THE_PROFILE_SAYS,):
+        return IN_PRODUCTION if config.is_production else frozenset()
+    return frozenset(Operation(name) for name in config.two_person)

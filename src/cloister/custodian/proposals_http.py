@@ -1,0 +1,145 @@
+"""What the routes of proposals do, and what becomes of a call that needs a second person."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cloister.custodian.calls import Call, Member, Reply, json_reply
+from cloister.custodian.service import proposals
+from cloister.custodian.service.proposals import Asked
+from cloister.errors import Rejected
+from cloister.lending.events import EventKind
+from cloister.wire import Fields, dump_json, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloister.custodian.calls import Route
+    from cloister.custodian.service import Transaction
+    from cloister.custodian.store.proposals import ProposalRow
+    from cloister.custodian.tokens import Actor
+    from cloister.wire import Json
+
+__all__ = [
+    "DIGEST",
+    "approve_proposal",
+    "carry_out",
+    "deny_proposal",
+    "list_proposals",
+    "show_proposal",
+    "withdraw_proposal",
+]
+
+DIGEST = Member(name="digest", type="string", doc="the proposal's digest, lower-case hex: what is approved")
+_ACCEPTED = 202
+_TRIED = frozenset({"same_person", "person_wanted", "proposal_changed"})  # what an insider would try
+
+
+def carry_out(route: Route, call: Call) -> Reply:
+    """Do what a route does; where it needs a second person, keep it as a proposal and answer 202."""
+    duty = route.duty
+    if duty is None or not duty.applies(call):
+        return route.handler(call)
+    request: dict[str, Json] = {
+        "parameters": dict(call.parameters), "query": dict(call.query), "route": f"{route.method} {route.path}",
+    }  # fmt: skip
+    asked = Asked(operation=duty.operation, request=dump_json(request), body=call.body)
+    answers: list[Json] = []
+
+    def carrier(work: Callable[[Transaction], Json]) -> Json:
+        def either(transaction: Transaction) -> Json:
+            context = transaction.context
+            if not proposals.in_force(transaction.connection, context.config, duty.operation):
+                return work(transaction)
+            return proposals.propose(transaction, call.actor, asked, duty.basis(transaction, call), work)
+
+        answers.append(call.service.run(either, call.once()))
+        return answers[0]
+
+    reply = route.handler(replace(call, carrier=carrier))
+    is_proposal = isinstance(answers[0], dict) and "proposal" in answers[0]
+    return replace(reply, status=_ACCEPTED) if is_proposal else reply
+
+
+def list_proposals(call: Call) -> Reply:
+    """List proposals that wait for a second person, and what became of others."""
+    return json_reply(proposals.proposal_list(call.service.context))
+
+
+def show_proposal(call: Call) -> Reply:
+    """Show one proposal, with what came of it."""
+    return json_reply(proposals.proposal_view(call.service.context, call.parameters["proposal"]))
+
+
+def approve_proposal(call: Call) -> Reply:
+    """Approve a proposal of another person's: it is carried out at once, or refused where it no longer fits."""
+
+    def perform(transaction: Transaction, row: ProposalRow, approver: Actor) -> Json:
+        return _perform(call, transaction, row, approver)
+
+    return json_reply(
+        proposals.demand_executed(
+            _decide(
+                call,
+                lambda transaction, body: proposals.approve(
+                    transaction, call.actor, call.parameters["proposal"], body, perform
+                ),
+            )
+        )
+    )
+
+
+def deny_proposal(call: Call) -> Reply:
+    """Deny a proposal of another person's."""
+    proposal = call.parameters["proposal"]
+    return json_reply(_decide(call, lambda transaction, body: proposals.deny(transaction, call.actor, proposal, body)))
+
+
+def withdraw_proposal(call: Call) -> Reply:
+    """Withdraw a proposal of one's own."""
+    proposal = call.parameters["proposal"]
+    call.fields().end()
+    return json_reply(call.run(lambda transaction: proposals.withdraw(transaction, call.actor, proposal)))
+
+
+def _decide(call: Call, work: Callable[[Transaction, Fields], Json]) -> Json:
+    """Run it; log what only somebody tries who wants to be two."""
+    try:
+        return call.change(work)
+    except Rejected as refusal:
+        if refusal.code in _TRIED:
+            call.service.context.refuse(EventKind.ACCESS_DENIED, call.actor, "proposal", refusal)
+        raise
+
+
+def _perform(call: Call, transaction: Transaction, row: ProposalRow, approver: Actor) -> Json:
+    """Carry out what a proposal asks for, in its author's name, in the approver's transaction.
+
+    Raises ``Rejected``: ``forbidden`` where the approver could not have asked for it, ``proposal_stale`` where what
+    it was made on is not so any more, and whatever the use case says.
+    """
+    from cloister.custodian.routes import ROUTES  # noqa: PLC0415 - the table names this module
+
+    asked = Fields(parse_json(row.request, what="proposal"), what="proposal")
+    name = asked.text("route")
+    route = next((item for item in ROUTES if f"{item.method} {item.path}" == name and item.duty is not None), None)
+    if route is None or route.duty is None:
+        raise Rejected.because("proposal_stale", "proposal", got="a route of another version")
+    if approver.role not in (route.roles or ()):
+        wanted = ", ".join(sorted(role.value for role in route.roles or ()))
+        raise Rejected.because("forbidden", name, got=approver.role.value, want=wanted)
+    asker = replace(call.actor, id=row.actor, role=row.role, name=row.name, person=row.person)
+    again = Call(
+        service=call.service,
+        actor=asker,
+        method=route.method,
+        path=route.path,
+        parameters={item: str(value) for item, value in asked.members("parameters", cap=8).items()},
+        query={item: str(value) for item, value in asked.members("query", cap=64).items()},
+        body=row.body,
+        carrier=lambda work: work(transaction),
+    )
+    if dump_json(route.duty.basis(transaction, again)) != row.basis:
+        raise Rejected.because("proposal_stale", "proposal", hint="what it was made on has changed: ask anew")
+    return parse_json(route.handler(again).body, what="result")

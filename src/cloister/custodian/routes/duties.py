@@ -1,0 +1,67 @@
+"""What routes owe to the rule of two persons: when it applies, and what a proposal is made on.
+
+A basis is read when something is proposed and again when it is approved; where the two differ, it is refused (T90).
+It is shown to who approves, and it names no secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from cloister.custodian.duty import Duty, Operation
+from cloister.custodian.service.access import APPROVERS
+from cloister.custodian.service.standing import loan_row, parse_loan_id
+from cloister.custodian.store.blocks import find_block
+from cloister.custodian.store.keys import FIRST_EPOCH, current_kek
+from cloister.errors import Rejected
+from cloister.wire import dump_time
+
+if TYPE_CHECKING:
+    from cloister.custodian.calls import Call
+    from cloister.custodian.service import Transaction
+    from cloister.wire import Json
+
+__all__ = ["INCIDENT", "PERSON", "POLICY", "SCHEDULE", "UNBLOCK"]
+
+
+def _policy_there(transaction: Transaction, call: Call) -> Json:
+    row = loan_row(transaction.connection, call.loan)
+    digest = hashlib.sha256(row.policy).hexdigest()
+    return {"epoch": transaction.epoch.epoch, "policy_digest": digest, "policy_version": row.policy_version}
+
+
+def _block_there(transaction: Transaction, call: Call) -> Json:
+    loan = parse_loan_id(call.query["loan"]) if "loan" in call.query else None
+    row = find_block(transaction.connection, call.parameters["kind"], call.parameters["subject"], loan)
+    if row is None:
+        raise Rejected.because("not_found", "block")
+    return {"at": dump_time(row.at), "by": row.by, "epoch": transaction.epoch.epoch, "reason": row.reason}
+
+
+def _keys_there(transaction: Transaction, _call: Call) -> Json:
+    row = current_kek(transaction.connection)
+    return {"epoch": transaction.epoch.epoch, "key_epoch": FIRST_EPOCH if row is None else row.number}
+
+
+def _nothing(transaction: Transaction, _call: Call) -> Json:
+    return {"epoch": transaction.epoch.epoch}
+
+
+def _destroys(call: Call) -> bool:
+    """Tell whether a rotation destroys keys; one that only makes a newer key must never wait."""
+    body = call.fields()
+    return "incident" in body and body.boolean("incident")
+
+
+def _names_another(call: Call) -> bool:
+    """Tell whether a token would give somebody else a say in what two persons decide."""
+    body = call.fields()
+    return body.take("role") in APPROVERS and "person" in body and body.take("person") != call.actor.person
+
+
+POLICY = Duty(operation=Operation.POLICY, basis=_policy_there)
+UNBLOCK = Duty(operation=Operation.UNBLOCK, basis=_block_there)
+INCIDENT = Duty(operation=Operation.ROTATION, basis=_keys_there, applies=_destroys)
+SCHEDULE = Duty(operation=Operation.ROTATION, basis=_keys_there)
+PERSON = Duty(operation=Operation.PERSON, basis=_nothing, applies=_names_another)

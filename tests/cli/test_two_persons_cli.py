@@ -1,0 +1,139 @@
+"""Two persons at two terminals, over a custodian that serves: nothing happens before the second one's word."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cli_kit import free_port
+
+from cloister.cli.pending import demand_digest
+from cloister.errors import Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cli_kit import Shell
+
+PENDING = 6
+
+
+class Two:
+    """Alice and Bob at one custodian in production."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+        made = shell.ok("custodian", "token", "make", "--out", "bob.token")
+        assert stat.S_IMODE((shell.folder / "bob.token").stat().st_mode) == 0o600
+        admitted = shell.ok(
+            "custodian", "token", "create", "--role", "admin", "--name", "Bob", "--person", "bob",
+            "--digest", made["sha256"],
+        )  # fmt: skip
+        assert "token" not in admitted
+
+    def ask(self, *more: str) -> Any:
+        """Ask, as Alice, for what destroys keys."""
+        return self.shell("key", "rotate", "--incident", "a drill", *more)
+
+    def bob(self, *words: str) -> Any:
+        """Run a command as Bob."""
+        return self.shell("custodian", *words, "--token-file", "bob.token", "--json")
+
+    def waiting(self) -> str:
+        """Return the proposal that waits, as soon as there is one."""
+        end = time.monotonic() + 30
+        while not (found := self.shell.ok("custodian", "proposals")["proposals"]):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        return str(found[0]["proposal"])
+
+    def key_epoch(self) -> int:
+        """Return the newest key epoch."""
+        return int(self.shell.ok("key", "status")["key_epoch"])
+
+
+@pytest.fixture
+def two(shell: Shell) -> Iterator[Two]:
+    """Yield the two."""
+    port = free_port()
+    words = ("custodian", "init", "--person", "alice", "--profile", "production", "--port", str(port))
+    assert shell(*words).code == 0
+    with shell.start("custodian", "serve") as server:
+        server.until_port(port)
+        yield Two(shell)
+
+
+def test_what_needs_two_persons_is_not_done_by_one(two: Two) -> None:
+    said = two.ask()
+    assert said.code == PENDING
+    assert "not done yet" in said.out
+    assert "cloister custodian approve prop-" in said.err
+    assert two.ask("--json").json["state"] == "open", "the same proposal once more"
+    assert two.key_epoch() == 1
+    identity = two.waiting()
+    alone = two.shell("custodian", "approve", identity, "--yes", "--json")
+    assert (alone.code, alone.json["error"]["code"]) == (4, "same_person")
+    assert two.bob("approve", identity).code == 2, "there is no terminal to ask on"
+    assert two.bob("approve", identity, "--yes").json["state"] == "executed"
+    assert two.key_epoch() == 2
+    listed = two.shell("custodian", "proposals", "--all").out
+    assert "executed" in listed
+    assert "person, policy, rotation, unblock" in listed
+
+
+def test_who_waits_gets_the_answer_as_if_it_had_come_at_once(two: Two) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "cloister", "key", "rotate", "--incident", "a drill", "--wait"],
+        cwd=two.shell.folder, env=two.shell.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as asking:  # fmt: skip
+        assert two.bob("approve", two.waiting(), "--yes").code == 0
+        out, err = asking.communicate(timeout=30)
+    assert asking.returncode == 0, err
+    assert "key epoch 2" in out
+    assert "approved by admin:tok-" in err
+
+
+def test_who_waits_is_told_that_it_was_denied(two: Two) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "cloister", "key", "rotate", "--incident", "a drill", "--wait"],
+        cwd=two.shell.folder, env=two.shell.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as asking:  # fmt: skip
+        assert two.bob("deny", two.waiting(), "--reason", "not today").code == 0
+        _, err = asking.communicate(timeout=30)
+    assert asking.returncode == 4
+    assert "proposal_denied" in err
+    assert "not today" in err
+    assert two.key_epoch() == 1
+
+
+def test_a_proposal_is_withdrawn_and_a_token_is_revoked(two: Two) -> None:
+    assert two.ask().code == PENDING
+    assert two.shell.ok("custodian", "withdraw", two.waiting())["state"] == "withdrawn"
+    listed = two.shell.ok("custodian", "token", "list")["tokens"]
+    identity = next(item["id"] for item in listed if item["person"] == "bob")
+    assert two.shell.ok("custodian", "token", "revoke", identity)["revoked"] is True
+    assert two.bob("proposals").code == 4
+    viewer = two.shell.ok("custodian", "token", "create", "--role", "viewer", "--name", "screen", "--out", "v.token")
+    assert viewer["role"] == "viewer"
+    assert two.shell("loan", "list", "--token-file", "v.token").code == 0
+    assert two.shell("audit", "list", "--token-file", "v.token").code == 4
+
+
+def test_a_custodian_that_shows_one_request_and_keeps_another_is_found_out() -> None:
+    """What is approved is the digest of what was shown, computed at the approver's own terminal."""
+    shown = {
+        "basis": {"epoch": 1}, "body": "e30", "operation": "rotation", "proposal": "prop-0000000000000000",
+        "request": {"parameters": {}, "query": {}, "route": "POST /v1/keys/rotate"}, "digest": "0" * 64,
+    }  # fmt: skip
+    with pytest.raises(Rejected) as refused:
+        demand_digest(shown, bytes(32))
+    assert refused.value.code == "proposal_changed"
+    true = refused.value.reasons[0].want
+    assert demand_digest({**shown, "digest": true}, bytes(32)).hex() == true
+    for name, other in (("body", "e30g"), ("operation", "policy"), ("basis", {"epoch": 2}), ("proposal", "prop-1")):
+        with pytest.raises(Rejected):
+            demand_digest({**shown, "digest": true, name: other}, bytes(32))
