@@ -14,7 +14,7 @@ from cli_kit import free_port, listens
 from cloister.attest.binding import ReleaseBinding
 from cloister.attest.rats import Nonce
 from cloister.attest.schemes import KINDS, NO_SITE, production_schemes
-from cloister.cli.custodian import verifier_maker
+from cloister.cli.verifiers import verifier_maker
 from cloister.enclave.evidence import EvidenceSource
 from cloister.errors import Rejected
 from cloister.testing.simulated_root import SimulatedRoot
@@ -99,7 +99,7 @@ def test_a_custodian_without_insecure_options_loads_no_test_kit() -> None:
     program = (
         "import sys, cloister.cli.custodian, cloister.custodian.serve;"
         "from cloister.attest.schemes import NO_SITE;"
-        "cloister.cli.custodian.verifier_maker(None, None)(NO_SITE);"
+        "cloister.cli.verifiers.verifier_maker(None, None)(NO_SITE);"
         "sys.exit(any(name.startswith('cloister.testing') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0  # noqa: S603 - ours

@@ -33,7 +33,7 @@ def request(size: int, goes_on: asyncio.Event | None = None) -> Request:
 
 def test_bodies_that_stay_away_are_bounded_together_and_those_that_end_make_room() -> None:
     async def story() -> None:
-        bodies, goes_on = Bodies(within_s=30), asyncio.Event()
+        bodies, goes_on = Bodies(within_s=30, waiting_bytes=MAX_WAITING_BYTES), asyncio.Event()
         most = MAX_WAITING_BYTES // (MAX_BODY_BYTES - 1)
         waiting = [
             asyncio.create_task(bodies.read(request(MAX_BODY_BYTES, goes_on), Body.STATEMENT)) for _ in range(most)
@@ -53,7 +53,7 @@ def test_bodies_that_stay_away_are_bounded_together_and_those_that_end_make_room
 
 def test_a_body_that_fails_gives_its_room_back() -> None:
     async def story() -> None:
-        bodies = Bodies(within_s=30)
+        bodies = Bodies(within_s=30, waiting_bytes=MAX_WAITING_BYTES)
         for _ in range(2 * MAX_WAITING_BYTES // MAX_BODY_BYTES):
             with pytest.raises(Rejected) as refused:
                 await bodies.read(request(MAX_BODY_BYTES + 1), Body.STATEMENT)

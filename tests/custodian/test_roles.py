@@ -11,6 +11,7 @@ from custodian_kit import Bench, bearer
 from roles_kit import GUARDED, LOGS, SAMPLE, call_route, everything, route_name
 
 from cloister.custodian.routes import ROUTES
+from cloister.custodian.service.access import issue_token
 from cloister.custodian.tokens import Role
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def test_a_new_route_without_a_rule_fails_and_so_does_a_rule_without_a_route() -
     """Complete by construction: write down who may before anybody can."""
     assert {route_name(route) for route in GUARDED} == set(RULES)
     assert {route_name(route) for route in ROUTES if route.roles is None} == PUBLIC
-    assert {role.value for role in Role} == set(COLUMNS)
+    assert {role.value for role in Role} == {*COLUMNS, "operator"}
 
 
 def test_every_parameter_of_a_path_has_a_sample_to_be_tried_with() -> None:
@@ -56,8 +57,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, dic
     settings = {"failures_per_minute": 100_000, "challenges_per_minute": 100_000}
     with Bench(tmp_path_factory.mktemp("roles"), settings=settings) as bench:
         lent = bench.lend()
-        staff = {role: bench.token(role.value) for role in Role if role is not Role.BORROWER}
-        yield bench, {**staff, Role.BORROWER: lent.token}, lent.id
+        staff = {role: bench.token(role.value) for role in Role if role not in {Role.BORROWER, Role.OPERATOR}}
+        yield bench, {**staff, Role.BORROWER: lent.token, Role.OPERATOR: _operator(bench)}, lent.id
+
+
+def _operator(bench: Bench) -> dict[str, str]:
+    """Return a token of the role that only hosts give, made past every rule of ours: it opens no route here."""
+    context = bench.service.context
+    return bearer(context.transact(lambda work: issue_token(work, "test", role=Role.OPERATOR, name="none of ours")))
 
 
 @pytest.mark.parametrize(("route", "role"), CELLS, ids=lambda item: route_name(item) if item in GUARDED else item.value)

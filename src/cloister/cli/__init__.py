@@ -35,6 +35,7 @@ _NOUNS = {
     "receipt": "Prove what a consumer was answered.",
     "reference": "Compute and sign reference values.",
     "relay": "Hide from an enclave who asks it.",
+    "tenant": "Keep the tenants of a host, unseen.",
     "trust": "Decide whom a consumer trusts.",
     "usage": "State, prove and settle who used what.",
     "verify": "Verify an enclave before asking it.",

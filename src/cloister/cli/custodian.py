@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cloister.attest.endorse import Given
-from cloister.attest.schemes import KINDS, Site, production_schemes
-from cloister.attest.verifier import Scheme, Verifier
+from cloister.cli.custodian_host import host
 from cloister.cli.custodian_proposals import COMMANDS
 from cloister.cli.custodian_shares import shares
 from cloister.cli.custodian_token import token
 from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_option
-from cloister.custodian.config_file import read_config
+from cloister.cli.verifiers import insecure_options, verifiers_of
 from cloister.custodian.setup import (
     backup_custodian,
     init_custodian,
@@ -30,12 +27,10 @@ from cloister.custodian.setup import (
     recover_custodian,
     restore_custodian,
 )
+from cloister.custodian.tenants.config import is_host
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from cloister.testing.vendors.public import PublicVendors
     from cloister.wire import Json
 
 __all__ = ["custodian"]
@@ -49,6 +44,7 @@ def custodian() -> None:
     """Run the model owner's server: keys, loans, leases, the audit log."""
 
 
+custodian.add_command(host)
 custodian.add_command(shares)
 custodian.add_command(token)
 for command in COMMANDS:
@@ -110,47 +106,9 @@ def init(
     terminal.say("start it with 'cloister custodian serve'", style="dim")
 
 
-def verifier_maker(root: Path | None, vendors: PublicVendors | None) -> Callable[[Site], Verifier]:
-    """Return what builds the verifier: the production table, and only where a flag named them what is insecure.
-
-    The simulated TEE comes beside the table, under ``root``; synthetic ``vendors`` take the place of the real ones.
-    """
-
-    def make(site: Site) -> Verifier:
-        insecure: tuple[Scheme, ...] = () if vendors is None else vendors.schemes()
-        if root is not None:
-            from cloister.testing.simulated import SimulatedScheme  # noqa: PLC0415 - in no production process
-            from cloister.testing.simulated_root import load_root_key  # noqa: PLC0415 - the same
-
-            insecure = (*insecure, SimulatedScheme(load_root_key(root)))
-        kinds = KINDS - {scheme.tee for scheme in insecure}
-        return Verifier((*production_schemes(site, kinds), *insecure))
-
-    return make
-
-
-def _synthetic_vendors(terminal: Terminal, path: Path) -> PublicVendors:
-    from cloister.testing.vendors.public import WARNING, PublicVendors  # noqa: PLC0415 - in no production process
-
-    terminal.warn(WARNING)
-    return PublicVendors.load(path)
-
-
-def _refuse_in_production(place: Path, flags: Mapping[str, Path | None]) -> None:
-    named = [flag for flag, path in flags.items() if path is not None]
-    if named and read_config(place, environment=os.environ, now=datetime.now(UTC)).is_production:
-        msg = f"{named[0]}: refused by profile production"
-        raise UsageError(msg)
-
-
 @custodian.command()
 @click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
-@click.option("--insecure-simulated-root", type=_file, help="Accept simulated TEEs under this root. Protects nothing.")
-@click.option(
-    "--insecure-synthetic-vendors",
-    type=_file,
-    help="Believe these made-up vendors, not the real ones. Protects nothing.",
-)
+@insecure_options
 @unlock_options
 @pass_terminal
 def serve(
@@ -167,22 +125,16 @@ def serve(
     from cloister.custodian.serve import serve_custodian  # noqa: PLC0415 - brings the web server along
 
     place = custodian_home(home)
-    flags = {
-        "--insecure-simulated-root": insecure_simulated_root,
-        "--insecure-synthetic-vendors": insecure_synthetic_vendors,
-    }
-    _refuse_in_production(place, flags)
-    if insecure_simulated_root is not None:
-        from cloister.testing.simulated import WARNING  # noqa: PLC0415 - only where it is asked for
-
-        terminal.warn(WARNING)
-    vendors = _synthetic_vendors(terminal, insecure_synthetic_vendors) if insecure_synthetic_vendors else None
+    if is_host(place):
+        msg = f"custodian home {place}: a host's"
+        raise UsageError(msg, hint="serve it with 'cloister custodian host serve'")
+    make_verifier, endorsements = verifiers_of(terminal, place, insecure_simulated_root, insecure_synthetic_vendors)
     service = open_custodian(
         place,
         unlock_with(place, key_file, passphrase_file),
-        make_verifier=verifier_maker(insecure_simulated_root, vendors),
+        make_verifier=make_verifier,
         environment=os.environ,
-        endorsements=None if vendors is None else Given(vendors.endorsements),
+        endorsements=endorsements,
     )
     terminal.say(f"custodian {service.config.name} on {service.url}")
     serve_custodian(service, home=place)

@@ -22,6 +22,7 @@ import httpx2
 from cloister.cli.terminal import read_secret
 from cloister.client.trust_file import is_loopback, parse_origin
 from cloister.custodian.config_file import read_config
+from cloister.custodian.tenants.config import HOST_CA
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
 from cloister.journal import Secret
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADMIN_TOKEN_NAME",
+    "OPERATOR_TOKEN_NAME",
     "Remote",
     "as_anybody",
     "custodian_home",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 ADMIN_TOKEN_NAME = "admin.token"  # noqa: S105 - the name of a file, not a token
+OPERATOR_TOKEN_NAME = "operator.token"  # noqa: S105 - the same
 HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
 _DEFAULT_HOME = Path("~/.local/share/cloister/custodian")
 STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
@@ -260,15 +263,18 @@ def custodian_home(home: Path | None) -> Path:
     return Path(named or _DEFAULT_HOME).expanduser()
 
 
-def from_options(*, home: Path | None, url: str | None, ca: Path | None, token_file: str | None) -> Remote:
-    """Return a connection from the options; what is missing comes from the custodian's home."""
+def from_options(
+    *, home: Path | None, url: str | None, ca: Path | None, token_file: str | None, token_name: str = ADMIN_TOKEN_NAME
+) -> Remote:
+    """Return a connection from the options; what is missing comes from the custodian's home, or a tenant's."""
     place = custodian_home(home)
     hint = "on the custodian's machine pass --home, elsewhere --token-file"
-    token = read_secret(token_file or str(place / ADMIN_TOKEN_NAME), what="token", hint=hint)
+    token = read_secret(token_file or str(place / token_name), what="token", hint=hint)
     if url is None:
         config = read_config(place, environment=os.environ, now=datetime.now(UTC))
         url = config.public_url(config.port)
-    authority = ca or place / "tls" / "ca.pem"
+    hosted = place / HOST_CA  # a tenant's certificate is its host's
+    authority = ca or (hosted if hosted.exists() else place / "tls" / "ca.pem")
     ca_pem = _read_text(authority) if ca or authority.exists() else None
     return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
 

@@ -12,7 +12,6 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response, StreamingResponse
@@ -26,6 +25,7 @@ from cloister.custodian.openapi import openapi_document
 from cloister.custodian.problems import PROBLEM_TYPE, problem, problem_json
 from cloister.custodian.proposals_http import carry_out
 from cloister.custodian.routes import ROUTES
+from cloister.custodian.threads import run_in_threadpool
 from cloister.errors import CloisterError, Malformed, Rejected
 from cloister.lending.events import EventKind
 from cloister.serving.armour import Armour
@@ -33,7 +33,7 @@ from cloister.serving.rates import RateLimit
 from cloister.wire import dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
 
     from starlette.requests import Request
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from cloister.custodian.service import CustodianService
     from cloister.custodian.tokens import Actor
 
-__all__ = ["create_app"]
+__all__ = ["Armour", "create_app"]
 
 _MAX_QUERY_BYTES = 4096
 _LOOK_EVERY_S = 0.5  # seconds between two looks at what others logged
@@ -58,7 +58,7 @@ class _Limits:
         self.challenges = RateLimit(per_minute=config.challenges_per_minute, subject="challenges")
         self.forks = RateLimit(per_minute=config.forks_per_minute, subject="fork evidence")
         self.streams = Streams(cap=config.event_streams)
-        self.bodies = Bodies(within_s=config.request_timeout_s)
+        self.bodies = Bodies(within_s=config.request_timeout_s, waiting_bytes=config.body_memory_mib << 20)
 
     def demand(self, actor: Actor, request: Request, now: datetime) -> None:
         """Use one of the caller's tries: of its token, or of its address where it has none."""
@@ -68,13 +68,13 @@ class _Limits:
             self.challenges.take(actor.id, now)
 
 
-def create_app(service: CustodianService) -> Starlette:
+def create_app(service: CustodianService, routes: Sequence[Route] = ROUTES) -> Starlette:
     """Return the ASGI application over ``service``, with sweep and looks running while it is up.
 
-    The application does not close the service: whoever opened it does.
+    ``routes`` are the whole API. The application does not close the service: whoever opened it does.
     """
     limits = _Limits(service)
-    service.openapi = dump_json(openapi_document(ROUTES))
+    service.openapi = dump_json(openapi_document(routes))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -88,7 +88,7 @@ def create_app(service: CustodianService) -> Starlette:
                     await task
 
     app = Starlette(
-        routes=[_starlette_route(service, limits, route) for route in ROUTES],
+        routes=[_starlette_route(service, limits, route) for route in routes],
         middleware=[Middleware(Armour, tls=service.config.tls)],
         exception_handlers={HTTPException: _plain_problem},
         lifespan=lifespan,

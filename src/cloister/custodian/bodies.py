@@ -21,9 +21,9 @@ _MEDIA = {Body.JSON: JSON_TYPE, Body.STATEMENT: STATEMENT_TYPE, Body.TEXT: "text
 class Bodies:
     """Reads the bodies of one custodian, on its event loop."""
 
-    def __init__(self, *, within_s: int) -> None:
-        """Nothing is on its way; each body has ``within_s`` seconds."""
-        self._bodies = ServedBodies(within_s=within_s, cap=MAX_BODY_BYTES)
+    def __init__(self, *, within_s: int, waiting_bytes: int) -> None:
+        """Nothing is on its way; each body has ``within_s`` seconds, those not whole yet ``waiting_bytes`` in all."""
+        self._bodies = ServedBodies(within_s=within_s, cap=MAX_BODY_BYTES, waiting_bytes=waiting_bytes)
 
     async def read(self, request: Request, body: Body) -> bytes:
         """Return the body. Raises as ``serving.bodies`` does; ``Malformed`` for one that nobody asked for."""

@@ -90,6 +90,13 @@ class Config:
     max_instances: int = _setting(4, "instances that may live at once, for loans that name none", floor=1, cap=1000)
     idempotency_ttl_s: int = _setting(86_400, "seconds an Idempotency-Key is remembered", floor=60, cap=31_536_000)
     sweep_interval_s: int = _setting(5, "seconds between two sweeps for dead instances", floor=1, cap=3600)
+    body_memory_mib: int = _setting(
+        64, "MiB of request bodies that have not fully arrived, over all requests", floor=2, cap=65_536
+    )
+    database_mib: int = _setting(
+        0, "MiB that a database file may grow to; 0: as the disk allows", floor=0, cap=16_777_216
+    )
+    database_connections: int = _setting(16, "connections to a PostgreSQL database at once", floor=2, cap=1000)
     event_streams: int = _setting(32, "event streams open at once", floor=1, cap=10_000)
     connections: int = _setting(
         2048,

@@ -16,10 +16,13 @@ from cloister.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from dataclasses import Field
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["default_config_text", "load_config", "read_config"]
+    from _typeshed import DataclassInstance
+
+__all__ = ["default_config_text", "load_config", "read_config", "read_section", "setting_of", "settings_text"]
 
 _MAX_CONFIG_BYTES = 64 * 1024
 
@@ -41,7 +44,7 @@ def load_config(text: str, *, environment: Mapping[str, str], now: datetime) -> 
     Raises ``UsageError`` for syntax, unknown keys, wrong types, values out of range, insecure values
     in the production profile, and a clock that stands before this program was written.
     """
-    values = _from_toml(text) | _from_environment(environment)
+    values = read_section(text, "custodian", Config) | _from_environment(environment)
     config = Config(**values)  # type: ignore[arg-type]  # each value was typed by its setting's default
     refuse_nonsense(config)
     refuse_insecure(config)
@@ -53,8 +56,16 @@ def load_config(text: str, *, environment: Mapping[str, str], now: datetime) -> 
 
 def default_config_text(values: Mapping[str, str | int | bool | tuple[str, ...]]) -> str:
     """Return a config file that sets ``values`` and shows every other setting as a comment."""
-    lines = ["# Settings of this custodian; docs/reference/settings.md explains each.", "[custodian]"]
-    for item in fields(Config):
+    head = "# Settings of this custodian; docs/reference/settings.md explains each."
+    return settings_text(Config, values, head=head, section="custodian")
+
+
+def settings_text(
+    kind: type[DataclassInstance], values: Mapping[str, str | int | bool | tuple[str, ...]], *, head: str, section: str
+) -> str:
+    """Return a file of one section that sets ``values`` and shows every other setting of ``kind`` as a comment."""
+    lines = [head, f"[{section}]"]
+    for item in fields(kind):
         mark = "" if item.name in values else "# "
         lines.append(f"{mark}{item.name} = {_toml(values.get(item.name, item.default))}  # {item.metadata['doc']}")
     return "\n".join(lines) + "\n"
@@ -68,7 +79,8 @@ def _toml(value: object) -> str:
     return str(value) if isinstance(value, int) else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _from_toml(text: str) -> dict[str, object]:
+def read_section(text: str, section: str, kind: type[DataclassInstance]) -> dict[str, object]:
+    """Return the settings of ``kind`` that the one section of a TOML document sets. Raises ``UsageError``."""
     if len(text) > _MAX_CONFIG_BYTES:
         msg = f"config: {len(text)} characters, want at most {_MAX_CONFIG_BYTES}"
         raise UsageError(msg)
@@ -78,36 +90,39 @@ def _from_toml(text: str) -> dict[str, object]:
         msg = f"config: {exc}" if isinstance(exc, tomllib.TOMLDecodeError) else "config: not toml that can be read"
         raise UsageError(msg, hint="see docs/reference/settings.md") from exc
     for key in document:
-        if key != "custodian":
-            fail(f"line {_line(text, key)}: unknown section or key {key!r}, want [custodian]")
-    section = document.get("custodian", {})
-    if not isinstance(section, dict):
-        fail("custodian: want a section")
-    known = {item.name: item for item in fields(Config)}
+        if key != section:
+            fail(f"line {_line(text, key)}: unknown section or key {key!r}, want [{section}]")
+    found = document.get(section, {})
+    if not isinstance(found, dict):
+        fail(f"{section}: want a section")
+    known = {item.name: item for item in fields(kind)}
     values: dict[str, object] = {}
-    for key, value in section.items():
+    for key, value in found.items():
         if key not in known:
             fail(f"line {_line(text, key)}: unknown setting {key!r}")
-        values[key] = _typed(key, value)
+        values[key] = _typed(known[key], value)
     return values
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
-    defaults = {item.name: item.default for item in fields(Config)}
+    known = {item.name: item for item in fields(Config)}
     values: dict[str, object] = {}
     for variable, text in environment.items():
         suffix = variable.removeprefix(ENV_PREFIX)
         if suffix == variable or suffix in NOT_SETTINGS:
             continue
         name = suffix.lower()
-        if name not in defaults or suffix != name.upper():
+        if name not in known or suffix != name.upper():
             fail(f"environment: {variable} is no setting")
-        values[name] = _typed(name, _untext(name, text, defaults[name]))
+        values[name] = _typed(known[name], setting_of(name, text))
     return values
 
 
-def _untext(name: str, text: str, default: object) -> object:
-    """Return the value that ``text`` spells for a setting with this default."""
+def setting_of(name: str, text: str) -> str | int | bool | list[str]:
+    """Return the value that ``text`` spells for a setting. Raises ``UsageError``; ranges are not looked at."""
+    default = next((item.default for item in fields(Config) if item.name == name), None)
+    if default is None:
+        fail(f"{name}: no such setting")
     if isinstance(default, bool):
         if text not in {"true", "false"}:
             fail(f"{name}: want true or false")
@@ -121,10 +136,10 @@ def _untext(name: str, text: str, default: object) -> object:
     return text
 
 
-def _typed(name: str, value: object) -> object:
-    """Return ``value`` if it has the type and range of setting ``name``."""
-    setting = next(item for item in fields(Config) if item.name == name)
-    default, floor, cap = setting.default, setting.metadata["floor"], setting.metadata["cap"]
+def _typed(setting: Field[object], value: object) -> object:
+    """Return ``value`` if it has the type and range of ``setting``."""
+    name, default = setting.name, setting.default
+    floor, cap = setting.metadata["floor"], setting.metadata["cap"]
     if isinstance(default, tuple):
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
             fail(f"{name}: want an array of strings")

@@ -5,6 +5,7 @@ Not done here: putting a backup back and moving from one database to another (``
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cloister.custodian.lock import HomeLock
@@ -56,9 +57,14 @@ def open_store(
     """
     if config.is_shared:
         fence = identity
-        store: Store = PostgresStore(config.database, fence=identity, production=config.is_production)
+        store: Store = PostgresStore(
+            config.database, fence=identity, production=config.is_production,
+            connections=config.database_connections,
+        )  # fmt: skip
     else:
-        store = _open_file(home / config.database, fence, new=new_at is not None, make_store=make_store)
+        store = _open_file(
+            home / config.database, fence, new=new_at is not None, make_store=_bounded(make_store, config)
+        )
     if new_at is not None:
         try:
             with store.writing(fenced=False) as connection:
@@ -67,6 +73,10 @@ def open_store(
             store.close()
             raise
     return store
+
+
+def _bounded(make_store: Callable[..., Store], config: Config) -> Callable[..., Store]:
+    return partial(make_store, cap_mib=config.database_mib) if config.database_mib else make_store
 
 
 def _open_file(path: Path, fence: bytes, *, new: bool, make_store: Callable[..., Store]) -> Store:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from starlette.concurrency import run_in_threadpool
-
 from cloister.custodian.calls import Reply
 from cloister.custodian.service.loan_views import loan_summary
 from cloister.custodian.service.logbook import entries_since
 from cloister.custodian.service.standing import parse_loan_id
+from cloister.custodian.threads import run_in_threadpool
 from cloister.custodian.tokens import Role
 from cloister.errors import Rejected
 from cloister.wire import MAX_INT, dump_json

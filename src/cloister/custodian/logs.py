@@ -18,6 +18,9 @@ class Event(JournalEvent):
     INTERNAL_ERROR = "internal_error"
     DATABASE_NOT_DURABLE = "database_not_durable"
     DESCRIPTORS_FEW = "descriptors_few"
+    TENANT_NOT_UP = "tenant_not_up"
+    TENANT_STOP_UNLOGGED = "tenant_stop_unlogged"
+    STRANGERS_NOT_RENEWED = "strangers_not_renewed"
 
 
 LOG = EventLog(lambda: datetime.now(UTC))

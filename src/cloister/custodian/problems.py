@@ -31,6 +31,8 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "no_fork": 422,
     "policy_version_old": 409,
     "quorum_missed": 409,
+    "tenant_state": 409,
+    "too_many_tenants": 409,
     "too_many_versions": 409,
     "wrong_seq": 409,
     "proposal_changed": 409,

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
     from cloister.custodian.config import Config
     from cloister.custodian.service import CustodianService
+    from cloister.custodian.tenants.host import Host
 
-__all__ = ["bind", "serve_custodian"]
+__all__ = ["bind", "serve_custodian", "serve_host"]
 
 _MAX_HEADER_BYTES = 32 * 1024  # bytes of a request's line and headers
 _KEEP_ALIVE_S = 75  # longer than an enclave keeps its own (custodian_link), which asks every T/3
@@ -46,7 +47,7 @@ _BACKLOG = 512
 class _Server(uvicorn.Server):
     """Ends event streams as soon as a stop signal comes, so that the graceful shutdown can finish."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
+    def __init__(self, config: uvicorn.Config, app: Starlette | Host) -> None:
         super().__init__(config)
         self._streams = app.state.streams
 
@@ -75,17 +76,43 @@ def serve_custodian(
     service: CustodianService, *, home: Path, on_listening: Callable[[str], None] | None = None
 ) -> None:
     """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours."""
+
+    def application(url: str) -> Starlette:
+        service.url = url
+        return create_app(service)
+
     with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(service):
-        fit_process(service.config.connections)
-        with contextlib.closing(bind(service.config)) as listener:
-            port = listener.getsockname()[1]
-            service.url = service.config.public_url(port)
-            app = create_app(service)
-            stop.server = _Server(_uvicorn_config(service.config, app, home), app)
-            if on_listening is not None:
-                on_listening(service.url)
-            if not stop.asked:
-                stop.server.run(sockets=[listener])
+        _listen(service.config, application, home, stop, on_listening)
+
+
+def serve_host(host: Host, *, home: Path, on_listening: Callable[[str], None] | None = None) -> None:
+    """Serve a host and its tenants until a stop signal; closes all of them."""
+
+    def application(url: str) -> Host:
+        host.url = url
+        return host
+
+    with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(host):
+        _listen(host.config, application, home, stop, on_listening)
+
+
+def _listen(
+    config: Config,
+    application: Callable[[str], Starlette | Host],
+    home: Path,
+    stop: _Stop,
+    on_listening: Callable[[str], None] | None,
+) -> None:
+    """Serve the application that is made for our URL once the port is ours."""
+    fit_process(config.connections)
+    with contextlib.closing(bind(config)) as listener:
+        url = config.public_url(listener.getsockname()[1])
+        app = application(url)
+        stop.server = _Server(_uvicorn_config(config, app, home), app)
+        if on_listening is not None:
+            on_listening(url)
+        if not stop.asked:
+            stop.server.run(sockets=[listener])
 
 
 @dataclass(slots=True)
@@ -117,7 +144,7 @@ def _signals_end_here() -> Iterator[_Stop]:
             signal.signal(sig, handler)
 
 
-def _uvicorn_config(config: Config, app: Starlette, home: Path) -> uvicorn.Config:
+def _uvicorn_config(config: Config, app: Starlette | Host, home: Path) -> uvicorn.Config:
     def context(_config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         return server_context(home / "tls", minimum=config.tls_minimum)
 

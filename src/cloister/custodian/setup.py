@@ -93,8 +93,9 @@ def init_custodian(
     rng: Callable[[int], bytes] = os.urandom,
     kdf: Kdf | None = None,
     person: str | None = None,
+    first: Role = Role.ADMIN,
 ) -> Initialised:
-    """Make a custodian in an absent or empty folder ``home`` and return its first admin token.
+    """Make a custodian in an absent or empty folder ``home`` and return its first token, of role ``first``.
 
     ``person`` answers for the token. Raises ``UsageError`` where something is there already.
     """
@@ -117,7 +118,7 @@ def init_custodian(
             log=first_log(now), checkpoint_path=home / config.checkpoint,
         )  # fmt: skip
         write_checkpoint(home / config.checkpoint, sign_checkpoint(context.checkpoint(), vault.signing_key))
-        token = context.transact(lambda transaction: _begin(transaction, identity, person))
+        token = context.transact(lambda transaction: _begin(transaction, identity, first, person))
     finally:
         store.close()
     return Initialised(
@@ -130,10 +131,10 @@ def init_custodian(
     )
 
 
-def _begin(transaction: Transaction, identity: bytes, person: str | None) -> str:
-    """Write the first entries; return the first admin token."""
+def _begin(transaction: Transaction, identity: bytes, first: Role, person: str | None) -> str:
+    """Write the first entries; return the first token."""
     transaction.record(EventKind.CUSTODIAN_INITIALISED, SYSTEM, "custodian", custodian=identity.hex())
-    return issue_token(transaction, SYSTEM, role=Role.ADMIN, name="first admin", person=person)
+    return issue_token(transaction, SYSTEM, role=first, name=f"first {first.value}", person=person)
 
 
 def _make_home(home: Path) -> None:
@@ -181,7 +182,7 @@ def open_vault(home: Path, unlock: Unlock) -> EncryptedFileVault:
 
 def open_custodian(
     home: Path,
-    unlock: Unlock,
+    unlock: Unlock | EncryptedFileVault,
     *,
     make_verifier: Callable[[Site], Verifier],
     environment: Mapping[str, str] | None = None,
@@ -189,20 +190,22 @@ def open_custodian(
     rng: Callable[[int], bytes] = os.urandom,
     make_store: Callable[..., Store] = SqliteStore,
     endorsements: Endorsements | None = None,
+    bounds: Callable[[Config], Config] = lambda config: config,
 ) -> CustodianService:
-    """Open a home and hold its lock until the service is closed.
+    """Open a home and hold its lock until the service is closed. ``unlock`` may be its vault, opened before.
 
     ``make_verifier`` gets what this site trusts beside the pinned vendors and returns the verifier; it
     is the one place where a simulated TEE can be let in. ``endorsements`` take the place of those that the
-    settings name: synthetic vendors bring their own. ``make_store`` is a seam for tests. Raises
+    settings name: synthetic vendors bring their own. ``make_store`` is a seam for tests;
+    ``bounds`` returns the settings that count where another than the home's owner has a say. Raises
     ``Unavailable`` naming the process that holds the lock (T39), ``Rejected`` for an older database (C10)
     or a wrong key.
     """
     now = clock()
-    config = read_config(home, environment=environment or {}, now=now)
+    config = bounds(read_config(home, environment=environment or {}, now=now))
     lock = take_lock(home, config)
     try:
-        vault = open_vault(home, unlock)
+        vault = unlock if isinstance(unlock, EncryptedFileVault) else open_vault(home, unlock)
         write_server_certificate(home / "tls", vault.tls_authority_key, names=config.names, now=now)
         ca_pem = (home / "tls" / "ca.pem").read_text(encoding="ascii")
         verifier = make_verifier(_site(home, config))

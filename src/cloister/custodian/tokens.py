@@ -1,8 +1,8 @@
 """Bearer tokens (RFC 6750): 256 random bits, stored only as their SHA-256.
 
 A token names a role: ``admin``, ``lender``, ``auditor`` and ``viewer`` work for the custodian; ``borrower`` is
-bound to one loan. What each may do is said by the routes alone (docs/reference/roles.md). A hash without salt is
-enough, for nobody guesses 256 random bits.
+bound to one loan; ``operator`` keeps a host of several custodians and is known to the host alone. What each may do is
+said by the routes alone (docs/reference/roles.md). A hash without salt is enough, for nobody guesses 256 random bits.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Role(Enum):
     AUDITOR = "auditor"
     VIEWER = "viewer"
     BORROWER = "borrower"
+    OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

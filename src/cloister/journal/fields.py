@@ -16,7 +16,7 @@ __all__ = ["NUMBERS", "UNPRINTABLE", "WORDS", "printable"]
 NUMBERS = frozenset({"bytes", "count", "port", "seconds", "seq", "status", "units", "wanted"})
 WORDS = frozenset({
     "code", "digest", "error", "instance", "level", "loan", "logger", "model", "result", "route", "state", "step",
-    "tee", "version",
+    "tee", "tenant", "version",
 })  # fmt: skip
 UNPRINTABLE = "(unprintable)"
 """What stands in the place of a word that is none."""

@@ -85,6 +85,11 @@ class EventKind(Enum):
     DEVICE_REFUSED = "device_refused"
     ENDORSEMENTS_ACCEPTED = "endorsements_accepted"
     RECALLED = "recalled"
+    TENANT_CREATED = "tenant_created"
+    TENANT_SUSPENDED = "tenant_suspended"
+    TENANT_RESUMED = "tenant_resumed"
+    TENANT_REMOVAL_ASKED = "tenant_removal_asked"
+    TENANT_ERASED = "tenant_erased"
 
 
 _HEX = re.compile(r"[0-9a-f]{1,128}")

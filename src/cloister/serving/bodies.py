@@ -23,10 +23,14 @@ SMALL_BYTES = 64 << 10  # what an enclave sends at a renewal gets through, whate
 class Bodies:
     """Reads the bodies of one server, on its event loop."""
 
-    def __init__(self, *, within_s: int, cap: int) -> None:
-        """Nothing is on its way; each body has ``within_s`` seconds and ``cap`` bytes."""
+    def __init__(self, *, within_s: int, cap: int, waiting_bytes: int = MAX_WAITING_BYTES) -> None:
+        """Nothing is on its way; each body has ``within_s`` seconds and ``cap`` bytes.
+
+        Those that are not whole yet have ``waiting_bytes`` in all.
+        """
         self._within_s = within_s
         self._cap = cap
+        self._most_waiting_bytes = waiting_bytes
         self._waiting_bytes = 0
 
     async def read(self, request: Request) -> bytes:
@@ -51,8 +55,9 @@ class Bodies:
                 self._waiting_bytes += len(chunk)
                 if len(data) > self._cap:
                     raise self._too_large()
-                if len(data) > SMALL_BYTES and self._waiting_bytes > MAX_WAITING_BYTES:
-                    raise Rejected.because("too_many_requests", "request bodies", want=f"{MAX_WAITING_BYTES} bytes")
+                if len(data) > SMALL_BYTES and self._waiting_bytes > self._most_waiting_bytes:
+                    most = f"{self._most_waiting_bytes} bytes"
+                    raise Rejected.because("too_many_requests", "request bodies", want=most)
             return bytes(data)
         finally:
             self._waiting_bytes -= len(data)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APPROVERS",
+    "MAX_LIFE_S",
     "authenticate",
     "create_token",
     "demand_standing",
@@ -37,9 +38,9 @@ __all__ = [
 ]
 
 _ID_BYTES = 8
-_MAX_LIFE_S = 10 * 365 * 86_400  # seconds
+MAX_LIFE_S = 10 * 365 * 86_400  # seconds
 _HASH_BYTES = 32
-_ROLES = {role.value for role in Role}
+_ROLES = {role.value for role in Role} - {Role.OPERATOR.value}  # a host gives its own
 APPROVERS = frozenset({Role.ADMIN.value, Role.LENDER.value})
 """Roles whose holders have a say in what two persons decide."""
 PERSON = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}")
@@ -126,7 +127,7 @@ def create_token(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     role = body.text("role", cap=16)
     name = body.text("name", cap=100, floor=1)
     loan = body.optional("loan", lambda member: LoanId(body.match(member, LOAN_ID)))
-    life = body.optional("life_s", lambda member: body.seconds(member, floor=60, cap=_MAX_LIFE_S))
+    life = body.optional("life_s", lambda member: body.seconds(member, floor=60, cap=MAX_LIFE_S))
     person = body.optional("person", lambda member: body.match(member, PERSON))
     sha256 = body.optional("sha256", lambda member: TokenHash(body.hex(member, size=_HASH_BYTES)))
     body.end()
@@ -184,15 +185,16 @@ def token_list(context: Context) -> Json:
     }
 
 
-def withdraw_token(transaction: Transaction, actor: Actor, token: str) -> Json:
+def withdraw_token(transaction: Transaction, actor: Actor, token: str, *, keeper: Role = Role.ADMIN) -> Json:
     """Revoke a token, but never the last one that opens everything: nobody could make another."""
-    admins = {
+    keepers = {
         row.id
         for row in list_tokens(transaction.connection)
-        if row.role is Role.ADMIN and row.is_good(transaction.now) and row.expires_at is None
+        if row.role is keeper and row.is_good(transaction.now) and row.expires_at is None
     }
-    if admins == {token}:
-        raise Rejected.because("last_admin", "token", hint="make another admin token that does not expire first")
+    if keepers == {token}:
+        hint = f"make another {keeper.value} token that does not expire first"
+        raise Rejected.because("last_admin", "token", hint=hint)
     if not revoke_token(transaction.connection, TokenId(token), transaction.now):
         raise Rejected.because("not_found", "token")
     transaction.record(EventKind.TOKEN_REVOKED, actor, token)

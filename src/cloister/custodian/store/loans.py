@@ -30,6 +30,7 @@ __all__ = [
     "LoanRow",
     "account_balances",
     "balances_of",
+    "credited_in_all",
     "debited_in_all",
     "find_loan",
     "insert_loan",
@@ -225,6 +226,12 @@ def account_balances(
 def debited_in_all(connection: Connection, account: Account) -> int:
     """Return the units that ever left ``account``, over all loans and meters."""
     row = connection.execute(select(*_HALVES).where(LEDGER.c.debit == account)).one()
+    return _whole(row.high, row.low)
+
+
+def credited_in_all(connection: Connection, account: Account, meter: Meter) -> int:
+    """Return the units of one meter that ever came into ``account``, over all loans."""
+    row = connection.execute(select(*_HALVES).where(LEDGER.c.credit == account, LEDGER.c.meter == meter)).one()
     return _whole(row.high, row.low)
 
 

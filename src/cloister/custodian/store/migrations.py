@@ -205,9 +205,16 @@ _PROPOSALS = (
     "CREATE INDEX proposal_by_state ON proposal (state, expires_at)",
 )
 
+_TENANTS = (
+    # of a host: the tenants whose custodians it runs. A name is never given twice
+    """CREATE TABLE tenant (
+        name TEXT PRIMARY KEY, state TEXT NOT NULL, discoverable INTEGER NOT NULL, created_at INTEGER NOT NULL,
+        changed_at INTEGER NOT NULL)""",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _ROTATION, _PROPOSALS)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _ROTATION, _PROPOSALS, _TENANTS)
 """Step n takes a database from schema version n to n + 1."""
 
 

@@ -11,6 +11,7 @@ done here: making the server durable. It is asked whether it is, and refused in 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresStore", "copy_out", "is_postgres", "parse_database_url", "plain_engine"]
 
-_CONNECTIONS = 16  # to the database at once, from one custodian
 _WAIT_S = 10  # seconds a request waits for one of them
 _LOCK_CLASS = 0x436C6F69  # advisory locks of ours: "Cloi", then which
+_USUAL_SCHEMA = "public"
 _MIGRATING, _SEQUENCING, _WRITING = 1, 2, 3
 _LOCK = text("SELECT pg_advisory_xact_lock(:a, :b)")
 _LOCK_SHARED = text("SELECT pg_advisory_xact_lock_shared(:a, :b)")
@@ -84,8 +85,10 @@ def parse_database_url(text_: str) -> URL:
 class PostgresStore:
     """An open database that other custodians may have open too."""
 
-    def __init__(self, url: str, *, fence: bytes, production: bool = False) -> None:
+    def __init__(self, url: str, *, fence: bytes, production: bool = False, connections: int = 16) -> None:
         """Connect, check and migrate. ``fence`` is the custodian's own name, the same in all its processes.
+
+        At most ``connections`` at once, and one more for who waits to run alone.
 
         Raises ``UsageError`` for a database of another custodian or a newer schema, ``Unavailable``.
         """
@@ -93,8 +96,9 @@ class PostgresStore:
         self._alone = threading.Lock()
         self._closed = False
         self._reachable = True
-        self._engine = _engine(parse_database_url(url))
-        self._guards = _engine(parse_database_url(url), pooled=False).execution_options(isolation_level="AUTOCOMMIT")
+        self._locks = _LOCK_CLASS
+        self._engine = _engine(parse_database_url(url), connections=connections)
+        self._guards = _engine(parse_database_url(url), connections=0).execution_options(isolation_level="AUTOCOMMIT")
         self._serial = self._engine.execution_options(isolation_level="SERIALIZABLE")
         self._latest = self._engine.execution_options(isolation_level="READ COMMITTED")
         self._snapshot = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -108,7 +112,8 @@ class PostgresStore:
     def _open(self, *, production: bool) -> None:
         with self._latest.begin() as connection:
             _demand_server(connection, production=production)
-            connection.execute(_LOCK, _lock(_MIGRATING))
+            self._locks = _lock_class(connection)
+            connection.execute(_LOCK, self._lock(_MIGRATING))
             migrate(connection)
             self._demand_fence(connection)
 
@@ -127,7 +132,7 @@ class PostgresStore:
         """Run one SERIALIZABLE transaction, beside others or alone. Raises ``Contended``, ``Unavailable``."""
         with self._transaction(self._serial, before=self._turn if alone else contextlib.nullcontext) as connection:
             if not alone:
-                connection.execute(_LOCK_SHARED, _lock(_WRITING))
+                connection.execute(_LOCK_SHARED, self._lock(_WRITING))
             if fenced:
                 self._demand_fence(connection)
             yield connection
@@ -140,7 +145,7 @@ class PostgresStore:
         transaction has its connection, for those who wait for the lock hold all the others.
         """
         with self._alone, self._guards.connect() as guard:
-            guard.execute(text("SELECT pg_advisory_lock(:a, :b)"), _lock(_WRITING))
+            guard.execute(text("SELECT pg_advisory_lock(:a, :b)"), self._lock(_WRITING))
             try:
                 yield
             finally:
@@ -150,7 +155,7 @@ class PostgresStore:
     def sequencing(self) -> Iterator[Connection]:
         """Run one transaction of which there is one at a time over all custodians."""
         with self._transaction(self._latest) as connection:
-            connection.execute(_LOCK, _lock(_SEQUENCING))
+            connection.execute(_LOCK, self._lock(_SEQUENCING))
             yield connection
 
     @contextlib.contextmanager
@@ -186,6 +191,10 @@ class PostgresStore:
             msg = "database: it belongs to another custodian"
             raise UsageError(msg, hint="each custodian has a database of its own; its processes share one vault")
 
+    def _lock(self, which: int) -> dict[str, int]:
+        """Return the two numbers of one of our advisory locks."""
+        return {"a": self._locks, "b": which}
+
     def backup(self, path: Path) -> None:
         """Write every row, as of one moment, into a new SQLite file."""
         _copy_out(self._engine, path)
@@ -200,7 +209,7 @@ class PostgresStore:
 @contextlib.contextmanager
 def plain_engine(url: str) -> Iterator[Engine]:
     """Return connections to a database for its keeper, without the rules of a running custodian."""
-    engine = _engine(parse_database_url(url), pooled=False)
+    engine = _engine(parse_database_url(url), connections=0)
     try:
         yield engine
     finally:
@@ -224,9 +233,18 @@ def _copy_out(engine: Engine, out: Path, records: Iterable[tuple[str, bytes]] | 
             enclose(out, records)
 
 
-def _lock(which: int) -> dict[str, int]:
-    """Return the two numbers of one of our advisory locks."""
-    return {"a": _LOCK_CLASS, "b": which}
+def _lock_class(connection: Connection) -> int:
+    """Return which locks are ours: those of the schema, for custodians in schemas of one database share none.
+
+    Advisory locks are the database's. The schema that every database has keeps the number that it always had.
+    """
+    schema = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
+    if schema is None:
+        msg = "database: the schema on the search path does not exist"
+        raise UsageError(msg, hint="create schema NAME authorization USER, as the database's keeper")
+    if schema == _USUAL_SCHEMA:
+        return _LOCK_CLASS
+    return int.from_bytes(hashlib.sha256(f"cloister/{schema}".encode()).digest()[:4], "big", signed=True)
 
 
 def _demand_server(connection: Connection, *, production: bool) -> None:
@@ -244,16 +262,16 @@ def _demand_server(connection: Connection, *, production: bool) -> None:
         LOG.write(Event.DATABASE_NOT_DURABLE, state="+".join(off))
 
 
-def _engine(url: URL, *, pooled: bool = True) -> Engine:
-    """Return connections, each with our settings, from a bounded pool or each made anew."""
+def _engine(url: URL, *, connections: int) -> Engine:
+    """Return connections, each with our settings, from a pool of so many; each made anew for 0."""
     pool: dict[str, Any] = {"poolclass": NullPool}
-    if pooled:
-        pool = {"poolclass": QueuePool, "pool_size": _CONNECTIONS, "max_overflow": 0, "pool_timeout": _WAIT_S}
+    if connections:
+        pool = {"poolclass": QueuePool, "pool_size": connections, "max_overflow": 0, "pool_timeout": _WAIT_S}
     try:
         engine = create_engine(
             url,
             hide_parameters=True,  # an error text never carries a value
-            pool_pre_ping=pooled,  # a server that was restarted is noticed before a transaction, not in it
+            pool_pre_ping=connections > 0,  # a server that was restarted is noticed before a transaction, not in it
             **pool,
         )
     except (ImportError, NoSuchModuleError) as exc:

@@ -49,14 +49,17 @@ def is_affected_sqlite(version: tuple[int, ...]) -> bool:
 class SqliteStore:
     """An open database. Closing it drops the readers first, so that only the writer checkpoints."""
 
-    def __init__(self, path: Path, *, fence: bytes) -> None:
-        """Open or create, check, migrate and fence off whoever had it open before (T39)."""
+    def __init__(self, path: Path, *, fence: bytes, cap_mib: int = 0) -> None:
+        """Open or create, check, migrate and fence off whoever had it open before (T39).
+
+        The file grows to ``cap_mib`` MiB, or as the disk allows; beyond that it is full, as a disk would be.
+        """
         self._fence = fence
         self._lock = threading.Lock()
         self._broken = False
         self._closed = False
         write_again(path.with_name(f"{path.name}-wal"))  # an earlier process may have seen a sync of it fail
-        self._writer = _engine(path, query_only=False)
+        self._writer = _engine(path, query_only=False, cap_mib=cap_mib)
         self._readers = _engine(path, query_only=True)
         try:
             self._open()
@@ -156,7 +159,7 @@ class SqliteStore:
             self._writer.dispose()
 
 
-def _engine(path: Path, *, query_only: bool) -> Engine:
+def _engine(path: Path, *, query_only: bool, cap_mib: int = 0) -> Engine:
     """Return an engine: the writer has one connection, readers a small pool."""
     pool: dict[str, Any] = {"poolclass": StaticPool}
     if query_only:  # the last one given back is taken first: the others keep few pages, or are never opened
@@ -174,6 +177,9 @@ def _engine(path: Path, *, query_only: bool) -> Engine:
         if not query_only:
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute("PRAGMA synchronous=FULL")
+        if cap_mib:
+            page = cursor.execute("PRAGMA page_size").fetchone()[0]
+            cursor.execute(f"PRAGMA max_page_count={(cap_mib << 20) // page}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA mmap_size=0")
         cursor.execute("PRAGMA trusted_schema=OFF")

@@ -41,6 +41,7 @@ __all__ = [
     "REQUEST",
     "ROTATION",
     "TABLES",
+    "TENANT",
     "TICKET",
     "TOKEN",
     "USAGE_REPORT",
@@ -102,6 +103,7 @@ PROPOSAL = _table(
     "reason outcome",
 )
 FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
+TENANT = _table("tenant", "name state discoverable created_at changed_at")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
@@ -110,7 +112,7 @@ TABLES = (
     USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE, CONTRACT,
     VOUCHER, CONSUMPTION, TICKET,
     KEK, ROTATION, RELEASED_KEY,
-    PROPOSAL,
+    PROPOSAL, TENANT,
 )  # fmt: skip
 
 

@@ -1,0 +1,76 @@
+"""A custodian while a host serves it: its application, its threads, its requests under way, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from anyio import CapacityLimiter
+
+from cloister.custodian.app import create_app
+from cloister.custodian.logs import LOG, Event
+from cloister.custodian.threads import run_in_threadpool, working_with
+from cloister.errors import CloisterError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import Receive, Scope, Send
+
+    from cloister.custodian.calls import Route
+    from cloister.custodian.service import CustodianService
+
+__all__ = ["Running"]
+
+
+class Running:
+    """One custodian and its application. Made on the event loop that serves it."""
+
+    def __init__(self, service: CustodianService, routes: Sequence[Route], *, threads: int) -> None:
+        """Serve nothing yet. The service is closed by ``stop``."""
+        self.service = service
+        self._app = create_app(service, routes)
+        self._life = self._app.router.lifespan_context(self._app)
+        self._share = CapacityLimiter(threads)
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def start(self) -> None:
+        """Start what the application does by itself; it too works with this custodian's threads."""
+        with working_with(self._share):
+            await self._life.__aenter__()
+
+    async def answer(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request for ``path``, which is spelled as it was sent. The application sees no other path."""
+        own = {**scope, "path": unquote(path.decode("latin-1")), "raw_path": path, "root_path": ""}
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            with working_with(self._share):
+                await self._app(own, receive, send)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    def end_streams(self) -> None:
+        """Let event streams end: a stop must not wait for their readers."""
+        self._app.state.streams.stopping = True
+
+    async def stop(self, grace_s: float) -> None:
+        """Let requests under way end, for so long; then log the stop and close the service.
+
+        A request that is not done by then finds the database closed, and nothing is written for it.
+        """
+        self.end_streams()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace_s)
+        with working_with(self._share):
+            await self._life.__aexit__(None, None, None)
+            try:
+                await run_in_threadpool(self.service.close)
+            except CloisterError as exc:  # its disk is full, say: it is closed all the same
+                LOG.write(Event.TENANT_STOP_UNLOGGED, tenant=self.service.home.name, error=type(exc).__name__)
