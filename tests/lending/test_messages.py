@@ -16,10 +16,12 @@ from cloister.crypto.sign import Label, SigningKey, Statement, VerifyKey
 from cloister.errors import Malformed, Reason, Rejected
 from cloister.lending.messages import (
     AttestRequest,
+    CertificateRequest,
     Challenge,
     Close,
     Consumption,
     Grant,
+    InstanceCertificate,
     Lease,
     LeaseRequest,
     Receipt,
@@ -57,10 +59,12 @@ if TYPE_CHECKING:
 
 Message: TypeAlias = (
     AttestRequest
+    | CertificateRequest
     | Challenge
     | Close
     | Consumption
     | Grant
+    | InstanceCertificate
     | Lease
     | LeaseRequest
     | Receipt
@@ -266,6 +270,14 @@ SAMPLES: tuple[Message, ...] = (
         units=2,
         ttl=timedelta(seconds=30),
         block_version=2,
+    ),
+    CertificateRequest(instance=INSTANCE, csr=b"\x13" * 200, server=True),
+    InstanceCertificate(
+        instance=INSTANCE,
+        req_digest=b"\x09" * 32,
+        certificate=b"\x14" * 400,
+        authorities=(b"\x15" * 400, b"\x16" * 401),
+        life=timedelta(hours=1),
     ),
 )
 

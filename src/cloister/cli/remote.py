@@ -22,6 +22,7 @@ import httpx2
 from cloister.cli.terminal import read_secret
 from cloister.client.trust_file import is_loopback, parse_origin
 from cloister.custodian.config_file import read_config
+from cloister.custodian.setup import server_authority
 from cloister.custodian.tenants.config import HOST_CA
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
@@ -273,10 +274,18 @@ def from_options(
     if url is None:
         config = read_config(place, environment=os.environ, now=datetime.now(UTC))
         url = config.public_url(config.port)
-    hosted = place / HOST_CA  # a tenant's certificate is its host's
-    authority = ca or (hosted if hosted.exists() else place / "tls" / "ca.pem")
-    ca_pem = _read_text(authority) if ca or authority.exists() else None
+    ca_pem = _home_authority(place) if ca is None else _read_text(ca)
     return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
+
+
+def _home_authority(place: Path) -> str | None:
+    """Return the authority of the certificate that the custodian of a home shows, None where every system knows it."""
+    hosted = place / HOST_CA  # a tenant's certificate is its host's
+    if hosted.exists():
+        return _read_text(hosted) or None
+    if not (place / "config.toml").exists():
+        return None
+    return server_authority(place, read_config(place, environment=os.environ, now=datetime.now(UTC)))
 
 
 def as_anybody(*, url: str, ca: Path | None) -> Remote:

@@ -63,6 +63,8 @@ class Label(StrEnum):
     CONSUMPTION = _PREFIX + "consumption+json"
     TICKET_REQUEST = _PREFIX + "ticket-request+json"
     TICKET = _PREFIX + "ticket+json"
+    CERTIFICATE_REQUEST = _PREFIX + "certificate-request+json"
+    CERTIFICATE = _PREFIX + "certificate+json"
     ASK = _PREFIX + "ask+json"
     STATUS = _PREFIX + "status+json"
     RECEIPT = _PREFIX + "receipt+json"

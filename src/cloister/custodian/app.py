@@ -22,6 +22,8 @@ from cloister.custodian.calls import NOBODY, Call
 from cloister.custodian.events import Streams, follow, stream_parameters
 from cloister.custodian.logs import LOG, Event
 from cloister.custodian.openapi import openapi_document
+from cloister.custodian.peer_certificate import peer_certificate
+from cloister.custodian.peers import demand_peer, peer_mode
 from cloister.custodian.problems import PROBLEM_TYPE, problem, problem_json
 from cloister.custodian.proposals_http import carry_out
 from cloister.custodian.routes import ROUTES
@@ -33,7 +35,7 @@ from cloister.serving.rates import RateLimit
 from cloister.wire import dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
 
     from starlette.requests import Request
@@ -78,7 +80,7 @@ def create_app(service: CustodianService, routes: Sequence[Route] = ROUTES) -> S
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work) for work in (_sweep(service), _look(service))]
+        tasks = [asyncio.create_task(work) for work in (_sweep(service), _look(service), _keep_up(service))]
         try:
             yield
         finally:
@@ -112,6 +114,17 @@ async def _sweep(service: CustodianService) -> None:
             LOG.write(Event.ROTATION_FAILED, error=type(exc).__name__)
 
 
+async def _keep_up(service: CustodianService) -> None:
+    """Do what keeps the server itself good, certificates first; what fails is tried again at the next turn."""
+    while True:
+        for work in service.upkeep:
+            try:
+                await run_in_threadpool(work)
+            except CloisterError as exc:
+                LOG.write(Event.UPKEEP_FAILED, error=type(exc).__name__)
+        await asyncio.sleep(service.config.sweep_interval_s)
+
+
 async def _look(service: CustodianService) -> None:
     """Take in what other custodians over the same database log, so that who follows the log here sees it."""
     while service.context.store.shared:
@@ -137,10 +150,11 @@ def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -
 
 
 async def _answer(service: CustodianService, limits: _Limits, route: Route, request: Request) -> Response:
-    """Return the answer to one request: 1. who, 2. may they, 3. how often, 4. what, 5. do it."""
+    """Return the answer to one request: who, may they, by which certificate, how often, what, do it."""
     actor = NOBODY if route.roles is None else await _actor(service, limits, request)
     if route.roles is not None and actor.role not in route.roles:
         await run_in_threadpool(_refuse_role, service, actor, route)
+    await _demand_peer(service, route, actor, request)
     if route.limited:
         limits.demand(actor, request, service.context.now())
     call = Call(
@@ -155,8 +169,16 @@ async def _answer(service: CustodianService, limits: _Limits, route: Route, requ
     )
     reply = await run_in_threadpool(carry_out, route, call)
     if route.stream:
-        return _stream(service, limits, call, reply, request.headers.get("authorization"))
+        return _stream(service, limits, call, reply, lambda: _demand_again(service, route, request))
     return _response(reply)
+
+
+async def _demand_peer(service: CustodianService, route: Route, actor: Actor, request: Request) -> None:
+    """Hold the certificate of the connection against route, path and token, where one is wanted."""
+    if peer_mode(service.config, route) != "off":
+        parameters = {name: str(value) for name, value in request.path_params.items()}
+        shown = peer_certificate(request.scope)
+        await run_in_threadpool(demand_peer, service, route, actor, parameters, shown)
 
 
 async def _actor(service: CustodianService, limits: _Limits, request: Request) -> Actor:
@@ -192,6 +214,12 @@ def _query(request: Request) -> dict[str, str]:
     return dict(items)
 
 
+def _demand_again(service: CustodianService, route: Route, request: Request) -> None:
+    """Prove that who reads a stream still may: its token may have ended since, and its certificate."""
+    actor = service.authenticate(request.headers.get("authorization"))
+    demand_peer(service, route, actor, {}, peer_certificate(request.scope))
+
+
 class _EventStream(StreamingResponse):
     """Gives its place back however it ends, also when its reader was gone before the first event."""
 
@@ -205,10 +233,10 @@ class _EventStream(StreamingResponse):
 
 
 def _stream(
-    service: CustodianService, limits: _Limits, call: Call, reply: Reply, authorization: str | None
+    service: CustodianService, limits: _Limits, call: Call, reply: Reply, demand: Callable[[], object]
 ) -> Response:
     loan, after = stream_parameters(call)
-    events = follow(service, limits.streams, loan, after, demand=lambda: service.authenticate(authorization))
+    events = follow(service, limits.streams, loan, after, demand=demand)
     response = _EventStream(events, media_type=reply.media_type)
     response.streams = limits.streams
     limits.streams.enter()

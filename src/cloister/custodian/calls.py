@@ -33,6 +33,7 @@ __all__ = [
     "Member",
     "Reply",
     "Route",
+    "Wanted",
     "json_reply",
     "statement_reply",
 ]
@@ -53,6 +54,14 @@ class Body(Enum):
     JSON = "json"
     STATEMENT = "statement"
     TEXT = "text"
+
+
+class Wanted(Enum):
+    """Whose certificate a route wants where the settings say so (``peers``)."""
+
+    NOTHING = "nothing"
+    INSTANCE = "instance"
+    HOLDER = "holder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +146,8 @@ class Route:
     """One line of the API: method, path, who may, what it takes, what it does.
 
     ``roles`` None means anybody. ``stream`` marks the one route that the app answers itself. ``deep`` lets the
-    last parameter hold slashes: it is a path of its own. ``duty`` says when a second person has to approve.
+    last parameter hold slashes: it is a path of its own. ``duty`` says when a second person has to approve,
+    ``wanted`` whose certificate must be shown.
     """
 
     method: str
@@ -154,6 +164,7 @@ class Route:
     stream: bool = False
     deep: bool = False
     duty: Duty | None = None
+    wanted: Wanted = Wanted.NOTHING
 
 
 def json_reply(value: Json, *, status: int = 200) -> Reply:

@@ -16,6 +16,7 @@ __all__ = [
     "BUILT_AT_YEAR",
     "ENV_PREFIX",
     "MAX_BODY_BYTES",
+    "MTLS_MODES",
     "NOT_SETTINGS",
     "Config",
     "Profile",
@@ -32,6 +33,7 @@ NOT_SETTINGS = frozenset({
 """Suffixes of environment variables that the command line reads itself; they are no settings."""
 
 MAX_BODY_BYTES = 1 << 20  # bytes of one HTTP request body
+MTLS_MODES = ("off", "accept", "require")
 BUILT_AT_YEAR = 2026  # a clock before this year is wrong: nothing was built then
 
 
@@ -59,6 +61,27 @@ class Config:
     names: tuple[str, ...] = _setting(("localhost", "127.0.0.1"), "host names and addresses in the server certificate")
     tls: bool = _setting(True, "serve TLS; `false` is insecure and only for loopback")  # noqa: FBT003
     tls_minimum: str = _setting("1.3", "lowest TLS version: `1.3` or `1.2`")
+    tls_certificate: str = _setting(
+        "", "PEM file with a server certificate of another authority and those above it; empty: the custodian's own"
+    )
+    tls_key: str = _setting("", "PEM file with its key, mode 0600")
+    tls_ca: str = _setting(
+        "", "PEM file with the authority of `tls_certificate` for loan files; empty: the borrower's system knows it"
+    )
+    mtls: str = _setting(
+        "off", "certificates of attested instances: `off`, `accept`, or `require` them where they call"
+    )
+    mtls_tokens: str = _setting(
+        "off", "certificates beside tokens: `off`, `accept`, or `require` one of the token's own"
+    )
+    trust_domain: str = _setting("", "domain of the names in certificates; empty: made from the custodian's key")
+    certificate_life_s: int = _setting(3600, "seconds an instance's certificate lives", floor=60, cap=86_400)
+    certificate_max_life_s: int = _setting(
+        43_200, "seconds that a certificate asked for with a token lives at most", floor=60, cap=604_800
+    )
+    authority_life_days: int = _setting(
+        30, "days an authority for these certificates lives; a successor comes halfway", floor=1, cap=3650
+    )
     database: str = _setting(
         "custodian.db", "database file, relative to the home, or `postgresql://USER@HOST/NAME` for several custodians"
     )

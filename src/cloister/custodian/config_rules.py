@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from cloister.custodian.config import Config, Profile, is_address
+from cloister.custodian.certificates.names import TRUST_DOMAIN
+from cloister.custodian.config import MTLS_MODES, Config, Profile, is_address
 from cloister.custodian.duty import AS_THE_PROFILE_SAYS, Operation
 from cloister.errors import Malformed, UsageError
 from cloister.lending.clock_trust import CLOCK_TEES
@@ -38,10 +39,30 @@ def refuse_nonsense(config: Config) -> None:
         config.two_person
     ):
         fail(f"two_person: want {AS_THE_PROFILE_SAYS}, or some of {', '.join(item.value for item in Operation)}")
+    _refuse_certificates(config)
     _refuse_database(config)
     _refuse_witnesses(config.witnesses)
     if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
         fail("name: want 1 to 200 characters")
+
+
+def _refuse_certificates(config: Config) -> None:
+    """Refuse what would leave peers without a certificate, or a listener without one of its own."""
+    for name in ("mtls", "mtls_tokens"):
+        value = getattr(config, name)
+        if value not in MTLS_MODES:
+            fail(f"{name}: {value!r}, want off, accept or require")
+        if value != "off" and not config.tls:
+            fail(f"{name}: {value} without tls")
+    if config.trust_domain and not TRUST_DOMAIN.fullmatch(config.trust_domain):
+        fail("trust_domain: want lower-case letters, digits, dots, dashes and underscores")
+    longest = max(config.certificate_life_s, config.certificate_max_life_s)
+    if config.authority_life_days * 86_400 < 4 * longest:
+        fail("authority_life_days: want four times the longest life of a certificate at least")
+    if bool(config.tls_certificate) != bool(config.tls_key):
+        fail("tls_certificate and tls_key: want both or neither")
+    if config.tls_ca and not config.tls_certificate:
+        fail("tls_ca: of what? want tls_certificate too")
 
 
 def _refuse_witnesses(witnesses: tuple[str, ...]) -> None:

@@ -14,6 +14,9 @@ class Event(JournalEvent):
 
     SWEEP_FAILED = "sweep_failed"
     ROTATION_FAILED = "rotation_failed"
+    UPKEEP_FAILED = "upkeep_failed"
+    TLS_CHANGED = "tls_changed"
+    TLS_KEPT = "tls_kept"
     LOG_NOT_FOLLOWED = "log_not_followed"
     INTERNAL_ERROR = "internal_error"
     DATABASE_NOT_DURABLE = "database_not_durable"

@@ -34,6 +34,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "tenant_state": 409,
     "too_many_tenants": 409,
     "too_many_versions": 409,
+    "key_certified": 409,
     "wrong_seq": 409,
     "proposal_changed": 409,
     "proposal_expired": 409,

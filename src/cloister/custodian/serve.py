@@ -1,6 +1,7 @@
 """Running a custodian: socket, TLS, signals, and an orderly end.
 
-TLS 1.3 (or 1.2) from the home's own certificate; no access log, for paths name loans and instances;
+TLS 1.3 (or 1.2) from the home's own certificate or another's, changed without a restart when its files change, and at
+once on SIGHUP; no access log, for paths name loans and instances;
 no header that says which software this is. A client that does not get its request out is dropped, for
 places are few and the stop of a loan must find one (T82). On SIGINT and SIGTERM event streams end, running requests
 get ``shutdown_grace_s`` seconds, then the stop is logged and the lock let go.
@@ -19,8 +20,9 @@ import uvicorn
 
 from cloister.custodian.app import create_app
 from cloister.custodian.footprint import fit_process
+from cloister.custodian.live_tls import LiveTls, ServerFiles
 from cloister.custodian.logs import LOG
-from cloister.custodian.tls import server_context
+from cloister.custodian.tls import write_server_certificate
 from cloister.errors import Unavailable
 from cloister.journal import libraries_to
 from cloister.listener import impatient
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from cloister.custodian.service import CustodianService
     from cloister.custodian.tenants.host import Host
 
-__all__ = ["bind", "serve_custodian", "serve_host"]
+__all__ = ["bind", "prepare_tls", "serve_custodian", "serve_host"]
 
 _MAX_HEADER_BYTES = 32 * 1024  # bytes of a request's line and headers
 _KEEP_ALIVE_S = 75  # longer than an enclave keeps its own (custodian_link), which asks every T/3
@@ -82,7 +84,8 @@ def serve_custodian(
         return create_app(service)
 
     with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(service):
-        _listen(service.config, application, home, stop, on_listening)
+        tls = prepare_tls(service, home, service.client_authorities)
+        _listen(service.config, application, tls, stop, on_listening)
 
 
 def serve_host(host: Host, *, home: Path, on_listening: Callable[[str], None] | None = None) -> None:
@@ -93,13 +96,14 @@ def serve_host(host: Host, *, home: Path, on_listening: Callable[[str], None] | 
         return host
 
     with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(host):
-        _listen(host.config, application, home, stop, on_listening)
+        tls = prepare_tls(host.book, home, host.client_authorities)
+        _listen(host.config, application, tls, stop, on_listening)
 
 
 def _listen(
     config: Config,
     application: Callable[[str], Starlette | Host],
-    home: Path,
+    tls: LiveTls | None,
     stop: _Stop,
     on_listening: Callable[[str], None] | None,
 ) -> None:
@@ -108,7 +112,8 @@ def _listen(
     with contextlib.closing(bind(config)) as listener:
         url = config.public_url(listener.getsockname()[1])
         app = application(url)
-        stop.server = _Server(_uvicorn_config(config, app, home), app)
+        stop.tls = tls
+        stop.server = _Server(_uvicorn_config(config, app, tls), app)
         if on_listening is not None:
             on_listening(url)
         if not stop.asked:
@@ -117,10 +122,16 @@ def _listen(
 
 @dataclass(slots=True)
 class _Stop:
-    """Whether somebody asked for the end, and the server to tell of it."""
+    """Whether somebody asked for the end, and the server to tell of it; and whose certificate to look at anew."""
 
     asked: bool = False
     server: _Server | None = None
+    tls: LiveTls | None = None
+
+    def reload(self, _signal: int, _frame: FrameType | None) -> None:
+        """Look at the certificate now: in a thread, for a signal may come while somebody looks already."""
+        if self.tls is not None:
+            threading.Thread(target=self.tls.refresh, daemon=True).start()
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
         """Note a signal that came before the server listens for its own, or that it raises again behind its end."""
@@ -137,6 +148,7 @@ def _signals_end_here() -> Iterator[_Stop]:
         yield stop  # signals are the main thread's; elsewhere nobody raises one
         return
     before = {sig: signal.signal(sig, stop) for sig in (signal.SIGINT, signal.SIGTERM)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, stop.reload)
     try:
         yield stop
     finally:
@@ -144,9 +156,34 @@ def _signals_end_here() -> Iterator[_Stop]:
             signal.signal(sig, handler)
 
 
-def _uvicorn_config(config: Config, app: Starlette | Host, home: Path) -> uvicorn.Config:
+def prepare_tls(service: CustodianService, home: Path, authorities: Callable[[], str]) -> LiveTls | None:
+    """Return what the listener shows and believes, None where it serves no TLS; ``upkeep`` keeps it good from now on.
+
+    ``authorities`` says, as PEM, whose certificates callers may show. Raises ``UsageError`` and ``Rejected`` where
+    there is no certificate that can be used.
+    """
+    config = service.config
+    if not config.tls:
+        return None
+    files = ServerFiles(certificate=home / "tls" / "server.pem", key=home / "tls" / "server.key")
+    if config.tls_certificate:
+        files = ServerFiles(certificate=home / config.tls_certificate, key=home / config.tls_key)
+    else:
+        authority = service.context.vault.tls_authority_key
+
+        def renew() -> None:
+            write_server_certificate(home / "tls", authority, names=config.names, now=service.context.now())
+
+        service.upkeep.append(renew)
+    service.keep_certificates()
+    tls = LiveTls(files=files, minimum=config.tls_minimum, clock=service.context.now, authorities=authorities)
+    service.upkeep.append(tls.refresh)
+    return tls
+
+
+def _uvicorn_config(config: Config, app: Starlette | Host, tls: LiveTls | None) -> uvicorn.Config:
     def context(_config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-        return server_context(home / "tls", minimum=config.tls_minimum)
+        return tls.context if tls is not None else _default()
 
     return uvicorn.Config(
         app,
@@ -158,7 +195,7 @@ def _uvicorn_config(config: Config, app: Starlette | Host, home: Path) -> uvicor
         log_config=None,
         proxy_headers=False,
         server_header=False,
-        ssl_context_factory=context if config.tls else None,
+        ssl_context_factory=context if tls is not None else None,
         timeout_graceful_shutdown=config.shutdown_grace_s,
         timeout_keep_alive=_KEEP_ALIVE_S,
         ws="none",

@@ -60,6 +60,7 @@ __all__ = [
     "open_vault",
     "recover_custodian",
     "restore_custodian",
+    "server_authority",
     "vault_place",
     "verify_home_bundle",
 ]
@@ -207,7 +208,7 @@ def open_custodian(
     try:
         vault = unlock if isinstance(unlock, EncryptedFileVault) else open_vault(home, unlock)
         write_server_certificate(home / "tls", vault.tls_authority_key, names=config.names, now=now)
-        ca_pem = (home / "tls" / "ca.pem").read_text(encoding="ascii")
+        ca_pem = server_authority(home, config)
         verifier = make_verifier(_site(home, config))
         devices = _device_authority(home, config)
         identity = vault.signing_key.verify_key.raw
@@ -223,6 +224,21 @@ def open_custodian(
     except BaseException:
         lock.close()
         raise
+
+
+def server_authority(home: Path, config: Config) -> str | None:
+    """Return the authority, as PEM, that proves the server's certificate; None where every system knows it.
+
+    Raises ``UsageError``.
+    """
+    if config.tls_certificate and not config.tls_ca:
+        return None
+    place = home / (config.tls_ca or "tls/ca.pem")
+    try:
+        return place.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"{place}: cannot be read as pem"
+        raise UsageError(msg) from exc
 
 
 def _site(home: Path, config: Config) -> Site:

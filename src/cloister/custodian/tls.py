@@ -10,7 +10,6 @@ TLS is outer armour here (T7): what must stay secret is encrypted to attested ke
 from __future__ import annotations
 
 import ipaddress
-import ssl
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["authority_certificate", "load_authority", "server_context", "write_server_certificate"]
+__all__ = ["authority_certificate", "load_authority", "write_server_certificate"]
 
 _AUTHORITY_LIFE = timedelta(days=3650)
 _SERVER_LIFE = timedelta(days=90)
@@ -153,12 +152,3 @@ def _alternatives(names: Sequence[str]) -> list[x509.GeneralName]:
         except ValueError:
             found.append(x509.DNSName(name))
     return found
-
-
-def server_context(folder: Path, *, minimum: str) -> ssl.SSLContext:
-    """Return the server's TLS settings: certificate, TLS 1.3 (or 1.2) at least, nothing compressed."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2 if minimum == "1.2" else ssl.TLSVersion.TLSv1_3
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.load_cert_chain(folder / "server.pem", folder / "server.key")
-    return context

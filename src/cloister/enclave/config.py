@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cloister.stores import Access, Place
 
-__all__ = ["ENV_PREFIX", "Batching", "EnclaveConfig", "Limits", "Profile", "Tls", "load_config"]
+__all__ = ["ENV_PREFIX", "Batching", "EnclaveConfig", "Limits", "Mtls", "Profile", "Tls", "load_config"]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8440
@@ -55,6 +55,13 @@ class Tls(StrEnum):
     OFF = "off"
     GENERATED = "generated"
     FILES = "files"
+
+
+class Mtls(StrEnum):
+    """When to have a certificate for the connection to the custodian: once it is wanted there, or from the start."""
+
+    WANTED = "wanted"
+    ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +112,7 @@ class EnclaveConfig:
     tls: Tls = Tls.OFF
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    mtls: Mtls = Mtls.WANTED
     profile: Profile = Profile.DEVELOPMENT
     behind_proxy: bool = False
     require_unswappable: bool = False
@@ -230,6 +238,7 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         tls=Tls(_choice(taken, "tls", Tls.OFF, tuple(Tls))),
         tls_certificate=_path(taken, "tls_certificate", base),
         tls_key=_path(taken, "tls_key", base),
+        mtls=Mtls(_choice(taken, "mtls", Mtls.WANTED, tuple(Mtls))),
         profile=Profile(_choice(taken, "profile", Profile.DEVELOPMENT, tuple(Profile))),
         behind_proxy=taken.optional("behind_proxy", taken.boolean) or False,
         require_unswappable=taken.optional("require_unswappable", taken.boolean) or False,

@@ -2,26 +2,27 @@
 
 The custodian's CA is pinned by the loan file, proxies and environment are ignored, redirects are not followed,
 every call has an end and every answer a cap. TLS only guards the borrower's token: what matters in the answers
-is signed and verified by ``boot`` and ``lending``.
+is signed and verified by ``boot`` and ``lending``. Where the custodian wants to see a certificate of the instance, one
+is got and shown, on connections of its own; the old ones end with the calls that are on them.
 
-Not done here: retries (``renew``), verifying statements.
+Not done here: retries (``renew``), verifying statements, getting certificates (``certificate``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, Self
 
 import httpx2
 
+from cloister.enclave.certificate import load_identity
 from cloister.errors import Malformed, Reason, Rejected, Unavailable
 from cloister.lending.messages.form import CODE, take_reasons
 from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from cloister.enclave.loanfile import LoanFile
     from cloister.lending.terms import InstanceId, LoanId
 
@@ -29,6 +30,7 @@ __all__ = ["STATEMENT_TYPE", "CustodianLink", "Link", "pinned", "refusal"]
 
 STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
 _KEEP_ALIVE_S = 60  # shorter than the custodian keeps it: none is used that is being closed
+_CERTIFICATE_WANTED = frozenset({"certificate_wanted", "certificate_expired"})
 _JSON = "application/json"
 _MAX_ANSWER_BYTES = 2 << 20
 _TOO_MANY_REQUESTS = 429
@@ -37,10 +39,21 @@ _OK = range(200, 300)
 _REFUSED = range(400, 500)
 
 
+class Certify(Protocol):
+    """Gets a certificate and presents it. Raises as a call does."""
+
+    async def __call__(self, *, within: timedelta, instead_of: int | None = None) -> None:
+        """Take no longer than ``within``; do nothing if one came after number ``instead_of``."""
+
+
 class Link(Protocol):
     """How an enclave reaches its custodian. Calls raise ``Unavailable`` without an answer, ``Rejected`` for a no."""
 
     is_online: bool
+    certify: Certify | None
+    """Gets a certificate and presents it, when one turns out to be wanted. None: nobody does."""
+    presented: int
+    """How many there were so far."""
 
     async def challenge(self, loan: LoanId) -> bytes:
         """Return a Challenge statement."""
@@ -65,6 +78,12 @@ class Link(Protocol):
     async def ticket(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send a TicketRequest statement; return a Ticket or Refusal statement."""
 
+    async def certificate(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send a CertificateRequest statement; return a Certificate statement."""
+
+    async def present(self, pem: bytes) -> None:
+        """Show this certificate, with its key, from the next connection on."""
+
     async def close(self, instance: InstanceId, statement: bytes) -> None:
         """Send the Close statement."""
 
@@ -76,21 +95,16 @@ class CustodianLink:
     """
 
     is_online = True
+    certify: Certify | None = None
+    presented = 0
 
     def __init__(
         self, loan: LoanFile, *, timeout: timedelta, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         """Prepare; nothing is opened yet. Raises ``Malformed`` for a CA that is none."""
-        self._client = httpx2.AsyncClient(
-            base_url=loan.custodian_url,
-            timeout=timeout.total_seconds(),
-            follow_redirects=False,
-            trust_env=False,
-            verify=pinned(loan),
-            limits=httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_S),
-            transport=transport,
-        )
-        self._within = timeout
+        self._loan, self._within, self._transport = loan, timeout, transport
+        self._client = self._connect(None)
+        self._leaving: set[asyncio.Task[None]] = set()
         self._borrower = {"authorization": f"Bearer {loan.token}"}
 
     async def __aenter__(self) -> Self:
@@ -98,7 +112,40 @@ class CustodianLink:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._client.aclose()
+
+    def _connect(self, pem: bytes | None) -> httpx2.AsyncClient:
+        context = pinned(self._loan)
+        if pem is not None:
+            load_identity(context, pem)
+        return httpx2.AsyncClient(
+            base_url=self._loan.custodian_url,
+            timeout=self._within.total_seconds(),
+            follow_redirects=False,
+            trust_env=False,
+            verify=context,
+            limits=httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_S),
+            transport=self._transport,
+        )
+
+    async def present(self, pem: bytes) -> None:
+        """Show this certificate, with its key, from the next call on; calls under way end as they began."""
+        before, self._client = self._client, self._connect(pem)
+        self.presented += 1
+        if self._transport is None:  # one that was handed in serves them all
+            task = asyncio.create_task(self._leave(before))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, client: httpx2.AsyncClient) -> None:
+        """Close a client once no call can be on it any more: each has an end."""
+        try:
+            await asyncio.sleep(self._within.total_seconds())
+        finally:
+            await client.aclose()
 
     async def challenge(self, loan: LoanId) -> bytes:
         """Return a Challenge statement."""
@@ -110,8 +157,7 @@ class CustodianLink:
 
     async def renew(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send a LeaseRequest statement; return a Lease or Refusal statement that came ``within`` this time."""
-        path = f"/v1/instances/{instance}/lease"
-        return await self._post(path, statement, {}, within=min(within, self._within))
+        return await self._post_as(f"/v1/instances/{instance}/lease", statement, {}, within=within)
 
     async def renew_with(
         self, instance: InstanceId, statement: bytes, report: bytes, *, within: timedelta
@@ -119,7 +165,7 @@ class CustodianLink:
         """Send both in one call; return what came of the report and the answer to the request."""
         body = dump_json({"report": dump_b64u(report), "request": dump_b64u(statement)})
         path = f"/v1/instances/{instance}/renewal"
-        data = await self._post(path, body, {"content-type": _JSON}, within=min(within, self._within))
+        data = await self._post_as(path, body, {"content-type": _JSON}, within=within)
         fields = Fields.parse(data, what="custodian: renewal", cap=_MAX_ANSWER_BYTES)
         answer = fields.b64u("answer")
         if "ack" in fields:
@@ -134,17 +180,35 @@ class CustodianLink:
 
     async def report(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send a UsageReport statement; return the UsageAck statement that came ``within`` this time."""
-        path = f"/v1/instances/{instance}/usage"
-        return await self._post(path, statement, {}, within=min(within, self._within))
+        return await self._post_as(f"/v1/instances/{instance}/usage", statement, {}, within=within)
 
     async def ticket(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send a TicketRequest statement; return a Ticket or Refusal statement that came ``within`` this time."""
-        path = f"/v1/instances/{instance}/ticket"
+        return await self._post_as(f"/v1/instances/{instance}/ticket", statement, {}, within=within)
+
+    async def certificate(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send a CertificateRequest statement; return a Certificate statement that came ``within`` this time."""
+        path = f"/v1/instances/{instance}/certificate"
         return await self._post(path, statement, {}, within=min(within, self._within))
 
     async def close(self, instance: InstanceId, statement: bytes) -> None:
         """Send the Close statement."""
-        await self._post(f"/v1/instances/{instance}/close", statement, {})
+        await self._post_as(f"/v1/instances/{instance}/close", statement, {}, within=self._within)
+
+    async def _post_as(self, path: str, body: bytes, headers: dict[str, str], *, within: timedelta) -> bytes:
+        """Post as the instance; where its certificate is wanted and there is none, or it has ended, get one and repeat.
+
+        All of it takes no longer than one call may. Raises as ``_post``.
+        """
+        within, loop = min(within, self._within), asyncio.get_running_loop()
+        end, shown = loop.time() + within.total_seconds(), self.presented
+        try:
+            return await self._post(path, body, headers, within=within)
+        except Rejected as exc:
+            if self.certify is None or exc.code not in _CERTIFICATE_WANTED:
+                raise
+        await self.certify(within=timedelta(seconds=max(0, end - loop.time())), instead_of=shown)
+        return await self._post(path, body, headers, within=timedelta(seconds=max(0, end - loop.time())))
 
     async def _post(self, path: str, body: bytes, headers: dict[str, str], *, within: timedelta | None = None) -> bytes:
         """Return the body of a 2xx answer.

@@ -17,6 +17,7 @@ from cloister.wire import dump_json
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from cloister.enclave.custodian_link import Certify
     from cloister.enclave.media import MediaFolder
     from cloister.lending.terms import InstanceId, LoanId
 
@@ -29,6 +30,8 @@ class FileLink:
     """Waits for files, however long they travel."""
 
     is_online = False
+    certify: Certify | None = None
+    presented = 0
 
     def __init__(self, media: MediaFolder) -> None:
         """Take the folder of removable media."""
@@ -63,6 +66,13 @@ class FileLink:
     async def ticket(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:  # noqa: ARG002
         """Raise ``Unavailable``: tickets do not come by courier."""
         return self._no_network()
+
+    async def certificate(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:  # noqa: ARG002
+        """Raise ``Unavailable``: there is no connection to show a certificate on."""
+        return self._no_network()
+
+    async def present(self, pem: bytes) -> None:
+        """Show it to nobody."""
 
     async def close(self, instance: InstanceId, statement: bytes) -> None:  # noqa: ARG002 - the statement says whose
         """Write the Close statement."""

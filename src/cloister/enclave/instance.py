@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from cloister.channel.keyset import EngineInfo, Keyset, KeysetModel
 from cloister.enclave.admission import Admission
+from cloister.enclave.certificate import InstanceIdentity
 from cloister.enclave.clock_source import find_clock_source
+from cloister.enclave.config import Mtls
 from cloister.enclave.direct import Direct
 from cloister.enclave.gateway import Gateway
 from cloister.enclave.inference import Inference
@@ -86,7 +88,12 @@ class EnclaveInstance:
         self._policy_digest = booted.grant.policy_digest
         self.pool = booted.pool
         self.pool.show(self.metrics)
-        self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log)
+        self.identity = InstanceIdentity(
+            link, key=booted.key, instance=self.metering.instance, custodian=loan.custodian_key, clock=clock, log=log,
+            always=config.mtls is Mtls.ALWAYS and link.is_online,
+        )  # fmt: skip
+        link.certify = self.identity.ask
+        self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log, identity=self.identity)
         self.inference = Inference(self.metering, self.metrics, config, Tickets(self.metering, link), self.pool)
         self.media = None if config.media is None else MediaFolder(config.media)
         self.vouchers = None if self.media is None else Vouchers(self.metering, self.media, log=log)
@@ -191,6 +198,7 @@ class EnclaveInstance:
         if self._booted is None:
             return
         self._closing = self.metering.close()
+        self.identity.wipe()
         self.publisher.wipe()
         self.inference.close()
         self._booted.wipe()

@@ -23,6 +23,8 @@ class Event(JournalEvent):
     LEASE_RENEWED = "lease_renewed"
     LEASE_REFUSED = "lease_refused"
     RENEWAL_FAILED = "renewal_failed"
+    CERTIFICATE_RENEWED = "certificate_renewed"
+    CERTIFICATE_FAILED = "certificate_failed"
     CLOCK_SOURCE = "clock_source"
     CLOCK_STEP = "clock_step"
     KEYS_ROTATED = "keys_rotated"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
+    from cloister.enclave.certificate import InstanceIdentity
     from cloister.enclave.custodian_link import Link
     from cloister.enclave.logs import EventLog
     from cloister.enclave.metering import Metering
@@ -44,8 +45,17 @@ class Ending(Enum):
 class Renewal:
     """Keeps one lease alive over one link."""
 
-    def __init__(self, metering: Metering, link: Link, *, metrics: Metrics, log: EventLog) -> None:
-        """Keep the lease of ``metering``."""
+    def __init__(
+        self,
+        metering: Metering,
+        link: Link,
+        *,
+        metrics: Metrics,
+        log: EventLog,
+        identity: InstanceIdentity | None = None,
+    ) -> None:
+        """Keep the lease of ``metering``, and the certificate of ``identity``."""
+        self._identity = identity
         self._metering = metering
         self._link = link
         self._metrics = metrics
@@ -80,6 +90,7 @@ class Renewal:
         After a call that failed they go apart once: a report that does not get through keeps no request back (U3).
         """
         metering, within = self._metering, self._metering.terms.ttl / _CALL_AT_MOST
+        await self._keep_certificate(within)
         apart, self._apart = self._apart, True
         try:
             await self.report(within=metering.terms.ttl / _REPORT_AT_MOST, but=0 if apart else 1)
@@ -94,6 +105,15 @@ class Renewal:
             self._told(told)
         self._apart = False
         return answer
+
+    async def _keep_certificate(self, within: timedelta) -> None:
+        """Renew the certificate where it is time to; one that cannot be had now keeps no request back."""
+        if self._identity is None:
+            return
+        try:
+            await self._identity.keep(within=within)
+        except CloisterError as exc:
+            self._note(exc)
 
     def _told(self, told: bytes | Rejected) -> None:
         """Take what came of a report; what is wrong with it is noted, and the answer beside it still counts."""

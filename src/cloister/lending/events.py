@@ -83,6 +83,10 @@ class EventKind(Enum):
     UNBLOCKED = "unblocked"
     DEVICE_ENROLLED = "device_enrolled"
     DEVICE_REFUSED = "device_refused"
+    CERTIFICATE_ISSUED = "certificate_issued"
+    CERTIFICATE_REFUSED = "certificate_refused"
+    AUTHORITY_MADE = "authority_made"
+    AUTHORITIES_RETIRED = "authorities_retired"
     ENDORSEMENTS_ACCEPTED = "endorsements_accepted"
     RECALLED = "recalled"
     TENANT_CREATED = "tenant_created"
@@ -112,8 +116,10 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "envelope": _HEX,
     "epoch": int,
     "every_s": int,
+    "ends_at": int,
     "exceeded": bool,
     "fallen": int,
+    "fingerprint": _HEX,
     "first": int,
     "index": int,
     "instance": _HEX,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cloister.custodian.routes.access import ACCESS
 from cloister.custodian.routes.blocks import BLOCKS
+from cloister.custodian.routes.certificates import CERTIFICATES
 from cloister.custodian.routes.enclaves import ENCLAVES
 from cloister.custodian.routes.loans import LOANS
 from cloister.custodian.routes.looking import LOOKING
@@ -17,5 +18,5 @@ from cloister.custodian.routes.route import ADMIN, MANAGE, STAFF
 
 __all__ = ["ADMIN", "MANAGE", "ROUTES", "STAFF"]
 
-ROUTES = (*PUBLIC, *ENCLAVES, *LOANS, *MODELS, *BLOCKS, *LOOKING, *ACCESS, *PROPOSALS)
+ROUTES = (*PUBLIC, *ENCLAVES, *LOANS, *MODELS, *BLOCKS, *LOOKING, *ACCESS, *PROPOSALS, *CERTIFICATES)
 """Every route there is."""

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from cloister.custodian import handlers, usage_http
-from cloister.custodian.calls import ANYBODY, BORROWER, STATEMENT_TYPE, Body, Member
+from cloister.custodian.calls import ANYBODY, BORROWER, STATEMENT_TYPE, Body, Member, Wanted
 from cloister.custodian.routes.route import WATCHERS, WATCHERS_AND_VIEWERS, route
 
 __all__ = ["ENCLAVES"]
 
 _ENCLAVES = (
-    route("POST", "/v1/loans/{loan}/challenge", BORROWER, handlers.challenge, answers=STATEMENT_TYPE, limited=True),
-    route("POST", "/v1/loans/{loan}/attest", BORROWER, handlers.attest, body=Body.STATEMENT, answers=STATEMENT_TYPE),
-    # Signed by the instance key inside: the signature is the authentication (C1).
+    # An enclave has no certificate before it has attested, and its borrower's is none of its own.
     route(
-        "POST", "/v1/instances/{instance}/lease", ANYBODY, handlers.lease, body=Body.STATEMENT, answers=STATEMENT_TYPE
+        "POST", "/v1/loans/{loan}/challenge", BORROWER, handlers.challenge, answers=STATEMENT_TYPE, limited=True,
+        wanted=Wanted.NOTHING,
+    ),
+    route(
+        "POST", "/v1/loans/{loan}/attest", BORROWER, handlers.attest, body=Body.STATEMENT, answers=STATEMENT_TYPE,
+        wanted=Wanted.NOTHING,
+    ),
+    # Signed by the instance key inside: the signature is the authentication (C1); a certificate keeps others out.
+    route(
+        "POST", "/v1/instances/{instance}/lease", ANYBODY, handlers.lease, body=Body.STATEMENT,
+        answers=STATEMENT_TYPE, wanted=Wanted.INSTANCE,
     ),
     route(
         "POST",
@@ -25,18 +33,22 @@ _ENCLAVES = (
             Member(name="report", type="string", doc="the usage report's exact bytes, base64url"),
             Member(name="request", type="string", doc="the lease request's exact bytes, base64url"),
         ),
+        wanted=Wanted.INSTANCE,
     ),
     route(
-        "POST", "/v1/instances/{instance}/ticket", ANYBODY, handlers.ticket, body=Body.STATEMENT, answers=STATEMENT_TYPE
+        "POST", "/v1/instances/{instance}/ticket", ANYBODY, handlers.ticket, body=Body.STATEMENT,
+        answers=STATEMENT_TYPE, wanted=Wanted.INSTANCE,
     ),
-    route("POST", "/v1/instances/{instance}/close", ANYBODY, handlers.close, body=Body.STATEMENT),
-)
+    route(
+        "POST", "/v1/instances/{instance}/close", ANYBODY, handlers.close, body=Body.STATEMENT, wanted=Wanted.INSTANCE
+    ),
+)  # fmt: skip
 
 _USAGE = (
     # Signed by the instance key inside, as leases and closes are.
     route(
         "POST", "/v1/instances/{instance}/usage", ANYBODY, usage_http.report, body=Body.STATEMENT,
-        answers=STATEMENT_TYPE,
+        answers=STATEMENT_TYPE, wanted=Wanted.INSTANCE,
     ),
     route(
         "GET", "/v1/instances/{instance}/usage", WATCHERS_AND_VIEWERS, usage_http.reports,

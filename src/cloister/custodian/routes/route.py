@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from cloister.custodian.calls import BORROWER, JSON_TYPE, Body, Member, Route
+from cloister.custodian.calls import BORROWER, JSON_TYPE, Body, Member, Route, Wanted
 from cloister.custodian.events import EVENT_STREAM
 from cloister.custodian.tokens import Role
 
@@ -73,10 +73,17 @@ def route(
     limited: bool = False,
     deep: bool = False,
     duty: Duty | None = None,
+    wanted: Wanted | None = None,
 ) -> Route:
-    """Return one line of the API; its summary is the first line of the handler's docstring."""
+    """Return one line of the API; its summary is the first line of the handler's docstring.
+
+    A route that takes a token wants the token's certificate too, unless it says ``wanted``.
+    """
+    if wanted is None:
+        wanted = Wanted.NOTHING if roles is None else Wanted.HOLDER
     summary = (inspect.getdoc(handler) or "").partition("\n")[0]
     return Route(
         method=method, path=path, roles=roles, summary=summary, handler=handler, body=body, members=members,
         query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM, deep=deep, duty=duty,
+        wanted=wanted,
     )  # fmt: skip

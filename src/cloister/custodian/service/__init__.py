@@ -4,7 +4,8 @@
 challenge and key, ``endorsements`` where vendors' objects come from, ``recall`` judge releases again,
 ``leases`` renew, close, status, ``rotation`` new keys for keys, ``blocks`` stop, ``sweep`` write off,
 ``start`` come up and recover,
-``proposals`` what two persons decide, ``devices`` TPM identities, ``logbook`` the audit log,
+``proposals`` what two persons decide, ``devices`` TPM identities, ``certificates`` certificates of peers,
+``logbook`` the audit log,
 ``context`` the transaction under all.
 
 The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from cloister.custodian.checkpoint import marks_at
 from cloister.custodian.service import leases, proposals, recall, release, rotation, sweep
 from cloister.custodian.service.access import authenticate
+from cloister.custodian.service.certificates import CertificateAuthority
 from cloister.custodian.service.context import Context, OnceKey, Transaction
 from cloister.custodian.service.endorsements import HomeBundle, home_endorsements
 from cloister.custodian.service.start import load_log, verify_start
@@ -62,7 +64,7 @@ class CustodianService:
         clock: Callable[[], datetime],
         rng: Callable[[int], bytes],
         home: Path,
-        ca_pem: str = "",
+        ca_pem: str | None = "",
         device_authority: DeviceAuthority | None = None,
         endorsements: Endorsements | None = None,
         on_close: Callable[[], None] | None = None,
@@ -92,6 +94,9 @@ class CustodianService:
         """The API document, set by the HTTP face."""
         self.device_authority = device_authority
         self._on_close = on_close
+        self.certificates = CertificateAuthority(self.context)
+        self.upkeep: list[Callable[[], object]] = [self.keep_certificates]
+        """What is done every now and then to keep the server itself good."""
         self._leases = leases.Leases(self.context)
         self.context.sequence()  # what a custodian that died has left waiting
         self.context.transact(
@@ -154,6 +159,19 @@ class CustodianService:
     def rotate_due(self) -> bool:
         """Rotate keys where the schedule says so, and destroy those past their retention."""
         return rotation.rotate_due(self.context)
+
+    def keep_certificates(self) -> None:
+        """Let authorities follow one another, where certificates are wanted or were asked for."""
+        if self._wants_certificates or self.certificates.certificates:
+            self.certificates.keep()
+
+    def client_authorities(self) -> str:
+        """Return, as PEM, the authorities whose certificates callers may show; empty where none are looked at."""
+        return self.certificates.pem if self._wants_certificates else ""
+
+    @property
+    def _wants_certificates(self) -> bool:
+        return {self.config.mtls, self.config.mtls_tokens} != {"off"}
 
     def close(self) -> None:
         """Note the stop, close the database, let go of the lock."""

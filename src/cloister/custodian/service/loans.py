@@ -59,7 +59,7 @@ _LOAN_ID_BYTES = 10  # 16 characters of base32
 _SIMULATED = "simulated"
 
 
-def create_loan(transaction: Transaction, actor: Actor, body: Fields, *, url: str, ca_pem: str) -> Json:
+def create_loan(transaction: Transaction, actor: Actor, body: Fields, *, url: str, ca_pem: str | None) -> Json:
     """Make a loan from the body of ``POST /v1/loans``.
 
     The answer holds the loan file with the borrower's token, and the consumers' tokens: each is shown

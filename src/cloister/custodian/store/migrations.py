@@ -212,9 +212,21 @@ _TENANTS = (
         changed_at INTEGER NOT NULL)""",
 )
 
+_CERTIFICATES = (
+    # authorities for peers, their keys wrapped by the vault; what they issued, until a while after its end
+    """CREATE TABLE authority (
+        number INTEGER PRIMARY KEY CHECK (number >= 1), certificate BLOB NOT NULL, wrapped BLOB NOT NULL,
+        made_at INTEGER NOT NULL, issues_from INTEGER NOT NULL, ends_at INTEGER NOT NULL, retired_at INTEGER)""",
+    """CREATE TABLE certificate (
+        fingerprint TEXT PRIMARY KEY, spki_sha256 BLOB NOT NULL UNIQUE, name TEXT NOT NULL,
+        authority INTEGER NOT NULL REFERENCES authority (number), issued_at INTEGER NOT NULL,
+        ends_at INTEGER NOT NULL)""",
+    "CREATE INDEX certificate_by_end ON certificate (ends_at)",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _ROTATION, _PROPOSALS, _TENANTS)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _ROTATION, _PROPOSALS, _TENANTS, _CERTIFICATES)
 """Step n takes a database from schema version n to n + 1."""
 
 

@@ -15,7 +15,9 @@ __all__ = [
     "ARTIFACT",
     "AUDIT",
     "AUDIT_PENDING",
+    "AUTHORITY",
     "BLOCK",
+    "CERTIFICATE",
     "CONSUMPTION",
     "CONTRACT",
     "COSIGNATURE",
@@ -102,6 +104,8 @@ PROPOSAL = _table(
     "id operation request body basis digest actor role name person created_at expires_at state decided_at decided_by "
     "reason outcome",
 )
+AUTHORITY = _table("authority", "number certificate wrapped made_at issues_from ends_at retired_at")
+CERTIFICATE = _table("certificate", "fingerprint spki_sha256 name authority issued_at ends_at")
 FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 TENANT = _table("tenant", "name state discoverable created_at changed_at")
 
@@ -113,6 +117,8 @@ TABLES = (
     VOUCHER, CONSUMPTION, TICKET,
     KEK, ROTATION, RELEASED_KEY,
     PROPOSAL, TENANT,
+    PROPOSAL,
+    AUTHORITY, CERTIFICATE,
 )  # fmt: skip
 
 

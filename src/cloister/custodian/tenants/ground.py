@@ -33,7 +33,7 @@ class Ground:
     clock: Callable[[], datetime]
     make_verifier: Callable[[Site], Verifier]
     endorsements: Endorsements | None = None
-    ca_pem: str = ""
+    ca_pem: str | None = ""
     kdf: Kdf | None = None
     url: str = field(default="")
 

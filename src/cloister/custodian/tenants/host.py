@@ -49,6 +49,16 @@ class Host:
         self.state = SimpleNamespace(streams=self)
 
     @property
+    def book(self) -> CustodianService:
+        """The host's own custodian."""
+        return self._book
+
+    def client_authorities(self) -> str:
+        """Return, as PEM, the authorities whose certificates callers may show: every tenant's, each for its own."""
+        tenants = () if self._roster is None else self._roster.services()
+        return "".join(service.client_authorities() for service in (self._book, *tenants))
+
+    @property
     def config(self) -> Config:
         """The settings of the listener."""
         return self._ground.listener

@@ -232,7 +232,7 @@ class Keeping:
             home, unlocking.lock(service), settings=fixed | settings, clock=self._ground.clock, kdf=self._ground.kdf
         )
         unlocking.write(home)
-        (home / HOST_CA).write_text(self._ground.ca_pem, encoding="ascii")
+        (home / HOST_CA).write_text(self._ground.ca_pem or "", encoding="ascii")
         return made
 
     def _unmake(self, name: TenantName) -> None:

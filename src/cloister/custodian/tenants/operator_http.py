@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.custodian import handlers
-from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Body, Call, Member, Reply, json_reply
+from cloister.custodian import certificates_http, handlers
+from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Body, Call, Member, Reply, Wanted, json_reply
 from cloister.custodian.routes.route import AFTER, LIMIT, route
 from cloister.custodian.service.access import MAX_LIFE_S, issue_token, token_list, withdraw_token
 from cloister.custodian.tokens import Role
@@ -129,4 +129,8 @@ def _tokens() -> tuple[Route, ...]:
             ),
         ),
         route("DELETE", "/operator/tokens/{token}", OPERATOR, revoke_token),
+        route(
+            "POST", "/operator/certificates", OPERATOR, certificates_http.issue, body=Body.JSON,
+            members=certificates_http.ISSUE_MEMBERS, wanted=Wanted.NOTHING,
+        ),
     )  # fmt: skip

@@ -86,6 +86,10 @@ class Roster:
             raise Unavailable(msg)
         return self._nobody
 
+    def services(self) -> tuple[CustodianService, ...]:
+        """Return the custodians that run now. May be called from any thread."""
+        return tuple(tenant.running.service for tenant in [*self._tenants.values()] if tenant.running is not None)
+
     def tenant(self, name: TenantName) -> Tenant | None:
         """Return a tenant in whatever state, for the operator."""
         return self._tenants.get(name.encode())

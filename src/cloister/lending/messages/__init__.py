@@ -2,12 +2,13 @@
 
 Each message is a value with ``dump`` to canonical JSON and ``parse`` back, and travels as a signed
 ``Statement`` under its ``LABEL``. Parsing proves form only: signatures, freshness and meaning are for
-``release`` and ``lease``. The formats are in docs/spec: release.md, lease.md, voucher.md, ticket.md, receipt.md and
-usage.md.
+``release`` and ``lease``. The formats are in docs/spec: release.md, lease.md, voucher.md, ticket.md, certificates.md,
+receipt.md and usage.md.
 """
 
 from __future__ import annotations
 
+from cloister.lending.messages.certificates import CertificateRequest, InstanceCertificate
 from cloister.lending.messages.form import Units
 from cloister.lending.messages.leasing import Close, Lease, LeaseRequest, Refusal
 from cloister.lending.messages.proofs import Receipt, Status
@@ -19,10 +20,12 @@ from cloister.lending.messages.vouchers import Consumption, Voucher, VoucherRequ
 
 __all__ = [
     "AttestRequest",
+    "CertificateRequest",
     "Challenge",
     "Close",
     "Consumption",
     "Grant",
+    "InstanceCertificate",
     "Lease",
     "LeaseRequest",
     "Receipt",

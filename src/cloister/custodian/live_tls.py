@@ -1,0 +1,164 @@
+"""The certificate of a listening server, and whom it believes, changed while it listens (docs/reference/tls.md).
+
+``LiveContext`` is what the server holds; each handshake is made by the settings that are current then, and connections
+that are open keep what they began with. New settings are put together whole before they count: files that cannot be
+read, that do not fit together, that others may read or that have ended change nothing, and it is said once why.
+
+Not done here: making certificates (``tls``, ``acme``), and who looks when (``serve``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from cloister.custodian.logs import LOG, Event
+from cloister.errors import CloisterError, Rejected, UsageError
+from cloister.private_file import read_private
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+__all__ = ["LiveContext", "LiveTls", "ServerFiles"]
+
+_TIME = "%Y-%m-%d %H:%M"
+_MAX_PEM_BYTES = 256 * 1024
+
+
+class LiveContext(ssl.SSLContext):
+    """A server's TLS context that hands every handshake to the one that is current."""
+
+    current: ssl.SSLContext
+
+    def __new__(cls, current: ssl.SSLContext) -> Self:
+        """Hand handshakes to ``current``; assign another to change."""
+        made = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        made.current = current
+        return made
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """Begin a handshake with the current settings."""
+        return self.current.wrap_bio(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFiles:
+    """Where a server's certificate chain and key lie, both PEM."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveTls:
+    """Looks after a ``LiveContext``.
+
+    ``authorities`` returns, as PEM, whom clients' certificates may be of; nothing where none is asked for. ``refresh``
+    may be called from any thread.
+    """
+
+    files: ServerFiles
+    minimum: str
+    clock: Callable[[], datetime]
+    authorities: Callable[[], str] = lambda: ""
+    context: LiveContext = field(init=False, repr=False)
+    problem: str | None = None
+    _seen: bytes = b""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        """Read for the first time. Raises as ``_make``: a server without a certificate does not start."""
+        certificate, key, believed = self._read()
+        self._seen = _digest(certificate, key, believed)
+        self.context = LiveContext(self._make(certificate, key, believed))
+
+    def refresh(self) -> bool:
+        """Take over what has changed; tells whether something did. What does not fit leaves everything as it was."""
+        with self._lock:
+            try:
+                certificate, key, believed = self._read()
+                seen = _digest(certificate, key, believed)
+                if seen == self._seen:
+                    self.problem = None
+                    return False
+                made = self._make(certificate, key, believed)
+            except CloisterError as exc:
+                if exc.message != self.problem:
+                    LOG.write(Event.TLS_KEPT, code=exc.code if isinstance(exc, Rejected) else "unreadable")
+                self.problem = exc.message
+                return False
+            self._seen, self.problem = seen, None
+            self.context.current = made
+            LOG.write(Event.TLS_CHANGED, digest=hashlib.sha256(certificate).hexdigest())
+            return True
+
+    def _read(self) -> tuple[bytes, bytes, str]:
+        try:
+            with self.files.certificate.open("rb") as file:
+                certificate = file.read(_MAX_PEM_BYTES)
+        except OSError as exc:
+            msg = f"{self.files.certificate}: {exc.strerror}"
+            raise UsageError(msg) from exc
+        return certificate, read_private(self.files.key, cap=_MAX_PEM_BYTES, links=True), self.authorities()
+
+    def _make(self, certificate: bytes, key: bytes, believed: str) -> ssl.SSLContext:
+        """Return settings of exactly these bytes. Raises ``UsageError`` and ``Rejected``."""
+        self._demand_good(certificate, key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2 if self.minimum == "1.2" else ssl.TLSVersion.TLSv1_3
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        try:
+            _load(context, certificate + b"\n" + key)
+            if believed:
+                context.load_verify_locations(cadata=believed)
+        except (ssl.SSLError, OSError) as exc:
+            msg = f"{self.files.certificate} and {self.files.key}: cannot be used"
+            raise UsageError(msg) from exc
+        if believed:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.verify_flags |= ssl.VERIFY_X509_STRICT
+            # A resumed session would bring a certificate that was proven when it was made, not now.
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
+        return context
+
+    def _demand_good(self, certificate: bytes, key: bytes) -> None:
+        """Prove that certificate and key are of one another, and that now is its time.
+
+        Raises ``UsageError``, and ``Rejected``: ``wrong_key``, ``certificate_expired``.
+        """
+        where, now = self.files.certificate, self.clock()
+        try:
+            leaf = x509.load_pem_x509_certificates(certificate)[0]
+            fits = load_pem_private_key(key, password=None).public_key() == leaf.public_key()
+        except (ValueError, TypeError) as exc:
+            msg = f"{where} and {self.files.key}: not a certificate and its key in pem"
+            raise UsageError(msg) from exc
+        if not fits:
+            raise Rejected.because("wrong_key", str(self.files.key), got="another certificate's", want=str(where))
+        if not leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
+            time = f"{leaf.not_valid_before_utc:{_TIME}} to {leaf.not_valid_after_utc:{_TIME}}"
+            raise Rejected.because("certificate_expired", str(where), got=time, hint="renew it, or set the clock")
+
+
+def _load(context: ssl.SSLContext, pem: bytes) -> None:
+    """Load chain and key from memory: read from the files again, they could be others by now."""
+    descriptor = os.memfd_create("cloister", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def _digest(certificate: bytes, key: bytes, believed: str) -> bytes:
+    return hashlib.sha256(b"\0".join((certificate, key, believed.encode("ascii")))).digest()

@@ -1,0 +1,26 @@
+"""Certificates: for attested instances, for holders of tokens, and the authorities behind them."""
+
+from __future__ import annotations
+
+from cloister.custodian import certificates_http
+from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Body, Wanted
+from cloister.custodian.routes.route import ADMIN, STAFF, WATCHERS, route
+
+__all__ = ["CERTIFICATES"]
+
+CERTIFICATES = (
+    # Signed by the instance key inside; who has no certificate yet, or none any more, asks here.
+    route(
+        "POST", "/v1/instances/{instance}/certificate", ANYBODY, certificates_http.for_instance, body=Body.STATEMENT,
+        answers=STATEMENT_TYPE,
+    ),
+    route(
+        "POST", "/v1/certificates", WATCHERS, certificates_http.issue, body=Body.JSON, limited=True,
+        members=certificates_http.ISSUE_MEMBERS, wanted=Wanted.NOTHING,
+    ),
+    route("GET", "/v1/certificates", STAFF, certificates_http.list_certificates),
+    route("GET", "/v1/certificates/authorities", ANYBODY, certificates_http.authorities),
+    route(
+        "POST", "/v1/certificates/authorities", ADMIN, certificates_http.replace_authorities, body=Body.JSON, once=True
+    ),
+)  # fmt: skip
