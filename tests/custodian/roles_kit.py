@@ -31,6 +31,7 @@ SAMPLE = {
     "enrolment": "0" * 32,
     "index": "0",
     "tile": "000",
+    "session": "ses-0000000000000000",
     "proposal": "prop-0000000000000000",
 }
 """A value for every parameter of every path: of the right form, and there is nothing of that name."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from custodian_kit import bearer
 
-from cloister.custodian.tokens import hash_token, parse_bearer
+from cloister.custodian.tokens import hash_token, parse_authorization
 from cloister.errors import Rejected
 from cloister.serving.rates import RateLimit
 
@@ -99,7 +99,7 @@ def test_a_token_that_makes_no_sense_is_not_made(bench: Bench, body: dict[str, A
 def test_a_strange_authorization_header_is_just_unauthenticated(header: str | None) -> None:
     """List 53 and 54: there is no token format to confuse."""
     with pytest.raises(Rejected) as refused:
-        parse_bearer(header)
+        parse_authorization(header)
     assert refused.value.code == "unauthenticated"
 
 

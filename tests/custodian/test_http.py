@@ -14,6 +14,7 @@ from custodian_kit import STATEMENT, Bench, Toy
 
 from cloister.custodian.events import Streams, follow
 from cloister.custodian.openapi import openapi_document
+from cloister.custodian.presented import Presented
 from cloister.custodian.problems import problem
 from cloister.custodian.routes import ROUTES
 from cloister.custodian.service.loans import create_loan
@@ -260,7 +261,7 @@ def test_the_log_can_be_read_and_proven_from_outside(bench: Bench) -> None:
 
 async def _read(bench: Bench, streams: Streams, loan: Any, chunks: int) -> list[bytes]:
     found = []
-    demand = partial(bench.service.authenticate, bench.admin["Authorization"])
+    demand = partial(bench.service.authenticate, Presented(authorization=bench.admin["Authorization"]))
     stream = follow(bench.service, streams, loan, 0, demand=demand)
     async for chunk in stream:
         found.append(chunk)

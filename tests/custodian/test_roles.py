@@ -97,7 +97,8 @@ def test_no_route_but_the_public_ones_answers_a_stranger(house: Any, route: Rout
 
 def test_a_viewer_changes_nothing_not_even_the_log(house: Any) -> None:
     bench, headers, loan = house
-    mine = [route for route in GUARDED if Role.VIEWER in (route.roles or ())]
+    able = [route for route in GUARDED if Role.VIEWER in (route.roles or ())]
+    mine = [route for route in able if not route.path.startswith("/v1/sessions")]  # what it may do for itself
     assert {route.method for route in mine} == {"GET"}
     before = everything(bench)
     for route in mine:

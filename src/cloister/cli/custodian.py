@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloister.cli.custodian_host import host
+from cloister.cli.custodian_login import login, logout, sessions
 from cloister.cli.custodian_proposals import COMMANDS
 from cloister.cli.custodian_shares import shares
 from cloister.cli.custodian_token import token
@@ -47,7 +48,7 @@ def custodian() -> None:
 custodian.add_command(host)
 custodian.add_command(shares)
 custodian.add_command(token)
-for command in COMMANDS:
+for command in (*COMMANDS, login, logout, sessions):
     custodian.add_command(command)
 
 

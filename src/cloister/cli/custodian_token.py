@@ -45,7 +45,12 @@ def make(terminal: Terminal, /, *, out: Path) -> None:
 
 
 @token.command()
-@click.option("--role", type=click.Choice([role.value for role in Role]), required=True, help="What it may do.")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role if role is not Role.OPERATOR]),
+    required=True,
+    help="What it may do.",
+)
 @click.option("--name", required=True, help="What it is called in lists.")
 @click.option("--person", help="Who answers for it, lower case: two tokens of one person are one person.")
 @click.option("--loan", help="For a borrower: its loan.")

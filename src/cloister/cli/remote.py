@@ -1,7 +1,7 @@
 """The custodian's API as the command line calls it, for the owner and for the borrower.
 
 On the custodian's own machine its home says everything: address, authority, token. Elsewhere
-``--url``, ``--ca`` and ``--token-file`` do; a borrower has all three in its loan file.
+``--url``, ``--ca`` and ``--token-file`` do, or a session file alone; a borrower has all three in its loan file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from urllib.parse import quote
 import click
 import httpx2
 
+from cloister.cli.session_file import KeyProof, SessionFile
 from cloister.cli.terminal import read_secret
 from cloister.client.trust_file import is_loopback, parse_origin
 from cloister.custodian.config_file import read_config
@@ -27,6 +28,7 @@ from cloister.custodian.tenants.config import HOST_CA
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
 from cloister.journal import Secret
+from cloister.private_file import replace_private
 from cloister.wire import Json, dump_json, parse_json
 
 if TYPE_CHECKING:
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ADMIN_TOKEN_NAME",
     "OPERATOR_TOKEN_NAME",
+    "Credentials",
     "Remote",
     "as_anybody",
+    "credentials_of",
     "custodian_home",
     "from_loan_file",
     "from_options",
@@ -65,6 +69,10 @@ class Credentials:
     ca_pem: str | None
     token: Secret[str] | None
     """None for the few routes that anybody may call."""
+    proof: KeyProof | None = None
+    """What proves a key with every request, where the token alone is not enough."""
+    session: SessionFile | None = None
+    """The session that the token is of, as it is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +116,7 @@ class Remote:
             msg = "token: want printable ascii"
             raise UsageError(msg)
         headers = {"accept-encoding": "identity"}
-        if token is not None:
+        if token is not None and credentials.proof is None:
             headers["authorization"] = f"Bearer {token}"
         self._client = httpx2.Client(
             base_url=self._url,
@@ -116,6 +124,7 @@ class Remote:
             verify=_authority(credentials.ca_pem),
             timeout=_TIMEOUT_S,
             trust_env=False,
+            auth=credentials.proof,
         )
 
     def __enter__(self) -> Self:
@@ -267,15 +276,35 @@ def custodian_home(home: Path | None) -> Path:
 def from_options(
     *, home: Path | None, url: str | None, ca: Path | None, token_file: str | None, token_name: str = ADMIN_TOKEN_NAME
 ) -> Remote:
-    """Return a connection from the options; what is missing comes from the custodian's home, or a tenant's."""
+    """Return a connection from the options; what is missing comes from the custodian's home, or a tenant's.
+
+    A session in the place of a token is renewed where little is left of it, and kept as it stands then.
+    """
+    found = credentials_of(home=home, url=url, ca=ca, token_file=token_file, token_name=token_name)
+    remote = Remote(found)
+    kept, now = found.session, datetime.now(UTC)
+    if kept is not None and token_file not in {None, "-"} and kept.is_waning(now):
+        replace_private(Path(str(token_file)), kept.renewed(remote.post("/v1/sessions/renew", {})).dump())
+    return remote
+
+
+def credentials_of(
+    *, home: Path | None, url: str | None, ca: Path | None, token_file: str | None, token_name: str = ADMIN_TOKEN_NAME
+) -> Credentials:
+    """Return what the options say. Raises ``Rejected`` (``session_over``) for a session that is."""
     place = custodian_home(home)
     hint = "on the custodian's machine pass --home, elsewhere --token-file"
     token = read_secret(token_file or str(place / token_name), what="token", hint=hint)
+    if token.reveal().startswith("{"):
+        kept = SessionFile.parse(token.reveal().encode())
+        kept.demand_good(datetime.now(UTC))
+        own = kept.ca_pem if ca is None else _read_text(ca)
+        return Credentials(url=url or kept.url, ca_pem=own, token=kept.token, proof=kept.proof(), session=kept)
     if url is None:
         config = read_config(place, environment=os.environ, now=datetime.now(UTC))
         url = config.public_url(config.port)
     ca_pem = _home_authority(place) if ca is None else _read_text(ca)
-    return Remote(Credentials(url=url, ca_pem=ca_pem, token=token))
+    return Credentials(url=url, ca_pem=ca_pem, token=token)
 
 
 def _home_authority(place: Path) -> str | None:
@@ -317,7 +346,9 @@ def remote_options(command: Callable[..., Any]) -> Callable[..., Any]:
     folder = click.Path(path_type=Path, file_okay=False)
     file = click.Path(path_type=Path, dir_okay=False)
     for option in (
-        click.option("--token-file", metavar="FILE", help="File with an API token (mode 0600), - for stdin."),
+        click.option(
+            "--token-file", metavar="FILE", help="File with an API token or a session (mode 0600), - for stdin."
+        ),
         click.option("--ca", type=file, help="PEM file of the custodian's TLS authority."),
         click.option("--url", help="Base URL of the custodian's API."),
         click.option(

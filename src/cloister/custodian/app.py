@@ -24,6 +24,7 @@ from cloister.custodian.logs import LOG, Event
 from cloister.custodian.openapi import openapi_document
 from cloister.custodian.peer_certificate import peer_certificate
 from cloister.custodian.peers import demand_peer, peer_mode
+from cloister.custodian.presented import Presented
 from cloister.custodian.problems import PROBLEM_TYPE, problem, problem_json
 from cloister.custodian.proposals_http import carry_out
 from cloister.custodian.routes import ROUTES
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Armour", "create_app"]
 
 _MAX_QUERY_BYTES = 4096
+_ASK_AGAIN = "dpop_nonce_wanted"  # no failure, but how a proof with a nonce begins
 _LOOK_EVERY_S = 0.5  # seconds between two looks at what others logged
 
 
@@ -140,7 +142,7 @@ def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -
         try:
             return await _answer(service, limits, route, request)
         except CloisterError as error:
-            return _error_response(error)
+            return _error_response(error, service)
         except Exception as error:  # noqa: BLE001 - the server's edge: a bug of ours must not become an answer
             LOG.write(Event.INTERNAL_ERROR, route=route.handler.__name__, error=type(error).__name__)
             return _problem_response(500, problem_json(500, "internal", "internal error"), {})
@@ -186,12 +188,23 @@ async def _actor(service: CustodianService, limits: _Limits, request: Request) -
     client = request.client.host if request.client else "unknown"
     limits.failures.demand(client, service.context.now())
     try:
-        return await run_in_threadpool(service.authenticate, request.headers.get("authorization"))
+        return await run_in_threadpool(service.authenticate, _presented(request))
     except Rejected as refusal:
-        if limits.failures.spend(client, service.context.now()):
+        if refusal.code != _ASK_AGAIN and limits.failures.spend(client, service.context.now()):
             subject = f"ip:{client.partition('%')[0]}"  # no IPv6 zone: the log takes no such character
             await run_in_threadpool(service.context.refuse, EventKind.ACCESS_DENIED, "stranger", subject, refusal)
         raise
+
+
+def _presented(request: Request) -> Presented:
+    """Return what the request shows of its sender. A header that is there twice is not there."""
+    proofs = request.headers.getlist("dpop")
+    return Presented(
+        authorization=request.headers.get("authorization"),
+        proof=" ".join(proofs) if proofs else None,
+        method=request.method,
+        path=request.url.path,
+    )
 
 
 def _refuse_role(service: CustodianService, actor: Actor, route: Route) -> None:
@@ -216,7 +229,7 @@ def _query(request: Request) -> dict[str, str]:
 
 def _demand_again(service: CustodianService, route: Route, request: Request) -> None:
     """Prove that who reads a stream still may: its token may have ended since, and its certificate."""
-    actor = service.authenticate(request.headers.get("authorization"))
+    actor = service.authenticate(_presented(request), again=True)
     demand_peer(service, route, actor, {}, peer_certificate(request.scope))
 
 
@@ -247,8 +260,11 @@ def _response(reply: Reply) -> Response:
     return Response(reply.body, status_code=reply.status, media_type=reply.media_type)
 
 
-def _error_response(error: CloisterError) -> Response:
-    return _problem_response(*problem(error))
+def _error_response(error: CloisterError, service: CustodianService) -> Response:
+    status, body, headers = problem(error)
+    if isinstance(error, Rejected) and error.code == _ASK_AGAIN:
+        headers["DPoP-Nonce"] = service.proofs.nonce(service.context.now())
+    return _problem_response(status, body, headers)
 
 
 def _problem_response(status: int, body: bytes, headers: dict[str, str]) -> Response:

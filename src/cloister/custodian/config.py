@@ -180,6 +180,12 @@ class Config:
         "development, all in production once two admins are named",
     )
     proposal_ttl_s: int = _setting(86_400, "seconds a proposal waits for a second person", floor=60, cap=2_592_000)
+    session_ttl_s: int = _setting(900, "seconds a session is good for before it is renewed", floor=60, cap=43_200)
+    session_max_s: int = _setting(43_200, "seconds a session can be renewed for in all", floor=60, cap=43_200)
+    dpop_nonce: bool = _setting(
+        False,  # noqa: FBT003
+        "proofs of possession want a nonce of this process; over a shared database they always do",
+    )
     unsigned_contracts: bool = _setting(
         False,  # noqa: FBT003
         "profile `production` lends to borrowers who sign no contract too; other profiles always do",

@@ -35,10 +35,7 @@ def refuse_nonsense(config: Config) -> None:
         fail("secure_tsc_measurements: want 48 bytes each, lower-case hex")
     if not all(_KEY.fullmatch(key) for key in config.endorsement_keys):
         fail("endorsement_keys: want public keys, base64url of 32 bytes")
-    if config.two_person != (AS_THE_PROFILE_SAYS,) and not {item.value for item in Operation}.issuperset(
-        config.two_person
-    ):
-        fail(f"two_person: want {AS_THE_PROFILE_SAYS}, or some of {', '.join(item.value for item in Operation)}")
+    _refuse_access(config)
     _refuse_certificates(config)
     _refuse_database(config)
     _refuse_witnesses(config.witnesses)
@@ -63,6 +60,16 @@ def _refuse_certificates(config: Config) -> None:
         fail("tls_certificate and tls_key: want both or neither")
     if config.tls_ca and not config.tls_certificate:
         fail("tls_ca: of what? want tls_certificate too")
+
+
+def _refuse_access(config: Config) -> None:
+    """Refuse operations that there are not, and sessions that end before they are renewed."""
+    if config.two_person != (AS_THE_PROFILE_SAYS,) and not {item.value for item in Operation}.issuperset(
+        config.two_person
+    ):
+        fail(f"two_person: want {AS_THE_PROFILE_SAYS}, or some of {', '.join(item.value for item in Operation)}")
+    if config.session_ttl_s > config.session_max_s:
+        fail("session_ttl_s: more than session_max_s")
 
 
 def _refuse_witnesses(witnesses: tuple[str, ...]) -> None:

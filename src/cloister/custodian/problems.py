@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.errors import Rejected
 from cloister.serving.problems import PROBLEM_TYPE, problem_json
 from cloister.serving.problems import problem as _problem
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["PROBLEM_TYPE", "STATUS_BY_CODE", "problem", "problem_json"]
 
 STATUS_BY_CODE: Mapping[str, int] = {
+    "dpop_invalid": 401,
+    "dpop_nonce_wanted": 401,
     "unauthenticated": 401,
     "allowance_exhausted": 402,
     "forbidden": 403,
@@ -41,6 +44,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "proposal_stale": 409,
     "proposer_gone": 409,
     "too_many_proposals": 409,
+    "too_many_sessions": 409,
     "payload_too_large": 413,
     "media_type_unsupported": 415,
     "borrower_key_wanted": 422,
@@ -48,7 +52,9 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "insecure_refused": 422,
     "loan_wanted": 422,
     "name_invalid": 422,
+    "session_wanted": 422,
     "token_digest_wanted": 422,
+    "token_wanted": 422,
     "too_many_units": 422,
     "statement_too_large": 422,
     "unsupported_tee": 422,
@@ -57,7 +63,12 @@ STATUS_BY_CODE: Mapping[str, int] = {
 }
 """The status of a rejection by its first code; every other rejection is 403."""
 
+_PROOF_ERRORS = {"dpop_invalid": "invalid_dpop_proof", "dpop_nonce_wanted": "use_dpop_nonce"}  # RFC 9449
+
 
 def problem(error: CloisterError) -> tuple[int, bytes, dict[str, str]]:
     """Return status, body and headers for ``error``."""
-    return _problem(error, STATUS_BY_CODE)
+    status, body, headers = _problem(error, STATUS_BY_CODE)
+    if isinstance(error, Rejected) and error.code in _PROOF_ERRORS:
+        headers["WWW-Authenticate"] = f'DPoP error="{_PROOF_ERRORS[error.code]}", algs="ES256 EdDSA"'
+    return status, body, headers

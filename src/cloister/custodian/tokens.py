@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NewType
 
@@ -22,14 +22,28 @@ if TYPE_CHECKING:
 
     from cloister.lending.terms import LoanId
 
-__all__ = ["Actor", "Role", "TokenHash", "TokenId", "hash_token", "new_token", "parse_bearer", "same_hash"]
+__all__ = [
+    "TOKEN_ID_PREFIX",
+    "Actor",
+    "Role",
+    "Shown",
+    "TokenHash",
+    "TokenId",
+    "hash_token",
+    "new_session_token",
+    "new_token",
+    "parse_authorization",
+    "same_hash",
+]
 
 TokenId = NewType("TokenId", str)
 TokenHash = NewType("TokenHash", bytes)
 
 TOKEN_BYTES = 32
+TOKEN_ID_PREFIX = "tok-"  # noqa: S105 - what names of tokens begin with
 _PREFIX = "clst_"
-_BEARER = re.compile(r"Bearer ([A-Za-z0-9_-]{16,128})", re.IGNORECASE)
+_SESSION_PREFIX = "clss_"
+_AUTHORIZATION = re.compile(r"(Bearer|DPoP) ([A-Za-z0-9_-]{16,128})", re.IGNORECASE)
 
 
 class Role(Enum):
@@ -48,6 +62,8 @@ class Actor:
     """Who is calling, once proven. ``loan`` is set for a borrower and only for one.
 
     ``person`` is who answers for it, None where nobody is known: two tokens of one person are one person.
+    ``session`` is the session that calls, None for a token itself; ``key`` the thumbprint of a key that was
+    proven to be held for this call.
     """
 
     id: str
@@ -55,6 +71,13 @@ class Actor:
     name: str
     loan: LoanId | None = None
     person: str | None = None
+    session: str | None = None
+    key: bytes | None = None
+
+    @property
+    def is_token(self) -> bool:
+        """Tell whether a token of ours stands behind it, which can be revoked."""
+        return self.id.startswith(TOKEN_ID_PREFIX)
 
     @property
     def label(self) -> str:
@@ -71,6 +94,11 @@ def new_token(rng: Callable[[int], bytes]) -> str:
     return _PREFIX + dump_b64u(rng(TOKEN_BYTES))
 
 
+def new_session_token(rng: Callable[[int], bytes]) -> str:
+    """Return a fresh token of a session."""
+    return _SESSION_PREFIX + dump_b64u(rng(TOKEN_BYTES))
+
+
 def hash_token(token: str) -> TokenHash:
     """Return what is stored in a token's place."""
     return TokenHash(hashlib.sha256(token.encode("utf-8")).digest())
@@ -81,12 +109,25 @@ def same_hash(a: bytes, b: bytes) -> bool:
     return hmac.compare_digest(a, b)
 
 
-def parse_bearer(header: str | None) -> TokenHash:
-    """Return the hash of the token in an Authorization header.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The token in an Authorization header; ``bound`` where it came by the scheme for tokens that a key goes with."""
+
+    token: str = field(repr=False)
+    bound: bool
+
+    @property
+    def sha256(self) -> TokenHash:
+        """What is stored of such a token."""
+        return hash_token(self.token)
+
+
+def parse_authorization(header: str | None) -> Shown:
+    """Return the token in an Authorization header: RFC 6750, or RFC 9449 section 7.1.
 
     Raises ``Rejected`` (``unauthenticated``): a missing and a strange header get the same answer.
     """
-    found = _BEARER.fullmatch(header) if header else None
+    found = _AUTHORIZATION.fullmatch(header) if header else None
     if not found:
         raise Rejected.because("unauthenticated", "bearer token", hint="send Authorization: Bearer <token>")
-    return hash_token(found.group(1))
+    return Shown(token=found.group(2), bound=found.group(1).lower() == "dpop")

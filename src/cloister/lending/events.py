@@ -31,6 +31,9 @@ class EventKind(Enum):
     CUSTODIAN_RECOVERED = "custodian_recovered"
     TOKEN_CREATED = "token_created"  # noqa: S105 - the name of an event
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 - the name of an event
+    SESSION_OPENED = "session_opened"
+    SESSION_RENEWED = "session_renewed"
+    SESSION_ENDED = "session_ended"
     PROPOSAL_MADE = "proposal_made"
     PROPOSAL_APPROVED = "proposal_approved"
     PROPOSAL_DENIED = "proposal_denied"
@@ -104,6 +107,7 @@ _LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,200}")
 DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "block_version": int,
     "borrower": _LINE,
+    "bound": bool,
     "bundle": _HEX,
     "clock": _NAME,
     "codes": _CODES,

@@ -15,8 +15,9 @@ from cloister.custodian.routes.models import MODELS
 from cloister.custodian.routes.proposals import PROPOSALS
 from cloister.custodian.routes.public import PUBLIC
 from cloister.custodian.routes.route import ADMIN, MANAGE, STAFF
+from cloister.custodian.routes.sessions import SESSIONS
 
 __all__ = ["ADMIN", "MANAGE", "ROUTES", "STAFF"]
 
-ROUTES = (*PUBLIC, *ENCLAVES, *LOANS, *MODELS, *BLOCKS, *LOOKING, *ACCESS, *PROPOSALS, *CERTIFICATES)
+ROUTES = (*PUBLIC, *ENCLAVES, *LOANS, *MODELS, *BLOCKS, *LOOKING, *ACCESS, *PROPOSALS, *CERTIFICATES, *SESSIONS)
 """Every route there is."""

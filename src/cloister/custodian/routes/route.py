@@ -17,6 +17,7 @@ __all__ = [
     "ADMIN",
     "AFTER",
     "CLAUSES",
+    "EVERYBODY",
     "LIMIT",
     "LIMITS",
     "LOAN",
@@ -31,6 +32,8 @@ __all__ = [
     "route",
 ]
 
+EVERYBODY = frozenset(Role) - {Role.OPERATOR}  # who is a host's, and nobody at a custodian
+"""Whoever is somebody: each for itself."""
 ADMIN = frozenset({Role.ADMIN})
 MANAGE = frozenset({Role.ADMIN, Role.LENDER})
 STAFF = frozenset({Role.ADMIN, Role.LENDER, Role.AUDITOR})

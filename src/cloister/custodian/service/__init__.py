@@ -4,25 +4,26 @@
 challenge and key, ``endorsements`` where vendors' objects come from, ``recall`` judge releases again,
 ``leases`` renew, close, status, ``rotation`` new keys for keys, ``blocks`` stop, ``sweep`` write off,
 ``start`` come up and recover,
-``proposals`` what two persons decide, ``devices`` TPM identities, ``certificates`` certificates of peers,
-``logbook`` the audit log,
-``context`` the transaction under all.
+``sessions`` tokens of minutes, ``proposals`` what two persons decide, ``devices`` TPM identities,
+``certificates`` certificates of peers, ``logbook`` the audit log, ``context`` the transaction under all.
 
 The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from cloister.custodian.checkpoint import marks_at
+from cloister.custodian.proofs import Proofs
 from cloister.custodian.service import leases, proposals, recall, release, rotation, sweep
 from cloister.custodian.service.access import authenticate
 from cloister.custodian.service.certificates import CertificateAuthority
 from cloister.custodian.service.context import Context, OnceKey, Transaction
 from cloister.custodian.service.endorsements import HomeBundle, home_endorsements
 from cloister.custodian.service.start import load_log, verify_start
-from cloister.custodian.tokens import SYSTEM, parse_bearer
+from cloister.custodian.tokens import SYSTEM
 from cloister.lending.events import EventKind
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cloister.attest.verifier import Verifier
     from cloister.crypto.sign import VerifyKey
     from cloister.custodian.config import Config
+    from cloister.custodian.presented import Presented
     from cloister.custodian.service.devices import DeviceAuthority
     from cloister.custodian.store import Store
     from cloister.custodian.tokens import Actor
@@ -87,6 +89,7 @@ class CustodianService:
         self._bundle = HomeBundle(self.context, home / config.endorsement_bundle)
         self.context.endorsements = endorsements or home_endorsements(self._bundle, config, home)
         self.config = config
+        self.proofs = Proofs(config, shared=store.shared, rng=os.urandom, address=lambda: self.url)
         self.home = home
         self.ca_pem = ca_pem
         self.url = config.public_url(config.port)
@@ -115,9 +118,9 @@ class CustodianService:
         """The custodian's epoch."""
         return self.context.epoch
 
-    def authenticate(self, authorization: str | None) -> Actor:
-        """Return who sent this Authorization header. Raises ``Rejected`` (``unauthenticated``)."""
-        return authenticate(self.context, parse_bearer(authorization))
+    def authenticate(self, presented: Presented, *, again: bool = False) -> Actor:
+        """Return who sent a request. Raises as ``access.authenticate``; ``again``: who was proven for it before."""
+        return authenticate(self.context, self.proofs, presented, again=again)
 
     def run(self, work: Callable[[Transaction], Json], key: OnceKey | None = None) -> Json:
         """Run a use case in one transaction, at most once for each idempotency key."""

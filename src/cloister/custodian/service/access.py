@@ -1,12 +1,14 @@
-"""Who may come in: tokens made, listed, revoked, and a bearer token turned into an actor."""
+"""Who may come in: tokens made, listed, revoked, and what a caller shows turned into an actor."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloister.custodian.duty import Operation, named_operations
 from cloister.custodian.store.loans import find_loan
+from cloister.custodian.store.sessions import find_session
 from cloister.custodian.store.tokens import (
     TokenRow,
     find_token,
@@ -15,15 +17,28 @@ from cloister.custodian.store.tokens import (
     list_tokens,
     revoke_token,
 )
-from cloister.custodian.tokens import Actor, Role, TokenHash, TokenId, hash_token, new_token
+from cloister.custodian.tokens import (
+    TOKEN_ID_PREFIX,
+    Actor,
+    Role,
+    TokenHash,
+    TokenId,
+    hash_token,
+    new_token,
+    parse_authorization,
+)
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
 from cloister.lending.terms import LOAN_ID, LoanId
 from cloister.wire import Fields, Json, dump_time
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
+    from sqlalchemy import Connection
+
+    from cloister.custodian.presented import Presented
+    from cloister.custodian.proofs import Proofs
     from cloister.custodian.service.context import Context, Transaction
 
 __all__ = [
@@ -93,16 +108,46 @@ def _admit(
     return row.id
 
 
-def authenticate(context: Context, sha256: TokenHash) -> Actor:
-    """Return who holds this token.
+def authenticate(context: Context, proofs: Proofs, presented: Presented, *, again: bool = False) -> Actor:
+    """Return who calls: the holder of a token, or of a session and of the key that it is bound to.
 
-    Raises ``Rejected`` (``unauthenticated``) for unknown, expired and revoked tokens alike.
+    A proof that comes with a token binds the session that it asks for; it is proven all the same. ``again``: the same
+    request was proven before, whose proof is taken once. Raises ``Rejected``: ``unauthenticated`` for all tokens that
+    are good for nothing alike, ``dpop_invalid`` and ``dpop_nonce_wanted`` for a proof beside a good one.
     """
+    shown = parse_authorization(presented.authorization)
+    now = context.now()
     with context.reading() as connection:
-        row = find_token(connection, sha256)
-    if row is None or not row.is_good(context.now()):
-        raise Rejected.because("unauthenticated", "bearer token", hint="ask the custodian for a fresh token")
-    return Actor(id=row.id, role=row.role, name=row.name, loan=row.loan, person=row.person)
+        actor, bound_to = _holder(connection, shown.sha256, now)
+    if shown.bound != (bound_to is not None):
+        raise _unauthenticated()  # RFC 9449 section 7.2: no downgrade to a bearer, nor the other way round
+    if again or (bound_to is None and presented.proof is None):
+        return actor
+    return replace(actor, key=proofs.prove(presented, shown.token, now, key=bound_to))
+
+
+def _holder(connection: Connection, sha256: TokenHash, now: datetime) -> tuple[Actor, bytes | None]:
+    """Return whose token this is, and the key that it is bound to, if any."""
+    token = find_token(connection, sha256)
+    if token is not None and token.is_good(now):
+        return Actor(id=token.id, role=token.role, name=token.name, loan=token.loan, person=token.person), None
+    session = find_session(connection, sha256) if token is None else None
+    if session is None or not session.is_good(now):
+        raise _unauthenticated()
+    opener = find_token_by_id(connection, session.actor)
+    if opener is None and session.actor.startswith(TOKEN_ID_PREFIX):
+        raise _unauthenticated()
+    if opener is not None and not opener.is_good(now):
+        raise _unauthenticated()
+    actor = Actor(
+        id=session.actor, role=session.role, name=session.name, loan=session.loan, person=session.person,
+        session=session.id,
+    )  # fmt: skip
+    return actor, session.key
+
+
+def _unauthenticated() -> Rejected:
+    return Rejected.because("unauthenticated", "bearer token", hint="ask the custodian for a fresh token")
 
 
 def demand_standing(transaction: Transaction, token: str, *, role: Role, person: str) -> None:
@@ -112,7 +157,7 @@ def demand_standing(transaction: Transaction, token: str, *, role: Role, person:
     asked counts until the proposal expires. Raises ``Rejected`` (``proposer_gone``).
     """
     row = find_token_by_id(transaction.connection, token)
-    if row is None and not token.startswith("tok-"):
+    if row is None and not token.startswith(TOKEN_ID_PREFIX):
         return
     if row is None or not row.is_good(transaction.now) or (row.role, row.person) != (role, person):
         raise Rejected.because("proposer_gone", "proposal", hint="its author's token is good no more")
@@ -122,7 +167,8 @@ def create_token(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     """Make a token from ``{"role", "name", "loan"?, "life_s"?, "person"?, "sha256"?}``; the answer shows it once.
 
     With ``sha256`` its holder has made it, and the answer has none. Raises ``Rejected`` (``token_digest_wanted``)
-    where somebody else would get to know what gives a person a say in what two persons decide.
+    where somebody else would get to know what gives a person a say in what two persons decide; ``session_unbound``: a
+    session that can be stolen makes nothing that outlives it.
     """
     role = body.text("role", cap=16)
     name = body.text("name", cap=100, floor=1)
@@ -131,6 +177,8 @@ def create_token(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     person = body.optional("person", lambda member: body.match(member, PERSON))
     sha256 = body.optional("sha256", lambda member: TokenHash(body.hex(member, size=_HASH_BYTES)))
     body.end()
+    if actor.session is not None and actor.key is None:
+        raise Rejected.because("session_unbound", "session", want="the token itself, or a session bound to a key")
     if role not in _ROLES:
         body.fail("role", "want admin, lender, auditor, viewer or borrower")
     if (role == Role.BORROWER.value) != (loan is not None):

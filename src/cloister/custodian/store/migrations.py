@@ -224,9 +224,27 @@ _CERTIFICATES = (
     "CREATE INDEX certificate_by_end ON certificate (ends_at)",
 )
 
+_SESSIONS = (
+    # tokens of minutes, and the key that each is bound to (docs/spec/session.md)
+    """CREATE TABLE session (
+        id TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, actor TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL,
+        loan TEXT, person TEXT, key BLOB, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+        renew_until INTEGER NOT NULL, ended_at INTEGER, CHECK (renew_until >= expires_at))""",
+    "CREATE INDEX session_by_actor ON session (actor, expires_at)",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _ROTATION, _PROPOSALS, _TENANTS, _CERTIFICATES)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _FIRST,
+    _SECOND,
+    _THIRD,
+    _ROTATION,
+    _PROPOSALS,
+    _TENANTS,
+    _CERTIFICATES,
+    _SESSIONS,
+)
 """Step n takes a database from schema version n to n + 1."""
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "RELEASE_ENDORSEMENT",
     "REQUEST",
     "ROTATION",
+    "SESSION",
     "TABLES",
     "TENANT",
     "TICKET",
@@ -106,6 +107,7 @@ PROPOSAL = _table(
 )
 AUTHORITY = _table("authority", "number certificate wrapped made_at issues_from ends_at retired_at")
 CERTIFICATE = _table("certificate", "fingerprint spki_sha256 name authority issued_at ends_at")
+SESSION = _table("session", "id sha256 actor role name loan person key created_at expires_at renew_until ended_at")
 FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 TENANT = _table("tenant", "name state discoverable created_at changed_at")
 
@@ -116,9 +118,7 @@ TABLES = (
     USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE, CONTRACT,
     VOUCHER, CONSUMPTION, TICKET,
     KEK, ROTATION, RELEASED_KEY,
-    PROPOSAL, TENANT,
-    PROPOSAL,
-    AUTHORITY, CERTIFICATE,
+    PROPOSAL, TENANT, AUTHORITY, CERTIFICATE, SESSION,
 )  # fmt: skip
 
 
