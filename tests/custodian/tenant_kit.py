@@ -36,12 +36,12 @@ ENTIRELY = 100_000  # failed logins per minute: tests fail more often than stran
 class Below:
     """A client whose every path is below a tenant's prefix."""
 
-    def __init__(self, client: TestClient, prefix: str) -> None:
-        self._client, self._prefix = client, prefix
+    def __init__(self, host: HostBench, prefix: str) -> None:
+        self._host, self._prefix = host, prefix
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Send one request."""
-        return self._client.request(method, self._prefix + path, **more)
+        return self._host.client.request(method, self._prefix + path, **more)
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         """GET."""
@@ -76,7 +76,7 @@ class TenantBench(Bench):
             home=self.home, key=_key(made["key"]), publisher=_key(made["publisher"]), ca_pem="", url=made["url"],
             admin_token=made["token"],
         )  # fmt: skip
-        self.client = Below(host.client, f"/t/{self.name}")  # type: ignore[assignment]  # the part that a Bench uses
+        self.client = Below(host, f"/t/{self.name}")  # type: ignore[assignment]  # the part that a Bench uses
         self.dek = self.rng(32)
         self.package = self.seal("digits")
         self.digest = self.package["digest"]
@@ -131,8 +131,8 @@ class HostBench:
         )
         self.open()
 
-    def open(self) -> None:
-        """Open the host and serve it."""
+    def open_only(self) -> None:
+        """Open the host; somebody else serves it."""
         self.host = open_host(
             self.home,
             Passphrase(PASSPHRASE),
@@ -140,6 +140,10 @@ class HostBench:
             clock=self.clock,
             kdf=CHEAP,
         )
+
+    def open(self) -> None:
+        """Open the host and serve it."""
+        self.open_only()
         self.client = TestClient(self.host, base_url="https://localhost:8443", raise_server_exceptions=False)
         self.client.__enter__()
 

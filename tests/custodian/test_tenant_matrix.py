@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import statistics
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -251,3 +253,15 @@ def test_a_borrower_of_one_tenant_is_nobody_to_a_loan_of_the_same_id(ground: Gro
     )
     assert ground.host.client.get(f"/t/acme/v1/loans/{loan}/summary", headers=forged).status_code == 404
     assert ground.host.client.get(f"/t/zenith/v1/loans/{loan}/summary", headers=forged).status_code == 401
+
+
+def test_a_refusal_takes_as_long_whether_there_is_such_a_tenant_or_not(ground: Ground) -> None:
+    """Not measured to the microsecond: both look into a database, and neither is answered out of a table of names."""
+    took: dict[str, list[float]] = {"zenith": [], "nobody-at-all": []}
+    for _ in range(150):
+        for name, times in took.items():
+            before = time.perf_counter()
+            ground.host.client.get(f"/t/{name}/v1/loans", headers=STRANGER)
+            times.append(time.perf_counter() - before)
+    there, absent = (statistics.median(times) for times in took.values())
+    assert 0.5 < there / absent < 2

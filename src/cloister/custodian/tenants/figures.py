@@ -10,8 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cloister.custodian.store.tenants import TenantState, totals
-from cloister.custodian.tenants.roster import Health
-from cloister.errors import CloisterError
+from cloister.custodian.tenants.roster import Health, cause_of
 from cloister.wire import dump_time
 
 if TYPE_CHECKING:
@@ -49,13 +48,12 @@ def _state_of(tenant: Tenant | None) -> tuple[Health, str, Json]:
     running = tenant.running
     if running is None:
         return tenant.health, tenant.cause, None
-    service = running.service
-    if not service.context.store.is_writable:
-        return Health.FAILED, "unavailable", None
     try:
-        return tenant.health, tenant.cause, _totals(service)
-    except CloisterError:
-        return Health.FAILED, "unavailable", None
+        if running.service.context.store.is_writable:
+            return tenant.health, tenant.cause, _totals(running.service)
+    except Exception as exc:  # noqa: BLE001 - an edge: what is wrong with one hides none of the others
+        return Health.FAILED, cause_of(exc), None
+    return Health.FAILED, "unavailable", None
 
 
 def _totals(service: CustodianService) -> Json:

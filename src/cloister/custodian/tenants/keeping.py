@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from cloister.custodian.config import setting_names
 from cloister.custodian.setup import init_custodian
 from cloister.custodian.store.tenants import (
     TenantRow,
@@ -205,8 +206,8 @@ class Keeping:
         given = body.optional("settings", lambda member: body.members(member, cap=_MAX_SETTINGS)) or {}
         settings: dict[str, str | int | bool | tuple[str, ...]] = {}
         for name, value in given.items():
-            if name in LISTENERS:
-                msg = f"setting {name}: the host's"
+            if name in LISTENERS or name not in setting_names():
+                msg = f"setting {name[:64]!r}: the host's, or none"
                 raise UsageError(msg)
             match value:
                 case str() | bool() | int():

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cloister.custodian.tenants.ground import Ground
     from cloister.custodian.tenants.names import TenantName
 
-__all__ = ["Health", "Roster", "Tenant"]
+__all__ = ["Health", "Roster", "Tenant", "cause_of"]
 
 _NOBODYS_ENTRIES = 10_000  # entries of the log of tenants that are not there, before it starts anew
 _LOOK_EVERY_S = 5.0
@@ -150,7 +150,7 @@ class Roster:
             except Exception as exc:  # noqa: BLE001 - an edge: what is wrong with one must not reach the others
                 if tenant.health is Health.STARTING:
                     tenant.health = Health.FAILED
-                tenant.cause = _code(exc)
+                tenant.cause = cause_of(exc)
                 LOG.write(Event.TENANT_NOT_UP, tenant=tenant.row.name, state=tenant.health.value, code=tenant.cause)
             finally:
                 tenant.settled.set()
@@ -227,7 +227,7 @@ class Roster:
             await run_in_threadpool(forget_nobody, self._ground.home, self._nobody.service.home)
 
 
-def _code(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """Return what an operator is told of a fault: its kind, and nothing that a message may hold."""
     if isinstance(error, Rejected):
         return error.code
