@@ -136,7 +136,7 @@ def demand_proofs(office: Office) -> None:
     line = (shell.folder / "log.jsonl").read_bytes().splitlines()[mine]
     (shell.folder / "line").write_bytes(line + b"\n")
     shell.ok("audit", "prove", "--check", "p.tlog-proof", "--entry", "line", "--key", office.key)
-    (shell.folder / "line").write_bytes(line.replace(b'"v":1', b'"v":2'))
+    (shell.folder / "line").write_bytes(line.replace(b'"v":2', b'"v":1'))
     said = shell("audit", "prove", "--check", "p.tlog-proof", "--entry", "line", "--key", office.key, "--json")
     assert (said.code, said.json["error"]["code"]) == (4, "not_included")
     assert shell("audit", "prove", 0, "--out", "q.tlog-proof", "--loan-file", "loan.json").code == 4

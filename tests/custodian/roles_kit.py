@@ -30,6 +30,8 @@ SAMPLE = {
     "token": "tok-0000000000000000",
     "enrolment": "0" * 32,
     "index": "0",
+    "field": "reason",
+    "hold": "hold-0000000000000000",
     "tile": "000",
     "session": "ses-0000000000000000",
     "proposal": "prop-0000000000000000",

@@ -96,11 +96,13 @@ def _things_of(tenant: TenantBench) -> dict[str, str]:
         tenant.service.context.transact(lambda work, at=table, row=row: _insert(work, at, row))  # type: ignore[misc]
     for _ in range(4):
         tenant.token("lender")
+    hold = tenant.post("/v1/audit/holds", {"scope": f"loan:{stopped.id}", "reason": "a claim"}).json()["hold"]
     size = tenant.service.context.size
     return {
         "loan": str(lent.id), "instance": toy.id, "digest": tenant.digest, "request": asked.json()["id"],
         "kind": "loan", "subject": str(stopped.id), "token": token, "enrolment": "1" * 32,
         "proposal": "prop-1111111111111111", "index": str(size - 1), "tile": f"000.p/{size}",
+        "hold": hold, "field": "reason",
     }  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from cloister.lending.audit import FIRST_PREVIOUS, next_entry
 from cloister.lending.events import Event, EventKind
 from cloister.lending.gaps import Gaps, find_gaps
+from cloister.lending.merkle import leaf_hash
+from cloister.lending.pruning import PrunedEntry
 from mutations import mutated
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,3 +88,13 @@ def test_damaged_copies_are_read_whatever_they_hold() -> None:
     for data in mutated(whole, count=2_000):
         found = gaps(data.split(b"\n"), size=4)
         assert found.entries + len(found.unreadable) + len(found.repeated) == data.count(b"\n") + 1
+
+
+def test_what_is_left_of_pruned_entries_is_not_missing() -> None:
+    lines = log(20)
+    left = [
+        PrunedEntry(index=at, leaf=leaf_hash(line), pruning=1).dump() if at in {3, 7} else line
+        for at, line in enumerate(lines)
+    ]
+    found = gaps(left)
+    assert (found.entries, found.pruned, found.missing, found.is_whole) == (18, 2, (), True)

@@ -9,14 +9,24 @@ import click
 
 from cloister.cli.audit_export import export, log_entries
 from cloister.cli.audit_gaps import gaps
+from cloister.cli.audit_keep import hold, prune, retention
+from cloister.cli.audit_persons import forget, open_field, resolve
 from cloister.cli.audit_prove import prove
 from cloister.cli.audit_witness import witness
 from cloister.cli.log_folder import read_checkpoint_note, read_log
-from cloister.cli.log_options import custodian_key, read_capped, witness_keys, witness_options, witnesses_json
+from cloister.cli.log_options import (
+    custodian_key,
+    log_lines,
+    read_capped,
+    witness_keys,
+    witness_options,
+    witnesses_json,
+)
 from cloister.cli.remote import from_options, remote_options
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.errors import UsageError
-from cloister.lending.audit import AuditEntry, verify_checkpoint, verify_log
+from cloister.lending.audit import parse_line, verify_checkpoint, verify_log
+from cloister.lending.pruning import PrunedEntry
 from cloister.lending.tlog.checkpoint import VerifiedCheckpoint, demand_quorum, log_key, verify_log_checkpoint
 
 if TYPE_CHECKING:
@@ -34,7 +44,7 @@ def audit() -> None:
     """Read and prove the audit log."""
 
 
-for _verb in (export, gaps, prove, witness):
+for _verb in (export, forget, gaps, hold, open_field, prove, prune, resolve, retention, witness):
     audit.add_command(_verb)
 
 
@@ -47,14 +57,17 @@ def list_entries(terminal: Terminal, /, *, after: int, limit: int, **where: Any)
     """List entries, one a line."""
     with from_options(**where) as remote:
         for line in log_entries(remote, after=after, limit=limit):
-            entry = AuditEntry.parse(line)
-            if terminal.as_json:
-                click.echo(line.decode())
-            else:
-                details = " ".join(f"{key}={value}" for key, value in sorted(entry.details.items()))
-                click.echo(
-                    f"{entry.index:>6} {entry.at:%Y-%m-%d %H:%M:%S} {entry.kind.value:<22} {entry.actor} {details}"
-                )
+            click.echo(line.decode() if terminal.as_json else _in_words(line))
+
+
+def _in_words(line: bytes) -> str:
+    """Return a line for a person; what it commits to is named, not shown."""
+    entry = parse_line(line)
+    if isinstance(entry, PrunedEntry):
+        return f"{entry.index:>6} (pruned)"
+    shown = {**entry.details, **dict.fromkeys(entry.committed, "(committed)")}
+    details = " ".join(f"{key}={value}" for key, value in sorted(shown.items()))
+    return f"{entry.index:>6} {entry.at:%Y-%m-%d %H:%M:%S} {entry.kind.value:<22} {entry.actor} {details}"
 
 
 @audit.command()
@@ -100,11 +113,13 @@ def verify(
     result: Json = {
         "at": None if isinstance(checkpoint, VerifiedCheckpoint) else str(checkpoint.at),
         "entries": len(lines),
+        "pruned": verified.pruned,
         "root": verified.root.hex(),
         "size": checkpoint.size,
         "witnesses": witnesses_json(checkpoint) if isinstance(checkpoint, VerifiedCheckpoint) else {},
     }
-    text = f"whole: {len(lines)} entries, {checkpoint.size} of them under the checkpoint\nroot {verified.root.hex()}"
+    pruned = f", {verified.pruned} of them pruned" if verified.pruned else ""
+    text = f"whole: {len(lines)} entries{pruned}, {checkpoint.size} under the checkpoint\nroot {verified.root.hex()}"
     terminal.result(result, lambda out: out.print(text))
 
 
@@ -114,7 +129,7 @@ def _from_files(log: Path, checkpoint_file: Path | None, key: str | None) -> tup
         msg = "audit verify: a log from a file is held against --checkpoint and --key"
         raise UsageError(msg, hint="'audit export' writes both files; the key is in every loan file")
     if not log.is_dir():
-        return read_capped(log).splitlines(), read_capped(checkpoint_file or log), key
+        return log_lines(read_capped(log)), read_capped(checkpoint_file or log), key
     own = read_checkpoint_note(log)
     size = verify_log_checkpoint(own, log_key(custodian_key(key))).size
     return read_log(log, size), own if checkpoint_file is None else read_capped(checkpoint_file), key

@@ -44,7 +44,7 @@ def gaps(terminal: Terminal, /, *, log: Path, silence: int) -> int:
         size: int | None = LogCheckpoint.parse(SignedNote.parse(read_checkpoint_note(log)).text).size
         lines: Iterable[tuple[int, bytes]] = entries_in(log, size or 0)
     else:
-        size, lines = None, enumerate(read_capped(log).splitlines())
+        size, lines = None, enumerate(read_capped(log).removesuffix(b"\n").split(b"\n"))
     found = find_gaps(lines, size=size, silence=timedelta(seconds=silence))
     terminal.result(_json(found), lambda out: out.print("\n".join(_words(found))))
     return 0 if found.is_whole else EXIT_REJECTED
@@ -55,6 +55,7 @@ def _json(found: Gaps) -> Json:
         "entries": found.entries,
         "leases": {name: [list(span) for span in spans] for name, spans in found.leases.items()},
         "missing": [list(span) for span in found.missing],
+        "pruned": found.pruned,
         "repeated": list(found.repeated),
         "silences": [
             {

@@ -19,7 +19,8 @@ from cloister.cli.log_options import (
 from cloister.cli.remote import remote_options
 from cloister.cli.terminal import Terminal, Verb, demand_writable, pass_terminal, write_file
 from cloister.errors import Rejected, UsageError
-from cloister.lending.audit import MAX_ENTRY_BYTES, AuditEntry
+from cloister.lending.audit import MAX_ENTRY_BYTES, parse_line
+from cloister.lending.pruning import PrunedEntry
 from cloister.lending.tlog.checkpoint import log_key
 from cloister.lending.tlog.proof import MAX_PROOF_BYTES, LogProof, verify_log_proof
 from cloister.wire import Json, parse_json
@@ -104,7 +105,8 @@ def _verified(
 
 
 def _show(terminal: Terminal, line: bytes, verified: VerifiedCheckpoint, *, path: Path) -> None:
-    entry = AuditEntry.parse(line)
+    entry = parse_line(line)
+    kind = "pruned" if isinstance(entry, PrunedEntry) else entry.kind.value
     result: Json = {
         "entry": parse_json(line, what="audit entry"),
         "file": str(path),
@@ -114,5 +116,5 @@ def _show(terminal: Terminal, line: bytes, verified: VerifiedCheckpoint, *, path
         "witnesses": witnesses_json(verified),
     }
     seen = ", ".join(sorted(verified.cosigned)) or "no witness asked for"
-    text = f"proven: entry {entry.index} ({entry.kind.value}) in the log of {verified.size} entries; {seen}"
+    text = f"proven: entry {entry.index} ({kind}) in the log of {verified.size} entries; {seen}"
     terminal.result(result, lambda console: console.print(text))

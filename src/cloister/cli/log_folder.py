@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from cloister.cli.log_options import read_capped
 from cloister.cli.terminal import write_file
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
-from cloister.lending.audit import MAX_ENTRY_BYTES
-from cloister.lending.merkle import MerkleTree, leaf_hash
+from cloister.lending.audit import MAX_ENTRY_BYTES, line_leaf
+from cloister.lending.merkle import MerkleTree
 from cloister.lending.tlog.note import MAX_NOTE_BYTES
 from cloister.lending.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, dump_bundle, parse_bundle, tile_hashes, tiles_of
 
@@ -60,7 +60,7 @@ def write_entries(
             _put(path, dump_bundle(entries))
             fresh.append(path)
         for entry in entries:
-            tree.append(entry)
+            tree.append_hash(line_leaf(entry))
         report(tree.size, size)
     return tree, fresh
 
@@ -110,7 +110,7 @@ def read_log(folder: Path, size: int) -> list[bytes]:
     entries: list[bytes] = []
     for tile in _bundles(size):
         entries += _parse(read_capped(folder / tile.path(), cap=_MAX_BUNDLE_BYTES), tile, tile.path())
-    tree = MerkleTree(leaf_hash(entry) for entry in entries)
+    tree = MerkleTree(line_leaf(entry) for entry in entries)
     for tile in tiles_of(size):
         same = tile.level == ENTRIES or read_capped(folder / tile.path(), cap=_MAX_TILE_BYTES) == tile_hashes(
             tree, tile

@@ -26,6 +26,7 @@ __all__ = [
     "custodian_key",
     "demand_witnesses",
     "loan_file_option",
+    "log_lines",
     "read_capped",
     "remote_or_borrower",
     "witness_keys",
@@ -106,6 +107,14 @@ def read_capped(path: Path, *, cap: int = MAX_FILE_BYTES) -> bytes:
         msg = f"{path}: more than {cap} bytes"
         raise Malformed(msg)
     return data
+
+
+def log_lines(data: bytes) -> list[bytes]:
+    """Return the lines of a copy of a log, each ended by a line feed and by nothing else. Raises ``Malformed``."""
+    if data and not data.endswith(b"\n"):
+        msg = "log: its last line has no end"
+        raise Malformed(msg, hint="it was cut: fetch it again")
+    return data.split(b"\n")[:-1]
 
 
 def witnesses_json(verified: VerifiedCheckpoint) -> Json:

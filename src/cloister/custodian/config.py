@@ -168,6 +168,13 @@ class Config:
         "seconds that one checkpoint is offered to witnesses, so that they meet at one size; 0: always the newest",
         cap=3600,
     )
+    audit_committed: tuple[str, ...] = _setting(
+        ("borrower", "reason"), "details that audit entries commit to instead of showing them"
+    )
+    audit_security_days: int = _setting(2192, "days audit entries about security are kept; 0: for ever", cap=36_500)
+    audit_billing_days: int = _setting(3653, "days audit entries about units are kept; 0: for ever", cap=36_500)
+    audit_access_days: int = _setting(2192, "days audit entries about access are kept; 0: for ever", cap=36_500)
+    audit_operational_days: int = _setting(400, "days audit entries about operation are kept; 0: for ever", cap=36_500)
     release_retention_days: int = _setting(
         365, "days that evidence and endorsements of a key release are kept for recall", floor=1, cap=3650
     )
@@ -176,8 +183,8 @@ class Config:
     )
     two_person: tuple[str, ...] = _setting(
         ("profile",),
-        "operations that a second person has to approve: `policy`, `unblock`, `person`, `rotation`; `profile`: none in "
-        "development, all in production once two admins are named",
+        "operations that a second person has to approve: `policy`, `unblock`, `person`, `rotation`, `erasure`; "
+        "`profile`: none in development, all in production once two admins are named",
     )
     proposal_ttl_s: int = _setting(86_400, "seconds a proposal waits for a second person", floor=60, cap=2_592_000)
     session_ttl_s: int = _setting(900, "seconds a session is good for before it is renewed", floor=60, cap=43_200)

@@ -10,11 +10,17 @@ from cloister.custodian.config import MTLS_MODES, Config, Profile, is_address
 from cloister.custodian.duty import AS_THE_PROFILE_SAYS, Operation
 from cloister.errors import Malformed, UsageError
 from cloister.lending.clock_trust import CLOCK_TEES
+from cloister.lending.events import DETAILS
 from cloister.lending.tlog.note import NoteKey, SignatureKind
 
 __all__ = ["fail", "refuse_insecure", "refuse_nonsense"]
 
 _MAX_WITNESSES = 16
+_COMMITTABLE = frozenset(DETAILS) - {
+    "before", "consumer", "custodian", "first", "kind", "last", "loan", "meter", "root", "seq", "size", "subject",
+}  # fmt: skip
+"""Details of which nothing that reads the log depends."""
+
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
@@ -38,7 +44,7 @@ def refuse_nonsense(config: Config) -> None:
     _refuse_access(config)
     _refuse_certificates(config)
     _refuse_database(config)
-    _refuse_witnesses(config.witnesses)
+    _refuse_log(config)
     if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
         fail("name: want 1 to 200 characters")
 
@@ -70,6 +76,12 @@ def _refuse_access(config: Config) -> None:
         fail(f"two_person: want {AS_THE_PROFILE_SAYS}, or some of {', '.join(item.value for item in Operation)}")
     if config.session_ttl_s > config.session_max_s:
         fail("session_ttl_s: more than session_max_s")
+
+
+def _refuse_log(config: Config) -> None:
+    if not _COMMITTABLE.issuperset(config.audit_committed):
+        fail(f"audit_committed: want some of {', '.join(sorted(_COMMITTABLE))}")
+    _refuse_witnesses(config.witnesses)
 
 
 def _refuse_witnesses(witnesses: tuple[str, ...]) -> None:

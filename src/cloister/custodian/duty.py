@@ -34,6 +34,7 @@ class Operation(Enum):
     UNBLOCK = "unblock"
     PERSON = "person"
     ROTATION = "rotation"
+    ERASURE = "erasure"
 
 
 IN_PRODUCTION = frozenset(Operation)

@@ -26,6 +26,8 @@ __all__ = [
     "log_entries",
     "log_tile",
     "proof",
+    "quorum_of",
+    "size_of",
 ]
 
 TEXT_TYPE = "text/plain"
@@ -39,11 +41,13 @@ QUORUM = Member(
 OLD = Member(name="old", type="integer", doc="entries of the checkpoint you have; 0 for none")
 
 
-def _size(call: Call) -> int | None:
+def size_of(call: Call) -> int | None:
+    """Return of how many entries a checkpoint is asked for, None where that is not said."""
     return call.number("size", default=0, floor=0, cap=MAX_LOG_SIZE) if "size" in call.query else None
 
 
-def _quorum(call: Call) -> int:
+def quorum_of(call: Call) -> int:
+    """Return how many witnesses must have cosigned. Raises ``Malformed``."""
     quorum = call.number("witnesses", default=0, floor=0, cap=MAX_QUORUM)
     if quorum and "size" in call.query:
         msg = "query: size or witnesses, not both"
@@ -58,7 +62,7 @@ def _text(body: bytes) -> Reply:
 def log_checkpoint(call: Call) -> Reply:
     """Get the log's checkpoint as a signed note, with the cosignatures of witnesses."""
     context = call.service.context
-    size = transparency.log_size(context, size=_size(call), quorum=_quorum(call))
+    size = transparency.log_size(context, size=size_of(call), quorum=quorum_of(call))
     return _text(transparency.log_note(context, size).dump())
 
 
@@ -66,7 +70,7 @@ def log_consistency(call: Call) -> Reply:
     """Get a checkpoint and the proof that it extends the one you have."""
     old = call.number("old", default=-1, floor=0, cap=MAX_LOG_SIZE)
     context = call.service.context
-    return _text(transparency.advance_from(context, old, size=_size(call), quorum=_quorum(call)).dump())
+    return _text(transparency.advance_from(context, old, size=size_of(call), quorum=quorum_of(call)).dump())
 
 
 def log_tile(call: Call) -> Reply:
@@ -96,6 +100,6 @@ def loan_entries(call: Call) -> Reply:
 def proof(call: Call) -> Reply:
     """Get one entry with its proof, for somebody who cannot ask the custodian."""
     index = parse_number(call.parameters["index"], what="entry")
-    size, quorum = _size(call), _quorum(call)
+    size, quorum = size_of(call), quorum_of(call)
     found = transparency.entry_proof(call.service.context, call.actor, index, size=size, quorum=quorum)
     return _text(found.dump())

@@ -29,6 +29,8 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "borrower_key_fixed": 409,
     "consumers_open": 409,
     "contract_version_old": 409,
+    "forgotten": 410,
+    "held": 409,
     "last_admin": 409,
     "model_withdrawn": 409,
     "no_fork": 422,

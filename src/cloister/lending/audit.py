@@ -17,6 +17,7 @@ from cloister.crypto.sign import Label, Statement, VerifyKey
 from cloister.errors import Malformed, Rejected, UsageError
 from cloister.lending.events import DETAILS, DetailValue, Event, EventKind, verify_details
 from cloister.lending.merkle import HASH_BYTES, MerkleTree, leaf_hash
+from cloister.lending.pruning import PrunedEntry, Prunings, is_pruned
 from cloister.wire import Fields, dump_b64u, dump_json, dump_time
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ __all__ = [
     "TreeHead",
     "VerifiedLog",
     "leaf_hash",
+    "line_leaf",
     "next_entry",
+    "parse_line",
+    "take_committed",
     "verify_checkpoint",
     "verify_log",
     "verify_one_face",
@@ -55,12 +59,16 @@ class AuditEntry:
     actor: str
     subject: str
     details: Mapping[str, DetailValue] = field(default_factory=dict)
+    committed: Mapping[str, bytes] = field(default_factory=dict)
     previous: bytes
+    version: int = 2
 
     def dump(self) -> bytes:
-        """Return the canonical line, without a line end."""
+        """Return the canonical line, without a line end. Version 1 knows no commitments."""
+        committed = {name: digest.hex() for name, digest in self.committed.items()}
         return dump_json(
             {
+                **({} if self.version == 1 else {"committed": committed}),
                 "actor": self.actor,
                 "at": dump_time(self.at),
                 "details": dict(self.details),
@@ -68,7 +76,7 @@ class AuditEntry:
                 "kind": self.kind.value,
                 "previous": self.previous.hex(),
                 "subject": self.subject,
-                "v": 1,
+                "v": self.version,
             }
         )
 
@@ -81,7 +89,7 @@ class AuditEntry:
     def parse(cls, data: bytes) -> AuditEntry:
         """Parse one line. Raises ``Malformed``, also for an event or a detail that no version has."""
         fields = Fields.parse(data, what="audit entry", cap=MAX_ENTRY_BYTES, canonical=True)
-        fields.literal("v", 1)
+        version = fields.integer("v", floor=1, cap=2)
         entry = cls(
             index=fields.integer("index"),
             at=fields.time("at"),
@@ -89,11 +97,16 @@ class AuditEntry:
             actor=fields.text("actor", cap=_MAX_NAME),
             subject=fields.text("subject", cap=_MAX_NAME),
             details=_details(fields),
+            committed={} if version == 1 else take_committed(fields),
             previous=fields.hex("previous", size=HASH_BYTES),
+            version=version,
         )
         fields.end()
         try:
-            Event(kind=entry.kind, actor=entry.actor, subject=entry.subject, details=entry.details)
+            Event(
+                kind=entry.kind, actor=entry.actor, subject=entry.subject, details=entry.details,
+                committed=entry.committed,
+            )  # fmt: skip
         except UsageError as exc:
             raise Malformed(f"audit entry {entry.index}: {exc.message}") from exc
         return entry
@@ -120,6 +133,23 @@ def _details(fields: Fields) -> dict[str, DetailValue]:
     return details
 
 
+def take_committed(fields: Fields) -> dict[str, bytes]:
+    """Take the commitments of an event. Raises ``Malformed``."""
+    names = fields.members("committed", cap=len(DETAILS))
+    held = Fields(names, what="committed details")
+    return {name: held.hex(name, size=HASH_BYTES) for name in names}
+
+
+def parse_line(data: bytes) -> AuditEntry | PrunedEntry:
+    """Parse one line of a log, also what is left of one that was pruned. Raises ``Malformed``."""
+    return PrunedEntry.parse(data) if is_pruned(data) else AuditEntry.parse(data)
+
+
+def line_leaf(data: bytes) -> bytes:
+    """Return the leaf hash of a line. Raises ``Malformed`` for what is left of one and is not in its form."""
+    return PrunedEntry.parse(data).leaf if is_pruned(data) else leaf_hash(data)
+
+
 def next_entry(event: Event, *, index: int, at: datetime, previous: bytes) -> AuditEntry:
     """Return ``event`` at its place: after the entry whose leaf hash is ``previous``."""
     return AuditEntry(
@@ -129,6 +159,7 @@ def next_entry(event: Event, *, index: int, at: datetime, previous: bytes) -> Au
         actor=event.actor,
         subject=event.subject,
         details=event.details,
+        committed=event.committed,
         previous=previous,
     )
 
@@ -198,12 +229,18 @@ def verify_checkpoint(statement: bytes, origin: VerifyKey) -> Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedLog:
-    """A log whose entries follow one another; ``checked`` entries are covered by a checkpoint."""
+    """A log whose entries follow one another; ``checked`` entries are covered by a checkpoint.
+
+    ``pruned`` of them have no body any more, as the log itself says. ``last`` is the last that has one, ``last_leaf``
+    the hash of the last of all.
+    """
 
     size: int
     root: bytes
     checked: int
     last: AuditEntry | None
+    last_leaf: bytes
+    pruned: int
 
 
 class TreeHead(Protocol):
@@ -223,35 +260,62 @@ def verify_log(entries: Iterable[bytes], checkpoint: TreeHead | None) -> Verifie
 
     None as checkpoint proves order only: whoever holds the log could have rewritten all of it; the
     result says ``checked=0``. Raises ``Malformed`` and ``Rejected`` (``audit_broken``, ``audit_cut``,
-    ``audit_changed``), naming the first bad index.
+    ``audit_changed``, ``audit_withheld``), naming the first bad index.
     """
-    tree = MerkleTree()
-    last: AuditEntry | None = None
-    previous = FIRST_PREVIOUS
-    root_then = tree.root()
+    reading = _Reading()
+    root_then = reading.tree.root()
     for index, line in enumerate(entries):
+        reading.take(index, line)
+        if checkpoint is not None and checkpoint.size == reading.tree.size:
+            root_then = reading.tree.root()
+    size = reading.tree.size
+    if checkpoint is not None and checkpoint.size > size:
+        want = f"{checkpoint.size} entries"
+        raise Rejected.because("audit_cut", f"entry {size}", got=f"{size} entries", want=want)
+    if checkpoint is not None and checkpoint.root != root_then:
+        got = root_then.hex()
+        raise Rejected.because("audit_changed", f"log of {checkpoint.size}", got=got, want=checkpoint.root.hex())
+    reading.prunings.verify()
+    return VerifiedLog(
+        size=size,
+        root=reading.tree.root(),
+        checked=0 if checkpoint is None else checkpoint.size,
+        last=reading.last,
+        last_leaf=reading.previous,
+        pruned=reading.prunings.size,
+    )
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far a log has been read."""
+
+    tree: MerkleTree = field(default_factory=MerkleTree)
+    prunings: Prunings = field(default_factory=Prunings)
+    previous: bytes = FIRST_PREVIOUS
+    last: AuditEntry | None = None
+
+    def take(self, index: int, line: bytes) -> None:
+        """Take the next line. Raises ``Malformed``, ``Rejected`` (``audit_broken``, ``audit_withheld``)."""
         try:
-            entry = AuditEntry.parse(line)
+            entry = parse_line(line)
         except Malformed as exc:
             raise Malformed(f"audit entry {index}: {exc.message}") from exc
         if entry.index != index:
             raise Rejected.because("audit_broken", f"entry {index}", got=f"index {entry.index}", want=f"index {index}")
-        if entry.previous != previous:
-            raise Rejected.because("audit_broken", f"entry {index}", got=entry.previous.hex(), want=previous.hex())
-        if last is not None and entry.at < last.at:
+        if isinstance(entry, PrunedEntry):
+            self.prunings.lacks(entry)
+            self.previous = entry.leaf
+            self.tree.append_hash(entry.leaf)
+            return
+        if entry.previous != self.previous:
+            got, want = entry.previous.hex(), self.previous.hex()
+            raise Rejected.because("audit_broken", f"entry {index}", got=got, want=want)
+        if self.last is not None and entry.at < self.last.at:
             raise Rejected.because("audit_broken", f"entry {index}", got="a time before the entry above")
-        previous, last = tree.append(line), entry
-        if checkpoint is not None and checkpoint.size == tree.size:
-            root_then = tree.root()
-    if checkpoint is None:
-        return VerifiedLog(size=tree.size, root=tree.root(), checked=0, last=last)
-    if checkpoint.size > tree.size:
-        want = f"{checkpoint.size} entries"
-        raise Rejected.because("audit_cut", f"entry {tree.size}", got=f"{tree.size} entries", want=want)
-    if checkpoint.root != root_then:
-        got = root_then.hex()
-        raise Rejected.because("audit_changed", f"log of {checkpoint.size}", got=got, want=checkpoint.root.hex())
-    return VerifiedLog(size=tree.size, root=tree.root(), checked=checkpoint.size, last=last)
+        if entry.kind is EventKind.LOG_PRUNED:
+            self.prunings.says(index, entry.details)
+        self.previous, self.last = self.tree.append(line), entry
 
 
 def verify_one_face(first: Checkpoint, second: Checkpoint) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DETAILS", "DetailValue", "Event", "EventKind", "verify_details"]
 
 DetailValue: TypeAlias = "str | int | bool"
+COMMITMENT_BYTES = 32
 
 
 class EventKind(Enum):
@@ -97,6 +98,12 @@ class EventKind(Enum):
     TENANT_RESUMED = "tenant_resumed"
     TENANT_REMOVAL_ASKED = "tenant_removal_asked"
     TENANT_ERASED = "tenant_erased"
+    SUBJECT_FORGOTTEN = "subject_forgotten"
+    PSEUDONYM_RESOLVED = "pseudonym_resolved"
+    FIELD_OPENED = "field_opened"
+    HOLD_PLACED = "hold_placed"
+    HOLD_LIFTED = "hold_lifted"
+    LOG_PRUNED = "log_pruned"
 
 
 _HEX = re.compile(r"[0-9a-f]{1,128}")
@@ -105,6 +112,7 @@ _CODES = re.compile(r"[a-z][a-z0-9_]{0,63}(?:,[a-z][a-z0-9_]{0,63}){0,63}")
 _LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,200}")
 
 DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
+    "before": _NAME,
     "block_version": int,
     "borrower": _LINE,
     "bound": bool,
@@ -124,7 +132,9 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "exceeded": bool,
     "fallen": int,
     "fingerprint": _HEX,
+    "field": _NAME,
     "first": int,
+    "hold": _NAME,
     "index": int,
     "instance": _HEX,
     "judged": int,
@@ -188,12 +198,16 @@ def verify_details(details: Mapping[str, DetailValue]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened, not yet in the log. ``actor`` did it, ``subject`` is what it happened to."""
+    """Something that happened, not yet in the log. ``actor`` did it, ``subject`` is what it happened to.
+
+    ``committed`` holds commitments to details that the log does not show (``commitment``).
+    """
 
     kind: EventKind
     actor: str
     subject: str
     details: Mapping[str, DetailValue] = field(default_factory=dict)
+    committed: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what the log cannot carry. Raises ``UsageError``."""
@@ -201,3 +215,7 @@ class Event:
             msg = f"audit: actor {self.actor[:40]!r} or subject {self.subject[:40]!r} is not a name"
             raise UsageError(msg)
         verify_details(self.details)
+        for name, digest in self.committed.items():
+            if name not in DETAILS or name in self.details or len(digest) != COMMITMENT_BYTES:
+                msg = f"audit: detail {name[:40]!r} cannot be committed to"
+                raise UsageError(msg)

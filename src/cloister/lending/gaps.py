@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.errors import Malformed
-from cloister.lending.audit import AuditEntry
+from cloister.lending.audit import parse_line
 from cloister.lending.events import EventKind
+from cloister.lending.pruning import PrunedEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,7 +39,10 @@ class Silence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gaps:
-    """What is not there. Ranges are first and last, both missing; ``unreadable`` are places in the copy."""
+    """What is not there. Ranges are first and last, both missing; ``unreadable`` are places in the copy.
+
+    Of ``pruned`` entries the hash is there and the body is not; that it may be so ``verify_log`` proves.
+    """
 
     entries: int
     missing: tuple[tuple[int, int], ...]
@@ -46,6 +50,7 @@ class Gaps:
     repeated: tuple[int, ...]
     silences: tuple[Silence, ...]
     leases: Mapping[str, tuple[tuple[int, int], ...]]
+    pruned: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -63,24 +68,30 @@ def find_gaps(lines: Iterable[tuple[int, bytes]], *, size: int | None, silence: 
     entries: dict[int, tuple[datetime, EventKind]] = {}
     unreadable: list[int] = []
     repeated: list[int] = []
+    pruned: set[int] = set()
     sequences: dict[str, set[int]] = {}
     for place, line in lines:
         try:
-            entry = AuditEntry.parse(line)
+            entry = parse_line(line)
         except Malformed:
             unreadable.append(place)
             continue
-        if entry.index in entries:
+        if entry.index in entries or entry.index in pruned:
             repeated.append(entry.index)
+            continue
+        if isinstance(entry, PrunedEntry):
+            pruned.add(entry.index)
             continue
         entries[entry.index] = entry.at, entry.kind
         seq = entry.details.get("seq")
         if entry.kind in _ANSWERED and isinstance(seq, int):
             sequences.setdefault(entry.actor, set()).add(seq)
-    until = max(max(entries, default=-1) + 1, size or 0)
+    present = sorted(entries.keys() | pruned)
+    until = max(max(present, default=-1) + 1, size or 0)
     return Gaps(
         entries=len(entries),
-        missing=_ranges(sorted(entries), until),
+        missing=_ranges(present, until),
+        pruned=len(pruned),
         unreadable=tuple(unreadable),
         repeated=tuple(repeated),
         silences=_silences(entries, silence),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from cloister.custodian.routes.access import ACCESS
 from cloister.custodian.routes.blocks import BLOCKS
 from cloister.custodian.routes.certificates import CERTIFICATES
+from cloister.custodian.routes.compliance import COMPLIANCE
 from cloister.custodian.routes.enclaves import ENCLAVES
 from cloister.custodian.routes.loans import LOANS
 from cloister.custodian.routes.looking import LOOKING
@@ -19,5 +20,7 @@ from cloister.custodian.routes.sessions import SESSIONS
 
 __all__ = ["ADMIN", "MANAGE", "ROUTES", "STAFF"]
 
-ROUTES = (*PUBLIC, *ENCLAVES, *LOANS, *MODELS, *BLOCKS, *LOOKING, *ACCESS, *PROPOSALS, *CERTIFICATES, *SESSIONS)
+ROUTES = (
+    *PUBLIC, *ENCLAVES, *LOANS, *MODELS, *BLOCKS, *LOOKING, *COMPLIANCE, *ACCESS, *PROPOSALS, *CERTIFICATES, *SESSIONS,
+)  # fmt: skip
 """Every route there is."""

@@ -14,6 +14,7 @@ from cloister.custodian.service.access import APPROVERS
 from cloister.custodian.service.standing import loan_row, parse_loan_id
 from cloister.custodian.store.blocks import find_block
 from cloister.custodian.store.keys import FIRST_EPOCH, current_kek
+from cloister.custodian.store.retention import list_holds
 from cloister.errors import Rejected
 from cloister.wire import dump_time
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from cloister.custodian.service import Transaction
     from cloister.wire import Json
 
-__all__ = ["INCIDENT", "PERSON", "POLICY", "SCHEDULE", "UNBLOCK"]
+__all__ = ["ERASURE", "INCIDENT", "PERSON", "POLICY", "SCHEDULE", "UNBLOCK"]
 
 
 def _policy_there(transaction: Transaction, call: Call) -> Json:
@@ -42,6 +43,11 @@ def _block_there(transaction: Transaction, call: Call) -> Json:
 def _keys_there(transaction: Transaction, _call: Call) -> Json:
     row = current_kek(transaction.connection)
     return {"epoch": transaction.epoch.epoch, "key_epoch": FIRST_EPOCH if row is None else row.number}
+
+
+def _holds_there(transaction: Transaction, _call: Call) -> Json:
+    holds = list_holds(transaction.connection, standing=True)
+    return {"epoch": transaction.epoch.epoch, "holds": [row.id for row in holds]}
 
 
 def _nothing(transaction: Transaction, _call: Call) -> Json:
@@ -64,4 +70,5 @@ POLICY = Duty(operation=Operation.POLICY, basis=_policy_there)
 UNBLOCK = Duty(operation=Operation.UNBLOCK, basis=_block_there)
 INCIDENT = Duty(operation=Operation.ROTATION, basis=_keys_there, applies=_destroys)
 SCHEDULE = Duty(operation=Operation.ROTATION, basis=_keys_there)
+ERASURE = Duty(operation=Operation.ERASURE, basis=_holds_there)
 PERSON = Duty(operation=Operation.PERSON, basis=_nothing, applies=_names_another)

@@ -22,9 +22,9 @@ from cloister.custodian.store.log import (
     write_head,
 )
 from cloister.errors import Rejected
-from cloister.lending.audit import AuditEntry, Checkpoint, next_entry
+from cloister.lending.audit import Checkpoint, next_entry, parse_line, take_committed
 from cloister.lending.events import Event, EventKind
-from cloister.lending.merkle import leaf_hash
+from cloister.lending.pruning import PrunedEntry
 from cloister.lending.terms import MAX_UNITS
 from cloister.wire import Fields, dump_json, dump_time
 
@@ -49,12 +49,16 @@ _TAKE = 500  # batches ordered in one transaction
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What one transaction did: its time, its events, its postings, the units it took from allowances."""
+    """What one transaction did: its time, its events, its postings, the units it took from allowances.
+
+    ``destroyed``: it deleted what must not remain in any file; that is seen to after the commit, and not written down.
+    """
 
     at: datetime
     events: list[Event] = field(default_factory=list)
     ledger_rows: int = 0
     escrowed: int = 0
+    destroyed: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -66,6 +70,7 @@ class Batch:
         self.events += part.events
         self.ledger_rows += part.ledger_rows
         self.escrowed += part.escrowed
+        self.destroyed |= part.destroyed
 
     def dump(self) -> bytes:
         """Return the canonical bytes that wait in the database."""
@@ -76,6 +81,7 @@ class Batch:
                 "events": [
                     {
                         "actor": event.actor,
+                        "committed": {name: digest.hex() for name, digest in event.committed.items()},
                         "details": dict(event.details),
                         "kind": event.kind.value,
                         "subject": event.subject,
@@ -109,7 +115,10 @@ def _event(fields: Fields) -> Event:
         details[name] = value
     if kind not in _KINDS:
         fields.fail("kind", "unknown event")
-    event = Event(kind=EventKind(kind), actor=fields.text("actor"), subject=fields.text("subject"), details=details)
+    event = Event(
+        kind=EventKind(kind), actor=fields.text("actor"), subject=fields.text("subject"), details=details,
+        committed=take_committed(fields) if "committed" in fields else {},  # as older programs left it
+    )  # fmt: skip
     fields.end()
     return event
 
@@ -224,10 +233,11 @@ def _linked(lines: Sequence[bytes], previous: bytes, index: int) -> list[bytes]:
     """Return the leaf hashes of lines that follow one another from ``previous`` on."""
     leaves: list[bytes] = []
     for line in lines:
-        entry = AuditEntry.parse(line)
-        if (entry.index, entry.previous) != (index, previous):
+        entry = parse_line(line)
+        follows = isinstance(entry, PrunedEntry) or entry.previous == previous
+        if entry.index != index or not follows:
             raise Rejected.because("audit_broken", f"entry {index}", got=f"index {entry.index}")
-        previous, index = leaf_hash(line), index + 1
+        previous, index = entry.leaf, index + 1
         leaves.append(previous)
     if not leaves:
         raise Rejected.because("audit_broken", f"entry {index}", got="missing")

@@ -23,6 +23,7 @@ from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
 from cloister.custodian.service.audit_log import Batch, leave_pending, sequence_pending
 from cloister.custodian.service.kept import Kept
 from cloister.custodian.service.turns import Turns
+from cloister.custodian.service.veiling import veil
 from cloister.custodian.store.book import (
     Answer,
     EpochRow,
@@ -33,6 +34,7 @@ from cloister.custodian.store.book import (
 )
 from cloister.custodian.store.faults import Contended
 from cloister.custodian.store.loans import post
+from cloister.custodian.store.veils import shred_deleted
 from cloister.errors import CloisterError, Rejected
 from cloister.lending.clock import custodian_time
 from cloister.lending.events import Event, EventKind
@@ -95,6 +97,11 @@ class Transaction:
         """Log what happened, in this transaction."""
         name = actor if isinstance(actor, str) else actor.label
         self.batch.events.append(Event(kind=kind, actor=name, subject=subject, details=details))
+
+    def destroying(self) -> None:
+        """Say, before it is done, that what is deleted from here on must be in no file once this has committed."""
+        shred_deleted(self.connection)
+        self.batch.destroyed = True
 
     def record_all(self, events: Iterable[Event]) -> None:
         """Log what a pure decision says happened."""
@@ -184,8 +191,11 @@ class Context:
             with self.store.writing() as connection:
                 transaction = self._begin(connection)
                 results = [work(transaction) for work in works]
+                veil(transaction)
                 moved = self._log.put(connection, [transaction.batch])
             self._log.follow(moved)
+        if transaction.batch.destroyed:
+            self.store.scrub()
         return results
 
     def _run_shared(self, work: Callable[[Transaction], T], *, beside: bool) -> T:
@@ -195,6 +205,7 @@ class Context:
                 with self.store.writing(alone=not beside or tries >= _TRIES_BESIDE) as connection:
                     transaction = self._begin(connection)
                     result = work(transaction)
+                    veil(transaction)
                     leave_pending(connection, transaction.batch)
             except Contended:
                 if tries == _TRIES - 1:

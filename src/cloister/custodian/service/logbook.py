@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from cloister.custodian.checkpoint import sign_checkpoint
 from cloister.custodian.store.log import entries_after
 from cloister.lending.audit import AuditEntry
+from cloister.lending.pruning import is_pruned
 from cloister.wire import Json, parse_json
 
 if TYPE_CHECKING:
     from cloister.custodian.service.context import Context
     from cloister.lending.terms import LoanId
 
-__all__ = ["MAX_ENTRIES", "audit_page", "concerns", "entries_since", "loan_page", "signed_checkpoint"]
+__all__ = ["MAX_ENTRIES", "audit_page", "concerns", "entries_since", "line_at", "loan_page", "signed_checkpoint"]
 
 MAX_ENTRIES = 1000  # entries in one answer
 
@@ -28,6 +29,12 @@ def audit_page(context: Context, *, after: int, limit: int) -> Json:
     return {"entries": [parse_json(line, what="audit entry") for line in lines], "size": context.size}
 
 
+def line_at(context: Context, index: int) -> bytes | None:
+    """Return the exact line of entry ``index``, None for one that is not there."""
+    with context.reading() as connection:
+        return next(iter(entries_after(connection, index, limit=1)), None)
+
+
 def signed_checkpoint(context: Context) -> bytes:
     """Return a checkpoint of the log as it stands, signed."""
     return sign_checkpoint(context.checkpoint(), context.vault.signing_key)
@@ -37,7 +44,7 @@ def entries_since(context: Context, after: int, *, loan: LoanId | None, limit: i
     """Return entries behind index ``after``, those of one loan where it is named, and the last index read."""
     with context.reading() as connection:
         lines = entries_after(connection, after + 1, limit=limit)
-    entries = [AuditEntry.parse(line) for line in lines]
+    entries = [AuditEntry.parse(line) for line in lines if not is_pruned(line)]
     mine = [entry for entry in entries if loan is None or concerns(entry, loan)]
     return mine, after + len(lines)
 

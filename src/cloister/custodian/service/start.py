@@ -14,11 +14,11 @@ from cloister.custodian.store.instances import save_instance, standing_instances
 from cloister.custodian.store.loans import balances_of, debited_in_all, ledger_size, list_loans, post
 from cloister.custodian.store.log import entries_after, pending_batches, read_head
 from cloister.errors import Malformed, Rejected
-from cloister.lending.audit import FIRST_PREVIOUS, AuditEntry, verify_log
+from cloister.lending.audit import FIRST_PREVIOUS, AuditEntry, line_leaf, parse_line, verify_log
 from cloister.lending.clock import custodian_time
 from cloister.lending.events import Event, EventKind
 from cloister.lending.ledger import ALLOWANCE
-from cloister.lending.merkle import MerkleTree, leaf_hash
+from cloister.lending.merkle import MerkleTree
 from cloister.lending.recovery import Position, Recovery, decide_recovery, verify_position
 from cloister.lending.terms import MAX_UNITS
 
@@ -55,12 +55,12 @@ def load_log(connection: Connection) -> AuditLog:
     ``audit_changed``, ``ledger_changed``) naming what is wrong (T83).
     """
     verified = verify_log(_entries(connection), None)
-    tree = MerkleTree(leaf_hash(entry) for entry in _entries(connection))
+    tree = MerkleTree(line_leaf(entry) for entry in _entries(connection))
     last, epoch = verified.last, read_epoch(connection)
     waiting = [Batch.parse(data) for data in pending_batches(connection)]
     log = AuditLog(
         tree=tree,
-        previous=FIRST_PREVIOUS if last is None else last.leaf,
+        previous=verified.last_leaf,
         epoch=epoch.epoch,
         ledger_size=ledger_size(connection) - sum(batch.ledger_rows for batch in waiting),
         escrowed=debited_in_all(connection, ALLOWANCE) - sum(batch.escrowed for batch in waiting),
@@ -100,7 +100,7 @@ def _entries(connection: Connection) -> Iterator[bytes]:
     after = 0
     while batch := entries_after(connection, after, limit=_BATCH):
         yield from batch
-        after = AuditEntry.parse(batch[-1]).index + 1
+        after = parse_line(batch[-1]).index + 1
 
 
 def _position(log: AuditLog, origin: VerifyKey) -> Position:

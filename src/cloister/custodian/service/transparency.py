@@ -16,7 +16,8 @@ from cloister.custodian.store.cosignatures import cosignatures_at, keep_cosignat
 from cloister.custodian.store.log import entries_after, size_before
 from cloister.custodian.tokens import Role
 from cloister.errors import Rejected
-from cloister.lending.audit import AuditEntry
+from cloister.lending.audit import AuditEntry, line_leaf
+from cloister.lending.pruning import is_pruned
 from cloister.lending.tlog.advance import Advance
 from cloister.lending.tlog.checkpoint import log_key, sign_log_checkpoint, verify_log_checkpoint
 from cloister.lending.tlog.note import NoteKey, NoteSignature
@@ -43,7 +44,7 @@ def _tree(context: Context) -> MerkleTree:
     with context.reading() as connection:
         while lines := entries_after(connection, tree.size, limit=_BATCH):
             for line in lines:
-                tree.append(line)
+                tree.append_hash(line_leaf(line))
     return tree
 
 
@@ -128,7 +129,7 @@ def entry_proof(context: Context, actor: Actor, index: int, *, size: int | None,
     with context.reading() as connection:
         line = next(iter(entries_after(connection, index, limit=1)), None)
     theirs = actor.role is not Role.BORROWER
-    if line is None or not (theirs or concerns(AuditEntry.parse(line), actor.loan)):
+    if line is None or not (theirs or (not is_pruned(line) and concerns(AuditEntry.parse(line), actor.loan))):
         raise Rejected.because("not_found", "entry")
     until = log_size(context, size=size, quorum=quorum)
     if until <= index and size is None and not quorum:

@@ -48,6 +48,10 @@ class Store(Protocol):
         """Run one read-only transaction: a consistent snapshot."""
         ...
 
+    def scrub(self) -> None:
+        """Let nothing that was deleted with ``veils.shred_deleted`` remain in files beside the database."""
+        ...
+
     def backup(self, path: Path) -> None:
         """Write a consistent copy to the new SQLite file ``path``. It holds no key that opens anything (T19)."""
         ...

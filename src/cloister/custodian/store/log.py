@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, insert, select, update
 
-from cloister.custodian.store.tables import AUDIT, AUDIT_PENDING, LOG_HEAD, moment, stamp
+from cloister.custodian.store.tables import AUDIT, AUDIT_PENDING, AUDIT_PRUNED, LOG_HEAD, moment, stamp
+from cloister.lending.pruning import PrunedEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -82,9 +83,14 @@ def append_entries(connection: Connection, entries: Iterable[tuple[int, datetime
 
 
 def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence[bytes]:
-    """Return up to ``limit`` audit entries with index ``after`` or more, in order."""
-    query = select(AUDIT.c.entry).where(AUDIT.c.idx >= after).order_by(AUDIT.c.idx).limit(limit)
-    return [bytes(entry) for entry in connection.execute(query).scalars()]
+    """Return up to ``limit`` lines of the log from index ``after`` on, in order; of pruned entries what is left."""
+    query = select(AUDIT.c.idx, AUDIT.c.entry).where(AUDIT.c.idx >= after).order_by(AUDIT.c.idx).limit(limit)
+    found = [(row.idx, bytes(row.entry)) for row in connection.execute(query)]
+    left = select(AUDIT_PRUNED).where(AUDIT_PRUNED.c.idx >= after).order_by(AUDIT_PRUNED.c.idx).limit(limit)
+    for row in connection.execute(left):
+        pruned = PrunedEntry(index=row.idx, leaf=bytes(row.leaf), pruning=row.pruning)
+        found.append((row.idx, pruned.dump()))
+    return [line for _, line in sorted(found)[:limit]]
 
 
 def size_before(connection: Connection, at: datetime) -> int | None:

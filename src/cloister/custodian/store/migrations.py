@@ -233,6 +233,34 @@ _SESSIONS = (
     "CREATE INDEX session_by_actor ON session (actor, expires_at)",
 )
 
+_FORGETTING = (
+    # what an entry keeps once its body was pruned; no body goes whose hash is not here
+    "CREATE TABLE audit_pruned (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, pruning INTEGER NOT NULL)",
+    """CREATE TRIGGER audit_pruned_no_update BEFORE UPDATE ON audit_pruned
+        BEGIN SELECT RAISE(ABORT, 'audit_pruned is append-only'); END""",
+    """CREATE TRIGGER audit_pruned_no_delete BEFORE DELETE ON audit_pruned
+        BEGIN SELECT RAISE(ABORT, 'audit_pruned is append-only'); END""",
+    "DROP TRIGGER audit_no_delete",
+    """CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit
+        WHEN NOT EXISTS (SELECT 1 FROM audit_pruned WHERE idx = OLD.idx)
+        BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END""",
+    # one row: the key under which names are looked up, wrapped by the vault
+    "CREATE TABLE audit_secret (id INTEGER PRIMARY KEY CHECK (id = 1), wrapped BLOB NOT NULL)",
+    # a person that entries name by pseudonym: key and name, wrapped by the vault; null once it was forgotten
+    """CREATE TABLE audit_subject (
+        pseudonym TEXT PRIMARY KEY, lookup BLOB UNIQUE, sealed BLOB, made_at INTEGER NOT NULL, forgotten_at INTEGER,
+        CHECK ((sealed IS NULL) = (forgotten_at IS NOT NULL) AND (lookup IS NULL) = (sealed IS NULL)))""",
+    # what opens commitments of entries, wrapped by the vault, and whose pseudonyms those entries have
+    "CREATE TABLE audit_opening (commitment BLOB PRIMARY KEY, sealed BLOB NOT NULL)",
+    """CREATE TABLE audit_opening_subject (
+        commitment BLOB NOT NULL, pseudonym TEXT NOT NULL, PRIMARY KEY (pseudonym, commitment))""",
+    "CREATE INDEX audit_opening_subject_by_commitment ON audit_opening_subject (commitment)",
+    # legal holds, also those that were lifted
+    """CREATE TABLE audit_hold (
+        id TEXT PRIMARY KEY, scope TEXT NOT NULL, reason TEXT NOT NULL, placed_at INTEGER NOT NULL,
+        placed_by TEXT NOT NULL, lifted_at INTEGER)""",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -244,6 +272,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _TENANTS,
     _CERTIFICATES,
     _SESSIONS,
+    _FORGETTING,
 )
 """Step n takes a database from schema version n to n + 1."""
 

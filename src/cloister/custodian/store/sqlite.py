@@ -142,6 +142,12 @@ class SqliteStore:
         """Tell whether writing was still possible at the last attempt."""
         return not self._broken
 
+    def scrub(self) -> None:
+        """Write everything to the database file and empty the write-ahead log, which has deleted rows as they were."""
+        with self._lock, database_faults(self._break), self._writer.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+
     def backup(self, path: Path) -> None:
         """Write a consistent copy of the database. It holds no key that opens anything (T19)."""
         with contextlib.closing(self._readers.raw_connection()) as source:

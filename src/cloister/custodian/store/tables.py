@@ -14,7 +14,13 @@ __all__ = [
     "ALLOWANCE",
     "ARTIFACT",
     "AUDIT",
+    "AUDIT_HOLD",
+    "AUDIT_OPENING",
+    "AUDIT_OPENING_SUBJECT",
     "AUDIT_PENDING",
+    "AUDIT_PRUNED",
+    "AUDIT_SECRET",
+    "AUDIT_SUBJECT",
     "AUTHORITY",
     "BLOCK",
     "CERTIFICATE",
@@ -93,6 +99,12 @@ RELEASE_ENDORSEMENT = _table("release_endorsement", "release name sha256")
 ENDORSEMENT_BUNDLE = _table("endorsement_bundle", "id version sha256 accepted_at")
 LOG_HEAD = _table("log_head", "id size root latest ledger_size escrowed")
 AUDIT_PENDING = _table("audit_pending", "id batch")
+AUDIT_PRUNED = _table("audit_pruned", "idx leaf pruning")
+AUDIT_SECRET = _table("audit_secret", "id wrapped")
+AUDIT_SUBJECT = _table("audit_subject", "pseudonym lookup sealed made_at forgotten_at")
+AUDIT_OPENING = _table("audit_opening", "commitment sealed")
+AUDIT_OPENING_SUBJECT = _table("audit_opening_subject", "commitment pseudonym")
+AUDIT_HOLD = _table("audit_hold", "id scope reason placed_at placed_by lifted_at")
 COSIGNATURE = _table("cosignature", "witness size at line")
 USAGE_REPORT = _table("usage_report", "instance first last earliest latest head received_at statement")
 USAGE_TOTAL = _table("usage_total", "instance model consumer units")
@@ -119,6 +131,7 @@ TABLES = (
     VOUCHER, CONSUMPTION, TICKET,
     KEK, ROTATION, RELEASED_KEY,
     PROPOSAL, TENANT, AUTHORITY, CERTIFICATE, SESSION,
+    AUDIT_PRUNED, AUDIT_SECRET, AUDIT_SUBJECT, AUDIT_OPENING, AUDIT_OPENING_SUBJECT, AUDIT_HOLD,
 )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from cloister.errors import Malformed
+from cloister.errors import Malformed, Rejected
 from cloister.lending.merkle import leaf_hash, verify_inclusion
+from cloister.lending.pruning import PrunedEntry, is_pruned
 from cloister.lending.tlog.advance import MAX_PROOF_LINES
 from cloister.lending.tlog.checkpoint import demand_quorum, verify_log_checkpoint
 from cloister.lending.tlog.note import MAX_NOTE_BYTES
@@ -70,10 +71,23 @@ def verify_log_proof(
 ) -> VerifiedCheckpoint:
     """Prove that the exact bytes ``entry`` are at the proof's index in a log that ``log`` signed for.
 
+    Of an entry that was pruned, what is left of it: proven is that an entry with this hash stood there.
+
     At least ``quorum`` of ``witnesses`` must have cosigned that checkpoint. Raises as
     ``verify_log_checkpoint``, ``quorum_missed``, ``not_included``.
     """
     verified = verify_log_checkpoint(proof.checkpoint, log, witnesses)
     demand_quorum(verified, witnesses, quorum)
-    verify_inclusion(leaf_hash(entry), index=proof.index, size=verified.size, path=proof.path, root=verified.root)
+    verify_inclusion(
+        _leaf(entry, proof.index), index=proof.index, size=verified.size, path=proof.path, root=verified.root
+    )
     return verified
+
+
+def _leaf(entry: bytes, index: int) -> bytes:
+    if not is_pruned(entry):
+        return leaf_hash(entry)
+    left = PrunedEntry.parse(entry)
+    if left.index != index:
+        raise Rejected.because("not_included", f"leaf {index}", got=f"what is left of entry {left.index}")
+    return left.leaf
