@@ -22,7 +22,7 @@ from tenant_kit import HostBench, answer_of
 from cloister.custodian.calls import Body
 from cloister.custodian.routes import ROUTES
 from cloister.custodian.service.access import issue_token
-from cloister.custodian.store.tables import ENROLMENT, PROPOSAL
+from cloister.custodian.store.tables import ENROLMENT, PROPOSAL, SESSION
 from cloister.custodian.tenants.stranger import OPEN, routes_for
 from cloister.custodian.tokens import Role
 from cloister.lending.terms import LoanId
@@ -91,6 +91,10 @@ def _things_of(tenant: TenantBench) -> dict[str, str]:
             "digest": b"", "actor": token, "role": "admin", "name": "n", "person": "p", "created_at": 0,
             "expires_at": 2**52, "state": "open", "reason": "",
         },
+        SESSION: {
+            "id": "ses-1111111111111111", "sha256": bytes(32), "actor": token, "role": "admin", "name": "n",
+            "created_at": 0, "expires_at": 2**52, "renew_until": 2**52,
+        },
     }  # fmt: skip
     for table, row in rows.items():  # what takes long to make is written past every rule of ours
         tenant.service.context.transact(lambda work, at=table, row=row: _insert(work, at, row))  # type: ignore[misc]
@@ -101,7 +105,8 @@ def _things_of(tenant: TenantBench) -> dict[str, str]:
     return {
         "loan": str(lent.id), "instance": toy.id, "digest": tenant.digest, "request": asked.json()["id"],
         "kind": "loan", "subject": str(stopped.id), "token": token, "enrolment": "1" * 32,
-        "proposal": "prop-1111111111111111", "index": str(size - 1), "tile": f"000.p/{size}",
+        "proposal": "prop-1111111111111111", "session": "ses-1111111111111111", "index": str(size - 1),
+        "tile": f"000.p/{size}",
         "hold": hold, "field": "reason",
     }  # fmt: skip
 
