@@ -8,7 +8,7 @@ The JWS signing input starts with ``eyJ``, a statement's with ``DSSEv1 ``: one k
 without either passing for the other. The header is ours alone: no algorithm, key or URL is ever taken
 from it (RFC 8725 section 3.1).
 
-Not done here: JWKS and discovery.
+Not done here: JWKS, discovery and other algorithms (the attestation service, ``verifier``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,21 @@ if TYPE_CHECKING:
     from cloister.attest.rats import AttestationResult, ClaimValue, Submodule
     from cloister.crypto.sign import SigningKey
 
-__all__ = ["EAR_PROFILE", "MAX_TOKEN_CHARS", "SUBMOD", "Ear", "EarSubmodule", "issue_ear", "verify_ear"]
+__all__ = [
+    "EAR_PROFILE",
+    "EAR_TYPE",
+    "MAX_TOKEN_CHARS",
+    "MAX_TTL",
+    "SUBMOD",
+    "Ear",
+    "EarSubmodule",
+    "demand_token_size",
+    "ear_claims",
+    "issue_ear",
+    "parse_ear",
+    "refused_claims",
+    "verify_ear",
+]
 
 EAR_PROFILE = "tag:ietf.org,2026:rats/ear#04"
 SUBMOD = "cloister"
@@ -44,7 +58,7 @@ SUBMOD = "cloister"
 MAX_TOKEN_CHARS = 512 * 1024  # characters of one token: 24 devices, each with 10 KiB of checks, make half of it
 MAX_TTL = timedelta(days=1)
 _CLOCK_SKEW_S = 5  # seconds an issuer's clock may be ahead of ours
-_TYPE = "eat+jwt"  # RFC 9782 section 4: application/eat+jwt
+EAR_TYPE = "eat+jwt"  # RFC 9782 section 4: application/eat+jwt
 _DEVELOPER = "cloister"
 _BUILD = f"cloister/{version('cloister')}"
 _MAX_CHECKS = 256
@@ -85,37 +99,71 @@ def issue_ear(result: AttestationResult, *, key: SigningKey, issuer: str, now: d
         msg = f"ear: ttl of {ttl}, want up to {MAX_TTL}"
         raise UsageError(msg)
     issued = int(now.timestamp())
-    submods: dict[str, Json] = {SUBMOD: _appraisal_json(result, result.policy_digest, result.bound)}
-    submods |= {item.name: _appraisal_json(item, result.policy_digest, {}) for item in result.submodules}
-    payload: dict[str, Json] = {
-        "ear_verifier_id": {"build": _BUILD, "developer": _DEVELOPER},
-        "eat_profile": EAR_PROFILE,
-        "exp": issued + int(ttl.total_seconds()),
-        "iat": issued,
-        "iss": issuer,
-        "submods": submods,
-    }
-    if result.nonce:  # RFC 9711 section 4.1: what the evidence answered, so that the result is as fresh as it is
-        payload["eat_nonce"] = dump_b64u(result.nonce)
+    payload = {**ear_claims(result), "exp": issued + int(ttl.total_seconds()), "iat": issued, "iss": issuer}
     private = Ed25519PrivateKey.from_private_bytes(key.seed())
     token = jwt.api_jws.encode(
-        dump_json(payload), private, algorithm="EdDSA", headers={"kid": key.key_id, "typ": _TYPE}
+        dump_json(payload), private, algorithm="EdDSA", headers={"kid": key.key_id, "typ": EAR_TYPE}
     )
-    if len(token) > MAX_TOKEN_CHARS:
-        msg = f"ear: token of {len(token)} characters, want at most {MAX_TOKEN_CHARS}"
-        raise UsageError(msg)
+    demand_token_size(token)
     return token
 
 
-def _appraisal_json(item: AttestationResult | Submodule, policy_digest: str, bound: Mapping[str, bytes]) -> Json:
+def demand_token_size(token: str) -> None:
+    """Refuse a token that no reader of ours would take. Raises ``UsageError``."""
+    if len(token) > MAX_TOKEN_CHARS:
+        msg = f"ear: token of {len(token)} characters, want at most {MAX_TOKEN_CHARS}"
+        raise UsageError(msg)
+
+
+def ear_claims(result: AttestationResult, *, brief: bool = False) -> dict[str, Json]:
+    """Return the claims of a token about ``result``, but for who says it and until when.
+
+    A ``brief`` token names tiers, vectors and policy, and neither claims nor checks: some readers take few bytes.
+    """
+    submods: dict[str, Json] = {SUBMOD: _appraisal_json(result, result.policy_digest, result.bound, brief=brief)}
+    submods |= {item.name: _appraisal_json(item, result.policy_digest, {}, brief=brief) for item in result.submodules}
+    return _whole(submods, result.nonce)
+
+
+def refused_claims(refusal: Rejected, *, tee: TeeKind, policy_digest: str, nonce: bytes) -> dict[str, Json]:
+    """Return the claims of a token that says no: *contraindicated*, every reason a failed check, and no claim.
+
+    What was not verified is not repeated as if it were (draft-ietf-rats-ear-04 section 3.2).
+    """
+    checks = [
+        Check(code=item.code, subject=item.subject, verdict=Verdict.FAILED, got=item.got, want=item.want)
+        for item in refusal.reasons[:_MAX_CHECKS]
+    ]
+    appraisal: dict[str, Json] = {
+        "ear_appraisal_policy_ids": [f"sha256:{policy_digest}"],
+        "ear_attester_claims": {},
+        "ear_status": TrustTier.CONTRAINDICATED.value,
+        "ear_verifier_claims": {"bound_sha256": {}, "checks": [_check_json(check) for check in checks], "tee": tee},
+    }
+    return _whole({SUBMOD: appraisal}, nonce)
+
+
+def _whole(submods: dict[str, Json], nonce: bytes) -> dict[str, Json]:
+    claims: dict[str, Json] = {
+        "ear_verifier_id": {"build": _BUILD, "developer": _DEVELOPER},
+        "eat_profile": EAR_PROFILE,
+        "submods": submods,
+    }
+    # RFC 9711 section 4.1: what the evidence answered, so that the result is as fresh as it is
+    return {**claims, "eat_nonce": dump_b64u(nonce)} if nonce else claims
+
+
+def _appraisal_json(
+    item: AttestationResult | Submodule, policy_digest: str, bound: Mapping[str, bytes], *, brief: bool
+) -> Json:
     """Return the EAR appraisal of one attester (draft-ietf-rats-ear-04 section 3.2)."""
     appraisal: dict[str, Json] = {
         "ear_appraisal_policy_ids": [f"sha256:{policy_digest}"],
-        "ear_attester_claims": dict(item.claims),
+        "ear_attester_claims": {} if brief else dict(item.claims),
         "ear_status": item.tier.value,
         "ear_verifier_claims": {
             "bound_sha256": {name: hashlib.sha256(value).hexdigest() for name, value in bound.items()},
-            "checks": [_check_json(check) for check in item.checks],
+            "checks": [] if brief else [_check_json(check) for check in item.checks],
             "tee": item.tee,
         },
     }
@@ -143,7 +191,7 @@ def verify_ear(token: str, keys: Iterable[VerifyKey], now: datetime) -> Ear:
     except (jwt.InvalidTokenError, ValueError) as exc:
         raise Rejected.because("signature_invalid", "ear") from exc
     # 3. Only now is the payload read, from the bytes that were signed.
-    ear = _take_payload(Fields.parse(payload, what="ear", cap=MAX_TOKEN_CHARS), key_id)
+    ear = parse_ear(payload, key_id)
     # 4. In time: `now` is the caller's clock, never the library's.
     skew = timedelta(seconds=_CLOCK_SKEW_S)
     if ear.issued_at > now + skew:
@@ -171,14 +219,18 @@ def _take_header(data: bytes) -> KeyId:
     algorithm = fields.text("alg", cap=32)
     if algorithm != "EdDSA":
         raise Rejected.because("algorithm_not_allowed", "ear", got=algorithm, want="EdDSA")
-    fields.literal("typ", _TYPE)
+    fields.literal("typ", EAR_TYPE)
     key_id = KeyId(fields.hex("kid", size=16).hex())
     fields.end()  # no crit, jku, jwk, x5c, x5u: nothing that brings a key along (RFC 8725 section 3.10)
     return key_id
 
 
-def _take_payload(fields: Fields, key_id: KeyId) -> Ear:
-    """Read the claims we know; a receiver ignores unknown ones (draft-ietf-rats-ear-04 section 4)."""
+def parse_ear(payload: bytes, key_id: KeyId) -> Ear:
+    """Read the claims we know; a receiver ignores unknown ones (draft-ietf-rats-ear-04 section 4).
+
+    Proves nothing: the caller has verified the signature over ``payload`` by the key ``key_id``. Raises ``Malformed``.
+    """
+    fields = Fields.parse(payload, what="ear", cap=MAX_TOKEN_CHARS)
     fields.literal("eat_profile", EAR_PROFILE)
     members = fields.members("submods", cap=1 + MAX_DEVICES)
     submods = Fields(members, what="ear: submods")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cloister.attest.rats import Check, ClaimValue, TeeKind
 
-__all__ = ["WARNS", "trust_vector"]
+__all__ = ["WARNS", "executables", "trust_vector"]
 
 KNOWN_CONFIGURATION = 2  # section 2.3.4.2: recognized and approved
 BOOTED_EXECUTABLES = 3  # section 2.3.4.3: only recognized ones, as of boot
@@ -66,6 +66,12 @@ _KINDS: Mapping[str, _Kind] = {
     "tdx": _Kind(executables=_RTMRS, opaque=True),
     "tpm": _Kind(executables=(*_BOOT, "software"), identity=("device",), hardware=_BOOT),
 }
+
+
+def executables(tee: TeeKind) -> tuple[str, ...]:
+    """Return the claims that together say which software runs; none for tokens, whose issuers name it as they like."""
+    kind = _KINDS.get(tee)
+    return () if kind is None else kind.executables
 
 
 def trust_vector(tee: TeeKind, claims: Mapping[str, ClaimValue], checks: Sequence[Check]) -> dict[str, int]:

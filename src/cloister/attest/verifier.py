@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from cloister.attest.appraise import appraise, not_allowed
-from cloister.attest.binding import NO_DEVICES, ChannelBinding, ReleaseBinding, fold
+from cloister.attest.binding import NO_DEVICES, ReleaseBinding
 from cloister.attest.composite import composite_checks, count_devices, demand_cpu, name_devices
 from cloister.attest.devices import parse_devices
 from cloister.attest.findings import refuse_failed
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
+    from cloister.attest.binding import Binding
     from cloister.attest.policy import Policy
     from cloister.attest.rats import Evidence, VerifiedClaims
 
@@ -97,7 +98,7 @@ class Verifier:
     def verify(
         self,
         evidence: Evidence,
-        binding: ReleaseBinding | ChannelBinding,
+        binding: Binding,
         policy: Policy,
         now: datetime,
         endorsements: Mapping[str, bytes] | None = None,
@@ -119,7 +120,7 @@ class Verifier:
         claims = replace(claims, claims={**claims.claims, **count_devices(devices)})
         checks = (
             *claims.checks,
-            _report_data(claims, binding.report_data(), scheme.report_data_bytes),
+            _report_data(claims, binding.field(scheme.report_data_bytes)),
             *_software(claims, binding, scheme.software_claims),
             *appraise(claims, policy, scheme.required),
         )
@@ -150,7 +151,7 @@ class Verifier:
         name: str,
         evidence: Evidence,
         *,
-        binding: ReleaseBinding | ChannelBinding,
+        binding: Binding,
         policy: Policy,
         given: Mapping[str, bytes],
         now: datetime,
@@ -159,7 +160,7 @@ class Verifier:
         scheme, claims = self._claims(evidence, policy, given, now, name=name)
         checks = (
             *claims.checks,
-            _report_data(claims, binding.device_report_data(), scheme.report_data_bytes),
+            _report_data(claims, binding.device_field(scheme.report_data_bytes)),
             *appraise(claims, policy, scheme.required),
         )
         refuse_failed(name, checks)
@@ -202,9 +203,8 @@ def _demand_size(evidence: Evidence) -> None:
         raise Malformed(msg)
 
 
-def _report_data(claims: VerifiedClaims, bound: bytes, field_bytes: int) -> Check:
-    """Return the check that the report carries exactly ``bound``, folded, length included."""
-    want = fold(bound, field_bytes=field_bytes)
+def _report_data(claims: VerifiedClaims, want: bytes) -> Check:
+    """Return the check that the report carries exactly ``want``, length included."""
     same = hmac.compare_digest(claims.report_data, want)
     return Check(
         code="report_data_mismatch",
@@ -215,12 +215,10 @@ def _report_data(claims: VerifiedClaims, bound: bytes, field_bytes: int) -> Chec
     )
 
 
-def _software(
-    claims: VerifiedClaims, binding: ReleaseBinding | ChannelBinding, names: frozenset[str]
-) -> tuple[Check, ...]:
+def _software(claims: VerifiedClaims, binding: Binding, names: frozenset[str]) -> tuple[Check, ...]:
     """Return the checks that the bound manifest hashes to what the TEE measured (T10)."""
-    if isinstance(binding, ChannelBinding):
-        return ()  # a consumer is sent no manifest: its policy has the measured value
+    if not isinstance(binding, ReleaseBinding):
+        return ()  # nobody else is sent a manifest: their policies have the measured value
     want = hashlib.sha256(binding.software).hexdigest()
     return tuple(
         Check(

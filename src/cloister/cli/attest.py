@@ -1,4 +1,4 @@
-"""``cloister attest``: collect, verify, inspect and recall evidence; endorsements; judging recorded sets."""
+"""``cloister attest``: collect, verify, inspect and recall evidence; endorsements; doing it for others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from cloister.cli.attest_collect import collect, detect
 from cloister.cli.attest_inspect import inspect
 from cloister.cli.attest_recall import recall
 from cloister.cli.attest_sample import sample
+from cloister.cli.attest_serve import caller, rotate, serve, setup
+from cloister.cli.attest_token import token
 from cloister.cli.attest_vectors import vectors
 from cloister.cli.attest_verify import verify
 from cloister.cli.terminal import Group
@@ -18,8 +20,8 @@ __all__ = ["attest"]
 
 @click.group(cls=Group)
 def attest() -> None:
-    """Collect, verify, inspect and recall attestation evidence."""
+    """Collect, verify, inspect and recall attestation evidence, here or as a service."""
 
 
-for command in (bundle, collect, detect, inspect, recall, sample, vectors, verify):
+for command in (bundle, caller, collect, detect, inspect, recall, rotate, sample, serve, setup, token, vectors, verify):
     attest.add_command(command)

@@ -18,7 +18,7 @@ from cloister.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["relay"]
+__all__ = ["relay", "stop_signals"]
 
 DEFAULT = "127.0.0.1:8480"
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -78,7 +78,7 @@ def relay(
 
     async def run() -> None:
         stop = asyncio.Event()
-        with _signals(stop):
+        with stop_signals(stop):
             await serve_relay(
                 origin, place,
                 limits=Limits(), tls=tls, gateway_tls=gateway_tls, stop=stop, on_listening=tell, metrics=shown,
@@ -89,7 +89,7 @@ def relay(
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
+def stop_signals(stop: asyncio.Event) -> Iterator[None]:
     """Let SIGTERM and SIGINT set ``stop``."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -48,6 +48,13 @@ def verifiers_of(
     """Return what builds the verifier, and what made-up vendors endorse. Raises ``UsageError`` in production."""
     flags = {"--insecure-simulated-root": simulated_root, "--insecure-synthetic-vendors": synthetic_vendors}
     _refuse_in_production(home, flags)
+    return insecure_verifiers(terminal, simulated_root, synthetic_vendors)
+
+
+def insecure_verifiers(
+    terminal: Terminal, simulated_root: Path | None, synthetic_vendors: Path | None
+) -> tuple[Callable[[Site], Verifier], Given | None]:
+    """Return the same for who may be insecure, and warn of each flag."""
     if simulated_root is not None:
         from cloister.testing.simulated import WARNING  # noqa: PLC0415 - only where it is asked for
 

@@ -50,10 +50,10 @@ class Jws:
     critical: tuple[str, ...]
 
     @classmethod
-    def parse(cls, text: bytes, *, what: str) -> Self:
+    def parse(cls, text: bytes, *, what: str, cap: int = MAX_TOKEN_BYTES) -> Self:
         """Parse one compact token to its end. Raises ``Malformed``."""
-        if len(text) > MAX_TOKEN_BYTES:
-            msg = f"{what}: {len(text)} bytes, want at most {MAX_TOKEN_BYTES}"
+        if len(text) > cap:
+            msg = f"{what}: {len(text)} bytes, want at most {cap}"
             raise Malformed(msg)
         parts = text.split(b".")
         if len(parts) != _PARTS or not text.isascii():
@@ -64,7 +64,7 @@ class Jws:
         return cls(
             text=text,
             signed=text[: text.rindex(b".")],
-            payload=parse_b64u(payload, what=f"{what} payload", cap=MAX_TOKEN_BYTES),
+            payload=parse_b64u(payload, what=f"{what} payload", cap=cap),
             signature=parse_b64u(signature, what=f"{what} signature", cap=MAX_SIGNATURE_BYTES),
             algorithm=_take_name(members, "alg", what) or "",
             kid=_take_name(members, "kid", what),
