@@ -34,7 +34,7 @@ MAY_IMPORT = {
     | {"crypto", "attest", "identity", "tpm", "sealed", "stores", "lending", "channel", "journal", "listener"},
     "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "journal", "listener", "private_file"},
     "relay": frozenset({"errors", "channel", "serving"}),
-    "verifier": _PURE_BASE | {"crypto", "attest", "private_file", "serving"},
+    "verifier": _PURE_BASE | {"crypto", "attest", "identity", "journal", "private_file", "serving"},
     "testing": _PURE_BASE
     | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"}
     | {"journal"},

@@ -16,6 +16,8 @@ from verifier_kit import AUDIENCE, SIMULATED, Clock, Desk, desk
 
 from cloister.attest.rats import TrustTier
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+from cloister.identity import Issuer, IssuerKind, Issuers, Trusted, parse_keys, verify_bearer
+from cloister.identity.discovery import parse_discovery
 from cloister.verifier.reader import Reader, fetch_keys
 from cloister.verifier.ring import Ring
 
@@ -55,6 +57,35 @@ def test_a_relying_party_that_knows_the_issuers_url_alone_accepts_a_result(serve
     claims = relying_party(served.url, served.token(audience=AUDIENCE))
     assert claims["sub"].startswith(f"{SIMULATED}:{SIMULATED}:")
     assert claims["submods"]["cloister"]["ear_status"] == "warning"
+
+
+def test_our_own_identity_room_takes_it_for_a_caller(served: Desk) -> None:
+    """The room that knows who callers are (docs/spec/identity.md), with an issuer document and what discovery says."""
+    document = {
+        "algorithms": ["ES256"],
+        "audiences": [AUDIENCE],
+        "authorized_parties": {"not_checked": "an attestation service issues to the attester itself"},
+        "issuer": served.url,
+        "kind": "oidc",
+        "rules": [{"claims": {"/submods/cloister/ear_status": "warning"}, "role": "auditor"}],
+        "types": ["eat+jwt"],
+    }
+    url = parse_discovery(served.get("/.well-known/openid-configuration").content, issuer=served.url)
+    keys = parse_keys(IssuerKind.OIDC, httpx2.get(url, trust_env=False).content)
+    issuers = Issuers([Trusted(issuer=Issuer.parse(json.dumps(document).encode()), keys=keys)])
+    now, token = datetime.now(UTC), served.token(audience=AUDIENCE)
+    identity = verify_bearer(token.encode(), issuers, now)
+    assert identity.subject.startswith(f"{SIMULATED}:{SIMULATED}:")
+    refused = {}
+    for name, wrong, moment in (
+        ("audience", served.token(audience="other.example"), now),
+        ("nobody", served.token(), now),
+        ("late", token, now + timedelta(minutes=10)),
+    ):
+        with pytest.raises(Rejected) as caught:
+            verify_bearer(wrong.encode(), issuers, moment)
+        refused[name] = caught.value.code
+    assert refused == {"audience": "audience_mismatch", "nobody": "audience_mismatch", "late": "token_expired"}
 
 
 def test_rs256_for_who_takes_nothing_else(tmp_path: Path) -> None:
@@ -256,12 +287,13 @@ class _Lying(BaseHTTPRequestHandler):
     [
         ({"issuer": "https://other.example", "jwks_uri": "SELF/jwks"}, 200, Rejected),
         ({"issuer": "SELF", "jwks_uri": "http://169.254.169.254/latest"}, 200, Malformed),
+        ({"issuer": "SELF", "jwks_uri": "https://169.254.169.254/latest"}, 200, Rejected),
         ({"issuer": "SELF", "jwks_uri": "file:///etc/passwd"}, 200, Malformed),
         ({"issuer": "SELF"}, 200, Malformed),
         ({"issuer": "SELF", "jwks_uri": "SELF/huge"}, 200, Malformed),
         ({"issuer": "SELF", "jwks_uri": "SELF/jwks"}, 302, Unavailable),
         ({"issuer": "SELF", "jwks_uri": "SELF/jwks"}, 500, Unavailable),
-        ([], 200, Rejected),
+        ([], 200, Malformed),
     ],
 )
 def test_discovery_that_leads_elsewhere_is_not_followed(document: Any, status: int, error: type[CloisterError]) -> None:

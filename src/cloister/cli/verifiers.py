@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloister.cli.terminal import Terminal
     from cloister.testing.vendors.public import PublicVendors
 
-__all__ = ["insecure_options", "verifier_maker", "verifiers_of"]
+__all__ = ["insecure_options", "insecure_verifiers", "verifier_maker", "verifiers_of"]
 
 _file = click.Path(path_type=Path, dir_okay=False)
 

@@ -10,7 +10,6 @@ path. Not done here: TLS and sockets (``serve``).
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -23,6 +22,7 @@ from cloister.errors import CloisterError
 from cloister.serving.armour import Armour
 from cloister.serving.bodies import Bodies, demand_media
 from cloister.serving.problems import PROBLEM_TYPE, problem, problem_json
+from cloister.verifier.logs import LOG, Event
 from cloister.verifier.openapi import openapi_document
 from cloister.verifier.page import Pages
 from cloister.verifier.problems import STATUSES
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
-_LOG = logging.getLogger(__name__)
 _KEYS_FRESH = {"cache-control": "public, max-age=300"}  # shorter than the shortest time a key is published ahead
 
 
@@ -72,7 +71,7 @@ def _starlette_route(handlers: _Handlers, route: Route) -> StarletteRoute:
         except CloisterError as error:
             return _problem_response(*problem(error, STATUSES))
         except Exception as error:  # noqa: BLE001 - the server's edge: a bug of ours must not become an answer
-            _LOG.error("%s %s: %s", route.method, route.path, type(error).__name__)
+            LOG.write(Event.INTERNAL_ERROR, route=route.path, error=type(error).__name__)
             return _problem_response(500, problem_json(500, "internal", "internal error"), {})
 
     return StarletteRoute(route.path, endpoint, methods=[route.method], name=route.name)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cloister.errors import CloisterError, Malformed, Unavailable
 from cloister.private_file import read_private, replace_private, write_private
+from cloister.verifier.logs import LOG, Event
 from cloister.verifier.ring import MAX_RING_BYTES, Ring
 from cloister.wire import Fields, dump_b64u, dump_json
 
@@ -100,6 +101,7 @@ class KeyFile:
                 write_private(self._path, self._dump(after))
             elif after != before:
                 replace_private(self._path, self._dump(after))
+                LOG.write(Event.KEYS_CHANGED, count=len(after.keys))
             self._ring, self._seen = after, self._mark()
 
     @contextlib.contextmanager

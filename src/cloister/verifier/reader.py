@@ -12,7 +12,6 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import httpx2
 
@@ -24,16 +23,16 @@ from cloister.attest.tokens.keyset import MAX_KEYSET_BYTES, KeySet
 from cloister.attest.tokens.proof import verify_signature
 from cloister.attest.tokens.registered import verify_audience, verify_issuer, verify_times
 from cloister.crypto.sign import KeyId
-from cloister.errors import Malformed, Rejected, Unavailable, UsageError
+from cloister.errors import Malformed, Unavailable, UsageError
+from cloister.identity.discovery import discovery_url, parse_discovery
 from cloister.verifier.settings import ALGORITHMS, demand_issuer
-from cloister.wire import dump_b64u, parse_json
+from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
     from cloister.attest.ear import Ear
-    from cloister.wire import Json
 
 __all__ = ["Reader", "fetch_keys", "parse_keys"]
 
@@ -96,27 +95,7 @@ def fetch_keys(issuer: str, *, ca: Path | None = None) -> KeySet:
         trust_env=False,
         verify=context,
     ) as client:
-        document = parse_json(_get(client, f"{issuer}/.well-known/openid-configuration"), what="discovery")
-        return KeySet.parse(_get(client, _keys_url(document, issuer)))
-
-
-def _keys_url(document: Json, issuer: str) -> str:
-    members = document if isinstance(document, dict) else {}
-    named, url = members.get("issuer"), members.get("jwks_uri")
-    if named != issuer:  # section 4.3: exactly the URL that was asked, or somebody else's
-        raise Rejected.because("issuer_mismatch", "discovery", got=str(named)[:256], want=issuer)
-    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or _origin(url) != _origin(issuer):
-        msg = "discovery: jwks_uri: want a url of the issuer's own origin"
-        raise Malformed(msg)
-    return url
-
-
-def _origin(url: str) -> tuple[str, str]:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "", ""
-    return parts.scheme, parts.netloc
+        return KeySet.parse(_get(client, parse_discovery(_get(client, discovery_url(issuer)), issuer=issuer)))
 
 
 def _get(client: httpx2.Client, url: str) -> bytes:

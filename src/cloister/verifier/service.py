@@ -21,6 +21,7 @@ from cloister.attest.endorse.gather import gather
 from cloister.attest.policy import Policy
 from cloister.attest.rats import TrustTier
 from cloister.errors import Rejected, Unavailable
+from cloister.verifier.logs import LOG, Event
 from cloister.verifier.requests import Detail, OnRefusal
 from cloister.verifier.subject import subject_of
 from cloister.verifier.tokens import CLAIMS, Identity, Issued, issue
@@ -130,6 +131,7 @@ class AttestationService:
         except Rejected as refusal:
             if refusal.code in _UNJUDGED:
                 raise
+            LOG.write(Event.EVIDENCE_REFUSED, tee=asked.evidence.tee, code=refusal.code)
             return self._refused(asked, policy, refusal)
         identity = None
         if asked.audience is not None:
@@ -171,6 +173,7 @@ class AttestationService:
             ttl=policy.ttl,
         )
         self.results.keep(issued)
+        LOG.write(Event.RESULT_ISSUED, result=tier.value, step=policy.id or "own")
         return issued
 
 
