@@ -67,7 +67,7 @@ def test_our_own_identity_room_takes_it_for_a_caller(served: Desk) -> None:
         "authorized_parties": {"not_checked": "an attestation service issues to the attester itself"},
         "issuer": served.url,
         "kind": "oidc",
-        "rules": [{"claims": {"/submods/cloister/ear_status": "warning"}, "role": "auditor"}],
+        "rules": [{"claims": {"/submods/cloister/ear_status": "warning"}, "grants": {"role": "auditor"}}],
         "types": ["eat+jwt"],
     }
     url = parse_discovery(served.get("/.well-known/openid-configuration").content, issuer=served.url)

@@ -11,6 +11,7 @@ import click
 
 from cloister.cli.relay import stop_signals
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
+from cloister.cli.verifiers import insecure_options, insecure_verifiers
 
 __all__ = ["caller", "rotate", "serve", "setup"]
 
@@ -38,12 +39,7 @@ def setup(terminal: Terminal, /, *, home: Path, issuer: str) -> None:
 @click.command(cls=Verb)
 @_home
 @click.option("--ready-file", type=_file, help="Write the address here, as JSON, once listening.")
-@click.option("--insecure-simulated-root", type=_file, help="Accept simulated TEEs under this root. Protects nothing.")
-@click.option(
-    "--insecure-synthetic-vendors",
-    type=_file,
-    help="Believe these made-up vendors, not the real ones. Protects nothing.",
-)
+@insecure_options
 @pass_terminal
 def serve(
     terminal: Terminal,
@@ -58,7 +54,6 @@ def serve(
 
     Systems of workload identity federate on it by its issuer's URL: docs/reference/attestation-service.md says how.
     """
-    from cloister.cli.verifiers import insecure_verifiers  # noqa: PLC0415 - imports every verifier
     from cloister.verifier.home import open_home  # noqa: PLC0415 - brings the web server along
     from cloister.verifier.serve import serve_verifier  # noqa: PLC0415 - the same
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.custodian_attest import attestation_mount
 from cloister.cli.custodian_host import host
 from cloister.cli.custodian_login import login, logout, sessions
 from cloister.cli.custodian_proposals import COMMANDS
@@ -137,8 +138,13 @@ def serve(
         environment=os.environ,
         endorsements=endorsements,
     )
+    try:
+        mounts = attestation_mount(service, place)
+    except BaseException:
+        service.close()
+        raise
     terminal.say(f"custodian {service.config.name} on {service.url}")
-    serve_custodian(service, home=place)
+    serve_custodian(service, home=place, mounts=mounts)
 
 
 @custodian.command()

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
 
 from cloister.custodian.bodies import Bodies
@@ -36,11 +38,11 @@ from cloister.serving.rates import RateLimit
 from cloister.wire import dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from datetime import datetime
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from cloister.custodian.calls import Reply, Route
     from cloister.custodian.service import CustodianService
@@ -50,6 +52,8 @@ __all__ = ["Armour", "create_app"]
 
 _MAX_QUERY_BYTES = 4096
 _ASK_AGAIN = "dpop_nonce_wanted"  # no failure, but how a proof with a nonce begins
+NO_MOUNTS: Mapping[str, ASGIApp] = MappingProxyType({})
+"""Nothing beside the custodian itself."""
 _LOOK_EVERY_S = 0.5  # seconds between two looks at what others logged
 
 
@@ -72,10 +76,13 @@ class _Limits:
             self.challenges.take(actor.id, now)
 
 
-def create_app(service: CustodianService, routes: Sequence[Route] = ROUTES) -> Starlette:
+def create_app(
+    service: CustodianService, routes: Sequence[Route] = ROUTES, *, mounts: Mapping[str, ASGIApp] = NO_MOUNTS
+) -> Starlette:
     """Return the ASGI application over ``service``, with sweep and looks running while it is up.
 
-    ``routes`` are the whole API. The application does not close the service: whoever opened it does.
+    ``routes`` are the whole API; ``mounts`` are other applications by the path that they are below. The application
+    does not close the service: whoever opened it does.
     """
     limits = _Limits(service)
     service.openapi = dump_json(openapi_document(routes))
@@ -92,7 +99,10 @@ def create_app(service: CustodianService, routes: Sequence[Route] = ROUTES) -> S
                     await task
 
     app = Starlette(
-        routes=[_starlette_route(service, limits, route) for route in routes],
+        routes=[
+            *(_starlette_route(service, limits, route) for route in routes),
+            *(Mount(path, app) for path, app in mounts.items()),
+        ],
         middleware=[Middleware(Armour, tls=service.config.tls)],
         exception_handlers={HTTPException: _plain_problem},
         lifespan=lifespan,

@@ -197,6 +197,10 @@ class Config:
         False,  # noqa: FBT003
         "profile `production` lends to borrowers who sign no contract too; other profiles always do",
     )
+    attest_service: bool = _setting(
+        False,  # noqa: FBT003
+        "serve an attestation service below `/attest`, by `attest.toml` in the home",
+    )
     stop_on_recall: bool = _setting(
         False,  # noqa: FBT003
         "a recall blocks the instances that fall, where it does not say otherwise",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from cloister.custodian.app import create_app
+from cloister.custodian.app import NO_MOUNTS, create_app
 from cloister.custodian.footprint import fit_process
 from cloister.custodian.live_tls import LiveTls, ServerFiles
 from cloister.custodian.logs import LOG
@@ -29,11 +29,12 @@ from cloister.listener import impatient
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from types import FrameType
 
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
     from cloister.custodian.config import Config
     from cloister.custodian.service import CustodianService
@@ -75,13 +76,20 @@ def bind(config: Config) -> socket.socket:
 
 
 def serve_custodian(
-    service: CustodianService, *, home: Path, on_listening: Callable[[str], None] | None = None
+    service: CustodianService,
+    *,
+    home: Path,
+    mounts: Mapping[str, ASGIApp] = NO_MOUNTS,
+    on_listening: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours."""
+    """Serve until a stop signal; closes the service. ``on_listening`` is told the URL once the port is ours.
+
+    ``mounts`` are applications beside the custodian's own, by the path that they are below.
+    """
 
     def application(url: str) -> Starlette:
         service.url = url
-        return create_app(service)
+        return create_app(service, mounts=mounts)
 
     with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(service):
         tls = prepare_tls(service, home, service.client_authorities)
