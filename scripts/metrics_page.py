@@ -22,11 +22,12 @@ SERVERS = {
 """Every server that shows metrics: the module with its table, and what switches them on."""
 
 OPEN = {
+    "code": "problem codes of the [enclave API](enclave-api.md); ok",
     "model": "names of lent models",
     "loan": "ids of loans, with `metrics_loans`",
     "route": "method and path of the [API](custodian-api.md)",
     "tee": "TEEs that this custodian can verify; unknown",
-    "kind_of_event": "kinds of the [audit log](../spec/audit-log.md)",
+    "event": "kinds of the [audit log](../spec/audit-log.md)",
 }
 _HEAD = """# Metrics
 

@@ -99,6 +99,7 @@ NO_ROUTE = {
     # of a host: its operator's API is a table of its own (tests/custodian/test_tenant_operator.py)
     EventKind.TENANT_CREATED, EventKind.TENANT_SUSPENDED, EventKind.TENANT_RESUMED, EventKind.TENANT_REMOVAL_ASKED,
     EventKind.TENANT_ERASED,
+    EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED,
 }  # fmt: skip
 """Facts that no route of their own brings about."""
 

@@ -284,10 +284,12 @@ def test_events_follow_a_loan(bench: Bench) -> None:
 
 
 def test_readiness_ends_with_the_database(bench: Bench) -> None:
-    assert bench.client.get("/readyz").json() == {"status": "ready"}
+    assert bench.client.get("/readyz").json()["status"] == "ok"
     assert bench.client.get("/healthz").json() == {"status": "ok"}
     bench.service.context.store._broken = True
+    bench.service.watch.health.last = None
     assert bench.client.get("/readyz").status_code == 503
+    assert bench.client.get("/healthz").json() == {"status": "degraded"}
     bench.service.context.store._broken = False
 
 

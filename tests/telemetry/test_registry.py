@@ -66,7 +66,7 @@ def test_a_set_is_closed_unless_the_table_says_that_it_grows() -> None:
         made().grow("code", ["other"])
     with pytest.raises(UsageError):
         made().grow("", ["other"])
-    registry = Registry({"cloister_left": gauge("Left.", "loan")}, {"loan": ()}, growing="loan")
+    registry = Registry({"cloister_left": gauge("Left.", "loan")}, {"loan": ()}, growing=frozenset({"loan"}))
     assert prometheus_text(registry).count("\n") == 2
     registry.grow("loan", ["loan-a", "loan-b"])
     registry.set("cloister_left", 7, "loan-a")

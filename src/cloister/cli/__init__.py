@@ -16,6 +16,7 @@ from cloister.cli.terminal import Group, run
 __all__ = ["app", "main"]
 
 _NOUNS = {
+    "alerts": "List what the custodian says is wrong.",
     "allowance": "Hand out a narrower part of a loan.",
     "attest": "Collect, verify and explain evidence.",
     "audit": "Prove and read the audit log.",

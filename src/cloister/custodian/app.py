@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from cloister.custodian.calls import Reply, Route
     from cloister.custodian.service import CustodianService
     from cloister.custodian.tokens import Actor
+    from cloister.telemetry.listener import MetricsListener
 
 __all__ = ["Armour", "create_app"]
 
@@ -85,13 +87,16 @@ def create_app(
     does not close the service: whoever opened it does.
     """
     limits = _Limits(service)
+    service.context.metrics.grow("route", [f"{route.method} {route.path}" for route in routes])
     service.openapi = dump_json(openapi_document(routes))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(work) for work in (_sweep(service), _look(service), _keep_up(service))]
+        shown: MetricsListener | None = app.state.metrics
         try:
-            yield
+            async with shown or contextlib.nullcontext():
+                yield
         finally:
             for task in tasks:
                 task.cancel()
@@ -109,11 +114,12 @@ def create_app(
     )
     app.router.redirect_slashes = False
     app.state.streams = limits.streams
+    app.state.metrics = None
     return app
 
 
 async def _sweep(service: CustodianService) -> None:
-    """Write off dead instances and rotate keys that are due; what fails is tried again at the next turn."""
+    """Write off dead instances, rotate keys that are due, look for alarms; what fails is tried again next turn."""
     while True:
         await asyncio.sleep(service.config.sweep_interval_s)
         try:
@@ -124,6 +130,10 @@ async def _sweep(service: CustodianService) -> None:
             await run_in_threadpool(service.rotate_due)
         except CloisterError as exc:
             LOG.write(Event.ROTATION_FAILED, error=type(exc).__name__)
+        try:
+            await run_in_threadpool(service.watch.keep)
+        except CloisterError as exc:
+            LOG.write(Event.WATCH_FAILED, error=type(exc).__name__)
 
 
 async def _keep_up(service: CustodianService) -> None:
@@ -148,7 +158,17 @@ async def _look(service: CustodianService) -> None:
 
 
 def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -> StarletteRoute:
+    metrics, name = service.context.metrics, f"{route.method} {route.path}"
+
     async def endpoint(request: Request) -> Response:
+        begun = time.perf_counter()
+        response = await answered(request)
+        if not route.stream:
+            metrics.observe("cloister_custodian_request_seconds", time.perf_counter() - begun, name)
+        metrics.add("cloister_custodian_requests_total", label=(name, f"{response.status_code // 100}xx"))
+        return response
+
+    async def answered(request: Request) -> Response:
         try:
             return await _answer(service, limits, route, request)
         except CloisterError as error:

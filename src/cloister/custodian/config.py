@@ -201,6 +201,29 @@ class Config:
         False,  # noqa: FBT003
         "serve an attestation service below `/attest`, by `attest.toml` in the home",
     )
+    metrics: str = _setting("", "address of their own at which metrics are shown, `HOST:PORT`; empty: nowhere")
+    metrics_token_file: str = _setting(
+        "", "file with the token that a scraper shows, relative to the home; demanded beyond loopback"
+    )
+    metrics_loans: bool = _setting(False, "show what each loan has left, under its id")  # noqa: FBT003
+    disk_floor_mib: int = _setting(64, "MiB free on the custodian's disks below which it says so", cap=1_048_576)
+    alarm_window_s: int = _setting(
+        600,
+        "seconds that what happened counts for an alarm: attestations refused, instances lost",
+        floor=10,
+        cap=86_400,
+    )
+    alarm_attestations: int = _setting(
+        5, "refused attestations within that time that are an alarm", floor=1, cap=100_000
+    )
+    allowance_low_percent: int = _setting(
+        10, "share of what a loan in use was granted, below which what it has left is an alarm", floor=0, cap=100
+    )
+    key_age_days: int = _setting(90, "age of the key-encryption key that is an alarm; 0: none", floor=0, cap=3650)
+    certificate_days: int = _setting(
+        21, "days before the end of a certificate or of the endorsements that are an alarm", floor=0, cap=365
+    )
+    witness_late_s: int = _setting(3600, "seconds a witness may take to cosign what is logged", floor=10, cap=2_592_000)
     stop_on_recall: bool = _setting(
         False,  # noqa: FBT003
         "a recall blocks the instances that fall, where it does not say otherwise",

@@ -43,6 +43,7 @@ def refuse_nonsense(config: Config) -> None:
         fail("endorsement_keys: want public keys, base64url of 32 bytes")
     _refuse_access(config)
     _refuse_certificates(config)
+    _refuse_metrics(config)
     _refuse_database(config)
     _refuse_log(config)
     if not config.name or len(config.name) > 200:  # noqa: PLR2004 - as for a borrower's name in the terms
@@ -94,6 +95,12 @@ def _refuse_witnesses(witnesses: tuple[str, ...]) -> None:
         fail(f"witnesses: want at most {_MAX_WITNESSES} keys of cosigners")
     if len({key.name for key in keys}) < len(keys) or len({key.key for key in keys}) < len(keys):
         fail("witnesses: two of one name, or of one key")
+
+
+def _refuse_metrics(config: Config) -> None:
+    """Refuse a token without the address that it is for."""
+    if config.metrics_token_file and not config.metrics:
+        fail("metrics_token_file: want metrics, the address, too")
 
 
 def _refuse_database(config: Config) -> None:

@@ -20,23 +20,8 @@ from cloister.custodian.service import (
 )
 from cloister.custodian.service.leases import parse_instance_id
 from cloister.custodian.service.standing import parse_loan_id
-from cloister.errors import Unavailable
 from cloister.lending.messages.form import reason_json
 from cloister.wire import MAX_INT, Json, dump_b64u, parse_b64u
-
-
-def healthz(_call: Call) -> Reply:
-    """Answer as long as the process lives."""
-    return json_reply({"status": "ok"})
-
-
-def readyz(call: Call) -> Reply:
-    """Answer when database and checkpoint can be written."""
-    if not call.service.context.store.is_writable:
-        msg = "custodian: the database cannot be written"
-        raise Unavailable(msg)
-    call.service.context.catch_up()
-    return json_reply({"status": "ready"})
 
 
 def openapi(call: Call) -> Reply:

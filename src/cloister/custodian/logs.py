@@ -17,6 +17,7 @@ class Event(JournalEvent):
     UPKEEP_FAILED = "upkeep_failed"
     TLS_CHANGED = "tls_changed"
     TLS_KEPT = "tls_kept"
+    WATCH_FAILED = "watch_failed"
     LOG_NOT_FOLLOWED = "log_not_followed"
     INTERNAL_ERROR = "internal_error"
     DATABASE_NOT_DURABLE = "database_not_durable"

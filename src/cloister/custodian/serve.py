@@ -22,10 +22,12 @@ from cloister.custodian.app import NO_MOUNTS, create_app
 from cloister.custodian.footprint import fit_process
 from cloister.custodian.live_tls import LiveTls, ServerFiles
 from cloister.custodian.logs import LOG
+from cloister.custodian.threads import run_in_threadpool
 from cloister.custodian.tls import write_server_certificate
 from cloister.errors import Unavailable
 from cloister.journal import libraries_to
 from cloister.listener import impatient
+from cloister.telemetry.listener import MetricsListener, parse_metrics_place, read_metrics_token
 
 if TYPE_CHECKING:
     import ssl
@@ -89,7 +91,9 @@ def serve_custodian(
 
     def application(url: str) -> Starlette:
         service.url = url
-        return create_app(service, mounts=mounts)
+        app = create_app(service, mounts=mounts)
+        app.state.metrics = _metrics(service, home)
+        return app
 
     with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(service):
         tls = prepare_tls(service, home, service.client_authorities)
@@ -101,6 +105,7 @@ def serve_host(host: Host, *, home: Path, on_listening: Callable[[str], None] | 
 
     def application(url: str) -> Host:
         host.url = url
+        host.metrics = _metrics(host.book, home)
         return host
 
     with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(host):
@@ -126,6 +131,19 @@ def _listen(
             on_listening(url)
         if not stop.asked:
             stop.server.run(sockets=[listener])
+
+
+def _metrics(service: CustodianService, home: Path) -> MetricsListener | None:
+    """Return what shows metrics, None where the settings name no place. Raises ``UsageError``."""
+    config = service.config
+    if not config.metrics:
+        return None
+    token = read_metrics_token(home / config.metrics_token_file) if config.metrics_token_file else None
+
+    async def measure() -> None:
+        await run_in_threadpool(service.watch.measure)
+
+    return MetricsListener(parse_metrics_place(config.metrics, token), service.context.metrics, measure)
 
 
 @dataclass(slots=True)

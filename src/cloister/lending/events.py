@@ -104,6 +104,8 @@ class EventKind(Enum):
     HOLD_PLACED = "hold_placed"
     HOLD_LIFTED = "hold_lifted"
     LOG_PRUNED = "log_pruned"
+    ALARM_RAISED = "alarm_raised"
+    ALARM_CLEARED = "alarm_cleared"
 
 
 _HEX = re.compile(r"[0-9a-f]{1,128}")

@@ -86,9 +86,13 @@ class Registry:
     """The values of one server. Every method may be called from any thread."""
 
     def __init__(
-        self, families: Mapping[str, Family], labels: Mapping[str, Iterable[str]] | None = None, *, growing: str = ""
+        self,
+        families: Mapping[str, Family],
+        labels: Mapping[str, Iterable[str]] | None = None,
+        *,
+        growing: frozenset[str] = frozenset(),
     ) -> None:
-        """Start every series at zero. ``growing`` names the one label whose set ``grow`` may add to.
+        """Start every series at zero. ``growing`` names the labels whose sets ``grow`` may add to.
 
         Raises ``UsageError`` for a table that no monitoring system could read.
         """
@@ -125,9 +129,9 @@ class Registry:
             raise UsageError(f"metrics: more than {MAX_SERIES} series")
 
     def grow(self, label: str, values: Iterable[str]) -> None:
-        """Add to the set of the growing label. Raises ``UsageError`` for another label."""
+        """Add to the set of a growing label. Raises ``UsageError`` for another label."""
         fresh = set(values).difference(self._labels.get(label, ()))
-        if label != self._growing or not label:
+        if label not in self._growing:
             raise UsageError(f"metrics: the set of label {label[:32]!r} is closed")
         if not all(_VALUE.fullmatch(value) for value in fresh):
             raise UsageError(f"metrics: a value of label {label} is not printable ascii")

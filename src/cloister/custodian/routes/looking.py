@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloister.custodian import handlers, log_http
+from cloister.custodian import handlers, log_http, watching_http
 from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Body
 from cloister.custodian.events import EVENT_STREAM, events
 from cloister.custodian.routes.route import AFTER, LIMIT, LOAN, STAFF, VIEWERS, WATCHERS, route
@@ -11,6 +11,7 @@ __all__ = ["LOOKING"]
 
 _LOOKING = (
     route("GET", "/v1/instances", VIEWERS, handlers.list_instances),
+    route("GET", "/v1/alarms", VIEWERS, watching_http.alarms),
     route("GET", "/v1/audit", STAFF, handlers.audit, query=(AFTER, LIMIT)),
     route("GET", "/v1/audit/checkpoint", VIEWERS, handlers.checkpoint, answers=STATEMENT_TYPE),
     route("GET", "/v1/events", WATCHERS, events, query=(AFTER, LOAN), answers=EVENT_STREAM),

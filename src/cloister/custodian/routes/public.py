@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from cloister.custodian import handlers
+from cloister.custodian import handlers, watching_http
 from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Member
 from cloister.custodian.routes.route import route
 
 __all__ = ["PUBLIC"]
 
 PUBLIC = (
-    route("GET", "/healthz", ANYBODY, handlers.healthz),
-    route("GET", "/readyz", ANYBODY, handlers.readyz),
+    route("GET", "/healthz", ANYBODY, watching_http.healthz),
+    route("GET", "/readyz", ANYBODY, watching_http.readyz),
     route("GET", "/openapi.json", ANYBODY, handlers.openapi),
     route("GET", "/v1/custodian", ANYBODY, handlers.custodian),
     route(

@@ -3,9 +3,9 @@
 ``access`` tokens, ``models`` publish and withdraw, ``loans`` and ``asks`` allowances, ``release``
 challenge and key, ``endorsements`` where vendors' objects come from, ``recall`` judge releases again,
 ``leases`` renew, close, status, ``rotation`` new keys for keys, ``blocks`` stop, ``sweep`` write off,
-``start`` come up and recover,
-``sessions`` tokens of minutes, ``proposals`` what two persons decide, ``devices`` TPM identities,
-``certificates`` certificates of peers, ``logbook`` the audit log, ``context`` the transaction under all.
+``start`` come up and recover, ``sessions`` tokens of minutes, ``proposals`` what two persons decide,
+``devices`` TPM identities, ``certificates`` certificates of peers, ``health``, ``figures`` and ``alarms`` how it
+stands, ``logbook`` the audit log, ``context`` the transaction under all.
 
 The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
 """
@@ -19,6 +19,7 @@ from cloister.custodian.checkpoint import marks_at
 from cloister.custodian.proofs import Proofs
 from cloister.custodian.service import leases, proposals, recall, release, rotation, sweep
 from cloister.custodian.service.access import authenticate
+from cloister.custodian.service.alarms import Watch
 from cloister.custodian.service.certificates import CertificateAuthority
 from cloister.custodian.service.context import Context, OnceKey, Transaction
 from cloister.custodian.service.endorsements import HomeBundle, home_endorsements
@@ -87,6 +88,7 @@ class CustodianService:
             checkpoint_path=checkpoint_path,
         )
         self._bundle = HomeBundle(self.context, home / config.endorsement_bundle)
+        self.watch = Watch(self.context, self._bundle, home)
         self.context.endorsements = endorsements or home_endorsements(self._bundle, config, home)
         self.config = config
         self.proofs = Proofs(config, shared=store.shared, rng=os.urandom, address=lambda: self.url)

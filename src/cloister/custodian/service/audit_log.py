@@ -59,6 +59,8 @@ class Batch:
     ledger_rows: int = 0
     escrowed: int = 0
     destroyed: bool = False
+    units: dict[str, int] = field(default_factory=dict)
+    """Units of loans that moved, for the counts of this process: no part of what waits."""
 
     @property
     def is_empty(self) -> bool:

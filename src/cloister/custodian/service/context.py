@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloister.attest.endorse import Given
 from cloister.custodian.checkpoint import sign_checkpoint, write_checkpoint
+from cloister.custodian.metrics import CustodianMetrics
 from cloister.custodian.service.audit_log import Batch, leave_pending, sequence_pending
 from cloister.custodian.service.kept import Kept
 from cloister.custodian.service.turns import Turns
@@ -35,11 +36,13 @@ from cloister.custodian.store.book import (
 from cloister.custodian.store.faults import Contended
 from cloister.custodian.store.loans import post
 from cloister.custodian.store.veils import shred_deleted
+from cloister.custodian.vaults.watched import WatchedVault
 from cloister.errors import CloisterError, Rejected
 from cloister.lending.clock import custodian_time
 from cloister.lending.events import Event, EventKind
 from cloister.lending.lease_grant import verify_epoch
-from cloister.lending.ledger import ALLOWANCE
+from cloister.lending.ledger import ALLOWANCE, ISSUED, SPENT, WITHDRAWN, WRITTEN_OFF
+from cloister.lending.terms import LOAN_METER
 from cloister.wire import Json, dump_json, lp, parse_json
 
 if TYPE_CHECKING:
@@ -126,6 +129,10 @@ class Transaction:
         """Move units in the ledger."""
         moved = tuple(postings)
         post(self.connection, moved, now=self.now)
+        for item in moved:
+            account = _counted(item)
+            if account is not None:
+                self.batch.units[account] = self.batch.units.get(account, 0) + item.units
         self.batch.ledger_rows += len(moved)
         self.batch.escrowed += sum(item.units for item in moved if item.debit_account == ALLOWANCE)
 
@@ -151,12 +158,16 @@ class Context:
     ) -> None:
         """Keep the parts; nothing is read or written yet, and no endorsement is to be had."""
         self.endorsements: Endorsements = Given({})
-        self.store, self.vault, self.verifier, self.config = store, vault, verifier, config
+        self.metrics = CustodianMetrics(verifier.tees)
+        self.vault: Vault = WatchedVault(vault, self._vault_failed)
+        self.store, self.verifier, self.config = store, verifier, config
         self.rng = rng
         self._clock = clock
         self._log = log
         self._checkpoint_path = checkpoint_path
         self._checkpointed = -1
+        self.checkpointed_at = clock()
+        """When the checkpoint outside was last found or made to be of the whole log."""
         self._lock = threading.Lock()
         self._checkpoint_lock = threading.Lock()
         self._sequence_lock = threading.Lock()
@@ -165,6 +176,9 @@ class Context:
         self._ticket_lock = threading.Lock()
         self._ticket = 0
         self._sequenced = 0
+
+    def _vault_failed(self, kind: str) -> None:
+        self.metrics.add("cloister_custodian_vault_errors_total", label=kind)
 
     def transact(self, work: Callable[[Transaction], T], *, beside: bool = False) -> T:
         """Run one use case; it is committed, logged and checkpointed when this returns.
@@ -193,10 +207,17 @@ class Context:
                 results = [work(transaction) for work in works]
                 veil(transaction)
                 moved = self._log.put(connection, [transaction.batch])
+                begun = time.perf_counter()
             self._log.follow(moved)
         if transaction.batch.destroyed:
             self.store.scrub()
+        self._count(transaction.batch, begun)
         return results
+
+    def _count(self, batch: Batch, begun: float) -> None:
+        """Count what was committed, and how long the commit took."""
+        self.metrics.observe("cloister_custodian_commit_seconds", time.perf_counter() - begun)
+        self.metrics.count(batch.events, batch.units)
 
     def _run_shared(self, work: Callable[[Transaction], T], *, beside: bool) -> T:
         """Run it, again where it met another, then see that its entries are in the log."""
@@ -207,11 +228,13 @@ class Context:
                     result = work(transaction)
                     veil(transaction)
                     leave_pending(connection, transaction.batch)
+                    begun = time.perf_counter()
             except Contended:
                 if tries == _TRIES - 1:
                     raise
                 time.sleep(_PAUSE_S * random.random())  # noqa: S311 - no secret
                 continue
+            self._count(transaction.batch, begun)
             self.sequence()
             return result
         raise AssertionError  # pragma: no cover - the last try returns or raises
@@ -289,9 +312,33 @@ class Context:
         with self._checkpoint_lock:
             if self._log.tree.size <= self._checkpointed:
                 return
-            checkpoint = self.checkpoint()
-            write_checkpoint(self._checkpoint_path, sign_checkpoint(checkpoint, self.vault.signing_key))
-            self._checkpointed = checkpoint.size
+            self._write_checkpoint()
+
+    def rewrite_checkpoint(self) -> None:
+        """Write the checkpoint though nothing is new, to see that it can be written. Raises ``Unavailable``."""
+        with self._checkpoint_lock:
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
+        checkpoint = self.checkpoint()
+        write_checkpoint(self._checkpoint_path, sign_checkpoint(checkpoint, self.vault.signing_key))
+        self._checkpointed = checkpoint.size
+        self.checkpointed_at = checkpoint.at
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint outside lies."""
+        return self._checkpoint_path
+
+    @property
+    def unwritten(self) -> int:
+        """How many entries the checkpoint outside does not have; all of them before the first was written."""
+        return max(0, self._log.tree.size - max(0, self._checkpointed))
+
+    @property
+    def latest(self) -> datetime:
+        """The largest time that was ever written."""
+        return self._log.latest
 
     def once(self, key: OnceKey | None, work: Callable[[Transaction], Json]) -> Json:
         """Run ``work`` in one transaction; with a key, at most once for this actor and key.
@@ -323,6 +370,16 @@ class Context:
         """Log a refusal in a transaction of its own: what is refused is audited too."""
         codes = _codes(refusal)
         self.transact(lambda work: work.record(kind, actor, subject, codes=codes, **details), beside=True)
+
+
+def _counted(posting: Posting) -> str | None:
+    """Return what a movement of a loan's own units counts as, None for one between balance and escrow."""
+    if posting.meter != LOAN_METER:
+        return None
+    if posting.debit_account == ISSUED:
+        return "granted"
+    named = {SPENT: "spent", WITHDRAWN: "withdrawn", WRITTEN_OFF: "written_off"}
+    return named.get(posting.credit_account)
 
 
 def _codes(refusal: CloisterError) -> str:

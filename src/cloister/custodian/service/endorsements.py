@@ -69,6 +69,7 @@ class HomeBundle:
         self._keys = (context.vault.signing_key.verify_key, *bundle_keys(context.config))
         self._seen: tuple[int, int, int] | None = None
         self._bundle: VerifiedBundle | None = None
+        self._judged: tuple[tuple[int, int, int], datetime] | None = None
         self._lock = threading.Lock()
 
     def fetch(
@@ -90,6 +91,26 @@ class HomeBundle:
         with self._context.reading() as connection:
             last = accepted_bundle(connection)
         return verify_bundle(data, self._keys, now, last=last)
+
+    def standing(self, now: datetime) -> tuple[str, datetime | None]:
+        """Return how the file in the home stands, without accepting it: a reason code, and until when it is good.
+
+        ``no_bundle``, ``bundle_good``, ``bundle_refused``, ``bundle_unreadable``.
+        """
+        with self._lock:
+            try:
+                status = self._path.stat()
+                seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if self._judged is None or self._judged[0] != seen:
+                    data = self._path.read_bytes() if status.st_size <= MAX_BUNDLE_BYTES else b""
+                    self._judged = (seen, self.verify(data, now).bundle.window.not_after)
+            except FileNotFoundError:
+                return "no_bundle", None
+            except OSError:
+                return "bundle_unreadable", None
+            except CloisterError:
+                return "bundle_refused", None
+            return "bundle_good", self._judged[1]
 
     def _current(self, now: datetime) -> VerifiedBundle | None:
         """Return the bundle that lies there, None where there is none."""

@@ -101,13 +101,14 @@ def attest(context: Context, actor: Actor, loan: LoanId, statement: bytes) -> by
         details["req_digest"] = digest.hex()
         if request.loan != loan:  # T42: a token for one loan asks for another
             raise Rejected.because("wrong_loan", "attest request", got=request.loan, want=loan)
+        if request.evidence.tee in context.verifier.tees:
+            details["tee"] = request.evidence.tee  # as it says; the log takes names of ours alone
         # 5. The nonce, once: used up whatever comes of it.
         _take(context, request)
         # 6. and 7. Endorsements, fetched in no transaction; evidence -> result, by the policy as it stands.
         policy = _policy(context, loan)
         endorsements = _fetch(context, request, policy)
         result = _verify(context, request, policy, endorsements)
-        details["tee"] = result.tee
         # 8. to 10. Decide, seal, log, keep what it was decided by, commit.
         return _release(context, actor, request, digest, result, endorsements=endorsements)
     except (Malformed, Rejected) as refusal:

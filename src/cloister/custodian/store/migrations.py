@@ -261,6 +261,14 @@ _FORGETTING = (
         placed_by TEXT NOT NULL, lifted_at INTEGER)""",
 )
 
+_WATCHING = (
+    # alarms that are active, and since when; place is empty but for what one custodian of several sees alone
+    """CREATE TABLE alarm (
+        code TEXT NOT NULL, place TEXT NOT NULL, since INTEGER NOT NULL, PRIMARY KEY (code, place))""",
+    # one row, written to see whether writing works
+    "CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL)",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -273,6 +281,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _CERTIFICATES,
     _SESSIONS,
     _FORGETTING,
+    _WATCHING,
 )
 """Step n takes a database from schema version n to n + 1."""
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.expression import TableClause
 
 __all__ = [
+    "ALARM",
     "ALLOWANCE",
     "ARTIFACT",
     "AUDIT",
@@ -43,6 +44,7 @@ __all__ = [
     "LOG_HEAD",
     "MODEL",
     "NONCE",
+    "PROBE",
     "PROPOSAL",
     "RELEASED_KEY",
     "RELEASE_ENDORSEMENT",
@@ -122,6 +124,8 @@ CERTIFICATE = _table("certificate", "fingerprint spki_sha256 name authority issu
 SESSION = _table("session", "id sha256 actor role name loan person key created_at expires_at renew_until ended_at")
 FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 TENANT = _table("tenant", "name state discoverable created_at changed_at")
+ALARM = _table("alarm", "code place since")
+PROBE = _table("probe", "id at")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
@@ -132,6 +136,7 @@ TABLES = (
     KEK, ROTATION, RELEASED_KEY,
     PROPOSAL, TENANT, AUTHORITY, CERTIFICATE, SESSION,
     AUDIT_PRUNED, AUDIT_SECRET, AUDIT_SUBJECT, AUDIT_OPENING, AUDIT_OPENING_SUBJECT, AUDIT_HOLD,
+    ALARM, PROBE,
 )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cloister.custodian.service import CustodianService
     from cloister.custodian.tenants.ground import Ground
     from cloister.custodian.tenants.keeping import Keeping
+    from cloister.telemetry.listener import MetricsListener
 
 __all__ = ["Host"]
 
@@ -47,6 +48,8 @@ class Host:
         self._roster: Roster | None = None
         self._operator: Running | None = None
         self.state = SimpleNamespace(streams=self)
+        self.metrics: MetricsListener | None = None
+        """Shows the metrics of the host's own custodian, and no tenant's; set before the server is up."""
 
     @property
     def book(self) -> CustodianService:
@@ -149,7 +152,8 @@ class Host:
         self._roster = Roster(self._ground)
         self._keeping.attend(self._roster)
         await self._roster.open(await run_in_threadpool(self._keeping.take_stock))
-        self._operator = Running(self._book, operator_routes(self._keeping), threads=_OPERATORS_THREADS)
+        routes = operator_routes(self._keeping)
+        self._operator = Running(self._book, routes, threads=_OPERATORS_THREADS, metrics=self.metrics)
         await self._operator.start()
 
     async def _stop(self) -> None:

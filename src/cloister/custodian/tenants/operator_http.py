@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.custodian import certificates_http, handlers
+from cloister.custodian import certificates_http, handlers, watching_http
 from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Body, Call, Member, Reply, Wanted, json_reply
 from cloister.custodian.routes.route import AFTER, LIMIT, route
 from cloister.custodian.service.access import MAX_LIFE_S, issue_token, token_list, withdraw_token
@@ -41,8 +41,8 @@ def operator_routes(keeping: Keeping) -> tuple[Route, ...]:
 
 def _public() -> tuple[Route, ...]:
     return (
-        route("GET", "/healthz", ANYBODY, handlers.healthz),
-        route("GET", "/readyz", ANYBODY, handlers.readyz),
+        route("GET", "/healthz", ANYBODY, watching_http.healthz),
+        route("GET", "/readyz", ANYBODY, watching_http.readyz),
         route("GET", "/openapi.json", ANYBODY, handlers.openapi),
         route("GET", "/operator/audit", OPERATOR, handlers.audit, query=(AFTER, LIMIT)),
         route("GET", "/operator/audit/checkpoint", OPERATOR, handlers.checkpoint, answers=STATEMENT_TYPE),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cloister.custodian.calls import Route
     from cloister.custodian.service import CustodianService
+    from cloister.telemetry.listener import MetricsListener
 
 __all__ = ["Running"]
 
@@ -27,10 +28,18 @@ __all__ = ["Running"]
 class Running:
     """One custodian and its application. Made on the event loop that serves it."""
 
-    def __init__(self, service: CustodianService, routes: Sequence[Route], *, threads: int) -> None:
-        """Serve nothing yet. The service is closed by ``stop``."""
+    def __init__(
+        self,
+        service: CustodianService,
+        routes: Sequence[Route],
+        *,
+        threads: int,
+        metrics: MetricsListener | None = None,
+    ) -> None:
+        """Serve nothing yet. The service is closed by ``stop``; ``metrics`` are shown until then."""
         self.service = service
         self._app = create_app(service, routes)
+        self._app.state.metrics = metrics
         self._life = self._app.router.lifespan_context(self._app)
         self._share = CapacityLimiter(threads)
         self._under_way = 0
