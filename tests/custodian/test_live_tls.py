@@ -91,7 +91,7 @@ def test_files_that_do_not_fit_leave_the_certificate_that_is_in_use(
     """Lists 114 and 117; it is said once, by a code, until it is mended."""
     ca = outside_authority()
     files = write(tmp_path, _server(ca))
-    live = LiveTls(files=files, minimum="1.3", clock=now)
+    live = LiveTls(files=lambda: files, minimum="1.3", clock=now)
     before = live.context.current
     match fault:
         case "half":
@@ -126,11 +126,11 @@ def test_files_that_do_not_fit_leave_the_certificate_that_is_in_use(
 def test_a_server_without_a_certificate_that_can_be_used_does_not_start(tmp_path: Path) -> None:
     files = write(tmp_path, _server(outside_authority(), age=timedelta(days=2), life=timedelta(days=1)))
     with pytest.raises(Rejected) as expired:
-        LiveTls(files=files, minimum="1.3", clock=now)
+        LiveTls(files=lambda: files, minimum="1.3", clock=now)
     assert expired.value.code == "certificate_expired"
     files.certificate.unlink()
     with pytest.raises(UsageError):
-        LiveTls(files=files, minimum="1.3", clock=now)
+        LiveTls(files=lambda: files, minimum="1.3", clock=now)
 
 
 def _outside_home(folder: Path, files: ServerFiles) -> Initialised:

@@ -68,6 +68,13 @@ class Config:
     tls_ca: str = _setting(
         "", "PEM file with the authority of `tls_certificate` for loan files; empty: the borrower's system knows it"
     )
+    acme_directory: str = _setting(
+        "",
+        "URL of an ACME authority's directory, to get server certificates from; to set it agrees to its terms",
+    )
+    acme_contact: str = _setting("", "e-mail address that the authority may write to")
+    acme_http: str = _setting(":80", "`HOST:PORT` where its http-01 challenges are answered, while an order runs")
+    acme_ca: str = _setting("", "PEM file with the authority of its own server; empty: the system knows it")
     mtls: str = _setting(
         "off", "certificates of attested instances: `off`, `accept`, or `require` them where they call"
     )
@@ -233,6 +240,11 @@ class Config:
     def is_production(self) -> bool:
         """Tell whether insecure settings are refused."""
         return self.profile == Profile.PRODUCTION.value
+
+    @property
+    def is_outside(self) -> bool:
+        """Tell whether the server's certificate is of another authority than the custodian's own."""
+        return bool(self.tls_certificate or self.acme_directory)
 
     @property
     def is_shared(self) -> bool:

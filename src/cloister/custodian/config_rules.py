@@ -21,6 +21,7 @@ _COMMITTABLE = frozenset(DETAILS) - {
 }  # fmt: skip
 """Details of which nothing that reads the log depends."""
 
+_MAX_PORT = 0xFFFF
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
@@ -65,8 +66,26 @@ def _refuse_certificates(config: Config) -> None:
         fail("authority_life_days: want four times the longest life of a certificate at least")
     if bool(config.tls_certificate) != bool(config.tls_key):
         fail("tls_certificate and tls_key: want both or neither")
-    if config.tls_ca and not config.tls_certificate:
-        fail("tls_ca: of what? want tls_certificate too")
+    if config.tls_ca and not config.is_outside:
+        fail("tls_ca: of what? want tls_certificate or acme_directory too")
+    if config.acme_directory:
+        _refuse_acme(config)
+
+
+def _refuse_acme(config: Config) -> None:
+    """Refuse what no order could come of."""
+    if not re.fullmatch(r"https://[^\s/?#@]+(/[^\s?#]*)?", config.acme_directory):
+        fail("acme_directory: want https://host[:port]/path")
+    if config.tls_certificate:
+        fail("acme_directory: and tls_certificate; want one of them")
+    if not config.tls:
+        fail("acme_directory: without tls")
+    if all(is_address(name) for name in config.names):
+        fail("names: addresses only, and acme_directory certifies host names")
+    if not re.fullmatch(r"[^\s:]*:\d{1,5}", config.acme_http) or int(config.acme_http.rpartition(":")[2]) > _MAX_PORT:
+        fail("acme_http: want HOST:PORT")
+    if config.acme_contact and not re.fullmatch(r"[^\s@]+@[^\s@]+", config.acme_contact):
+        fail("acme_contact: want an e-mail address")
 
 
 def _refuse_access(config: Config) -> None:

@@ -15,6 +15,7 @@ class Event(JournalEvent):
     SWEEP_FAILED = "sweep_failed"
     ROTATION_FAILED = "rotation_failed"
     UPKEEP_FAILED = "upkeep_failed"
+    ACME_FAILED = "acme_failed"
     TLS_CHANGED = "tls_changed"
     TLS_KEPT = "tls_kept"
     WATCH_FAILED = "watch_failed"

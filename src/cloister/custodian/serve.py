@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from cloister.custodian.acme import Acme
 from cloister.custodian.app import NO_MOUNTS, create_app
+from cloister.custodian.config import is_address
 from cloister.custodian.footprint import fit_process
 from cloister.custodian.live_tls import LiveTls, ServerFiles
 from cloister.custodian.logs import LOG
@@ -191,20 +193,46 @@ def prepare_tls(service: CustodianService, home: Path, authorities: Callable[[],
     config = service.config
     if not config.tls:
         return None
-    files = ServerFiles(certificate=home / "tls" / "server.pem", key=home / "tls" / "server.key")
     if config.tls_certificate:
-        files = ServerFiles(certificate=home / config.tls_certificate, key=home / config.tls_key)
+        own = ServerFiles(certificate=home / config.tls_certificate, key=home / config.tls_key)
     else:
+        own = ServerFiles(certificate=home / "tls" / "server.pem", key=home / "tls" / "server.key")
         authority = service.context.vault.tls_authority_key
 
         def renew() -> None:
             write_server_certificate(home / "tls", authority, names=config.names, now=service.context.now())
 
         service.upkeep.append(renew)
+    acme = _acme(service, home)
+    if acme is not None:
+        service.upkeep.append(acme.keep)
+
+    def files() -> ServerFiles:
+        if acme is not None and acme.place.exists():
+            return ServerFiles(certificate=acme.place, key=acme.place)
+        return own
+
     service.keep_certificates()
     tls = LiveTls(files=files, minimum=config.tls_minimum, clock=service.context.now, authorities=authorities)
     service.upkeep.append(tls.refresh)
     return tls
+
+
+def _acme(service: CustodianService, home: Path) -> Acme | None:
+    """Return what gets certificates by ACME, where the settings name whom from."""
+    config = service.config
+    if not config.acme_directory:
+        return None
+    host, _, port = config.acme_http.rpartition(":")
+    return Acme(
+        directory=config.acme_directory,
+        names=tuple(name for name in config.names if not is_address(name)),
+        folder=home / "tls",
+        answer_at=(host, int(port)),
+        contact=config.acme_contact,
+        clock=service.context.now,
+        ca=home / config.acme_ca if config.acme_ca else None,
+    )
 
 
 def _uvicorn_config(config: Config, app: Starlette | Host, tls: LiveTls | None) -> uvicorn.Config:

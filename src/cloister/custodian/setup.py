@@ -231,7 +231,7 @@ def server_authority(home: Path, config: Config) -> str | None:
 
     Raises ``UsageError``.
     """
-    if config.tls_certificate and not config.tls_ca:
+    if config.is_outside and not config.tls_ca:
         return None
     place = home / (config.tls_ca or "tls/ca.pem")
     try:
