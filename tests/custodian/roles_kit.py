@@ -27,6 +27,7 @@ SAMPLE = {
     "request": "req-0000000000000000",
     "kind": "loan",
     "subject": "loan-aaaaaaaaaaaaaaaa",
+    "issuer": "iss-0000000000000000",
     "token": "tok-0000000000000000",
     "enrolment": "0" * 32,
     "index": "0",

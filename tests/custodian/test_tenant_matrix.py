@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from custodian_kit import STATEMENT, bearer
+from identity_kit import Provider
 from roles_kit import SAMPLE
 from sqlalchemy import insert
 from tenant_kit import HostBench, answer_of
@@ -83,6 +84,7 @@ def _things_of(tenant: TenantBench) -> dict[str, str]:
     asked = tenant.client.post(f"/v1/loans/{lent.id}/requests", json={"units": 5}, headers=lent.token)
     assert tenant.post("/v1/blocks", {"kind": "loan", "subject": stopped.id, "reason": ""}).status_code == 201
     tenant.token("auditor")
+    issuer = tenant.post("/v1/issuers", Provider(f"https://{lent.id}.example").document()).json()["id"]
     token = next(item["id"] for item in tenant.get("/v1/tokens").json()["tokens"] if item["role"] == "auditor")
     rows: dict[TableClause, dict[str, Any]] = {
         ENROLMENT: {"id": "1" * 32, "device": "d", "pending": b"{}", "expires_at": 2**52},
@@ -105,9 +107,8 @@ def _things_of(tenant: TenantBench) -> dict[str, str]:
     return {
         "loan": str(lent.id), "instance": toy.id, "digest": tenant.digest, "request": asked.json()["id"],
         "kind": "loan", "subject": str(stopped.id), "token": token, "enrolment": "1" * 32,
-        "proposal": "prop-1111111111111111", "session": "ses-1111111111111111", "index": str(size - 1),
-        "tile": f"000.p/{size}",
-        "hold": hold, "field": "reason",
+        "proposal": "prop-1111111111111111", "session": "ses-1111111111111111", "issuer": issuer,
+        "index": str(size - 1), "tile": f"000.p/{size}", "hold": hold, "field": "reason",
     }  # fmt: skip
 
 

@@ -152,10 +152,13 @@ class Domain(Provider):
 class Authority:
     """A certificate authority: roots, authorities below, and certificates of clients with any fault."""
 
-    def __init__(self, name: str = "Site CA", above: Authority | None = None, **faults: Any) -> None:
+    def __init__(
+        self, name: str = "Site CA", above: Authority | None = None, *, now: datetime = NOW, **faults: Any
+    ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.above = above or self
+        self.now = now
         builder = self._builder(self.name, self.key, timedelta(days=365)).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
@@ -172,8 +175,8 @@ class Authority:
             .issuer_name(above.name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - timedelta(days=1))
-            .not_valid_after(NOW + life)
+            .not_valid_before(self.now - timedelta(days=1))
+            .not_valid_after(self.now + life)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(above.key.public_key()), critical=False)
         )

@@ -11,6 +11,7 @@ import click
 
 from cloister.cli.custodian_attest import attestation_mount
 from cloister.cli.custodian_host import host
+from cloister.cli.custodian_issuer import issuer
 from cloister.cli.custodian_login import login, logout, sessions
 from cloister.cli.custodian_proposals import COMMANDS
 from cloister.cli.custodian_shares import shares
@@ -47,6 +48,7 @@ def custodian() -> None:
 
 
 custodian.add_command(host)
+custodian.add_command(issuer)
 custodian.add_command(shares)
 custodian.add_command(token)
 for command in (*COMMANDS, login, logout, sessions):

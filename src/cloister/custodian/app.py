@@ -25,7 +25,7 @@ from cloister.custodian.calls import NOBODY, Call
 from cloister.custodian.events import Streams, follow, stream_parameters
 from cloister.custodian.logs import LOG, Event
 from cloister.custodian.openapi import openapi_document
-from cloister.custodian.peer_certificate import peer_certificate
+from cloister.custodian.peer_certificate import certificates_of, peer_certificate
 from cloister.custodian.peers import demand_peer, peer_mode
 from cloister.custodian.presented import Presented
 from cloister.custodian.problems import PROBLEM_TYPE, problem, problem_json
@@ -92,7 +92,8 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work) for work in (_sweep(service), _look(service), _keep_up(service))]
+        works = (_sweep(service), _look(service), _keep_up(service), _fetch(service))
+        tasks = [asyncio.create_task(work) for work in works]
         shown: MetricsListener | None = app.state.metrics
         try:
             async with shown or contextlib.nullcontext():
@@ -145,6 +146,16 @@ async def _keep_up(service: CustodianService) -> None:
             except CloisterError as exc:
                 LOG.write(Event.UPKEEP_FAILED, error=type(exc).__name__)
         await asyncio.sleep(service.config.sweep_interval_s)
+
+
+async def _fetch(service: CustodianService) -> None:
+    """Fetch issuers' keys that are due."""
+    while True:
+        await asyncio.sleep(service.config.sweep_interval_s)
+        try:
+            await run_in_threadpool(service.identities.refresh)
+        except CloisterError as exc:
+            LOG.write(Event.KEYS_NOT_FETCHED, error=type(exc).__name__)
 
 
 async def _look(service: CustodianService) -> None:
@@ -234,6 +245,7 @@ def _presented(request: Request) -> Presented:
         proof=" ".join(proofs) if proofs else None,
         method=request.method,
         path=request.url.path,
+        certificates=certificates_of(request.scope),
     )
 
 

@@ -167,6 +167,11 @@ class Config:
     jwks_hosts: tuple[str, ...] = _setting(
         (), "token services whose keys are asked for: `HOST`, or `HOST/PATH` where the keys lie elsewhere"
     )
+    issuer_addresses: str = _setting(
+        "public",
+        "where issuers' keys may be fetched: `public` addresses, `site` private ones too, `loopback` this machine too",
+    )
+    issuer_ca: str = _setting("", "PEM file with further authorities of issuers' web servers, relative to the home")
     witnesses: tuple[str, ...] = _setting(
         (), "keys of witnesses whose cosignatures are kept and served (`name+hash+key`), at most 16"
     )

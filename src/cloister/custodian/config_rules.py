@@ -8,6 +8,7 @@ from typing import NoReturn
 from cloister.custodian.certificates.names import TRUST_DOMAIN
 from cloister.custodian.config import MTLS_MODES, Config, Profile, is_address
 from cloister.custodian.duty import AS_THE_PROFILE_SAYS, Operation
+from cloister.custodian.guarded_get import Reach
 from cloister.errors import Malformed, UsageError
 from cloister.lending.clock_trust import CLOCK_TEES
 from cloister.lending.events import DETAILS
@@ -28,10 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 def refuse_nonsense(config: Config) -> None:
     """Refuse values that mean nothing. Raises ``UsageError``."""
-    if config.profile not in {profile.value for profile in Profile}:
-        fail(f"profile: {config.profile!r}, want development or production")
-    if config.tls_minimum not in {"1.2", "1.3"}:
-        fail(f"tls_minimum: {config.tls_minimum!r}, want 1.2 or 1.3")
+    _refuse_other_words(config)
     if not config.names or not all(is_address(name) or _NAME.fullmatch(name) for name in config.names):
         fail("names: want at least one host name or address")
     if config.url and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", config.url):
@@ -104,6 +102,16 @@ def _refuse_log(config: Config) -> None:
     _refuse_witnesses(config.witnesses)
 
 
+def _refuse_other_words(config: Config) -> None:
+    """Refuse a word that is none of those a setting has."""
+    if config.profile not in {profile.value for profile in Profile}:
+        fail(f"profile: {config.profile!r}, want development or production")
+    if config.tls_minimum not in {"1.2", "1.3"}:
+        fail(f"tls_minimum: {config.tls_minimum!r}, want 1.2 or 1.3")
+    if config.issuer_addresses not in {reach.value for reach in Reach}:
+        fail(f"issuer_addresses: {config.issuer_addresses!r}, want public, site or loopback")
+
+
 def _refuse_witnesses(witnesses: tuple[str, ...]) -> None:
     """Refuse what is no cosigner's key, and two of one name or key: a quorum counts each once."""
     try:
@@ -136,6 +144,8 @@ def refuse_insecure(config: Config) -> None:
         fail("tls: false while listening beyond loopback", hint="set tls = true, or host = 127.0.0.1")
     if config.is_production and not config.tls:
         fail("tls: false is insecure and refused by profile production")
+    if config.is_production and config.issuer_addresses == Reach.LOOPBACK.value:
+        fail("issuer_addresses: loopback is refused by profile production")
     if config.is_production and config.url.startswith("http://"):
         fail("url: plain http is refused by profile production")
 

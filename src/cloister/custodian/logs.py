@@ -22,6 +22,8 @@ class Event(JournalEvent):
     LOG_NOT_FOLLOWED = "log_not_followed"
     INTERNAL_ERROR = "internal_error"
     DATABASE_NOT_DURABLE = "database_not_durable"
+    ISSUER_UNREADABLE = "issuer_unreadable"
+    KEYS_NOT_FETCHED = "keys_not_fetched"
     DESCRIPTORS_FEW = "descriptors_few"
     TENANT_NOT_UP = "tenant_not_up"
     TENANT_STOP_UNLOGGED = "tenant_stop_unlogged"

@@ -22,6 +22,8 @@ _TYPES: dict[str, Json] = {
     "integer": {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
     "string": {"type": "string"},
     "object": {"type": "object"},
+    "names": {"type": "array", "items": {"type": "string"}},
+    "names or object": {"type": ["array", "object"], "items": {"type": "string"}},
     "array": {"type": "array", "items": {"type": "object"}},
     "array or null": {"type": ["array", "null"], "items": {"type": "object"}},
 }

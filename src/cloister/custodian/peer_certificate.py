@@ -9,6 +9,7 @@ Not done here: who an authority is, and what a certificate lets its holder do (`
 
 from __future__ import annotations
 
+import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from cloister.errors import Malformed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["peer_certificate"]
+__all__ = ["certificates_of", "peer_certificate"]
 
 _KEPT = 4096  # certificates that are not parsed anew for every request
 
@@ -28,6 +29,12 @@ def peer_certificate(scope: Mapping[str, Any]) -> x509.Certificate | None:
     """Return the caller's certificate, None where it showed none. Raises ``Malformed`` for what does not parse."""
     chain = scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", ())
     return _parsed(chain[0]) if chain else None
+
+
+def certificates_of(scope: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Return what the caller showed, DER, its own first; nothing where it showed nothing."""
+    chain = scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", ())
+    return tuple(ssl.PEM_cert_to_DER_cert(pem) for pem in chain)
 
 
 @lru_cache(maxsize=_KEPT)

@@ -43,7 +43,8 @@ TOKEN_BYTES = 32
 TOKEN_ID_PREFIX = "tok-"  # noqa: S105 - what names of tokens begin with
 _PREFIX = "clst_"
 _SESSION_PREFIX = "clss_"
-_AUTHORIZATION = re.compile(r"(Bearer|DPoP) ([A-Za-z0-9_-]{16,128})", re.IGNORECASE)
+_AUTHORIZATION = re.compile(r"(Bearer|DPoP) ([A-Za-z0-9_-]{16,128}|[A-Za-z0-9_-]+\.[A-Za-z0-9._-]+)", re.IGNORECASE)
+_MAX_TOKEN_CHARS = 16 * 1024
 
 
 class Role(Enum):
@@ -63,7 +64,8 @@ class Actor:
 
     ``person`` is who answers for it, None where nobody is known: two tokens of one person are one person.
     ``session`` is the session that calls, None for a token itself; ``key`` the thumbprint of a key that was
-    proven to be held for this call.
+    proven to be held for this call; ``certified``: the certificate of the connection is what proves who calls, or what
+    the token is bound to.
     """
 
     id: str
@@ -73,6 +75,7 @@ class Actor:
     person: str | None = None
     session: str | None = None
     key: bytes | None = None
+    certified: bool = False
 
     @property
     def is_token(self) -> bool:
@@ -111,10 +114,18 @@ def same_hash(a: bytes, b: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """The token in an Authorization header; ``bound`` where it came by the scheme for tokens that a key goes with."""
+    """The token in an Authorization header; ``bound`` where it came by the scheme for tokens that a key goes with.
+
+    One with dots is a JWT of a site's own issuer; ours have none.
+    """
 
     token: str = field(repr=False)
     bound: bool
+
+    @property
+    def is_jwt(self) -> bool:
+        """Tell whether somebody else made it."""
+        return "." in self.token
 
     @property
     def sha256(self) -> TokenHash:
@@ -127,7 +138,7 @@ def parse_authorization(header: str | None) -> Shown:
 
     Raises ``Rejected`` (``unauthenticated``): a missing and a strange header get the same answer.
     """
-    found = _AUTHORIZATION.fullmatch(header) if header else None
+    found = _AUTHORIZATION.fullmatch(header) if header and len(header) <= _MAX_TOKEN_CHARS else None
     if not found:
         raise Rejected.because("unauthenticated", "bearer token", hint="send Authorization: Bearer <token>")
     return Shown(token=found.group(2), bound=found.group(1).lower() == "dpop")

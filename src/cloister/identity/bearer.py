@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cloister.identity.issuer import Issuer
-    from cloister.identity.issuers import Issuers
+    from cloister.identity.issuers import Issuers, Trusted
     from cloister.wire import Json
 
-__all__ = ["MAX_BEARER_BYTES", "verify_bearer"]
+__all__ = ["MAX_BEARER_BYTES", "issuer_of", "verify_bearer"]
 
 MAX_BEARER_BYTES = 16 * 1024  # bytes of one token
 _THUMBPRINT_BYTES = 32
@@ -53,10 +53,7 @@ def verify_bearer(token: bytes, issuers: Issuers, now: datetime) -> Identity:
     ``subject_invalid``, ``confirmation_unsupported``.
     """
     # 1. It parses, whole and small.
-    if len(token) > MAX_BEARER_BYTES:
-        msg = f"token: {len(token)} bytes, want at most {MAX_BEARER_BYTES}"
-        raise Malformed(msg)
-    jws = Jws.parse(token, what="token")
+    jws = _parse(token)
     claims = jws.claimset(what="token")
     # 2. Whose word it is said to be; all below is judged by that issuer's keys and conditions alone.
     trusted = issuers.of_claims(claims)
@@ -83,6 +80,18 @@ def verify_bearer(token: bytes, issuers: Issuers, now: datetime) -> Identity:
         expires_at=expires_at,
         confirmation=confirmation,
     )
+
+
+def issuer_of(token: bytes, issuers: Issuers) -> Trusted:
+    """Return the issuer that an unproven token names. Raises ``Malformed``; ``Rejected`` (``issuer_unknown``)."""
+    return issuers.of_claims(_parse(token).claimset(what="token"))
+
+
+def _parse(token: bytes) -> Jws:
+    if len(token) > MAX_BEARER_BYTES:
+        msg = f"token: {len(token)} bytes, want at most {MAX_BEARER_BYTES}"
+        raise Malformed(msg)
+    return Jws.parse(token, what="token")
 
 
 def _verify_type(jws: Jws, issuer: Issuer, findings: Findings) -> None:

@@ -1,8 +1,8 @@
 """What was proven already, remembered until it ends: authorising a caller again costs a look-up in a dictionary.
 
-The key is the SHA-256 of the token, so that memory holds no token. What is remembered was proven by the issuers that
-are trusted now: other issuers or keys, and everything is proven anew. Refusals are not remembered: strangers could fill
-the memory with them.
+The key is the SHA-256 of the token or certificates, so that memory holds no token. What is remembered was proven by the
+issuers that are trusted now: other issuers or keys, and everything is proven anew. Refusals are not remembered:
+strangers could fill the memory with them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloister.identity.bearer import verify_bearer
+from cloister.identity.certificate import verify_client_certificate
 from cloister.identity.rules import Grants, grants_of
+from cloister.wire import lp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from cloister.identity.identity import Identity
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Caller", "Callers"]
 
+_CHAIN_LABEL = b"cloister/identity/chain"
 MAX_REMEMBERED = 4096  # callers in memory, the one proven longest ago forgotten first
 
 
@@ -43,7 +47,7 @@ class _Proven:
 
 
 class Callers:
-    """Proves bearers and remembers them. May be used by several threads at once."""
+    """Proves callers and remembers them. May be used by several threads at once."""
 
     __slots__ = ("_capacity", "_lock", "_proven")
 
@@ -67,15 +71,24 @@ class Callers:
 
         Raises what ``verify_bearer`` and ``grants_of`` raise. What the token is bound to is still to be proven.
         """
+        return self._remembered(hashlib.sha256(token).digest(), lambda issuers: verify_bearer(token, issuers, now), now)
+
+    def prove_certificate(self, chain: Sequence[bytes], now: datetime) -> Caller:
+        """Return whom the certificates of a connection name, the client's first (DER), and what they are.
+
+        Raises what ``verify_client_certificate`` and ``grants_of`` raise.
+        """
+        digest = hashlib.sha256(_CHAIN_LABEL + lp(*chain)).digest()
+        return self._remembered(digest, lambda issuers: verify_client_certificate(chain, issuers, now), now)
+
+    def _remembered(self, digest: bytes, verify: Callable[[Issuers], Identity], now: datetime) -> Caller:
         proven = self._proven  # one value throughout, whatever another thread trusts meanwhile
-        digest = hashlib.sha256(token).digest()
         found = proven.known.get(digest)
         if found is not None and found[0] <= now < found[1].identity.expires_at:
             return found[1]
-        identity = verify_bearer(token, proven.issuers, now)
-        caller = Caller(
-            identity=identity, grants=grants_of(identity, proven.issuers.of_identity(identity).issuer.rules)
-        )
+        identity = verify(proven.issuers)
+        rules = proven.issuers.of_identity(identity).issuer.rules
+        caller = Caller(identity=identity, grants=grants_of(identity, rules))
         with self._lock:
             while len(proven.known) >= self._capacity:
                 del proven.known[next(iter(proven.known))]

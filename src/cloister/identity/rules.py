@@ -30,6 +30,7 @@ MAX_CLAIMS = 16  # claims of one rule
 MAX_POINTER_CHARS = 256
 _MAX_VALUE_CHARS = 2048
 _POINTER = re.compile(r"(?:/(?:[^/~]|~[01])+){1,8}")
+_PERSON = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SPACED = frozenset({"/scope", "/scp"})
 """Claims that are a list with spaces between (RFC 8693 section 4.2; Entra's ``scp``)."""
@@ -37,30 +38,35 @@ _SPACED = frozenset({"/scope", "/scp"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
-    """What somebody is: a role, with the loan it is for where it is for one, or a consumer. Names, as they stand."""
+    """What somebody is: a role, with the loan it is for where it is for one, or a consumer. Names, as they stand.
+
+    ``person`` is who answers for them, where it matters that two are not one.
+    """
 
     role: str | None = None
     loan: str | None = None
+    person: str | None = None
     consumer: str | None = None
 
     @classmethod
     def parse(cls, fields: Fields) -> Self:
-        """Take ``{"role", "loan"?}`` or ``{"consumer"}``. Raises ``Malformed``."""
+        """Take ``{"role", "loan"?, "person"?}`` or ``{"consumer"}``. Raises ``Malformed``."""
         found = cls(
             role=fields.optional("role", lambda name: fields.match(name, _NAME)),
             loan=fields.optional("loan", lambda name: fields.match(name, _NAME)),
+            person=fields.optional("person", lambda name: fields.match(name, _PERSON)),
             consumer=fields.optional("consumer", lambda name: fields.match(name, _NAME)),
         )
         if (found.role is None) == (found.consumer is None):
             fields.fail("role", "want a role or a consumer, and not both")
-        if found.loan is not None and found.role is None:
-            fields.fail("loan", "wanted with a role only")
+        if found.role is None and (found.loan is not None or found.person is not None):
+            fields.fail("role", "wanted where a loan or a person is")
         fields.end()
         return found
 
     def to_json(self) -> dict[str, Json]:
         """Return the members that are set."""
-        members = {"consumer": self.consumer, "loan": self.loan, "role": self.role}
+        members = {"consumer": self.consumer, "loan": self.loan, "person": self.person, "role": self.role}
         return {name: value for name, value in members.items() if value is not None}
 
 

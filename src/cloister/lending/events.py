@@ -42,6 +42,8 @@ class EventKind(Enum):
     PROPOSAL_EXPIRED = "proposal_expired"
     PROPOSAL_EXECUTED = "proposal_executed"
     PROPOSAL_REFUSED = "proposal_refused"
+    ISSUER_SET = "issuer_set"
+    ISSUER_REMOVED = "issuer_removed"
     ACCESS_DENIED = "access_denied"
     MODEL_PUBLISHED = "model_published"
     MODEL_WITHDRAWN = "model_withdrawn"

@@ -10,6 +10,7 @@ from cloister.custodian.routes.blocks import BLOCKS
 from cloister.custodian.routes.certificates import CERTIFICATES
 from cloister.custodian.routes.compliance import COMPLIANCE
 from cloister.custodian.routes.enclaves import ENCLAVES
+from cloister.custodian.routes.issuers import ISSUERS
 from cloister.custodian.routes.loans import LOANS
 from cloister.custodian.routes.looking import LOOKING
 from cloister.custodian.routes.models import MODELS
@@ -22,5 +23,6 @@ __all__ = ["ADMIN", "MANAGE", "ROUTES", "STAFF"]
 
 ROUTES = (
     *PUBLIC, *ENCLAVES, *LOANS, *MODELS, *BLOCKS, *LOOKING, *COMPLIANCE, *ACCESS, *PROPOSALS, *CERTIFICATES, *SESSIONS,
+    *ISSUERS,
 )  # fmt: skip
 """Every route there is."""

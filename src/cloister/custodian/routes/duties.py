@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from cloister.custodian.duty import Duty, Operation
 from cloister.custodian.service.access import APPROVERS
+from cloister.custodian.service.issuers import issuer_id
 from cloister.custodian.service.standing import loan_row, parse_loan_id
 from cloister.custodian.store.blocks import find_block
+from cloister.custodian.store.issuers import find_issuer
 from cloister.custodian.store.keys import FIRST_EPOCH, current_kek
 from cloister.custodian.store.retention import list_holds
 from cloister.errors import Rejected
+from cloister.identity import Issuer
 from cloister.wire import dump_time
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from cloister.custodian.service import Transaction
     from cloister.wire import Json
 
-__all__ = ["ERASURE", "INCIDENT", "PERSON", "POLICY", "SCHEDULE", "UNBLOCK"]
+__all__ = ["ERASURE", "INCIDENT", "ISSUER", "PERSON", "POLICY", "SCHEDULE", "UNBLOCK"]
 
 
 def _policy_there(transaction: Transaction, call: Call) -> Json:
@@ -66,9 +69,23 @@ def _names_another(call: Call) -> bool:
     return body.take("role") in APPROVERS and "person" in body and body.take("person") != call.actor.person
 
 
+def _issuer_there(transaction: Transaction, call: Call) -> Json:
+    name = issuer_id(call.fields().text("issuer"))
+    document = find_issuer(transaction.connection, name)
+    digest = None if document is None else hashlib.sha256(document).hexdigest()
+    return {"digest": digest, "epoch": transaction.epoch.epoch}
+
+
+def _lets_another_in(call: Call) -> bool:
+    """Tell whether an issuer could prove somebody else to be a person with a say in what two persons decide."""
+    granted = [rule.grants for rule in Issuer.take(call.fields()).rules]
+    return any(item.role in APPROVERS and item.person not in {None, call.actor.person} for item in granted)
+
+
 POLICY = Duty(operation=Operation.POLICY, basis=_policy_there)
 UNBLOCK = Duty(operation=Operation.UNBLOCK, basis=_block_there)
 INCIDENT = Duty(operation=Operation.ROTATION, basis=_keys_there, applies=_destroys)
 SCHEDULE = Duty(operation=Operation.ROTATION, basis=_keys_there)
 ERASURE = Duty(operation=Operation.ERASURE, basis=_holds_there)
 PERSON = Duty(operation=Operation.PERSON, basis=_nothing, applies=_names_another)
+ISSUER = Duty(operation=Operation.PERSON, basis=_issuer_there, applies=_lets_another_in)

@@ -1,11 +1,11 @@
 """The use cases of a custodian, one file each; here they stand together behind one object.
 
-``access`` tokens, ``models`` publish and withdraw, ``loans`` and ``asks`` allowances, ``release``
-challenge and key, ``endorsements`` where vendors' objects come from, ``recall`` judge releases again,
-``leases`` renew, close, status, ``rotation`` new keys for keys, ``blocks`` stop, ``sweep`` write off,
-``start`` come up and recover, ``sessions`` tokens of minutes, ``proposals`` what two persons decide,
-``devices`` TPM identities, ``certificates`` certificates of peers, ``health``, ``figures`` and ``alarms`` how it
-stands, ``logbook`` the audit log, ``context`` the transaction under all.
+``access`` tokens, ``issuers``, ``issuer_keys`` and ``identities`` callers of a site's own issuers, ``models`` publish
+and withdraw, ``loans`` and ``asks`` allowances, ``release`` challenge and key, ``endorsements`` where vendors' objects
+come from, ``recall`` judge releases again, ``leases`` renew, close, status, ``rotation`` new keys for keys, ``blocks``
+stop, ``sweep`` write off, ``start`` come up and recover, ``sessions`` tokens of minutes, ``proposals`` what two persons
+decide, ``devices`` TPM identities, ``certificates`` certificates of peers, ``health``, ``figures`` and ``alarms`` how
+it stands, ``logbook`` the audit log, ``context`` the transaction under all.
 
 The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
 """
@@ -23,6 +23,8 @@ from cloister.custodian.service.alarms import Watch
 from cloister.custodian.service.certificates import CertificateAuthority
 from cloister.custodian.service.context import Context, OnceKey, Transaction
 from cloister.custodian.service.endorsements import HomeBundle, home_endorsements
+from cloister.custodian.service.identities import Identities
+from cloister.custodian.service.issuer_keys import IssuerKeys, getter
 from cloister.custodian.service.start import load_log, verify_start
 from cloister.custodian.tokens import SYSTEM
 from cloister.lending.events import EventKind
@@ -98,6 +100,7 @@ class CustodianService:
         self.openapi = b"{}"
         """The API document, set by the HTTP face."""
         self.device_authority = device_authority
+        self.identities = Identities(self.context, IssuerKeys(getter(config, home)))
         self._on_close = on_close
         self.certificates = CertificateAuthority(self.context)
         self.upkeep: list[Callable[[], object]] = [self.keep_certificates]
@@ -122,7 +125,7 @@ class CustodianService:
 
     def authenticate(self, presented: Presented, *, again: bool = False) -> Actor:
         """Return who sent a request. Raises as ``access.authenticate``; ``again``: who was proven for it before."""
-        return authenticate(self.context, self.proofs, presented, again=again)
+        return authenticate(self.context, self.proofs, self.identities, presented, again=again)
 
     def run(self, work: Callable[[Transaction], Json], key: OnceKey | None = None) -> Json:
         """Run a use case in one transaction, at most once for each idempotency key."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cloister.custodian.presented import Presented
     from cloister.custodian.proofs import Proofs
     from cloister.custodian.service.context import Context, Transaction
+    from cloister.custodian.service.identities import Identities
 
 __all__ = [
     "APPROVERS",
@@ -108,17 +109,25 @@ def _admit(
     return row.id
 
 
-def authenticate(context: Context, proofs: Proofs, presented: Presented, *, again: bool = False) -> Actor:
-    """Return who calls: the holder of a token, or of a session and of the key that it is bound to.
+def authenticate(
+    context: Context, proofs: Proofs, identities: Identities, presented: Presented, *, again: bool = False
+) -> Actor:
+    """Return who calls: the holder of a token, or of a session or a site's token and of the key that it is bound to.
 
     A proof that comes with a token binds the session that it asks for; it is proven all the same. ``again``: the same
     request was proven before, whose proof is taken once. Raises ``Rejected``: ``unauthenticated`` for all tokens that
-    are good for nothing alike, ``dpop_invalid`` and ``dpop_nonce_wanted`` for a proof beside a good one.
+    are good for nothing alike and for an identity that is not proven, ``dpop_invalid`` and ``dpop_nonce_wanted`` for a
+    proof beside a good one.
     """
+    if presented.authorization is None and presented.certificates:
+        return identities.by_certificates(presented.certificates)
     shown = parse_authorization(presented.authorization)
     now = context.now()
-    with context.reading() as connection:
-        actor, bound_to = _holder(connection, shown.sha256, now)
+    if shown.is_jwt:
+        actor, bound_to = identities.by_token(shown, presented.certificates)
+    else:
+        with context.reading() as connection:
+            actor, bound_to = _holder(connection, shown.sha256, now)
     if shown.bound != (bound_to is not None):
         raise _unauthenticated()  # RFC 9449 section 7.2: no downgrade to a bearer, nor the other way round
     if again or (bound_to is None and presented.proof is None):

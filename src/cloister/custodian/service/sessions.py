@@ -49,8 +49,9 @@ def open_session(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     if "life_s" in body:
         life_s = body.integer("life_s", floor=_MIN_LIFE_S, cap=config.session_max_s)
     body.end()
-    if actor.session is not None:
-        raise Rejected.because("token_wanted", "session", got="a session", want="the token that it is of")
+    if actor.session is not None or not actor.is_token:
+        got = "a session" if actor.session is not None else "an identity"
+        raise Rejected.because("token_wanted", "session", got=got, want="a token of the custodian's own")
     purge_sessions(transaction.connection, now - _KEPT)
     if good_sessions(transaction.connection, actor.id, now) >= _MAX_OPEN:
         raise Rejected.because("too_many_sessions", "session", want=f"at most {_MAX_OPEN}", hint="end another first")
@@ -67,7 +68,7 @@ def open_session(transaction: Transaction, actor: Actor, body: Fields) -> Json:
         key=actor.key,
         created_at=now,
         expires_at=now + timedelta(seconds=life_s),
-        renew_until=now + timedelta(seconds=config.session_max_s if actor.is_token else life_s),
+        renew_until=now + timedelta(seconds=config.session_max_s),
     )
     insert_session(transaction.connection, row)
     transaction.record(EventKind.SESSION_OPENED, actor, row.id, bound=row.key is not None)

@@ -269,6 +269,13 @@ _WATCHING = (
     "CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL)",
 )
 
+_ISSUERS = (
+    # whose word counts about callers, as canonical documents (docs/spec/identity.md); one row: how often
+    # that changed, once it has
+    "CREATE TABLE issuer (id TEXT PRIMARY KEY, document BLOB NOT NULL, set_at INTEGER NOT NULL)",
+    "CREATE TABLE issuer_version (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL)",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -282,6 +289,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _SESSIONS,
     _FORGETTING,
     _WATCHING,
+    _ISSUERS,
 )
 """Step n takes a database from schema version n to n + 1."""
 

@@ -36,6 +36,8 @@ __all__ = [
     "IDEMPOTENCY",
     "INSTANCE",
     "INSTANCE_METER",
+    "ISSUER",
+    "ISSUER_VERSION",
     "KEK",
     "KEY_RELEASE",
     "LEDGER",
@@ -122,6 +124,8 @@ PROPOSAL = _table(
 AUTHORITY = _table("authority", "number certificate wrapped made_at issues_from ends_at retired_at")
 CERTIFICATE = _table("certificate", "fingerprint spki_sha256 name authority issued_at ends_at")
 SESSION = _table("session", "id sha256 actor role name loan person key created_at expires_at renew_until ended_at")
+ISSUER = _table("issuer", "id document set_at")
+ISSUER_VERSION = _table("issuer_version", "id version")
 FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 TENANT = _table("tenant", "name state discoverable created_at changed_at")
 ALARM = _table("alarm", "code place since")
@@ -137,6 +141,7 @@ TABLES = (
     PROPOSAL, TENANT, AUTHORITY, CERTIFICATE, SESSION,
     AUDIT_PRUNED, AUDIT_SECRET, AUDIT_SUBJECT, AUDIT_OPENING, AUDIT_OPENING_SUBJECT, AUDIT_HOLD,
     ALARM, PROBE,
+    ISSUER, ISSUER_VERSION,
 )  # fmt: skip
 
 
