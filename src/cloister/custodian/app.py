@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 __all__ = ["Armour", "create_app"]
 
 _MAX_QUERY_BYTES = 4096
+_READS = frozenset({"GET", "HEAD"})
+_CONDITIONS = ("if-match", "if-unmodified-since")
 _ASK_AGAIN = "dpop_nonce_wanted"  # no failure, but how a proof with a nonce begins
 NO_MOUNTS: Mapping[str, ASGIApp] = MappingProxyType({})
 """Nothing beside the custodian itself."""
@@ -198,6 +200,7 @@ async def _answer(service: CustodianService, limits: _Limits, route: Route, requ
     if route.roles is not None and actor.role not in route.roles:
         await run_in_threadpool(_refuse_role, service, actor, route)
     await _demand_peer(service, route, actor, request)
+    _demand_unconditional(request)
     if route.limited:
         limits.demand(actor, request, service.context.now())
     call = Call(
@@ -255,6 +258,12 @@ def _refuse_role(service: CustodianService, actor: Actor, route: Route) -> None:
     refusal = Rejected.because("forbidden", f"{route.method} {route.path}", got=actor.role.value, want=wanted)
     service.context.refuse(EventKind.ACCESS_DENIED, actor, route.handler.__name__, refusal)
     raise refusal
+
+
+def _demand_unconditional(request: Request) -> None:
+    """Refuse a change that is to depend on an entity tag: nothing here has one (RFC 9110 section 13.1.1)."""
+    if request.method not in _READS and any(header in request.headers for header in _CONDITIONS):
+        raise Rejected.because("precondition_failed", "request", got="a condition", want="none: nothing has a tag here")
 
 
 def _query(request: Request) -> dict[str, str]:

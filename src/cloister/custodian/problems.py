@@ -47,6 +47,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "proposer_gone": 409,
     "too_many_proposals": 409,
     "too_many_sessions": 409,
+    "precondition_failed": 412,
     "payload_too_large": 413,
     "media_type_unsupported": 415,
     "borrower_key_wanted": 422,

@@ -26,6 +26,7 @@ _TITLES = {
     405: "Method not allowed",
     408: "Request too slow",
     409: "Conflict",
+    412: "Precondition failed",
     413: "Too large",
     415: "Wrong media type",
     422: "Cannot be done",

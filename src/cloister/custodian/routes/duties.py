@@ -66,7 +66,7 @@ def _destroys(call: Call) -> bool:
 def _names_another(call: Call) -> bool:
     """Tell whether a token would give somebody else a say in what two persons decide."""
     body = call.fields()
-    return body.take("role") in APPROVERS and "person" in body and body.take("person") != call.actor.person
+    return body.text("role") in APPROVERS and "person" in body and body.text("person") != call.actor.person
 
 
 def _issuer_there(transaction: Transaction, call: Call) -> Json:

@@ -1,0 +1,66 @@
+"""A custodian where one of everything is there, and somebody who may for each route: for tests that ask all of them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from custodian_kit import STATEMENT
+from roles_kit import SAMPLE
+
+from cloister.custodian.calls import Body
+from cloister.custodian.tokens import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx
+    from custodian_kit import Bench
+
+    from cloister.custodian.calls import Route
+
+PLENTY = {
+    "challenges_per_minute": 100_000, "failures_per_minute": 100_000, "forks_per_minute": 100_000,
+    "nonces_per_loan": 10_000, "two_person": ("unblock",),
+}  # fmt: skip
+"""Settings with which nothing is refused for being the next one."""
+_MEDIA = {Body.JSON: "application/json", Body.STATEMENT: STATEMENT["content-type"], Body.TEXT: "text/plain"}
+
+
+class House:
+    """Loans, an enclave, a block, a request, a proposal, a session; the first admin, Alice, and a borrower."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.lent = bench.lend(consumers=[{"id": "ward-a"}])
+        toy = self.lent.boot()
+        toy.renew()
+        self.other = bench.lend()
+        bench.post("/v1/blocks", {"kind": "loan", "subject": self.other.id, "reason": ""})
+        asked = bench.post(f"/v1/loans/{self.lent.id}/requests", {"units": 1}, token=self.lent.token).json()
+        made = bench.post("/v1/tokens", {"role": "admin", "name": "x", "person": "alice"}).json()
+        self.alice = {"Authorization": f"Bearer {made['token']}"}
+        proposal = bench.client.delete(f"/v1/blocks/loan/{self.other.id}", headers=self.alice).json()
+        session = bench.post("/v1/sessions").json()
+        self.known = {
+            "loan": str(self.lent.id), "instance": str(toy.id), "digest": bench.digest, "request": asked["id"],
+            "kind": "loan", "subject": str(self.other.id), "proposal": proposal["proposal"],
+            "session": session["session"], "index": "0",
+        }  # fmt: skip
+        bench.client.app.state.streams.stopping = True  # type: ignore[attr-defined]  # a stream ends when it has begun
+
+    def headers(self, route: Route) -> Mapping[str, str]:
+        """Return the token of somebody who may."""
+        if route.roles is None:
+            return {}
+        return self.alice if Role.ADMIN in route.roles else self.lent.token
+
+    def path(self, route: Route) -> str:
+        """Return a route's path with names of what is there."""
+        return re.sub(r"\{([a-z]+)\}", lambda found: {**SAMPLE, **self.known}[found.group(1)], route.path)
+
+    def send(self, route: Route, content: bytes, **headers: str) -> httpx.Response:
+        """Send these bytes to a route, as somebody who may."""
+        media = {"content-type": _MEDIA[route.body]}
+        sent: dict[str, Any] = {**media, **self.headers(route), **headers}
+        return self.bench.client.request(route.method, self.path(route), content=content, headers=sent)
