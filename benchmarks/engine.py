@@ -45,6 +45,8 @@ from cloister.enclave.oip import HEADER_LENGTH
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cloister.enclave.engines import ModelFiles
 
 AT_ONCE = 64
@@ -95,9 +97,9 @@ def _model(nodes: list[Any], wide: int, out: int, weights: list[Any]) -> bytes:
     return bytes(built.SerializeToString())
 
 
-def asked(name: str, width: int) -> BinaryRequest:
+def asked(name: str, width: int, seed: int = 2) -> BinaryRequest:
     """Return a binary request of one row."""
-    row = np.random.default_rng(2).random((1, width), dtype=np.float32)
+    row = np.random.default_rng(seed).random((1, width), dtype=np.float32)
     entry = {"name": "x", "datatype": "FP32", "shape": [1, width], "parameters": {"binary_data_size": row.nbytes}}
     head = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
     lines = ((HEADER_LENGTH, str(len(head))),)
@@ -114,6 +116,7 @@ class Kind:
     name: str
     threaded: bool = False
     batched: bool = False
+    clauses: Mapping[str, Any] = field(default_factory=dict)
     instance: EnclaveInstance | None = None
     found: dict[tuple[str, int], list[tuple[float, float]]] = field(default_factory=dict)
 
@@ -126,7 +129,7 @@ class Kind:
             loan=folder / "loan.json", models=(folder / "models",), limits=Limits(), batching=batching
         )
         root = SimulatedRoot.generate()
-        transport = await lend(folder, root, config, MODELS)
+        transport = await lend(folder, root, config, MODELS, self.clauses)
         loan, software, clock = read_loan_file(config.loan), measure_software(config), SystemClock()
         source = EvidenceSource(attester=SimulatedAttester(root, software, os.urandom(32)))
         engine = (Threaded if self.threaded else OnnxEngine)(threads=1)
@@ -144,10 +147,11 @@ class Kind:
             return
         await self.instance.renewal.once()
         api = InnerApi(self.instance.pool, self.instance.metering, self.instance.inference)
-        request = asked(name, PHOTO if name == "photo" else 64)
+        rows = len(self.found.get((name, at_once), ())) * EACH  # other rows in each round: nothing may be remembered
+        requests = [asked(name, PHOTO if name == "photo" else 64, rows + at) for at in range(EACH)]
 
         async def consumer() -> None:
-            for _ in range(EACH):
+            for request in requests:
                 answer = await api.answer(request, None, None)
                 if answer.response.status != OK:
                     raise SystemExit(answer.response.status)

@@ -72,9 +72,13 @@ class Metrics:
 
 
 async def lend(
-    folder: Path, root: SimulatedRoot, config: EnclaveConfig, models: Mapping[str, bytes]
+    folder: Path,
+    root: SimulatedRoot,
+    config: EnclaveConfig,
+    models: Mapping[str, bytes],
+    clauses: Mapping[str, Any] = MappingProxyType({}),
 ) -> httpx2.ASGITransport:
-    """Make a custodian with one loan of all models; return the way to it."""
+    """Make a custodian with one loan of all models, with these clauses; return the way to it."""
     made = init_custodian(folder / "home", UNLOCK, kdf=CHEAP)
     service = open_custodian(folder / "home", UNLOCK, make_verifier=lambda _: Verifier([SimulatedScheme(root.public)]))
     transport = httpx2.ASGITransport(app=custodian_app(service))
@@ -89,6 +93,7 @@ async def lend(
         terms = {
             "allowance": 10**9,
             "borrower": "benchmark",
+            "clauses": dict(clauses),
             "consumers": None,
             "max_ceiling": 1_000_000,
             "models": lent,

@@ -18,7 +18,7 @@ from cloister.attest.software import SoftwareManifest
 from cloister.cli.borrower import read_borrower_key
 from cloister.cli.contract_file import EXAMPLE, read_contract_file
 from cloister.cli.hours import dump_hours, parse_hours
-from cloister.cli.limit_words import limits_json, output_rules_json
+from cloister.cli.limit_words import limits_json, output_rules_json, watches_json
 from cloister.client import HeldSubAllowance
 from cloister.crypto.sign import SigningKey
 from cloister.errors import UsageError
@@ -103,6 +103,7 @@ def test_every_member_that_the_example_leaves_commented_out_is_one(tmp_path: Pat
     assert body["clauses"]["offline"] == {"lasts_s": 172_800, "units": 500}
     assert (body["clauses"]["borrower"], body["clauses"]["sub_allowances"]) == (key, True)
     assert body["clauses"]["outputs"] == [{"model": "digits", "output": "scores", "top": 3}]
+    assert body["clauses"]["watches"][0] == {"above": 20, "action": "slow", "kind": "near"}
     assert body["clauses"]["consumer_limits"]["each"]["rate"] == {"burst": 20, "per_s": 1, "units": 10}
     assert body["models"][0]["ticketed"] is True
 
@@ -326,6 +327,7 @@ def test_a_contract_is_written_offered_read_signed_and_amended(custodian: Shell)
     # A change is an offer first.
     offered = shell.ok(
         "loan", "amend", loan, "--precision", "1", "--drop", "hours", "--output", "digits:y=label",
+        "--watch", "near:20=slow",
         "--consumer-rate", "10/s:20", "--consumer-budget", "1000/h", "--consumer-budget", "ward-1=5000/d:fixed",
     )  # fmt: skip
     assert offered["in_force"] is False
@@ -341,6 +343,7 @@ def test_a_contract_is_written_offered_read_signed_and_amended(custodian: Shell)
     shown = shell("loan", "show", loan).out
     assert "10 units in 1 s from each enclave" in shown
     assert "5000 units in each 1 d" in shown
+    assert "watched: near" in shown
 
 
 @pytest.mark.parametrize(
@@ -370,6 +373,15 @@ def test_limits_as_people_write_them(rates: tuple[str, ...], budgets: tuple[str,
 def test_other_rates_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         limits_json([text], ())
+
+
+def test_watches_as_people_write_them() -> None:
+    assert watches_json(["regular:150", "near:20=stop"]) == [
+        {"above": 20, "action": "stop", "kind": "near"}, {"above": 150, "kind": "regular"},
+    ]  # fmt: skip
+    for text in ("near", "near:", "near:x", "odd:1", "near:20=note", "near:20:stop"):
+        with pytest.raises(UsageError, match="KIND:ABOVE"):
+            watches_json([text])
 
 
 def test_output_rules_as_people_write_them() -> None:

@@ -28,11 +28,11 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/loans/{loan}/attest"): (EventKind.KEY_RELEASED, EventKind.ATTESTATION_REFUSED),
     ("POST", "/v1/instances/{instance}/lease"): (
         EventKind.LEASE_GRANTED, EventKind.LEASE_REFUSED, EventKind.FORK_DETECTED, EventKind.OVERDRAFT_DETECTED,
-        EventKind.CLOCK_ANOMALY,
+        EventKind.CLOCK_ANOMALY, EventKind.EXTRACTION_ALARM,
     ),
     ("POST", "/v1/instances/{instance}/renewal"): (
         EventKind.LEASE_GRANTED, EventKind.LEASE_REFUSED, EventKind.FORK_DETECTED, EventKind.OVERDRAFT_DETECTED,
-        EventKind.CLOCK_ANOMALY, EventKind.USAGE_REPORTED, EventKind.USAGE_REFUSED,
+        EventKind.CLOCK_ANOMALY, EventKind.EXTRACTION_ALARM, EventKind.USAGE_REPORTED, EventKind.USAGE_REFUSED,
     ),
     ("POST", "/v1/instances/{instance}/close"): (EventKind.INSTANCE_CLOSED, EventKind.INSTANCE_WRITTEN_OFF),
     ("POST", "/v1/loans/{loan}/requests"): (EventKind.MORE_REQUESTED,),

@@ -162,6 +162,7 @@ class FakeCustodian:
     cut: bool = False
     served: int = 0
     alarms: list[Any] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
     before_answer: Callable[[], Awaitable[None]] | None = None
     closed: list[int] = field(default_factory=list)
     reports: dict[InstanceId, list[tuple[UsageReport, bytes]]] = field(default_factory=dict)
@@ -316,6 +317,7 @@ class FakeCustodian:
             assert self.balances[meter] >= units
             self.balances[meter] -= units
         self.alarms += decision.alarms
+        self.events += decision.events
         self.instances[after.id] = after
         self.served += 1
         return reply

@@ -52,6 +52,7 @@ from cloister.lending.terms import (
     Terms,
     instance_id,
 )
+from cloister.lending.watch import WatchKind
 from mutations import mutated
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ SAMPLES: tuple[Message, ...] = (
         want=UNITS,
         served=7,
         chain_head=b"\x08" * 32,
+        alarms={WatchKind.NEAR: 2},
     ),
     Lease(
         instance=INSTANCE,
@@ -346,6 +348,8 @@ def test_every_missing_member_is_malformed(message: Message) -> None:
             continue
         if isinstance(message, Lease) and path[-1] in {"issued_at", "unserved"}:
             continue  # the two that may be left out
+        if isinstance(message, LeaseRequest) and path == ("alarms",):
+            continue  # where there were none
         fresh = copy.deepcopy(value)
         del _at(fresh, path[:-1])[path[-1]]
         with pytest.raises(Malformed):
@@ -451,7 +455,7 @@ _OTHERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (bytes, lambda value: value + b"2"),
     (timedelta, lambda value: value + timedelta(seconds=1)),
     (datetime, lambda value: value + timedelta(microseconds=1)),
-    (dict, lambda value: {**value, LOAN_METER: 999}),
+    (dict, lambda value: {**value, WatchKind.NEAR if WatchKind.NEAR in value else LOAN_METER: 999}),
     (tuple, lambda value: value[:-1]),
     (Evidence, lambda value: replace(value, payload=b"other")),
     (Terms, lambda value: replace(value, version=2)),

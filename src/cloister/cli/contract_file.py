@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cloister.cli.duration import parse_duration
 from cloister.cli.hours import parse_hours
-from cloister.cli.limit_words import limits_json, output_rules_json
+from cloister.cli.limit_words import limits_json, output_rules_json, watches_json
 from cloister.errors import Malformed, UsageError
 from cloister.lending.clauses import Clauses
 
@@ -25,7 +25,7 @@ _LIMITS = ("max_ceiling", "max_instances", "rate_cap", "ttl_s")
 _KNOWN = {
     "allowance", "borrower", "borrower_key", "consumer_budgets", "consumer_rates", "consumers", "hours", "models",
     "offline", "outputs", "policy", "precision",
-    "purpose", "refund", "revocations", "sub_allowances", *_LIMITS,
+    "purpose", "refund", "revocations", "sub_allowances", "watches", *_LIMITS,
 }  # fmt: skip
 
 EXAMPLE = """\
@@ -42,6 +42,7 @@ precision = 3                           # decimal places of floating outputs; le
 # outputs = ["digits:scores=top:3"]     # nothing, label, top:K, minimum:X; leave out to show all of every output
 # consumer_rates = ["10/s:20"]          # units in a time, and at most so many at once; "ward-1=..." for one consumer
 # consumer_budgets = ["1000/h", "ward-1=20000/d"]      # in any such time, all enclaves together; ":fixed" by the clock
+# watches = ["near:20=slow", "regular:150"]            # what is noticed in how consumers ask, and what follows
 refund = "none"                         # or "unused": only where an enclave's memory provably cannot be copied
 # sub_allowances = true                 # the borrower may let others in by narrower allowances that it signs
 # revocations = true                    # and none of these counts without its list of those it called back
@@ -80,6 +81,7 @@ def clauses_json(
     outputs: Iterable[str] = (),
     rates: Iterable[str] = (),
     budgets: Iterable[str] = (),
+    watches: Iterable[str] = (),
 ) -> dict[str, Json]:
     """Return the clauses as the API takes them. Raises ``UsageError`` for what is none."""
     windows = [window.to_json() for window in parse_hours(hours)]
@@ -94,6 +96,7 @@ def clauses_json(
         "revocations": revocations or None,
         "consumer_limits": limits_json(rates, budgets),
         "outputs": output_rules_json(outputs),
+        "watches": watches_json(watches),
     }
     given = {name: value for name, value in members.items() if value is not None}
     try:
@@ -139,6 +142,7 @@ def _body(document: dict[str, Any], path: Path) -> dict[str, Any]:
         outputs=_texts(document, "outputs", path),
         rates=_texts(document, "consumer_rates", path),
         budgets=_texts(document, "consumer_budgets", path),
+        watches=_texts(document, "watches", path),
     )
     body = {name: document[name] for name in ("borrower", "allowance", "models", *_LIMITS) if name in document}
     return body | {"consumers": None if anybody else document["consumers"], "clauses": clauses}

@@ -35,7 +35,7 @@ def contract_rows(contract: Contract, consumers: tuple[str, ...] | None) -> list
         ("consumers", _consumers(terms, consumers)),
         ("hours", hours),
         ("precision", _precision(clauses.precision)),
-        *limit_rows(clauses.consumer_limits, clauses.outputs, terms.max_instances),
+        *limit_rows(clauses, terms.max_instances),
         ("budget", budget),
         ("rate", f"{terms.rate_cap} units per second and instance" if terms.rate_cap else "no cap"),
         ("instances", f"at most {terms.max_instances}, each with at most {terms.max_ceiling} units unserved"),

@@ -1,4 +1,4 @@
-"""Limits of consumers and rules for outputs as people write and read them (docs/reference/cli.md, "Limits")."""
+"""Limits, output rules and watches as people write and read them (docs/reference/cli.md, "Limits")."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, NoReturn
 from cloister.cli.duration import parse_duration
 from cloister.errors import UsageError
 from cloister.lending.output_rule import Shown
+from cloister.lending.watch import WatchAction, WatchKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from cloister.lending.consumer_limits import ConsumerLimits, Limits
+    from cloister.lending.clauses import Clauses
+    from cloister.lending.consumer_limits import Limits
     from cloister.lending.output_rule import OutputRule
+    from cloister.lending.watch import Watch
     from cloister.wire import Json
 
-__all__ = ["limit_rows", "limits_json", "output_rules_json"]
+__all__ = ["limit_rows", "limits_json", "output_rules_json", "watches_json"]
 
 _LIMIT = re.compile(
     r"(?:(?P<who>[a-z0-9*][a-z0-9._-]{0,63})=)?(?P<units>\d{1,10})/(?P<time>\d{0,7}[smhd])(?::(?P<more>\w{1,10}))?"
 )
 _RULE = re.compile(r"(?P<model>[a-z0-9][a-z0-9._-]{0,63}):(?P<output>[^=]{1,512})=(?P<rule>.{1,64})")
+_WATCH = re.compile(
+    rf"(?P<kind>{'|'.join(kind.value for kind in WatchKind)}):(?P<above>\d{{1,10}})(?:=(?P<action>slow|stop))?"
+)
 _GUESTS = "*"
 _DAY, _HOUR, _MINUTE = 86_400, 3600, 60
 
@@ -67,9 +73,28 @@ def output_rules_json(rules: Iterable[str]) -> Json:
     return [*sorted(made, key=lambda rule: (str(rule["model"]), str(rule["output"])))] or None
 
 
-def limit_rows(limits: ConsumerLimits | None, outputs: Sequence[OutputRule], instances: int) -> list[tuple[str, str]]:
-    """Return what limits and rules say, line by line."""
-    rows = [(f"output {rule.model}:{rule.output}", _rule_words(rule)) for rule in outputs]
+def watches_json(watches: Iterable[str]) -> Json:
+    """Return the clause ``watches``, None where nothing is said. Raises ``UsageError``.
+
+    Each text is ``KIND:ABOVE``, with ``=slow`` or ``=stop`` behind it where an alarm does more than count.
+    """
+    made: list[dict[str, Json]] = []
+    for text in watches:
+        found = _WATCH.fullmatch(text)
+        if found is None:
+            kinds = ", ".join(kind.value for kind in WatchKind)
+            msg = f"--watch {text[:80]}: want KIND:ABOVE[=slow|stop], KIND one of {kinds}"
+            raise UsageError(msg, hint="near:20 and regular:150 are where to start: docs/extraction.md")
+        action: dict[str, Json] = {"action": found["action"]} if found["action"] else {}
+        made.append({"above": int(found["above"]), "kind": found["kind"], **action})
+    return [*sorted(made, key=lambda watch: str(watch["kind"]))] or None
+
+
+def limit_rows(clauses: Clauses, instances: int) -> list[tuple[str, str]]:
+    """Return what limits, rules and watches say, line by line."""
+    limits = clauses.consumer_limits
+    rows = [(f"output {rule.model}:{rule.output}", _rule_words(rule)) for rule in clauses.outputs]
+    rows += [(f"watched: {watch.kind.value}", _watch_words(watch)) for watch in clauses.watches]
     if limits is None:
         return rows
     if limits.each is not None:
@@ -132,6 +157,22 @@ def _rule_words(rule: OutputRule) -> str:
     said = [] if rule.top is None else [f"the {rule.top} largest values of each item"]
     said += [] if rule.minimum is None else [f"values of at least {rule.minimum}"]
     return f"{' that are '.join(said)}; {rule.fill} for the rest"
+
+
+def _watch_words(watch: Watch) -> str:
+    after = {
+        WatchAction.NOTE: "is counted",
+        WatchAction.SLOW: "slows that consumer down for an hour",
+        WatchAction.STOP: "stops that consumer in this enclave",
+    }[watch.action]
+    said = {
+        WatchKind.DISTINCT: f"every {watch.above} different inputs",
+        WatchKind.NEAR: f"more than {watch.above} % of inputs almost equal an earlier one",
+        WatchKind.REGULAR: f"inputs more even than {watch.above} in a thousand",
+        WatchKind.SPREAD: f"answers in more than {watch.above} % of all directions",
+        WatchKind.UNSURE: f"more than {watch.above} % of answers close between two classes",
+    }[watch.kind]
+    return f"{said}: {after}"
 
 
 def _time(seconds: int) -> str:

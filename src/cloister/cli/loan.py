@@ -75,8 +75,7 @@ def draw_loan(terminal: Terminal, shown: dict[str, Any], out: Console) -> None:
         parts = (*parts, "owed")
     rows = [(meter, *(str(counts[part]) for part in parts)) for meter, counts in shown["meters"].items()]
     out.print(terminal.table(("meter", *parts), rows))
-    said = Clauses.from_json(shown["terms"].get("clauses", {}))
-    limits = limit_rows(said.consumer_limits, said.outputs, shown["terms"]["max_instances"])
+    limits = limit_rows(Clauses.from_json(shown["terms"].get("clauses", {})), shown["terms"]["max_instances"])
     if limits:
         out.print(terminal.table(("limit", ""), limits))
     live = [item for item in shown["instances"] if item["live"]]

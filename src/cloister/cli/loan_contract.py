@@ -25,6 +25,7 @@ __all__ = ["accept", "amend", "roll_out", "show_contract"]
 
 _CLAUSES = (
     "purpose", "hours", "precision", "outputs", "consumer_limits", "offline", "refund", "revocations", "sub_allowances",
+    "watches",
 )  # fmt: skip
 _file = click.Path(path_type=Path, dir_okay=False)
 

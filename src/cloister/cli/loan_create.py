@@ -126,6 +126,13 @@ def clause_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="MODEL:OUTPUT=RULE",
             help="What is shown of an output: nothing, label, top:K, minimum:X[,fill:X]. Repeat for more.",
         ),
+        click.option(
+            "--watch",
+            "watches",
+            multiple=True,
+            metavar="KIND:ABOVE[=slow|stop]",
+            help="Notice how consumers ask: near:20, regular:150, distinct:N, spread:N, unsure:N. Repeat for more.",
+        ),
         click.option("--precision", type=click.IntRange(0, 15), help="Decimal places of floating outputs."),
         click.option("--hours", multiple=True, metavar="DAYS HH:MM-HH:MM", help="When, in UTC; repeat for more."),
         click.option("--purpose", help="What the loan is for, in words."),
@@ -148,6 +155,7 @@ def take_clause_options(said: dict[str, Any]) -> tuple[dict[str, Json], dict[str
         outputs=said.pop("outputs"),
         rates=said.pop("rates"),
         budgets=said.pop("budgets"),
+        watches=said.pop("watches"),
     )
     for name in ("sub_allowances", "revocations"):
         if said.pop(name):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cloister.lending.revocation import RevocationList
     from cloister.lending.sub_allowance import SubAllowance
     from cloister.lending.terms import Consumer, InstanceId, ModelDigest, ModelTerms, Terms
+    from cloister.lending.watch import Watch, WatchKind
 
 __all__ = ["Metering"]
 
@@ -215,6 +216,16 @@ class Metering:
         """Take the borrower's next revocation list. Raises as ``Conditions.revoke``."""
         with self._lock:
             return self._holder.conditions.revoke(statement)
+
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """What the contract watches for in how consumers ask."""
+        return self._holder.conditions.watches
+
+    def alarm(self, consumer: Caller, kind: WatchKind) -> None:
+        """Count an alarm about a consumer and do to it what the contract says."""
+        with self._lock:
+            self._holder.alarm(consumer, kind)
 
     def withholding(self, model: ServedModel, caller: Caller) -> Withholding:
         """Return what a caller is shown of a model's outputs. Raises as ``Withholding.of``."""

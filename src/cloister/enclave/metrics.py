@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.lending.watch import WatchKind
 from cloister.telemetry.registry import Registry, counter, gauge
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ METRICS: Mapping[str, Family] = {
     "cloister_queue_refused_total": counter("Inferences that left the queue without a run.", "reason"),
     "cloister_renewals_total": counter("Lease renewals by result.", "result"),
     "cloister_clock_anomalies_total": counter("Times the lease was voided because clocks did not fit.", "kind"),
+    "cloister_extraction_alarms_total": counter("Alarms about how consumers ask, by what was noticed.", "watch"),
     "cloister_exchanges_running": gauge("Exchanges under way."),
     "cloister_queue_length": gauge("Inferences that wait for their turn at the engine."),
     "cloister_lease_active": gauge("1 while a lease is active."),
@@ -58,6 +60,7 @@ _CODES = frozenset(
         "blocked",
         "budget_spent",
         "clock_step",
+        "consumer_stopped",
         "date_missing",
         "date_skewed",
         "deadline_passed",
@@ -102,6 +105,7 @@ LABELS: Mapping[str, frozenset[str]] = {
     "reason": _REASONS,
     "code": _CODES,
     "kind": CLOCK_CODES,
+    "watch": frozenset(kind.value for kind in WatchKind),
 }
 """Every label but ``model``, whose values are the lent models' names."""
 

@@ -28,6 +28,7 @@ _STATUSES: Mapping[str, int] = {
     "blocked": 403,
     "budget_spent": 429,
     "clock_step": 409,
+    "consumer_stopped": 403,
     "date_missing": 400,
     "date_skewed": 400,
     "deadline_passed": 504,

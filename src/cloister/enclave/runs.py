@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 from cloister.channel.bhttp import BinaryResponse
 from cloister.enclave.batches import Batches
 from cloister.enclave.batching import joined, parts_of, rows_of
+from cloister.enclave.guard import Watching
 from cloister.enclave.oip import HEADER_LENGTH, dump_response
 from cloister.enclave.pace import Pace
 from cloister.enclave.turns import Turns, demand_in_time
 from cloister.errors import Rejected, Unavailable
+from cloister.lending.conditions import account_of
 from cloister.lending.receipt import commit
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Runs:
         self._threads = ThreadPoolExecutor(max_workers=config.engine_workers, thread_name_prefix="engine")
         self._batches = Batches(config.batching, self._turns, self._start)
         self._paces: dict[str, Pace] = {}
+        self._watching = Watching(metering.watches) if metering.watches else None
 
     async def run(self, job: Job) -> BinaryResponse:
         """Run one job in its turn and return its answer; the units are set aside then, and its maker's to give back.
@@ -190,7 +193,8 @@ class Runs:
         return self._written(job, self._outputs(job, job.tensors))
 
     def _written(self, job: Job, outputs: Sequence[Tensor]) -> BinaryResponse:
-        """Hold back and round what the contract says, and write the answer."""
+        """Watch how it asked, hold back and round what the contract says, and write the answer."""
+        self._watch(job, outputs)
         outputs = job.withheld.applied(outputs)
         terms = job.model.terms
         card = job.model.manifest.card
@@ -202,6 +206,15 @@ class Runs:
             return BinaryResponse(status=200, headers=_JSON, body=body)
         headers = (("content-type", "application/octet-stream"), (HEADER_LENGTH, str(header_bytes)))
         return BinaryResponse(status=200, headers=headers, body=body)
+
+    def _watch(self, job: Job, outputs: Sequence[Tensor]) -> None:
+        """Put one inference into its consumer's sketch, and sound the alarms that come of it."""
+        if self._watching is None:
+            return
+        name = job.model.terms.name
+        for kind in self._watching.take(account_of(job.caller), name, job.tensors, outputs, job.units):
+            self._metrics.add("cloister_extraction_alarms_total", label=kind.value)
+            self._metering.alarm(job.caller, kind)
 
     def _outputs(self, job: Job, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         name = job.model.terms.name

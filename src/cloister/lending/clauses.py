@@ -15,6 +15,7 @@ from cloister.crypto.sign import VerifyKey
 from cloister.errors import UsageError
 from cloister.lending.consumer_limits import ConsumerLimits
 from cloister.lending.output_rule import OutputRule, take_output_rules
+from cloister.lending.watch import Watch, take_watches
 from cloister.wire import MAX_INT, Fields, Json
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Clauses:
     which the borrower signs the contract, None for a loan nobody countersigns; ``sub_allowances`` says that the
     borrower may let others in by sub-allowances that it signs, ``revocations`` that none counts without a list in time
     of those that it called back. ``consumer_limits`` says how much and how fast each consumer may ask, ``outputs`` what
-    is held back of the models' outputs.
+    is held back of the models' outputs, ``watches`` what is watched for in how consumers ask.
     """
 
     purpose: str = ""
@@ -140,6 +141,7 @@ class Clauses:
     revocations: bool = False
     consumer_limits: ConsumerLimits | None = None
     outputs: tuple[OutputRule, ...] = ()
+    watches: tuple[Watch, ...] = ()
 
     def misfit(self, models: AbstractSet[str], *, max_instances: int) -> str | None:
         """Return what does not fit the terms around these clauses, None where all does."""
@@ -170,6 +172,7 @@ class Clauses:
             "refund": refund,
             "revocations": self.revocations or None,
             "sub_allowances": self.sub_allowances or None,
+            "watches": [watch.to_json() for watch in self.watches] or None,
         }
         return {name: value for name, value in members.items() if value is not None}
 
@@ -191,6 +194,7 @@ class Clauses:
                 "consumer_limits", lambda name: ConsumerLimits.from_json(fields.take(name))
             ),
             outputs=take_output_rules(fields, "outputs") if "outputs" in fields else (),
+            watches=take_watches(fields, "watches") if "watches" in fields else (),
         )
         if clauses.sub_allowances and (not fields.boolean("sub_allowances") or clauses.borrower is None):
             fields.fail("sub_allowances", "want true beside the borrower's key, or no such member")

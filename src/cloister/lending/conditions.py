@@ -8,6 +8,7 @@ what it has used, whether the borrower has called it back. Models, consumers, ti
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
 from cloister.errors import Reason, Rejected
@@ -15,9 +16,11 @@ from cloister.lending.consumer_meters import ANYBODY, GUESTS, ConsumerMeters
 from cloister.lending.revocation import verify_list
 from cloister.lending.sub_allowance import SubAllowance, verify_chain
 from cloister.lending.sub_meters import SubMeters
+from cloister.lending.watch import WatchAction, WatchKind
 from cloister.wire import dump_time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from cloister.crypto.sign import VerifyKey
@@ -27,8 +30,9 @@ if TYPE_CHECKING:
     from cloister.lending.output_rule import OutputRule
     from cloister.lending.revocation import RevocationList
     from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
+    from cloister.lending.watch import Watch
 
-__all__ = ["Caller", "Conditions", "outside_hours"]
+__all__ = ["Caller", "Conditions", "account_of", "outside_hours"]
 
 Caller: TypeAlias = "Consumer | SubAllowance | None"
 """Who asks: a consumer of the loan, the holder of a sub-allowance, or anybody where the loan is open."""
@@ -37,7 +41,7 @@ Caller: TypeAlias = "Consumer | SubAllowance | None"
 class Conditions:
     """The conditions of one loan in one instance. Memory only: counts and revocations start empty with the instance."""
 
-    __slots__ = ("_clauses", "_counts", "_instance", "_limits", "_loan", "_revoked")
+    __slots__ = ("_alarms", "_clauses", "_counts", "_instance", "_limits", "_loan", "_revoked")
 
     def __init__(self, terms: Terms, instance: InstanceId) -> None:
         """Take what the grant says."""
@@ -47,6 +51,7 @@ class Conditions:
         self._counts = SubMeters()
         self._limits = ConsumerMeters(terms.clauses.consumer_limits, max_instances=terms.max_instances)
         self._revoked: RevocationList | None = None
+        self._alarms: Counter[WatchKind] = Counter()
 
     def admit(self, chain: bytes, token: bytes | None, now: datetime) -> SubAllowance:
         """Return the sub-allowance that ``chain`` is, presented by its holder's ``token``.
@@ -91,12 +96,13 @@ class Conditions:
     def demand(self, model: ModelTerms, caller: Caller, now: datetime) -> None:
         """Prove that contract and sub-allowance admit this model now; for the start and for every chunk.
 
-        Raises ``Rejected``: ``outside_hours``, ``sub_allowance_scope``, ``sub_allowance_expired``,
-        ``sub_allowance_revoked``, ``revocations_missing``.
+        Raises ``Rejected``: ``outside_hours``, ``consumer_stopped``, ``sub_allowance_scope``,
+        ``sub_allowance_expired``, ``sub_allowance_revoked``, ``revocations_missing``.
         """
         closed = outside_hours(self._clauses, now)
         if closed is not None:
             raise Rejected(str(closed), reasons=(closed,), hint="the contract says when")
+        self._limits.demand_admitted(account_of(caller))
         if isinstance(caller, SubAllowance):
             self._demand_told(now)
             self._demand_kept(caller)
@@ -108,7 +114,7 @@ class Conditions:
         ``passed`` is the time that was seen to pass. Raises ``Rejected`` as ``ConsumerMeters.demand`` and
         ``SubMeters.reserve``; then nothing is counted.
         """
-        account = _account(caller)
+        account = account_of(caller)
         self._limits.demand(account, units, passed)
         if isinstance(caller, SubAllowance):
             self._counts.reserve(caller, units, now)
@@ -117,14 +123,14 @@ class Conditions:
     def settle(self, caller: Caller, *, reserved: int, used: int, mark: Mark = ()) -> None:
         """Replace what was set aside by what it came to."""
         if used < reserved:
-            self._limits.give_back(_account(caller), reserved - used, mark)
+            self._limits.give_back(account_of(caller), reserved - used, mark)
         if isinstance(caller, SubAllowance):
             self._counts.settle(caller, reserved=reserved, used=used)
 
     def room(self, caller: Caller, room: int, passed: Passed | None = None) -> int:
         """Return how much of ``room`` a sub-allowance and the consumer's budgets leave."""
         left = self._counts.room(caller) if isinstance(caller, SubAllowance) else None
-        budgets = None if passed is None else self._limits.room(_account(caller), passed)
+        budgets = None if passed is None else self._limits.room(account_of(caller), passed)
         return max(0, min(found for found in (room, left, budgets) if found is not None))
 
     def precision(self, caller: Caller) -> int | None:
@@ -137,9 +143,32 @@ class Conditions:
         """Return what is held back of a model's outputs, whoever asks."""
         return tuple(rule for rule in self._clauses.outputs if rule.model == model.name)
 
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """What is watched for in how each consumer asks."""
+        return self._clauses.watches
 
-def _account(caller: Caller) -> str:
-    """Return the name under which a caller's limits are counted."""
+    def alarm(self, caller: Caller, kind: WatchKind, passed: Passed | None) -> None:
+        """Count one alarm, and do to its consumer what the contract says."""
+        self._alarms[kind] += 1
+        action = next((watch.action for watch in self._clauses.watches if watch.kind is kind), WatchAction.NOTE)
+        if action is WatchAction.STOP:
+            self._limits.stop(account_of(caller))
+        elif action is WatchAction.SLOW and passed is not None:
+            self._limits.slow(account_of(caller), passed)
+
+    @property
+    def alarms(self) -> dict[WatchKind, int]:
+        """The alarms that the custodian was not told of yet."""
+        return {kind: count for kind, count in self._alarms.items() if count}
+
+    def told(self, alarms: Mapping[WatchKind, int]) -> None:
+        """Note that the custodian was told of these."""
+        self._alarms.subtract(alarms)
+
+
+def account_of(caller: Caller) -> str:
+    """Return the name under which a caller is counted and watched."""
     if caller is None:
         return ANYBODY
     return GUESTS if isinstance(caller, SubAllowance) else caller.id

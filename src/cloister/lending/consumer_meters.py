@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
     from cloister.lending.lease_clock import Passed
 
-__all__ = ["ANYBODY", "GUESTS", "ConsumerMeters", "Mark"]
+__all__ = ["ANYBODY", "GUESTS", "SLOW_FOR", "SLOW_UNIT", "ConsumerMeters", "Mark"]
 
 ANYBODY, GUESTS = "", "*"
 """Accounts that no consumer's id can be: all of an open loan together, and all sub-allowances together."""
 
 Mark: TypeAlias = tuple[int, ...]
 """The slot of each budget that units were counted in, so that they can be given back there."""
+
+SLOW_FOR = timedelta(hours=1)  # how long an alarm slows its consumer down
+SLOW_UNIT = timedelta(seconds=10)  # how long the next request waits for each unit of the one before it, so long
 
 _SECOND = 1_000_000  # microseconds: all of time here is whole ones
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -142,16 +145,43 @@ class _Account:
     windows: tuple[_Window, ...]
 
 
-class ConsumerMeters:
-    """Counts of every consumer that has limits; one that has none is not counted."""
+@dataclass(slots=True)
+class _Slowed:
+    """A consumer that an alarm slowed down: until when, and when it may be served next; in microseconds."""
 
-    __slots__ = ("_accounts", "_instances", "_limits")
+    until: int
+    at: int
+
+
+class ConsumerMeters:
+    """Counts of every consumer that has limits; one that has none is not counted. And who was slowed or stopped."""
+
+    __slots__ = ("_accounts", "_instances", "_limits", "_slowed", "_stopped")
 
     def __init__(self, limits: ConsumerLimits | None, *, max_instances: int) -> None:
         """Start with nothing asked. Each of ``max_instances`` gives an equal part of a budget."""
         self._limits = limits
         self._instances = max_instances
         self._accounts: dict[str, _Account] = {}
+        self._slowed: dict[str, _Slowed] = {}
+        self._stopped: set[str] = set()
+
+    def stop(self, who: str) -> None:
+        """Serve ``who`` nothing more here."""
+        self._stopped.add(who)
+
+    def slow(self, who: str, passed: Passed) -> None:
+        """Serve ``who`` slowly for ``SLOW_FOR`` from now on."""
+        now = _now(passed)
+        slowed = self._slowed.setdefault(who, _Slowed(until=now, at=now + _micros(SLOW_UNIT)))
+        slowed.until = now + _micros(SLOW_FOR)
+
+    def demand_admitted(self, who: str) -> None:
+        """Prove that no alarm stopped ``who``. Raises ``Rejected`` (``consumer_stopped``)."""
+        if who in self._stopped:
+            raise Rejected.because(
+                "consumer_stopped", "consumer", hint="its questions set off an alarm of the contract"
+            )
 
     def demand(self, who: str, units: int, passed: Passed) -> None:
         """Prove that ``units`` fit all limits of ``who``; counts nothing.
@@ -160,9 +190,9 @@ class ConsumerMeters:
         again where that can help.
         """
         account, now = self._account(who, passed), _now(passed)
-        if account is None:
-            return
-        found = list(_short(account, units, now))
+        found: list[tuple[Reason, int | None]] = [*self._too_soon(who, units, now)]
+        if account is not None:
+            found += _short(account, units, now)
         if not found:
             return
         reasons = tuple(reason for reason, _ in found)
@@ -174,6 +204,9 @@ class ConsumerMeters:
     def count(self, who: str, units: int, passed: Passed) -> Mark:
         """Count ``units`` that ``demand`` let pass."""
         account, now = self._account(who, passed), _now(passed)
+        slowed = self._slowed.get(who)
+        if slowed is not None:
+            slowed.at = now + units * _micros(SLOW_UNIT)
         if account is None:
             return ()
         if account.bucket is not None:
@@ -191,6 +224,13 @@ class ConsumerMeters:
         """Return what the budgets of ``who`` leave now, None where it has none."""
         account, now = self._account(who, passed), _now(passed)
         return None if account is None else min((window.room(now) for window in account.windows), default=None)
+
+    def _too_soon(self, who: str, units: int, now: int) -> Iterator[tuple[Reason, int]]:
+        """Yield why one that an alarm slowed down must wait, and for how many microseconds."""
+        slowed = self._slowed.get(who)
+        if slowed is not None and now < min(slowed.at, slowed.until):
+            want = f"{SLOW_UNIT.seconds} s between units, since an alarm of the contract"
+            yield Reason(code="rate_limited", subject="consumer", got=str(units), want=want), slowed.at - now
 
     def _account(self, who: str, passed: Passed) -> _Account | None:
         found = self._accounts.get(who)

@@ -84,6 +84,7 @@ class EventKind(Enum):
     FORK_DETECTED = "fork_detected"
     OVERDRAFT_DETECTED = "overdraft_detected"
     CLOCK_ANOMALY = "clock_anomaly"
+    EXTRACTION_ALARM = "extraction_alarm"
     DRILL_RECORDED = "drill_recorded"
     BLOCKED = "blocked"
     UNBLOCKED = "unblocked"
@@ -116,6 +117,7 @@ _CODES = re.compile(r"[a-z][a-z0-9_]{0,63}(?:,[a-z][a-z0-9_]{0,63}){0,63}")
 _LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,200}")
 
 DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
+    "alarms": int,
     "before": _NAME,
     "block_version": int,
     "borrower": _LINE,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from cloister.lending.conditions import Caller
     from cloister.lending.lease_clock import Passed
+    from cloister.lending.watch import WatchKind
 
 __all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_answer"]
 
@@ -107,10 +108,11 @@ class LeaseHolder(LeaseCore):
         self._clock.sent(moment, first=self._pending is None, ttl=self._ttl())
         if self._pending is None:
             self._seq += 1
-            payload = self._lease_request(nonce).dump()
+            message = self._lease_request(nonce)
+            payload = message.dump()
             statement = Statement.sign(key, LeaseRequest.LABEL, payload).dump()
             digest = hashlib.sha256(payload).digest()
-            self._pending = Pending(statement=statement, digest=digest, served=self._usage.index)
+            self._pending = Pending(statement=statement, digest=digest, served=self._usage.index, alarms=message.alarms)
         return self._pending.statement
 
     def receive(self, statement: bytes, now: datetime) -> Lease | Refusal:
@@ -131,6 +133,8 @@ class LeaseHolder(LeaseCore):
         else:
             self._clock.wait(answer.retry_after)
             self.take_refusal(answer)
+        if self._pending is not None:
+            self.conditions.told(self._pending.alarms)
         self._pending = None
         return answer
 
@@ -310,7 +314,12 @@ class LeaseHolder(LeaseCore):
             want=self.wanted(unserved_cap(self._terms)),
             served=self._usage.index,
             chain_head=self._usage.head,
+            alarms=self.conditions.alarms,
         )
+
+    def alarm(self, consumer: Caller, kind: WatchKind) -> None:
+        """Count an alarm about a consumer, as ``Conditions.alarm``; the next request tells how many there were."""
+        self.conditions.alarm(consumer, kind, self._clock.passed)
 
     def consumer(self, token: bytes | None) -> Consumer | None:
         """Return whose token this is: of the lease, or of the grant and blocked since; None in a loan for anybody.

@@ -240,7 +240,7 @@ def _settle(step: _Step, reply: Refusal) -> LeaseDecision:
         debits={},
         postings=taken.postings,
         alarms=(),
-        events=(*taken.events, _event(step, EventKind.LEASE_REFUSED, reply)),
+        events=(*taken.events, _event(step, EventKind.LEASE_REFUSED, reply), *_alarm_events(step)),
     )
 
 
@@ -290,7 +290,12 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
         debits=debits,
         postings=(*taken.postings, *escrowed),
         alarms=(),
-        events=(*taken.events, _event(step, EventKind.LEASE_GRANTED, reply), *_clock_events(step)),
+        events=(
+            *taken.events,
+            _event(step, EventKind.LEASE_GRANTED, reply),
+            *_clock_events(step),
+            *_alarm_events(step),
+        ),
     )
 
 
@@ -301,6 +306,19 @@ def _clock_events(step: _Step) -> tuple[Event, ...]:
         return ()
     details: dict[str, DetailValue] = {"codes": code, "loan": step.instance.loan, "seq": step.request.seq}
     return (Event(kind=EventKind.CLOCK_ANOMALY, actor=step.instance.id, subject=step.instance.loan, details=details),)
+
+
+def _alarm_events(step: _Step) -> tuple[Event, ...]:
+    """Return an entry for each kind of alarm that the enclave counted since its request before."""
+    return tuple(
+        Event(
+            kind=EventKind.EXTRACTION_ALARM,
+            actor=step.instance.id,
+            subject=step.instance.loan,
+            details={"alarms": count, "codes": kind.value, "loan": step.instance.loan, "seq": step.request.seq},
+        )
+        for kind, count in sorted(step.request.alarms.items(), key=lambda item: item[0].value)
+    )
 
 
 def _raise(step: _Step, instance: InstanceState, meter: Meter) -> int:

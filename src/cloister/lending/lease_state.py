@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from cloister.lending.conditions import Caller
     from cloister.lending.consumer_meters import Mark
     from cloister.lending.messages import Units
     from cloister.lending.terms import InstanceId, Meter, ModelTerms
+    from cloister.lending.watch import WatchKind
 
 __all__ = ["LeaseSnapshot", "LeaseState", "Pending", "Reservation"]
 
@@ -44,11 +46,15 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """An unanswered request: the bytes to send again (E2), SHA-256 over its payload, the last record it speaks of."""
+    """An unanswered request: the bytes to send again (E2), SHA-256 over its payload, and what it tells.
+
+    That is the last record it speaks of, and the alarms since the request before it.
+    """
 
     statement: bytes
     digest: bytes
     served: int = 0
+    alarms: Mapping[WatchKind, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

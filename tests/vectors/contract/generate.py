@@ -20,6 +20,7 @@ from cloister.lending.output_rule import OutputRule, Shown
 from cloister.lending.revocation import RevocationList
 from cloister.lending.sub_allowance import Block, BlockId, Caveats, Chain
 from cloister.lending.terms import Consumer, ConsumerId, InstanceId, LoanId, ModelDigest, ModelTerms, OutageRule, Terms
+from cloister.lending.watch import Watch, WatchAction, WatchKind
 from cloister.wire import dump_b64u, dump_json
 
 ROOT = Path(__file__).parent.parent
@@ -93,6 +94,10 @@ def contracts() -> list[dict[str, Any]]:
         outputs=(
             OutputRule(model=TERMS.models[0].name, output="logits", show=Shown.NOTHING),
             OutputRule(model=TERMS.models[0].name, output="scores", top=3, minimum="0.01", fill="-1"),
+        ),
+        watches=(
+            Watch(kind=WatchKind.NEAR, above=20, action=WatchAction.STOP),
+            Watch(kind=WatchKind.REGULAR, above=150),
         ),
     )
 
@@ -184,6 +189,12 @@ def contracts() -> list[dict[str, Any]]:
             "Malformed",
         ),
         case("no rules", clause(outputs=[]), "Malformed"),
+        case(
+            "watches out of order",
+            clause(watches=[{"above": 1, "kind": kind} for kind in ("near", "distinct")]),
+            "Malformed",
+        ),
+        case("an unknown watch", clause(watches=[{"above": 1, "kind": "odd"}]), "Malformed"),
         case("no limits", clause(consumer_limits={}), "Malformed"),
         case("a budget of a minute and a bit", clause(consumer_limits=budget(units=9, window_s=61)), "Malformed"),
         case("a budget smaller than instances", clause(consumer_limits=budget(units=1, window_s=60)), "Malformed"),

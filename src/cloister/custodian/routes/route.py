@@ -45,7 +45,7 @@ WATCHERS_AND_VIEWERS = WATCHERS | VIEWERS
 CLAUSES = Member(
     name="clauses", type="object", required=False,
     doc="`purpose`, `hours`, `precision`, `offline`, `refund`, `borrower` (key), `sub_allowances`, "
-    "`revocations`, `consumer_limits`, `outputs` (docs/spec/contract.md)",
+    "`revocations`, `consumer_limits`, `outputs`, `watches` (docs/spec/contract.md)",
 )  # fmt: skip
 LIMITS = (
     Member(name="ttl_s", type="integer", doc="T: seconds a lease lives", required=False),

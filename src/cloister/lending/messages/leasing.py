@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from cloister.crypto.sign import Label
@@ -25,12 +25,15 @@ from cloister.lending.terms import (
     InstanceId,
     ModelDigest,
 )
+from cloister.lending.watch import WatchKind
 from cloister.wire import Json, dump_b64u, dump_json, dump_time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime, timedelta
 
     from cloister.errors import Reason
+    from cloister.wire import Fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,8 @@ class LeaseRequest:
     """E to K: settle what was used and ask for higher ceilings. Signed by the instance key.
 
     ``used``, ``reserved`` and ``want`` are absolute per meter; ``want`` are the ceilings asked for.
-    ``served`` is the index of the last usage record, ``chain_head`` the head after it.
+    ``served`` is the index of the last usage record, ``chain_head`` the head after it, ``alarms`` how many of each kind
+    there were since the request before this one that was answered: totals, of no consumer by name.
     """
 
     LABEL: ClassVar = Label.LEASE_REQUEST
@@ -52,11 +56,14 @@ class LeaseRequest:
     want: Units
     served: int
     chain_head: bytes
+    alarms: Mapping[WatchKind, int] = field(default_factory=dict)
 
     def dump(self) -> bytes:
         """Return the canonical payload."""
+        alarms: Json = {kind.value: count for kind, count in self.alarms.items()}
         return dump_json(
-            {
+            ({"alarms": alarms} if alarms else {})
+            | {
                 "chain_head": dump_b64u(self.chain_head),
                 "epoch": self.epoch,
                 "instance": self.instance,
@@ -84,9 +91,20 @@ class LeaseRequest:
             want=take_units(fields, "want"),
             served=fields.integer("served"),
             chain_head=fields.b64u("chain_head", size=DIGEST_BYTES),
+            alarms=_alarms(fields) if "alarms" in fields else {},
         )
         fields.end()
         return message
+
+
+def _alarms(fields: Fields) -> dict[WatchKind, int]:
+    """Return how many alarms there were of each kind: at least one of at least one."""
+    counts = fields.fields("alarms")
+    found = {kind: counts.integer(kind.value, floor=1) for kind in WatchKind if kind.value in counts}
+    counts.end()
+    if not found:
+        fields.fail("alarms", "want at least one, or no such member")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
