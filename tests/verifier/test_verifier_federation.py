@@ -169,6 +169,17 @@ def test_our_own_reader_accepts_and_refuses_the_same(served: Desk) -> None:
         assert refused.value.code == code
 
 
+def test_a_token_of_another_type_by_the_same_key_is_no_result(served: Desk) -> None:
+    """One key may come to sign other things: what is no ``eat+jwt`` is no result (RFC 8725 section 3.11)."""
+    now, service = datetime.now(UTC), served.opened.service
+    claims = jwt.decode(served.token(audience=AUDIENCE), options={"verify_signature": False})
+    key = service.keys.signing("ES256", now)
+    other = jwt.encode(claims, key.private, algorithm="ES256", headers={"kid": key.kid, "typ": "JWT"})
+    with pytest.raises(Rejected) as refused:
+        Reader(issuer=served.url, keys=fetch_keys(served.url), audience=AUDIENCE).verify(other, now)
+    assert refused.value.code == "token_type_wrong"
+
+
 def test_keys_turn_over_with_an_overlap(tmp_path: Path) -> None:
     """The next key is published before it signs; the old one stays until its last token has ended."""
     clock = Clock(stands_at=NOW)

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from cloister.verifier.limits import Limits
     from cloister.verifier.requests import Asked
     from cloister.verifier.routes import Route
-    from cloister.verifier.service import Answer, AttestationService
+    from cloister.verifier.service import AttestationService
+    from cloister.verifier.tokens import Issued
     from cloister.wire import Json
 
 __all__ = ["create_app"]
@@ -106,7 +107,7 @@ class _Handlers:
         self._limits.pages.take(_address(request), self._service.now())
         demand_media(request, FORM_TYPE)
         body = await self._bodies.read(request)
-        return await self._limits.places.run(lambda: self._pages.explain(body))
+        return await self._limits.page_places.run(lambda: self._pages.explain(body))
 
     async def result(self, request: Request, _caller: str) -> Response:
         """Explain a result that is kept."""
@@ -151,15 +152,14 @@ class _Handlers:
         return await self._answer(request, caller, parse_verify, self._service.verify)
 
     async def _answer(
-        self, request: Request, caller: str, parse: Callable[[bytes], Asked], work: Callable[[Asked], Answer]
+        self, request: Request, caller: str, parse: Callable[[bytes], Asked], work: Callable[[Asked], Issued]
     ) -> Response:
         self._limits.take_verification(caller, self._service.now())
         body = await self._bodies.read(request)
         demand_media(request, JSON_TYPE)
-        answer = await self._limits.places.run(lambda: work(parse(body)))
+        issued = await self._limits.places.run(lambda: work(parse(body)))
         if TOKEN_TYPE in request.headers.get("accept", ""):
-            return Response(answer.issued.token, media_type=TOKEN_TYPE)
-        issued = answer.issued
+            return Response(issued.token, media_type=TOKEN_TYPE)
         return _json(
             {
                 "expires_at": dump_time(issued.expires_at),

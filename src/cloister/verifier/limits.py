@@ -25,6 +25,7 @@ __all__ = ["Limits", "Places"]
 T = TypeVar("T")
 _ALL = "all"
 _FAILURES_PER_MINUTE = 60
+_WAITING_PAGES = 8
 
 
 class Places:
@@ -68,7 +69,13 @@ class Limits:
         self._challenges = RateLimit(per_minute=settings.challenges_per_minute, subject="challenges")
         self._requests = RateLimit(per_minute=settings.requests_per_minute, subject="verifications")
         self._all = RateLimit(per_minute=settings.all_per_minute, subject="verifications of all callers")
+        self.page_places = Places(at_once=1, waiting=_WAITING_PAGES)  # who looks takes no place of who verifies
         self.places = Places(at_once=settings.verifications, waiting=settings.waiting)
+
+    def close(self) -> None:
+        """Take no more work."""
+        self.places.close()
+        self.page_places.close()
 
     def take_challenge(self, caller: str, now: datetime) -> None:
         """Use one of a caller's challenges. Raises ``Rejected`` (``too_many_requests``)."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from cloister.attest.ear import MAX_TOKEN_CHARS, parse_ear
+from cloister.attest.ear import EAR_TYPE, MAX_TOKEN_CHARS, parse_ear
 from cloister.attest.findings import Findings
 from cloister.attest.rules import NotChecked
 from cloister.attest.tokens.jws import Jws
@@ -53,11 +53,14 @@ class Reader:
         """Return what the token says once it is proven.
 
         Raises ``Malformed``; ``Rejected`` with the codes of ``verify_signature`` and ``verify_times``, with
-        ``issuer_mismatch``, ``audience_mismatch`` and ``nonce_mismatch``: all there are, once the signature holds.
+        ``token_type_wrong``, ``issuer_mismatch``, ``audience_mismatch`` and ``nonce_mismatch``: all there are, once the
+        signature holds.
         """
         jws = Jws.parse(token.encode(), what="token", cap=MAX_TOKEN_CHARS)
         findings = Findings("token")
         verify_signature(jws, self.keys, frozenset(ALGORITHMS), now, findings, what="token")
+        kind = (jws.typ or "").lower().removeprefix("application/")  # RFC 8725 section 3.11
+        findings.expect(kind == EAR_TYPE, "token_type_wrong", "typ of token", got=kind[:64], want=EAR_TYPE)
         claims = jws.claimset(what="token")
         verify_times(claims, now, findings, what="token", ends=True, starts_issued=True)
         verify_issuer(claims, frozenset({self.issuer}), findings)

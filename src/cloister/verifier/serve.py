@@ -39,4 +39,4 @@ async def serve_verifier(
     try:
         await run_app(opened.app, place, bounds=bounds, tls=tls, stop=stop, on_listening=on_listening)
     finally:
-        opened.limits.places.close()
+        opened.limits.close()

@@ -12,7 +12,6 @@ Not done here: how often somebody may ask (``limits``), bytes (``requests``, ``a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -24,7 +23,7 @@ from cloister.errors import Rejected, Unavailable
 from cloister.verifier.logs import LOG, Event
 from cloister.verifier.requests import Detail, OnRefusal
 from cloister.verifier.subject import subject_of
-from cloister.verifier.tokens import CLAIMS, Identity, Issued, issue
+from cloister.verifier.tokens import CLAIMS, Identity, issue
 from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
@@ -39,20 +38,13 @@ if TYPE_CHECKING:
     from cloister.verifier.policies import NamedPolicy, Policies
     from cloister.verifier.requests import Asked
     from cloister.verifier.results import Results
+    from cloister.verifier.tokens import Issued
     from cloister.wire import Json
 
-__all__ = ["Answer", "AttestationService"]
+__all__ = ["AttestationService"]
 
 _ID_BYTES = 16
 _UNJUDGED = frozenset({"unsupported_format", "unsupported_tee"})  # nobody here can read it: no verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A result as a token, and the refusal that it tells of where it says no."""
-
-    issued: Issued
-    refusal: Rejected | None = None
 
 
 class AttestationService:
@@ -85,13 +77,12 @@ class AttestationService:
         """Return a nonce that is good once, and its end."""
         return self._challenges.give(self.now())
 
-    def attest(self, asked: Asked) -> Answer:
+    def attest(self, asked: Asked) -> Issued:
         """Return the result of evidence over a challenge of this service (passport model)."""
-        policy = self._policy(asked)
         self._challenges.take(asked.binding.nonce, self.now())
-        return self._appraise(asked, policy)
+        return self._appraise(asked, self._policy(asked))
 
-    def verify(self, asked: Asked) -> Answer:
+    def verify(self, asked: Asked) -> Issued:
         """Return the result of evidence over a nonce of the Relying Party that asks (background-check model).
 
         Whether the nonce is fresh is the Relying Party's to know: the token repeats it.
@@ -125,7 +116,7 @@ class AttestationService:
             policy.demand_audience(asked.audience)
         return policy
 
-    def _appraise(self, asked: Asked, policy: NamedPolicy) -> Answer:
+    def _appraise(self, asked: Asked, policy: NamedPolicy) -> Issued:
         try:
             result = self._result(asked, policy)
         except Rejected as refusal:
@@ -138,7 +129,8 @@ class AttestationService:
             policy.demand_tier(result)
             identity = Identity(subject=subject_of(result, policy.id), audience=asked.audience)
         claims = ear_claims(result, brief=asked.detail is Detail.BRIEF)
-        return Answer(issued=self._issue(claims, policy, tier=result.tier, identity=identity))
+        LOG.write(Event.RESULT_ISSUED, tee=result.tee, result=result.tier.value)
+        return self._issue(claims, policy, tier=result.tier, identity=identity)
 
     def _result(self, asked: Asked, policy: NamedPolicy) -> AttestationResult:
         """Return what the verifier finds. For a TEE that the policy does not name nobody is asked anything."""
@@ -148,15 +140,14 @@ class AttestationService:
             found = gather(self._verifier, self._endorsements, asked.evidence, devices, now)
         return self._verifier.verify(asked.evidence, asked.binding, policy.policy, now, found)
 
-    def _refused(self, asked: Asked, policy: NamedPolicy, refusal: Rejected) -> Answer:
+    def _refused(self, asked: Asked, policy: NamedPolicy, refusal: Rejected) -> Issued:
         """Return a token that says no: without subject and audience, so that nobody takes it for an identity."""
         if asked.on_refusal is OnRefusal.PROBLEM:
             raise refusal
         claims = refused_claims(
             refusal, tee=asked.evidence.tee, policy_digest=policy.policy.digest, nonce=asked.binding.nonce
         )
-        issued = self._issue(claims, policy, tier=TrustTier.CONTRAINDICATED, identity=None)
-        return Answer(issued=issued, refusal=refusal)
+        return self._issue(claims, policy, tier=TrustTier.CONTRAINDICATED, identity=None)
 
     def _issue(
         self, claims: Mapping[str, Json], policy: NamedPolicy, *, tier: TrustTier, identity: Identity | None
@@ -173,7 +164,6 @@ class AttestationService:
             ttl=policy.ttl,
         )
         self.results.keep(issued)
-        LOG.write(Event.RESULT_ISSUED, result=tier.value, step=policy.id or "own")
         return issued
 
 

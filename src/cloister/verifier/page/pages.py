@@ -17,7 +17,7 @@ import jwt
 from starlette.responses import HTMLResponse
 
 from cloister.attest.describe.table import explain
-from cloister.attest.ear import parse_ear
+from cloister.attest.ear import MAX_TOKEN_CHARS, parse_ear
 from cloister.attest.tokens.jws import Jws
 from cloister.crypto.sign import KeyId
 from cloister.errors import CloisterError, Malformed, Rejected
@@ -75,12 +75,12 @@ class Pages:
         """Tell whether a text is a token that names a key of this service."""
         if not _TOKEN.fullmatch(text):
             return False
-        kid = Jws.parse(text.encode(), what="token").kid
+        kid = _parse(text).kid
         return any(key.kid == kid for key in self._service.keys.ring(self._service.now()).keys)
 
     def _proven(self, token: str) -> HTMLResponse:
         """Explain a token that one of our keys signed. Raises ``Rejected`` (``signature_invalid``)."""
-        jws, now = Jws.parse(token.encode(), what="token"), self._service.now()
+        jws, now = _parse(token), self._service.now()
         key = next((key for key in self._service.keys.ring(now).keys if key.kid == jws.kid), None)
         if key is None:
             raise Rejected.because("unknown_key", "token", hint="keys are kept until their tokens have ended")
@@ -122,6 +122,10 @@ class Pages:
         told = tag("p", tag("strong", "That cannot be explained. "), error.message, class_="verdict untrue")
         hint = tag("p", error.hint) if error.hint else joined()
         return _page("Not explained", tag("h1", "Not explained"), told, hint, self._form(), status=status)
+
+
+def _parse(token: str) -> Jws:
+    return Jws.parse(token.encode(), what="token", cap=MAX_TOKEN_CHARS)
 
 
 def _pasted(body: bytes) -> str:
