@@ -16,6 +16,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 SERVERS = {
     "Custodian": ("cloister.custodian.metrics", "setting `metrics`"),
     "Enclave": ("cloister.enclave.metrics", "setting `metrics`"),
+    "Attestation service": ("cloister.verifier.metrics", "`cloister attest serve --metrics`"),
     "Relay": ("cloister.relay.metrics", "`cloister relay --metrics`"),
     "Proxy": ("cloister.client.proxy.metrics", "`cloister proxy --metrics`"),
 }

@@ -174,6 +174,27 @@ def test_keys_at_rest_are_private_and_never_printed(served: Desk) -> None:
     assert all(set(key.jwk()) == {"alg", "crv", "kid", "kty", "use", "x", "y"} for key in ring.keys)
 
 
+def test_metrics_say_how_it_went_and_nothing_else(tmp_path: Path) -> None:
+    with desk(tmp_path) as found:
+        body = found.asked(nonce=NONCE)
+        found.post("/v1/verify", body)
+        found.post("/v1/verify", {**body, "nonce": dump_b64u(b"another nonce")})
+        found.post("/v1/verify", b"{}")
+        found.token()
+        metrics = found.opened.metrics
+        said = {
+            (model, outcome): metrics.value("cloister_attestation_results_total", (model, outcome))
+            for model in ("attest", "verify")
+            for outcome in ("warning", "refused", "malformed", "undecided")
+        }
+        assert {key for key, value in said.items() if value} == {
+            ("verify", "warning"), ("verify", "refused"), ("verify", "malformed"), ("attest", "warning"),
+        }  # fmt: skip
+        assert metrics.value("cloister_attestation_requests_total", ("verify", "4xx")) == 2
+        assert metrics.value("cloister_attestation_running") == 0
+        assert sum(metrics.bars("cloister_attestation_seconds", "verify").counts) == 3
+
+
 def test_a_policy_that_refuses_says_every_reason(served: Desk) -> None:
     side = served.sides[SIMULATED]
     tee = side.policy.tees[side.tee]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from cloister.cli.metrics_options import metrics_options, metrics_place
 from cloister.cli.relay import stop_signals
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.cli.verifiers import insecure_options, insecure_verifiers
@@ -39,6 +40,7 @@ def setup(terminal: Terminal, /, *, home: Path, issuer: str) -> None:
 @click.command(cls=Verb)
 @_home
 @click.option("--ready-file", type=_file, help="Write the address here, as JSON, once listening.")
+@metrics_options
 @insecure_options
 @pass_terminal
 def serve(
@@ -47,6 +49,8 @@ def serve(
     *,
     home: Path,
     ready_file: Path | None,
+    metrics: str | None,
+    metrics_token_file: Path | None,
     insecure_simulated_root: Path | None,
     insecure_synthetic_vendors: Path | None,
 ) -> int:
@@ -57,6 +61,7 @@ def serve(
     from cloister.verifier.home import open_home  # noqa: PLC0415 - brings the web server along
     from cloister.verifier.serve import serve_verifier  # noqa: PLC0415 - the same
 
+    shown = metrics_place(metrics, metrics_token_file)
     make_verifier, given = insecure_verifiers(terminal, insecure_simulated_root, insecure_synthetic_vendors)
     opened = open_home(home, make_verifier=make_verifier, endorsements=given)
 
@@ -69,7 +74,7 @@ def serve(
     async def run() -> None:
         stop = asyncio.Event()
         with stop_signals(stop):
-            await serve_verifier(opened, home, stop=stop, on_listening=tell)
+            await serve_verifier(opened, home, stop=stop, on_listening=tell, metrics=shown)
 
     asyncio.run(run())
     return 0

@@ -10,6 +10,7 @@ path. Not done here: TLS and sockets (``serve``).
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from cloister.serving.armour import Armour
 from cloister.serving.bodies import Bodies, demand_media
 from cloister.serving.problems import PROBLEM_TYPE, problem, problem_json
 from cloister.verifier.logs import LOG, Event
+from cloister.verifier.metrics import outcome_of
 from cloister.verifier.openapi import openapi_document
 from cloister.verifier.page import Pages
 from cloister.verifier.problems import STATUSES
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from cloister.verifier.callers import Callers
     from cloister.verifier.limits import Limits
-    from cloister.verifier.requests import Asked
+    from cloister.verifier.metrics import VerifierMetrics
     from cloister.verifier.routes import Route
     from cloister.verifier.service import AttestationService
     from cloister.verifier.tokens import Issued
@@ -49,10 +51,16 @@ _KEYS_FRESH = {"cache-control": "public, max-age=300"}  # shorter than the short
 
 
 def create_app(
-    service: AttestationService, *, callers: Callers, limits: Limits, request_timeout_s: int, tls: bool
+    service: AttestationService,
+    *,
+    callers: Callers,
+    limits: Limits,
+    metrics: VerifierMetrics,
+    request_timeout_s: int,
+    tls: bool,
 ) -> Starlette:
     """Return the ASGI application over ``service``."""
-    handlers = _Handlers(service, callers, limits, request_timeout_s)
+    handlers = _Handlers(service, callers, limits, metrics, request_timeout_s)
     app = Starlette(
         routes=[_starlette_route(handlers, route) for route in ROUTES],
         middleware=[Middleware(Armour, tls=tls)],
@@ -66,6 +74,12 @@ def _starlette_route(handlers: _Handlers, route: Route) -> StarletteRoute:
     handler = getattr(handlers, route.name)
 
     async def endpoint(request: Request) -> Response:
+        answer = await answered(request)
+        label = (route.name, f"{answer.status_code // 100}xx")
+        handlers.metrics.add("cloister_attestation_requests_total", label=label)
+        return answer
+
+    async def answered(request: Request) -> Response:
         try:
             caller = handlers.known(request) if route.known else ""
             return await handler(request, caller)  # type: ignore[no-any-return]  # every handler returns one
@@ -81,8 +95,15 @@ def _starlette_route(handlers: _Handlers, route: Route) -> StarletteRoute:
 class _Handlers:
     """One coroutine for each route, by its name."""
 
-    def __init__(self, service: AttestationService, callers: Callers, limits: Limits, request_timeout_s: int) -> None:
-        self._service, self._callers, self._limits = service, callers, limits
+    def __init__(
+        self,
+        service: AttestationService,
+        callers: Callers,
+        limits: Limits,
+        metrics: VerifierMetrics,
+        request_timeout_s: int,
+    ) -> None:
+        self._service, self._callers, self._limits, self.metrics = service, callers, limits, metrics
         self._bodies = Bodies(within_s=request_timeout_s, cap=MAX_BODY_BYTES)
         self._openapi = dump_json(openapi_document(service.issuer, is_open=callers.is_open))
         self._discovery = dump_json(service.discovery())
@@ -145,19 +166,17 @@ class _Handlers:
 
     async def attest(self, request: Request, caller: str) -> Response:
         """Return a result by the passport model."""
-        return await self._answer(request, caller, parse_attest, self._service.attest)
+        return await self._answer(request, caller, "attest", lambda body: self._service.attest(parse_attest(body)))
 
     async def verify(self, request: Request, caller: str) -> Response:
         """Return a result by the background-check model."""
-        return await self._answer(request, caller, parse_verify, self._service.verify)
+        return await self._answer(request, caller, "verify", lambda body: self._service.verify(parse_verify(body)))
 
-    async def _answer(
-        self, request: Request, caller: str, parse: Callable[[bytes], Asked], work: Callable[[Asked], Issued]
-    ) -> Response:
+    async def _answer(self, request: Request, caller: str, model: str, work: Callable[[bytes], Issued]) -> Response:
         self._limits.take_verification(caller, self._service.now())
         body = await self._bodies.read(request)
         demand_media(request, JSON_TYPE)
-        issued = await self._limits.places.run(lambda: work(parse(body)))
+        issued = await self._counted(model, lambda: work(body))
         if TOKEN_TYPE in request.headers.get("accept", ""):
             return Response(issued.token, media_type=TOKEN_TYPE)
         return _json(
@@ -168,6 +187,23 @@ class _Handlers:
                 "token": issued.token,
             }
         )
+
+    async def _counted(self, model: str, work: Callable[[], Issued]) -> Issued:
+        """Verify in a place of its own, and count how it went and how long it took."""
+        began, outcome = time.monotonic(), "failed"
+        self.metrics.add("cloister_attestation_running")
+        try:
+            issued = await self._limits.places.run(work)
+            outcome = issued.tier.value
+        except Exception as error:
+            outcome = outcome_of(error)
+            raise
+        else:
+            return issued
+        finally:
+            self.metrics.add("cloister_attestation_running", -1)
+            self.metrics.add("cloister_attestation_results_total", label=(model, outcome))
+            self.metrics.observe("cloister_attestation_seconds", time.monotonic() - began, label=model)
 
 
 def _address(request: Request) -> str:

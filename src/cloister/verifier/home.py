@@ -26,6 +26,7 @@ from cloister.verifier.callers import Callers
 from cloister.verifier.challenges import Challenges
 from cloister.verifier.keyfile import KeyFile
 from cloister.verifier.limits import Limits
+from cloister.verifier.metrics import VerifierMetrics
 from cloister.verifier.policies import read_policies
 from cloister.verifier.results import Results
 from cloister.verifier.ring import KeyPlan
@@ -63,6 +64,7 @@ class Opened:
     service: AttestationService
     app: Starlette
     limits: Limits
+    metrics: VerifierMetrics
 
 
 def init_home(home: Path, *, issuer: str) -> Path:
@@ -126,15 +128,16 @@ def open_home(
         clock=clock,
         rng=rng,
     )
-    limits = Limits(settings)
+    limits, metrics = Limits(settings), VerifierMetrics()
     app = create_app(
         service,
         callers=Callers(home / settings.callers, is_open=settings.open),
         limits=limits,
+        metrics=metrics,
         request_timeout_s=settings.request_timeout_s,
         tls=settings.issuer.startswith("https://"),
     )
-    return Opened(settings=settings, service=service, app=app, limits=limits)
+    return Opened(settings=settings, service=service, app=app, limits=limits, metrics=metrics)
 
 
 def _site(home: Path, settings: Settings) -> Site:
