@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from cloister.attest.policy import Policy
     from cloister.attest.verifier import Scheme
+    from cloister.telemetry.spans import Spans
 
 P = ParamSpec("P")
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -261,7 +262,7 @@ class House:
 
     @asynccontextmanager
     async def enclave(
-        self, *, settings: Mapping[str, Any] | None = None, **claims: Any
+        self, *, settings: Mapping[str, Any] | None = None, spans: Spans | None = None, **claims: Any
     ) -> AsyncIterator[EnclaveInstance]:
         """Boot an enclave at the enclave's address; it has a lease and a keyset."""
         config = self.config(**settings or {})
@@ -269,9 +270,11 @@ class House:
         engine, log, loan = OnnxEngine(threads=1), EventLog(self.clock.wall, self.log), read_loan_file(config.loan)
         async with CustodianLink(loan, timeout=timedelta(seconds=5), transport=self.wires) as link:
             source = self.source(**claims)
-            booted = await boot(config, loan, source=source, software=software, engine=engine, link=link, log=log)
+            booted = await boot(
+                config, loan, source=source, software=software, engine=engine, link=link, log=log, spans=spans
+            )
             instance = EnclaveInstance(
-                booted, config, loan, source=source, engine=engine, link=link, clock=self.clock, log=log
+                booted, config, loan, source=source, engine=engine, link=link, clock=self.clock, log=log, spans=spans
             )
             try:
                 await instance.renewal.once()

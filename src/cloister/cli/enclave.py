@@ -70,6 +70,7 @@ def _config(path: Path | None, overrides: dict[str, Any]) -> EnclaveConfig:
 )
 @click.option("--metrics", metavar="HOST:PORT", help="Show metrics at this address of their own.")
 @click.option("--metrics-token-file", type=_file, help="File with the token a scraper shows (mode 0600).")
+@click.option("--traces", metavar="URL", help="Send spans to this OpenTelemetry collector (extra 'otel').")
 @click.option("--ready-file", type=_file, help="Write the address here once serving.")
 @click.option("--gpu", is_flag=True, help="Attest every NVIDIA GPU of this machine too.")
 @click.option(

@@ -36,6 +36,7 @@ from cloister.errors import CloisterError, Malformed, Rejected
 from cloister.lending.events import EventKind
 from cloister.serving.armour import Armour
 from cloister.serving.rates import RateLimit
+from cloister.telemetry.spans import spanned
 from cloister.wire import dump_json
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ _CONDITIONS = ("if-match", "if-unmodified-since")
 _ASK_AGAIN = "dpop_nonce_wanted"  # no failure, but how a proof with a nonce begins
 NO_MOUNTS: Mapping[str, ASGIApp] = MappingProxyType({})
 """Nothing beside the custodian itself."""
+_SERVER_ERROR = 500
 _LOOK_EVERY_S = 0.5  # seconds between two looks at what others logged
 
 
@@ -172,10 +174,15 @@ async def _look(service: CustodianService) -> None:
 
 def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -> StarletteRoute:
     metrics, name = service.context.metrics, f"{route.method} {route.path}"
+    about = {"http.request.method": route.method, "http.route": route.path}
 
     async def endpoint(request: Request) -> Response:
         begun = time.perf_counter()
-        response = await answered(request)
+        with spanned(service.context.spans, name, about) as span:
+            response = await answered(request)
+            span.note({"http.response.status_code": response.status_code})
+            if response.status_code >= _SERVER_ERROR:
+                span.note({"error.type": str(response.status_code)})
         if not route.stream:
             metrics.observe("cloister_custodian_request_seconds", time.perf_counter() - begun, name)
         metrics.add("cloister_custodian_requests_total", label=(name, f"{response.status_code // 100}xx"))

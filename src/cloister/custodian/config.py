@@ -218,6 +218,8 @@ class Config:
         "", "file with the token that a scraper shows, relative to the home; demanded beyond loopback"
     )
     metrics_loans: bool = _setting(False, "show what each loan has left, under its id")  # noqa: FBT003
+    traces: str = _setting("", "base URL of an OpenTelemetry collector that spans are sent to; empty: nowhere")
+    traces_percent: int = _setting(100, "of a hundred traces so many are sent", floor=1, cap=100)
     disk_floor_mib: int = _setting(64, "MiB free on the custodian's disks below which it says so", cap=1_048_576)
     alarm_window_s: int = _setting(
         600,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from cloister import __version__
 from cloister.custodian.acme import Acme
 from cloister.custodian.app import NO_MOUNTS, create_app
 from cloister.custodian.config import is_address
@@ -97,7 +98,7 @@ def serve_custodian(
         app.state.metrics = _metrics(service, home)
         return app
 
-    with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(service):
+    with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(service), _tracing(service):
         tls = prepare_tls(service, home, service.client_authorities)
         _listen(service.config, application, tls, stop, on_listening)
 
@@ -110,7 +111,7 @@ def serve_host(host: Host, *, home: Path, on_listening: Callable[[str], None] | 
         host.metrics = _metrics(host.book, home)
         return host
 
-    with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(host):
+    with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(host), _tracing(host.book):
         tls = prepare_tls(host.book, home, host.client_authorities)
         _listen(host.config, application, tls, stop, on_listening)
 
@@ -133,6 +134,24 @@ def _listen(
             on_listening(url)
         if not stop.asked:
             stop.server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _tracing(service: CustodianService) -> Iterator[None]:
+    """Send spans while the block runs, where the settings name a collector. Raises ``UsageError``."""
+    config = service.config
+    if not config.traces:
+        yield
+        return
+    from cloister.telemetry.otlp import OtlpSpans, parse_traces_place  # noqa: PLC0415 - of an extra
+
+    place = parse_traces_place(config.traces, config.traces_percent)
+    service.context.spans = OtlpSpans(place, service="cloister-custodian", version=__version__)
+    try:
+        yield
+    finally:
+        service.context.spans.close()
+        service.context.spans = None
 
 
 def _metrics(service: CustodianService, home: Path) -> MetricsListener | None:

@@ -20,6 +20,7 @@ from cloister.enclave.packages import find_packages
 from cloister.enclave.pool import ModelPool
 from cloister.enclave.release import ask_release
 from cloister.errors import Reason, Rejected
+from cloister.telemetry.spans import spanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cloister.lending.contract import SignedContract
     from cloister.lending.messages import Grant
     from cloister.lending.terms import ModelTerms
+    from cloister.telemetry.spans import Spans
 
 __all__ = ["Booted", "boot", "matched"]
 
@@ -65,8 +67,9 @@ async def boot(
     link: Link,
     log: EventLog,
     progress: Callable[[int, int], None] | None = None,
+    spans: Spans | None = None,
 ) -> Booted:
-    """Return the booted instance.
+    """Return the booted instance; ``spans`` is where it is told how long each step took.
 
     Raises ``Rejected`` with the custodian's reasons or with what does not fit, ``Malformed``, ``Unavailable``.
     """
@@ -79,7 +82,8 @@ async def boot(
     packages = await asyncio.to_thread(find_packages, config.models, access)
 
     # 3. Challenge, evidence, release: keys for exactly this instance.
-    released = await ask_release(loan, key=key, kem=kem, source=source, software=software, link=link, log=log)
+    with spanned(spans, "enclave.attest", {"cloister.tee": source.tee}):
+        released = await ask_release(loan, key=key, kem=kem, source=source, software=software, link=link, log=log)
     grant = released.grant
 
     # 4. Exactly the loan's models: by digest, by signature, by key; into memory, into the engine.
@@ -96,7 +100,8 @@ async def boot(
         progress=progress,
     )
     pool = ModelPool(loader, log, budget=config.memory_budget, patience_s=config.limits.model_wait_s)
-    await pool.add(matched(grant, packages))
+    with spanned(spans, "enclave.load", {"cloister.models": len(grant.keys)}):
+        await pool.add(matched(grant, packages))
     return Booted(key=key, kem=kem, grant=grant, pool=pool, software=software, contract=released.contract)
 
 

@@ -39,7 +39,7 @@ _LISTS = ("model_makers", "models", "prepack")
 _TRUTHS = ("airgapped", "behind_proxy", "require_model_signature", "require_unswappable")
 _SIZE = re.compile(r"([1-9][0-9]{0,15})(KiB|MiB|GiB|TiB)?")
 _SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
-_NUMBERS = ("engine_threads", "engine_workers")
+_NUMBERS = ("engine_threads", "engine_workers", "traces_percent")
 
 
 class Profile(StrEnum):
@@ -122,6 +122,8 @@ class EnclaveConfig:
     media: Path | None = None
     metrics: str | None = None
     metrics_token_file: Path | None = None
+    traces: str | None = None
+    traces_percent: int = 100
     airgapped: bool = False
     engine_threads: int = 1
     engine_workers: int = 1
@@ -156,6 +158,7 @@ class EnclaveConfig:
             "require_model_signature": self.require_model_signature,
             "require_unswappable": self.require_unswappable,
             "tls": self.tls.value,
+            "traces": self.traces is not None,
         }
 
 
@@ -248,6 +251,8 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         media=_path(taken, "media", base),
         metrics=taken.text("metrics", cap=256, floor=1) if "metrics" in taken else None,
         metrics_token_file=_path(taken, "metrics_token_file", base),
+        traces=taken.text("traces", cap=512, floor=1) if "traces" in taken else None,
+        traces_percent=_number(taken, "traces_percent", 100, floor=1, cap=100),
         airgapped=taken.optional("airgapped", taken.boolean) or False,
         engine_threads=_number(taken, "engine_threads", 1, floor=0, cap=1024),
         engine_workers=_number(taken, "engine_workers", 1, floor=1, cap=1024),

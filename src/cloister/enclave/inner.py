@@ -16,6 +16,7 @@ from cloister.enclave.contract import contract_json
 from cloister.enclave.problems import status_of
 from cloister.errors import Rejected
 from cloister.lending.sub_allowance import MAX_CHAIN_BYTES
+from cloister.telemetry.spans import parse_traceparent
 from cloister.wire import Json, dump_json, parse_b64u
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cloister.enclave.served import ServedModel
     from cloister.lending.conditions import Caller
     from cloister.lending.contract import SignedContract
+    from cloister.telemetry.spans import Spans
 
 __all__ = ["SUB_ALLOWANCE", "InnerAnswer", "InnerApi"]
 
@@ -33,6 +35,7 @@ SUB_ALLOWANCE = "cloister-sub-allowance"
 """The field with a chain, base64url; its holder's token is in ``authorization``."""
 
 _MODEL = re.compile(r"/v2/models/([a-z0-9._-]{1,64})(?:/versions/([0-9a-f]{64}))?(/ready|/infer)?")
+_GEN_AI = {"gen_ai.operation.name": "infer", "gen_ai.provider.name": "cloister"}
 _BEARER = re.compile(r"[Bb]earer ([A-Za-z0-9._~+/=-]{1,512})")
 
 
@@ -55,9 +58,11 @@ class InnerApi:
         inference: Inference,
         *,
         contract: SignedContract | None = None,
+        spans: Spans | None = None,
     ) -> None:
         """Serve the models of ``pool`` under ``metering``; ``contract`` is what they are lent on."""
         self.contract = contract
+        self._spans = spans
         self._pool = pool
         self._metering = metering
         self._inference = inference
@@ -113,11 +118,29 @@ class InnerApi:
         match found[3]:
             case "/infer":
                 _demand_method(request, "POST")
-                response = await self._inference.infer(model, request, token=token, consumer=consumer)
+                response = await self._inferred(model, request, token, consumer)
                 return InnerAnswer(response=response, model=model, consumer=consumer)
             case _:
                 _demand_method(request, "GET")
                 return InnerAnswer(response=_json(self._model_metadata(model, consumer)))
+
+    async def _inferred(
+        self, model: ServedModel, request: BinaryRequest, token: bytes | None, consumer: Caller
+    ) -> BinaryResponse:
+        """Run an inference, in a span where spans go anywhere: which model, how many units, and nothing of it (T85).
+
+        What is inside the encryption may name the trace that it is part of; what is outside may not (T64).
+        """
+        if self._spans is None:
+            return await self._inference.infer(model, request, token=token, consumer=consumer)
+        parent = parse_traceparent(value_of(request.headers, "traceparent"))
+        name = model.terms.name
+        with self._spans.span(f"infer {name}", {**_GEN_AI, "gen_ai.request.model": name}, parent=parent) as span:
+            response = await self._inference.infer(model, request, token=token, consumer=consumer)
+            units = value_of(response.headers, "cloister-units")
+            if units is not None:
+                span.note({"cloister.units": int(units)})
+            return response
 
     def _model(self, name: str, version: str | None) -> ServedModel:
         model = self._pool.model(name)

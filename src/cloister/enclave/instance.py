@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cloister.enclave.served import ServedModel
     from cloister.lending.contract import SignedContract
     from cloister.lending.terms import Terms
+    from cloister.telemetry.spans import Spans
 
 __all__ = ["EnclaveInstance"]
 
@@ -64,6 +65,7 @@ class EnclaveInstance:
         link: Link,
         clock: Clock,
         log: EventLog,
+        spans: Spans | None = None,
         tls_spki: tuple[bytes, ...] = (),
     ) -> None:
         """Wire it up; nothing is served before a lease and a keyset are there."""
@@ -93,14 +95,14 @@ class EnclaveInstance:
             always=config.mtls is Mtls.ALWAYS and link.is_online,
         )  # fmt: skip
         link.certify = self.identity.ask
-        self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log, identity=self.identity)
+        self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log, identity=self.identity, spans=spans)
         self.inference = Inference(self.metering, self.metrics, config, Tickets(self.metering, link), self.pool)
         self.media = None if config.media is None else MediaFolder(config.media)
         self.vouchers = None if self.media is None else Vouchers(self.metering, self.media, log=log)
         self.revocations = None if self.media is None else Revocations(self.metering, self.media, log=log)
         describe = self._describing(booted.grant.terms, booted.contract, self.pool.models)
         self.publisher = KeysetPublisher(source, describe, clock=clock, limits=config.limits, log=log)
-        self._api = InnerApi(self.pool, self.metering, self.inference, contract=booted.contract)
+        self._api = InnerApi(self.pool, self.metering, self.inference, contract=booted.contract, spans=spans)
         self.rollout = Rollout(self, config=config, loan=loan, source=source, link=link, log=log)
         self.admission = Admission(config.limits, self.metrics)
         self.gateway = Gateway(self._api, self.publisher, self.metering, admission=self.admission, log=log)
@@ -158,20 +160,30 @@ class EnclaveInstance:
             tls_spki_sha256=self._tls_spki,
         )
 
+    def checks(self) -> dict[str, tuple[str, str]]:
+        """Return how each part stands: its name, then ``ok``, ``degraded`` or ``failed``, and why.
+
+        ``failed`` keeps it from serving; a renewal that failed lately does not yet.
+        """
+        lease = self.metering.snapshot().state is LeaseState.ACTIVE
+        try:
+            keyset = bool(self.publisher.keys)
+        except Unavailable:
+            keyset = False
+        late = self.renewal.failing
+        return {
+            "custodian": ("degraded", "renewal_failing") if late else ("ok", "ok"),
+            "keyset": ("ok", "ok") if keyset else ("failed", "no_keyset"),
+            "lease": ("ok", "ok") if lease else ("failed", "no_lease"),
+            "models": ("failed", "unloaded") if self._booted is None else ("ok", "ok"),
+            "serving": ("failed", "draining") if self.admission.draining else ("ok", "ok"),
+        }
+
     def not_ready(self) -> list[str]:
         """Return why this instance does not serve now; empty when it does."""
-        reasons = []
-        if self.admission.draining:
-            reasons.append("draining")
-        if self._booted is None:
-            reasons.append("unloaded")
-        if self.metering.snapshot().state is not LeaseState.ACTIVE:
-            reasons.append("no_lease")
-        try:
-            _ = self.publisher.keys
-        except Unavailable:
-            reasons.append("no_keyset")
-        return reasons
+        order = ("draining", "unloaded", "no_lease", "no_keyset")
+        codes = {code for state, code in self.checks().values() if state == "failed"}
+        return [code for code in order if code in codes]
 
     def measure(self) -> None:
         """Bring the gauges up to date."""

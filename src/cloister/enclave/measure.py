@@ -45,7 +45,14 @@ PACKAGES = (
 )
 """Distributions whose code runs in the enclave."""
 
-OPTIONAL_PACKAGES = ("obstore",)
+OPTIONAL_PACKAGES = (
+    "obstore",
+    "opentelemetry-api",
+    "opentelemetry-exporter-otlp-proto-common",
+    "opentelemetry-proto",
+    "opentelemetry-sdk",
+    "protobuf",
+)
 """Extras whose code runs there where they are installed: what is not there cannot run."""
 
 

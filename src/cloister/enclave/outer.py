@@ -17,7 +17,7 @@ from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.wire import parse_b64u
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from cloister.enclave.instance import EnclaveInstance
     from cloister.enclave.web.exchange import Body, Exchange, Head, Outcome
@@ -67,18 +67,24 @@ class Outer:
         return Answer(status=200, headers=(("content-type", KEYSET_TYPE), NO_STORE), body=document)
 
     async def _health(self, _: Head) -> Answer:
-        return _json(200, {"live": True})
+        return _json(200, {"live": True, "status": "ok" if _well(self._instance.checks()) else "degraded"})
 
     async def _ready(self, _: Head) -> Answer:
         instance = self._instance
-        reasons = instance.not_ready()
+        reasons, checks = instance.not_ready(), instance.checks()
         body: Json = {
+            "checks": [{"code": code, "name": name, "state": state} for name, (state, code) in checks.items()],
             "clock": instance.clock_source.to_json(),
             "ready": not reasons,
             "reasons": reasons,
             "state": instance.metering.snapshot().state.value,
+            "status": "failed" if reasons else "ok" if _well(checks) else "degraded",
         }
         return _json(503 if reasons else 200, body)
+
+
+def _well(checks: Mapping[str, tuple[str, str]]) -> bool:
+    return all(state == "ok" for state, _ in checks.values())
 
 
 class _Shown:

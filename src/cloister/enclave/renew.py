@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cloister.enclave.logs import Event
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
 from cloister.lending.messages import Lease
+from cloister.telemetry.spans import spanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cloister.enclave.metering import Metering
     from cloister.enclave.metrics import Metrics
     from cloister.lending.messages import Refusal
+    from cloister.telemetry.spans import Spans
 
 __all__ = ["Ending", "Renewal"]
 
@@ -53,6 +55,7 @@ class Renewal:
         metrics: Metrics,
         log: EventLog,
         identity: InstanceIdentity | None = None,
+        spans: Spans | None = None,
     ) -> None:
         """Keep the lease of ``metering``, and the certificate of ``identity``."""
         self._identity = identity
@@ -60,8 +63,11 @@ class Renewal:
         self._link = link
         self._metrics = metrics
         self._log = log
+        self._spans = spans
         self._stopped = False
         self._apart = False
+        self.failing = False
+        """Whether the last call to the custodian brought no answer that holds."""
 
     async def once(self) -> Lease | Refusal:
         """Send the pending request or a new one with the usage reports before it, and take the answer.
@@ -73,8 +79,15 @@ class Renewal:
         then the same bytes are sent again next time (E2).
         """
         metering = self._metering
-        statement = metering.request(secrets.token_bytes(_NONCE_BYTES))
-        answer = metering.receive(await self._ask(statement))
+        try:
+            with spanned(self._spans, "lease.renew") as span:
+                statement = metering.request(secrets.token_bytes(_NONCE_BYTES))
+                answer = metering.receive(await self._ask(statement))
+                span.note({"cloister.result": "lease" if isinstance(answer, Lease) else "refusal"})
+        except CloisterError:
+            self.failing = True
+            raise
+        self.failing = False
         if isinstance(answer, Lease):
             self._metrics.add("cloister_renewals_total", label="lease")
             self._log.write(Event.LEASE_RENEWED, seq=answer.seq, seconds=answer.ttl.total_seconds())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from cloister import __version__
 from cloister.enclave.boot import boot
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.custodian_link import CustodianLink
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from cloister.enclave.tls import OuterTls
     from cloister.enclave.web.exchange import Application
     from cloister.telemetry.listener import MetricsPlace
+    from cloister.telemetry.spans import Spans
 
 __all__ = ["Ending", "Ready", "Surroundings", "serve", "serve_async"]
 
@@ -124,9 +126,11 @@ async def serve_async(
     software = measure_software(config)
     engine = around.engine or OnnxEngine(threads=config.engine_threads)
     tls = prepare_tls(config, around.clock.wall())
-    shown = _metrics_place(config)
+    shown, spans = _metrics_place(config), _spans(config)
     within = timedelta(seconds=config.limits.custodian_timeout_s)
     async with contextlib.AsyncExitStack() as stack:
+        if spans is not None:
+            stack.callback(spans.close)
         link: Link
         if config.airgapped and media is not None:
             link = FileLink(media)
@@ -141,6 +145,7 @@ async def serve_async(
             link=link,
             log=around.log,
             progress=progress,
+            spans=spans,
         )
         instance = EnclaveInstance(
             booted,
@@ -151,6 +156,7 @@ async def serve_async(
             link=link,
             clock=around.clock,
             log=around.log,
+            spans=spans,
             tls_spki=() if tls is None or not tls.is_own else (tls.spki_sha256,),
         )
         del booted  # the instance owns keys and models now, and drops them in ``wipe``
@@ -174,6 +180,16 @@ def _metrics_place(config: EnclaveConfig) -> MetricsPlace | None:
         return None
     path = config.metrics_token_file
     return parse_metrics_place(config.metrics, None if path is None else read_metrics_token(path))
+
+
+def _spans(config: EnclaveConfig) -> Spans | None:
+    """Return where spans go, None for nowhere. Raises ``UsageError``, also where the extra is not there."""
+    if config.traces is None:
+        return None
+    from cloister.telemetry.otlp import OtlpSpans, parse_traces_place  # noqa: PLC0415 - of an extra
+
+    place = parse_traces_place(config.traces, config.traces_percent)
+    return OtlpSpans(place, service="cloister-enclave", version=__version__)
 
 
 async def _begin(instance: EnclaveInstance) -> None:

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from cloister.lending.ledger import Posting
     from cloister.lending.merkle import MerkleTree
     from cloister.lending.terms import InstanceId
+    from cloister.telemetry.spans import Spans
 
 __all__ = ["Context", "OnceKey", "Transaction"]
 
@@ -159,6 +160,8 @@ class Context:
         """Keep the parts; nothing is read or written yet, and no endorsement is to be had."""
         self.endorsements: Endorsements = Given({})
         self.metrics = CustodianMetrics(verifier.tees)
+        self.spans: Spans | None = None
+        """Where spans go; set by who serves, where the settings name a place."""
         self.vault: Vault = WatchedVault(vault, self._vault_failed)
         self.store, self.verifier, self.config = store, verifier, config
         self.rng = rng

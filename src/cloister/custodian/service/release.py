@@ -45,6 +45,7 @@ from cloister.lending.messages import Challenge, Grant, ReleasedKey
 from cloister.lending.release import Denied, Grantable, decide, key_info, register, verify_attest
 from cloister.lending.terms import instance_id
 from cloister.sealed.envelope import Envelope
+from cloister.telemetry.spans import spanned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,10 +108,14 @@ def attest(context: Context, actor: Actor, loan: LoanId, statement: bytes) -> by
         _take(context, request)
         # 6. and 7. Endorsements, fetched in no transaction; evidence -> result, by the policy as it stands.
         policy = _policy(context, loan)
-        endorsements = _fetch(context, request, policy)
-        result = _verify(context, request, policy, endorsements)
+        with spanned(context.spans, "endorsements.fetch"):
+            endorsements = _fetch(context, request, policy)
+        with spanned(context.spans, "evidence.verify") as span:
+            result = _verify(context, request, policy, endorsements)
+            span.note({"cloister.tee": result.tee})
         # 8. to 10. Decide, seal, log, keep what it was decided by, commit.
-        return _release(context, actor, request, digest, result, endorsements=endorsements)
+        with spanned(context.spans, "key.release"):
+            return _release(context, actor, request, digest, result, endorsements=endorsements)
     except (Malformed, Rejected) as refusal:
         context.refuse(EventKind.ATTESTATION_REFUSED, actor, loan, refusal, **details)
         raise
