@@ -65,6 +65,8 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/recall"): (EventKind.RECALLED,),
     ("POST", "/v1/tokens"): (EventKind.TOKEN_CREATED,),
     ("DELETE", "/v1/tokens/{token}"): (EventKind.TOKEN_REVOKED,),
+    ("POST", "/v1/issuers"): (EventKind.ISSUER_SET,),
+    ("DELETE", "/v1/issuers/{issuer}"): (EventKind.ISSUER_REMOVED,),
     ("POST", "/v1/sessions"): (EventKind.SESSION_OPENED,),
     ("POST", "/v1/sessions/renew"): (EventKind.SESSION_RENEWED,),
     ("DELETE", "/v1/sessions/{session}"): (EventKind.SESSION_ENDED,),

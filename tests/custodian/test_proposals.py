@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from custodian_kit import SOFTWARE, Bench, bearer
+from identity_kit import Provider
 
 from cloister.custodian.config_file import load_config
 from cloister.custodian.duty import IN_PRODUCTION, Operation
 from cloister.custodian.routes import ROUTES
+from cloister.custodian.store.migrations import MIGRATIONS
 from cloister.custodian.tokens import hash_token
 from cloister.errors import UsageError
 from cloister.testing.simulated import simulated_policy
@@ -402,3 +404,67 @@ def test_a_token_that_its_holder_made_is_shown_to_nobody(bench: Bench) -> None:
     assert "token" not in made.json()
     assert bench.get("/v1/loans", token=bearer(_secret("carol"))).status_code == 200
     assert bench.post("/v1/tokens", body).json()["code"] == "already_exists"
+
+
+def _admins(site: Provider, *people: str) -> dict[str, Any]:
+    """Return a document of an issuer whose rules let these people in as administrators."""
+    rules = [{"grants": {"role": "admin", "person": person}, "subject": f"user-{person}"} for person in people]
+    return site.document(rules=rules)
+
+
+def _identity(bench: Bench, site: Provider, person: str) -> dict[str, str]:
+    token = site.token(now=int(bench.clock().timestamp()), sub=f"user-{person}")
+    return {"Authorization": f"Bearer {token.decode()}"}
+
+
+def test_persons_of_an_issuer_are_persons_and_removing_it_does_not_end_the_rule(place: Path) -> None:
+    with Bench(place, settings={"profile": "production", "unsigned_contracts": True}) as bench:
+        site = Provider()
+        made = bench.post("/v1/issuers", _admins(site, "alice", "bob"))
+        assert made.status_code == 201, made.text
+        alice, bob = _identity(bench, site, "alice"), _identity(bench, site, "bob")
+        assert bench.get("/v1/proposals", token=alice).json()["two_person"]["admins"] == 2
+        asked = bench.post("/v1/keys/rotate", {"incident": True}, token=alice)
+        assert (asked.status_code, asked.json()["person"]) == (202, "alice")
+        path = f"/v1/proposals/{asked.json()['proposal']}/approve"
+        own = bench.post(path, {"digest": asked.json()["digest"]}, token=alice)
+        assert own.json()["code"] == "same_person"
+        assert bench.post(path, {"digest": asked.json()["digest"]}, token=bob).status_code == 200
+        assert bench.client.delete(f"/v1/issuers/{made.json()['id']}", headers=alice).status_code == 200
+        named = sorted(item.value for item in IN_PRODUCTION)
+        assert bench.get("/v1/proposals").json()["two_person"] == {"admins": 2, "in_force": named, "operations": named}
+
+
+def test_an_issuer_of_ones_own_makes_nobody_up(house: House) -> None:
+    """The other way to a second person: an issuer whose keys one holds oneself."""
+    answer = house.bench.post("/v1/issuers", _admins(Provider(), "bob"), token=house.alice)
+    assert (answer.status_code, answer.json()["operation"]) == (202, "person")
+
+
+def test_what_an_identity_left_behind_ends_with_a_change_of_issuers(house: House) -> None:
+    """T90: its proposals are stale, for nobody could ask whether it still stands."""
+    house.blocked()
+    site = Provider()
+    asked = house.bench.post("/v1/issuers", _admins(site, "carol"), token=house.alice).json()
+    assert house.decide(asked, "approve", house.bob).status_code == 200
+    carol = _identity(house.bench, site, "carol")
+    proposal = house.unblock(carol).json()
+    name = house.shown(asked)["result"]["id"]
+    removed = house.bench.client.delete(f"/v1/issuers/{name}", headers=house.alice)
+    assert (removed.status_code, removed.json()["operation"]) == (202, "issuer")
+    assert house.decide(removed.json(), "approve", house.bob).status_code == 200
+    answer = house.decide(proposal, "approve", house.bob)
+    assert (answer.status_code, answer.json()["code"]) == (409, "proposal_stale")
+    assert house.is_blocked()
+
+
+def test_a_database_from_before_counts_the_persons_that_it_has(house: House) -> None:
+    """The step that brings the table of persons fills it: the rule does not end with an upgrade."""
+    with house.bench.service.context.reading() as connection:
+        found = [row.name for row in connection.exec_driver_sql("SELECT name FROM person ORDER BY name")]
+    assert found == ["alice", "bob"]
+    fill = next(step for steps in MIGRATIONS for step in steps if step.startswith("INSERT INTO person"))
+    with house.bench.service.context.store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM person")
+        connection.exec_driver_sql(fill)
+        assert connection.exec_driver_sql("SELECT count(*) FROM person").scalar_one() == 2

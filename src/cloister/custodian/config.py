@@ -195,8 +195,8 @@ class Config:
     )
     two_person: tuple[str, ...] = _setting(
         ("profile",),
-        "operations that a second person has to approve: `policy`, `unblock`, `person`, `rotation`, `erasure`; "
-        "`profile`: none in development, all in production once two admins are named",
+        "operations that a second person has to approve: `policy`, `unblock`, `person`, `rotation`, `erasure`, "
+        "`issuer`; `profile`: none in development, all but `issuer` in production once two admins are named",
     )
     proposal_ttl_s: int = _setting(86_400, "seconds a proposal waits for a second person", floor=60, cap=2_592_000)
     session_ttl_s: int = _setting(900, "seconds a session is good for before it is renewed", floor=60, cap=43_200)

@@ -4,7 +4,8 @@ An operation is what a setting can name. A route that carries one out has a ``Du
 second person, and what of the present state was looked at when it was asked for. To put another operation under the
 rule: a member here, ``duty=`` on its route, whose handler works through ``Call.run`` or ``Call.change``.
 
-Not done here: proposing and approving (``service.proposals``), stopping. No stop ever waits for a second person.
+Not done here: proposing and approving (``service.proposals``), stopping. No stop waits for a second person, unless a
+site spells out that removing an issuer does.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["AS_THE_PROFILE_SAYS", "IN_PRODUCTION", "Duty", "Operation", "named_operations"]
 
 AS_THE_PROFILE_SAYS = "profile"
-"""The one word of the setting ``two_person`` that is no operation: none in development, all of them in production."""
+"""The one word of the setting ``two_person`` that is no operation: in production ``IN_PRODUCTION``, else none."""
 
 
 class Operation(Enum):
@@ -35,10 +36,11 @@ class Operation(Enum):
     PERSON = "person"
     ROTATION = "rotation"
     ERASURE = "erasure"
+    ISSUER = "issuer"
 
 
-IN_PRODUCTION = frozenset(Operation)
-"""What the profile ``production`` asks two persons for."""
+IN_PRODUCTION = frozenset(Operation) - {Operation.ISSUER}
+"""What the profile ``production`` asks two persons for. Removing an issuer is a stop: only where it is spelled out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

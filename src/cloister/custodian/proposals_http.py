@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cloister.custodian.calls import Call, Member, Reply, json_reply
 from cloister.custodian.service import proposals
 from cloister.custodian.service.proposals import Asked
+from cloister.custodian.store.issuers import issuers_version
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
 from cloister.wire import Fields, dump_json, parse_json
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloister.custodian.calls import Route
+    from cloister.custodian.duty import Duty
     from cloister.custodian.service import Transaction
     from cloister.custodian.store.proposals import ProposalRow
     from cloister.custodian.tokens import Actor
@@ -52,7 +54,7 @@ def carry_out(route: Route, call: Call) -> Reply:
             context = transaction.context
             if not proposals.in_force(transaction.connection, context.config, duty.operation):
                 return work(transaction)
-            return proposals.propose(transaction, call.actor, asked, duty.basis(transaction, call), work)
+            return proposals.propose(transaction, call.actor, asked, _basis(duty, transaction, call), work)
 
         answers.append(call.service.run(either, call.once()))
         return answers[0]
@@ -60,6 +62,14 @@ def carry_out(route: Route, call: Call) -> Reply:
     reply = route.handler(replace(call, carrier=carrier))
     is_proposal = isinstance(answers[0], dict) and "proposal" in answers[0]
     return replace(reply, status=_ACCEPTED) if is_proposal else reply
+
+
+def _basis(duty: Duty, transaction: Transaction, call: Call) -> Json:
+    """Return what a proposal is made on; an identity of an issuer's counts only as long as issuers are the same."""
+    basis = duty.basis(transaction, call)
+    if call.actor.is_token or not isinstance(basis, dict):
+        return basis
+    return {**basis, "issuers": issuers_version(transaction.connection)}
 
 
 def list_proposals(call: Call) -> Reply:
@@ -140,6 +150,6 @@ def _perform(call: Call, transaction: Transaction, row: ProposalRow, approver: A
         body=row.body,
         carrier=lambda work: work(transaction),
     )
-    if dump_json(route.duty.basis(transaction, again)) != row.basis:
+    if dump_json(_basis(route.duty, transaction, again)) != row.basis:
         raise Rejected.because("proposal_stale", "proposal", hint="what it was made on has changed: ask anew")
     return parse_json(route.handler(again).body, what="result")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cloister.custodian.service import Transaction
     from cloister.wire import Json
 
-__all__ = ["ERASURE", "INCIDENT", "ISSUER", "PERSON", "POLICY", "SCHEDULE", "UNBLOCK"]
+__all__ = ["ERASURE", "INCIDENT", "ISSUER", "LETS_IN", "PERSON", "POLICY", "SCHEDULE", "UNBLOCK"]
 
 
 def _policy_there(transaction: Transaction, call: Call) -> Json:
@@ -70,7 +70,14 @@ def _names_another(call: Call) -> bool:
 
 
 def _issuer_there(transaction: Transaction, call: Call) -> Json:
-    name = issuer_id(call.fields().text("issuer"))
+    return _issuer_state(transaction, issuer_id(call.fields().text("issuer")))
+
+
+def _issuer_named(transaction: Transaction, call: Call) -> Json:
+    return _issuer_state(transaction, call.parameters["issuer"])
+
+
+def _issuer_state(transaction: Transaction, name: str) -> Json:
     document = find_issuer(transaction.connection, name)
     digest = None if document is None else hashlib.sha256(document).hexdigest()
     return {"digest": digest, "epoch": transaction.epoch.epoch}
@@ -88,4 +95,5 @@ INCIDENT = Duty(operation=Operation.ROTATION, basis=_keys_there, applies=_destro
 SCHEDULE = Duty(operation=Operation.ROTATION, basis=_keys_there)
 ERASURE = Duty(operation=Operation.ERASURE, basis=_holds_there)
 PERSON = Duty(operation=Operation.PERSON, basis=_nothing, applies=_names_another)
-ISSUER = Duty(operation=Operation.PERSON, basis=_issuer_there, applies=_lets_another_in)
+LETS_IN = Duty(operation=Operation.PERSON, basis=_issuer_there, applies=_lets_another_in)
+ISSUER = Duty(operation=Operation.ISSUER, basis=_issuer_named)

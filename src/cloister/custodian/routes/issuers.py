@@ -12,8 +12,8 @@ __all__ = ["ISSUERS"]
 ISSUERS = (
     route("GET", "/v1/issuers", ADMIN, issuers_http.list_issuers),
     route(
-        "POST", "/v1/issuers", ADMIN, issuers_http.set_issuer, body=Body.JSON, once=True, duty=duties.ISSUER,
+        "POST", "/v1/issuers", ADMIN, issuers_http.set_issuer, body=Body.JSON, once=True, duty=duties.LETS_IN,
         members=issuers_http.ISSUER_MEMBERS,
     ),
-    route("DELETE", "/v1/issuers/{issuer}", ADMIN, issuers_http.remove_issuer),
+    route("DELETE", "/v1/issuers/{issuer}", ADMIN, issuers_http.remove_issuer, duty=duties.ISSUER),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloister.custodian.duty import Operation, named_operations
 from cloister.custodian.store.loans import find_loan
+from cloister.custodian.store.persons import note_admin
 from cloister.custodian.store.sessions import find_session
 from cloister.custodian.store.tokens import (
     TokenRow,
@@ -104,6 +105,8 @@ def _admit(
         person=person,
     )
     insert_token(transaction.connection, row)
+    if role is Role.ADMIN and person is not None:
+        note_admin(transaction.connection, person, transaction.now)
     bound = {} if loan is None else {"loan": str(loan)}
     transaction.record(EventKind.TOKEN_CREATED, actor, row.id, role=role.value, own=own, **bound)
     return row.id
@@ -144,9 +147,7 @@ def _holder(connection: Connection, sha256: TokenHash, now: datetime) -> tuple[A
     if session is None or not session.is_good(now):
         raise _unauthenticated()
     opener = find_token_by_id(connection, session.actor)
-    if opener is None and session.actor.startswith(TOKEN_ID_PREFIX):
-        raise _unauthenticated()
-    if opener is not None and not opener.is_good(now):
+    if opener is None or not opener.is_good(now):
         raise _unauthenticated()
     actor = Actor(
         id=session.actor, role=session.role, name=session.name, loan=session.loan, person=session.person,
@@ -163,7 +164,7 @@ def demand_standing(transaction: Transaction, token: str, *, role: Role, person:
     """Prove that who asked by this token still may: it is good, of the same role and person (T90).
 
     An identity that is no token of ours is proven anew with each call and cannot be asked again; how it stood when it
-    asked counts until the proposal expires. Raises ``Rejected`` (``proposer_gone``).
+    asked counts as long as the issuers are the same (``proposals_http``). Raises ``Rejected`` (``proposer_gone``).
     """
     row = find_token_by_id(transaction.connection, token)
     if row is None and not token.startswith(TOKEN_ID_PREFIX):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cloister.custodian.store.issuers import IssuerRow, delete_issuer, list_issuers, put_issuer
 from cloister.custodian.store.loans import find_loan
+from cloister.custodian.store.persons import note_admin
 from cloister.custodian.tokens import Role
 from cloister.errors import Rejected
 from cloister.identity import Issuer, parse_keys
@@ -46,6 +47,9 @@ def set_issuer(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     if name not in known and len(known) >= MAX_ISSUERS:
         raise Rejected.because("too_many_issuers", "issuers", want=f"at most {MAX_ISSUERS}")
     replaced = put_issuer(transaction.connection, IssuerRow(id=name, document=document, set_at=transaction.now))
+    for rule in issuer.rules:
+        if rule.grants.role == Role.ADMIN.value and rule.grants.person is not None:
+            note_admin(transaction.connection, rule.grants.person, transaction.now)
     digest = hashlib.sha256(document).hexdigest()
     transaction.record(EventKind.ISSUER_SET, actor, name, digest=digest, kind=issuer.kind.value)
     return {"id": name, "issuer": issuer.name, "replaced": replaced, "rules": len(issuer.rules)}

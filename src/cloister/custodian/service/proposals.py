@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from cloister.custodian.duty import AS_THE_PROFILE_SAYS, Operation, named_operations
 from cloister.custodian.service.access import demand_standing
+from cloister.custodian.store.persons import admins_ever
 from cloister.custodian.store.proposals import (
     ProposalRow,
     ProposalState,
-    admins_ever,
     close_proposal,
     expired_proposals,
     find_open,
@@ -76,7 +76,7 @@ class Asked:
 def in_force(connection: Connection, config: Config, operation: Operation) -> bool:
     """Tell whether one person alone may only propose this now.
 
-    As the profile says it, or for making another person's token: since two persons have had administrators' tokens.
+    As the profile says it, or for making another person's token: since two persons have been let in as administrators.
     Before that there is nobody who could approve. An operation that the settings spell out: always.
     """
     if operation not in named_operations(config):

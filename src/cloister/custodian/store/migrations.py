@@ -276,6 +276,13 @@ _ISSUERS = (
     "CREATE TABLE issuer_version (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL)",
 )
 
+_PERSONS = (
+    # who was ever let in as an administrator: the rule of two persons counts them, and never fewer
+    "CREATE TABLE person (name TEXT PRIMARY KEY, since INTEGER NOT NULL)",
+    """INSERT INTO person (name, since)
+        SELECT person, min(created_at) FROM token WHERE role = 'admin' AND person IS NOT NULL GROUP BY person""",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -290,6 +297,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FORGETTING,
     _WATCHING,
     _ISSUERS,
+    _PERSONS,
 )
 """Step n takes a database from schema version n to n + 1."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, insert, select, update
 
 from cloister.custodian.duty import Operation
-from cloister.custodian.store.tables import PROPOSAL, TOKEN, moment, stamp
+from cloister.custodian.store.tables import PROPOSAL, moment, stamp
 from cloister.custodian.tokens import Role
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ProposalRow",
     "ProposalState",
-    "admins_ever",
     "close_proposal",
     "expired_proposals",
     "find_open",
@@ -177,9 +176,3 @@ def close_proposal(
 def purge_proposals(connection: Connection, before: datetime) -> None:
     """Forget what was decided before a time; the audit log remembers."""
     connection.execute(delete(PROPOSAL).where(PROPOSAL.c.decided_at < stamp(before)))
-
-
-def admins_ever(connection: Connection) -> int:
-    """Return how many persons have ever had an administrator's token: revoking one does not undo the rule."""
-    query = select(func.count(func.distinct(TOKEN.c.person))).where(TOKEN.c.role == Role.ADMIN.value)
-    return int(connection.execute(query).scalar_one())

@@ -46,6 +46,7 @@ __all__ = [
     "LOG_HEAD",
     "MODEL",
     "NONCE",
+    "PERSON",
     "PROBE",
     "PROPOSAL",
     "RELEASED_KEY",
@@ -116,6 +117,7 @@ USAGE_SUM = _table("usage_sum", "instance first minute model consumer inferences
 KEK = _table("kek", "number id wrapped made_at retired_at destroyed_at")
 ROTATION = _table("rotation", "id every_s next_at")
 RELEASED_KEY = _table("released_key", "id instance model envelope kek_id key_version at")
+PERSON = _table("person", "name since")
 PROPOSAL = _table(
     "proposal",
     "id operation request body basis digest actor role name person created_at expires_at state decided_at decided_by "
@@ -138,7 +140,7 @@ TABLES = (
     USAGE_REPORT, USAGE_TOTAL, USAGE_SUM, FORK_EVIDENCE, CONTRACT,
     VOUCHER, CONSUMPTION, TICKET,
     KEK, ROTATION, RELEASED_KEY,
-    PROPOSAL, TENANT, AUTHORITY, CERTIFICATE, SESSION,
+    PROPOSAL, PERSON, TENANT, AUTHORITY, CERTIFICATE, SESSION,
     AUDIT_PRUNED, AUDIT_SECRET, AUDIT_SUBJECT, AUDIT_OPENING, AUDIT_OPENING_SUBJECT, AUDIT_HOLD,
     ALARM, PROBE,
     ISSUER, ISSUER_VERSION,
