@@ -6,7 +6,7 @@ requests like one with a request on it: a thousand enclaves that ask three times
 be told 503 by a server with nothing to do. Here the one that has been idle the longest gives its place up.
 
 A certificate that a client showed goes into the scope of each of its requests, for uvicorn forgets it (the TLS
-extension of ASGI, with the client's own certificate and nothing else).
+extension of ASGI, with the client's own certificate first and those that the handshake proved it by behind).
 
 Not done here: bodies, which the applications time.
 """
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["impatient"]
 
 
+_DER = 2  # _ssl.ENCODING_DER
+
+
 class _Impatient(H11Protocol):
     """Drops a connection whose request line and headers are not there in time, and the idlest where all are taken."""
 
@@ -37,9 +40,9 @@ class _Impatient(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent has it
         super().connection_made(transport)
         secure = transport.get_extra_info("ssl_object")
-        der = None if secure is None else secure.getpeercert(binary_form=True)
-        if der:
-            self.app = _knowing(self.app, ssl.DER_cert_to_PEM_cert(der))
+        chain = () if secure is None else _chain(secure)
+        if chain:
+            self.app = _knowing(self.app, chain)
         self._watch()
         if len(self.connections) >= self.places and self.idle:
             next(iter(self.idle)).give_up()
@@ -95,11 +98,26 @@ class _Impatient(H11Protocol):
             self._answered = None
 
 
-def _knowing(app: Any, pem: str) -> Any:
-    """Return the application, told in every scope which certificate the connection's client showed."""
+def _chain(secure: Any) -> tuple[str, ...]:
+    """Return the certificates from the client's own to the authority that vouches for it, as PEM; none without one.
+
+    Python has had this since 3.10, and under a public name since 3.13.
+    """
+    leaf = secure.getpeercert(binary_form=True)
+    if not leaf:
+        return ()
+    if hasattr(secure, "get_verified_chain"):
+        found = secure.get_verified_chain()
+    else:
+        found = [item.public_bytes(_DER) for item in secure._sslobj.get_verified_chain()]  # noqa: SLF001 - see above
+    return tuple(ssl.DER_cert_to_PEM_cert(der) for der in found) or (ssl.DER_cert_to_PEM_cert(leaf),)
+
+
+def _knowing(app: Any, chain: tuple[str, ...]) -> Any:
+    """Return the application, told in every scope which certificates the connection's client showed."""
 
     async def told(scope: Any, receive: Any, send: Any) -> None:
-        extensions = {**scope.get("extensions", {}), "tls": {"client_cert_chain": (pem,)}}
+        extensions = {**scope.get("extensions", {}), "tls": {"client_cert_chain": chain}}
         await app({**scope, "extensions": extensions}, receive, send)
 
     return told

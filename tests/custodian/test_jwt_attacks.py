@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from custodian_kit import START, Bench
 from identity_kit import Cluster, Domain, Provider, b64u, jwk, raw_token
+
+from cloister.identity.dpop import make_proof
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,3 +194,32 @@ def test_tries_are_counted_and_then_429(tmp_path: Path) -> None:
         one.post("/v1/issuers", SITE.document())
         statuses = [call(one, SITE.token(now=NOW, aud="x")).status_code for _ in range(5)]
         assert statuses == [401, 401, 401, 429, 429]
+
+
+def test_a_token_bound_to_a_key_counts_with_a_proof_of_that_key_alone(bench: Bench) -> None:
+    """RFC 9449 section 7.1, for tokens that another issuer bound."""
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    said = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": b64u(key.public_key().public_bytes_raw())}, sort_keys=True)
+    thumbprint = b64u(hashlib.sha256(said.replace(" ", "").encode()).digest())
+    token = SITE.token(now=NOW, cnf={"jkt": thumbprint}).decode()
+
+    def get(scheme: str, signer: Ed25519PrivateKey | None, identity: str) -> int:
+        headers = {"authorization": f"{scheme} {token}"}
+        if signer is not None:
+            headers["dpop"] = make_proof(
+                signer.public_key(), signer.sign, identity=identity, method="GET",
+                address=f"{bench.service.url}/v1/loans", token=token, now=bench.clock(),
+            )  # fmt: skip
+        return bench.client.get("/v1/loans", headers=headers).status_code
+
+    assert get("DPoP", key, "proof-a") == 200
+    assert get("DPoP", key, "proof-a") == 401  # taken once
+    assert get("DPoP", other, "proof-b") == 401
+    assert get("DPoP", None, "") == 401
+    assert get("Bearer", key, "proof-c") == 401
+
+
+def test_an_identity_opens_no_session(bench: Bench) -> None:
+    headers = {"authorization": f"Bearer {SITE.token(now=NOW).decode()}"}
+    answer = bench.client.post("/v1/sessions", json={}, headers=headers)
+    assert answer.json()["code"] == "token_wanted"

@@ -1,7 +1,7 @@
 """The certificate that a caller showed in its TLS handshake, as the application sees it.
 
 ``listener`` puts it into the scope of every request of the connection, in the form of the ASGI TLS extension
-(``extensions.tls.client_cert_chain``, the leaf alone). It is there only where the handshake proved it below one of the
+(``extensions.tls.client_cert_chain``, the leaf first). It is there only where the handshake proved it below one of the
 authorities that the listener trusts, and only for that moment: that it has not ended since is for who reads it.
 
 Not done here: who an authority is, and what a certificate lets its holder do (``peers``).

@@ -42,8 +42,8 @@ def verify_client_certificate(chain: Sequence[bytes], issuers: Issuers, now: dat
     ``verify_chain``, ``issuer_unknown``, ``name_missing``, ``usage_not_allowed``.
     """
     # 1. Every certificate parses.
-    if not 0 < len(chain) <= MAX_CHAIN:
-        msg = f"client certificate: {len(chain)} certificates, want 1 to {MAX_CHAIN}"
+    if not 0 < len(chain) <= MAX_CHAIN + 1:
+        msg = f"client certificate: {len(chain)} certificates, want 1 to {MAX_CHAIN + 1}"
         raise Malformed(msg)
     leaf, *between = (Certificate.parse(der) for der in chain)
     names = _names(leaf)

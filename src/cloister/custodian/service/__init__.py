@@ -175,7 +175,8 @@ class CustodianService:
 
     def client_authorities(self) -> str:
         """Return, as PEM, the authorities whose certificates callers may show; empty where none are looked at."""
-        return self.certificates.pem if self._wants_certificates else ""
+        own = self.certificates.pem if self._wants_certificates else ""
+        return own + self.identities.client_authorities()
 
     @property
     def _wants_certificates(self) -> bool:

@@ -74,6 +74,12 @@ class Identities:
         except (Rejected, Malformed) as exc:
             raise _refused(exc) from exc
 
+    def client_authorities(self) -> str:
+        """Return, as PEM, whose certificates may prove a caller: roots of trust domains and authorities of a site's."""
+        self._look(self._context.now())
+        roots = {root.pem: None for item in self._callers.issuers for root in item.keys.roots}
+        return b"".join(roots).decode("ascii")
+
     def _prove(self, token: bytes, now: datetime) -> Caller:
         """Prove a token; where its key is not known, once more with the keys that the issuer has now."""
         try:
