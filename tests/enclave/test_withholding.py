@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from cloister.enclave.config import Batching
 from cloister.enclave.engines.tensor import Datatype, Signature, Tensor, TensorSpec
+from cloister.enclave.oip import dump_response, parse_request
 from cloister.enclave.oip.data import to_numbers
 from cloister.enclave.withholding import Withholding
 from cloister.errors import Malformed, Rejected
@@ -249,6 +250,47 @@ def test_nothing_below_the_minimum_is_left(array: Any, minimum: str) -> None:
     left = found != -1000
     assert (found[left] >= float(minimum)).all()
     assert not (array[~left] >= float(minimum)).any()
+
+
+RULES = st.one_of(
+    st.builds(rule, top=st.integers(1, 4)),
+    st.builds(rule, minimum=st.sampled_from(["0", "50000.5"])),
+    st.builds(rule, top=st.integers(1, 4), minimum=st.just("100"), fill=st.just("-7")),
+    st.just(rule(show=Shown.LABEL)),
+)
+
+
+@given(
+    numbers=st.lists(
+        st.integers(10_000, 99_999).flatmap(lambda size: st.sampled_from([size, -size])),
+        min_size=10,
+        max_size=10,
+        unique_by=abs,
+    ),
+    made=RULES,
+    binary=st.booleans(),
+    classes=st.none() | st.integers(1, 5),
+    named=st.booleans(),
+)
+def test_no_number_that_is_held_back_is_in_any_form_of_an_answer(
+    numbers: list[int], made: OutputRule, *, binary: bool, classes: int | None, named: bool
+) -> None:
+    """Two items of five numbers, each one of a kind; whatever form is asked for, only what is left is in it."""
+    values = np.array(numbers, dtype=np.float32).reshape(2, 5) + np.float32(0.125)  # no number is part of another
+    kept = held(values, made).array
+    hidden = set(values.ravel().tolist()) - set(kept.ravel().tolist())
+    parameters: dict[str, Any] = {"binary_data": binary}
+    if classes is not None:
+        parameters["classification"] = classes
+    body: dict[str, Any] = {"inputs": [], "parameters": {"binary_data_output": binary}}
+    if named:
+        body["outputs"] = [{"name": "logits", "parameters": parameters}]
+    asked = parse_request(json.dumps(body).encode(), header_bytes=None, json_cap=10_000)
+    answer, _ = dump_response(asked, (held(values, made),), model="m", version="1")
+    for number in hidden:
+        assert f"{number:g}".encode() not in answer
+        assert f"{number:f}".encode() not in answer
+        assert np.float32(number).tobytes() not in answer
 
 
 def test_a_whole_batch_of_single_scores_is_one_item_so_that_none_gets_around_a_rule() -> None:

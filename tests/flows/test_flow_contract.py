@@ -20,7 +20,7 @@ from cloister.crypto.sign import Label, SigningKey
 from cloister.enclave import inner
 from cloister.enclave.contract import contract_json
 from cloister.enclave.media import REVOCATIONS
-from cloister.errors import Rejected
+from cloister.errors import Rejected, Unavailable
 from cloister.lending.contract import Contract, SignedContract
 from cloister.lending.revocation import RevocationList
 from cloister.lending.sub_allowance import Caveats
@@ -306,6 +306,37 @@ async def test_outputs_are_rounded_inside_and_the_receipt_commits_to_what_is_sen
         assert np.asarray(coarser.outputs["third"]).tolist() == [[0.0, 1.0, 0.0, 0.0]]
         for item in (answer, coarser):
             item.receipt.demand_content(request=item.request, response=item.response)
+
+
+@asynchronous
+async def test_limits_rules_and_watches_go_from_the_contract_to_the_enclave_and_counts_to_the_log(
+    tmp_path: Path,
+) -> None:
+    """Agreed on by both, shown to the consumer, obeyed inside; only how many alarms there were comes back."""
+    clauses = {
+        "consumer_limits": {"each": {"budgets": [{"units": 300, "window_s": 60}]}},
+        "outputs": [{"model": "digits", "output": "third", "show": "label"}],
+        "watches": [{"above": 20, "kind": "near"}],
+    }
+    async with open_house(tmp_path, models={"digits": third()}) as house:
+        await lend(house, allowance=500, clauses=clauses, max_instances=1)
+        async with house.enclave() as enclave, await house.client() as client:
+            agreed = (await client.contract()).contract.terms.clauses.to_json()
+            assert {name: agreed[name] for name in clauses} == clauses
+            with pytest.raises(Unavailable, match="budget_spent"):  # nothing is earned yet
+                await client.infer("digits", row(1))
+            for _ in range(4):
+                house.clock.advance(15)
+                await enclave.renewal.once()
+            step = np.linspace(0, 1, 140, dtype=np.float32)[:, None]
+            answer = await client.infer("digits", (1 - step) * row(1) + step * row(2))
+            assert np.asarray(answer.outputs["third"]).sum(axis=1).tolist() == [1.0] * 140
+            assert answer.remaining == 160, "what the budget leaves"
+            await enclave.renewal.once()
+        entries = (await house.get("/v1/audit?limit=1000"))["entries"]
+        told = [entry["details"] for entry in entries if entry["kind"] == "extraction_alarm"]
+        assert [(item["codes"], item["alarms"]) for item in told] == [("near", 1)]
+        assert "clinic" not in str(told)
 
 
 @asynchronous
