@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloister.cli.custodian_attest import attestation_mount
+from cloister.cli.custodian_certificate import certificate
 from cloister.cli.custodian_host import host
 from cloister.cli.custodian_issuer import issuer
 from cloister.cli.custodian_login import login, logout, sessions
@@ -47,6 +48,7 @@ def custodian() -> None:
     """Run the model owner's server: keys, loans, leases, the audit log."""
 
 
+custodian.add_command(certificate)
 custodian.add_command(host)
 custodian.add_command(issuer)
 custodian.add_command(shares)

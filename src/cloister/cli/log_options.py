@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.cli.remote import from_options, from_token
+from cloister.cli.remote import from_loan_file, from_options
 from cloister.crypto.sign import VerifyKey
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import Malformed, UsageError
@@ -91,8 +91,7 @@ def remote_or_borrower(loan_file: Path | None, where: Mapping[str, Any]) -> tupl
     if any(value is not None for value in where.values()):
         msg = "--loan-file: it says where the custodian is; leave --home, --url, --ca and --token-file out"
         raise UsageError(msg)
-    given = read_loan_file(loan_file)
-    return from_token(url=given.custodian_url, ca_pem=given.ca_pem, token=given.token), given.custodian_key
+    return from_loan_file(loan_file)[0], read_loan_file(loan_file).custodian_key
 
 
 def read_capped(path: Path, *, cap: int = MAX_FILE_BYTES) -> bytes:

@@ -10,7 +10,7 @@ import os
 import secrets
 import ssl
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +19,8 @@ from urllib.parse import quote
 import click
 import httpx2
 
+from cloister.cli.answers import HTTP_BAD_REQUEST, MAX_ANSWER_BYTES, Answer, Document, documents, fault, lines, whole
+from cloister.cli.certificate_file import beside, new_request, read_held
 from cloister.cli.session_file import KeyProof, SessionFile
 from cloister.cli.terminal import read_secret
 from cloister.client.trust_file import is_loopback, parse_origin
@@ -26,7 +28,7 @@ from cloister.custodian.config_file import read_config
 from cloister.custodian.setup import server_authority
 from cloister.custodian.tenants.config import HOST_CA
 from cloister.enclave.loanfile import read_loan_file
-from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
+from cloister.errors import CloisterError, Malformed, Unavailable, UsageError
 from cloister.journal import Secret
 from cloister.private_file import replace_private
 from cloister.wire import Json, dump_json, parse_json
@@ -48,6 +50,7 @@ __all__ = [
     "from_token",
     "remote_options",
     "segment",
+    "token_place",
 ]
 
 ADMIN_TOKEN_NAME = "admin.token"  # noqa: S105 - the name of a file, not a token
@@ -55,10 +58,7 @@ OPERATOR_TOKEN_NAME = "operator.token"  # noqa: S105 - the same
 HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
 _DEFAULT_HOME = Path("~/.local/share/cloister/custodian")
 STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
-_MAX_ANSWER_BYTES = 16 << 20
-_MAX_EVENT_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
-_HTTP_BAD_REQUEST, _HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN, _HTTP_TOO_MANY, _HTTP_SERVER = 400, 401, 403, 429, 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,29 +73,8 @@ class Credentials:
     """What proves a key with every request, where the token alone is not enough."""
     session: SessionFile | None = None
     """The session that the token is of, as it is kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """A whole answer."""
-
-    status: int
-    content: bytes
-
-
-class _Document(dict[str, Any]):
-    """A JSON object of the custodian's: a member that is not there is the custodian's fault, not ours."""
-
-    def __missing__(self, name: str) -> Any:
-        msg = f"custodian's answer: {name}: missing"
-        raise Malformed(msg, hint="is this a custodian of the same version?")
-
-
-def _documents(value: Json) -> Any:
-    """Return ``value`` with every object in it as a ``_Document``."""
-    if isinstance(value, dict):
-        return _Document({name: _documents(member) for name, member in value.items()})
-    return [_documents(item) for item in value] if isinstance(value, list) else value
+    identity: Path | None = None
+    """The certificate that is shown beside the token, with its key."""
 
 
 class Remote:
@@ -121,7 +100,7 @@ class Remote:
         self._client = httpx2.Client(
             base_url=self._url,
             headers=headers,
-            verify=_authority(credentials.ca_pem),
+            verify=_context(credentials),
             timeout=_TIMEOUT_S,
             trust_env=False,
             auth=credentials.proof,
@@ -150,6 +129,10 @@ class Remote:
         headers = {"content-type": "application/json", "idempotency-key": secrets.token_urlsafe(18)}
         return self._call("POST", path, content=dump_json(body), headers=headers)
 
+    def send_json(self, path: str, body: Json) -> Any:
+        """POST a JSON document to a route that takes no key for retries."""
+        return self._call("POST", path, content=dump_json(body), headers={"content-type": "application/json"})
+
     def send(self, path: str, body: bytes, *, media_type: str = STATEMENT_TYPE) -> bytes:
         """POST bytes as they are, without a key for retries: a signed statement is its own. Returns the exact bytes."""
         return self._send("POST", path, content=body, headers={"content-type": media_type}).content
@@ -163,35 +146,47 @@ class Remote:
         """Read server-sent events: yields the ``data`` lines as they come."""
         try:
             with self._client.stream("GET", path, timeout=None) as answer:
-                if answer.status_code >= _HTTP_BAD_REQUEST:
-                    raise _fault(_whole(answer))
-                yield (line.removeprefix("data:").strip() for line in _lines(answer) if line.startswith("data:"))
+                if answer.status_code >= HTTP_BAD_REQUEST:
+                    raise fault(whole(answer))
+                yield (line.removeprefix("data:").strip() for line in lines(answer) if line.startswith("data:"))
         except httpx2.HTTPError as exc:
             raise self._unreachable(exc) from exc
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         answer = self._send(method, path, **options)
         if not answer.content:
-            return _Document()
-        value = _documents(parse_json(answer.content, what="custodian's answer", cap=_MAX_ANSWER_BYTES))
+            return Document()
+        value = documents(parse_json(answer.content, what="custodian's answer", cap=MAX_ANSWER_BYTES))
         if not isinstance(value, dict):
             msg = "custodian's answer: want a json object"
             raise Malformed(msg)
         return value
 
-    def _send(self, method: str, path: str, **options: Any) -> _Answer:
+    def _send(self, method: str, path: str, **options: Any) -> Answer:
         try:
             with self._client.stream(method, path, **options) as response:
-                answer = _whole(response)
+                answer = whole(response)
         except httpx2.HTTPError as exc:
             raise self._unreachable(exc) from exc
-        if answer.status >= _HTTP_BAD_REQUEST:
-            raise _fault(answer)
+        if answer.status >= HTTP_BAD_REQUEST:
+            raise fault(answer)
         return answer
 
     def _unreachable(self, exc: httpx2.HTTPError) -> Unavailable:
         msg = f"custodian {self._url}: {type(exc).__name__.lower()}"
         return Unavailable(msg, hint="is it running? see 'cloister custodian serve'")
+
+
+def _context(credentials: Credentials) -> ssl.SSLContext:
+    """Return what the connection believes and shows."""
+    context = _authority(credentials.ca_pem)
+    if credentials.identity is not None:
+        try:
+            context.load_cert_chain(credentials.identity)
+        except (ssl.SSLError, OSError) as exc:
+            msg = f"{credentials.identity}: not a key and its certificate in pem"
+            raise UsageError(msg) from exc
+    return context
 
 
 def _authority(ca_pem: str | None) -> ssl.SSLContext:
@@ -205,63 +200,6 @@ def _authority(ca_pem: str | None) -> ssl.SSLContext:
         raise UsageError(msg) from exc
 
 
-def _whole(response: httpx2.Response) -> _Answer:
-    """Return a bounded answer as it was sent; nothing is unpacked."""
-    data = bytearray()
-    for part in response.iter_raw():
-        data += part
-        if len(data) > _MAX_ANSWER_BYTES:
-            msg = f"custodian's answer: more than {_MAX_ANSWER_BYTES} bytes"
-            raise Malformed(msg)
-    return _Answer(status=response.status_code, content=bytes(data))
-
-
-def _lines(response: httpx2.Response) -> Iterator[str]:
-    """Yield the lines of a stream, each bounded."""
-    left = bytearray()
-    for part in response.iter_raw():
-        *lines, rest = (left + part).split(b"\n")
-        for line in lines:
-            yield line.decode("utf-8", "replace").rstrip("\r")
-        left = rest
-        if len(left) > _MAX_EVENT_BYTES:
-            msg = f"custodian's events: a line of more than {_MAX_EVENT_BYTES} bytes"
-            raise Malformed(msg)
-
-
-def _fault(answer: _Answer) -> CloisterError:
-    """Return the error that a problem document (RFC 9457) says."""
-    try:
-        problem = parse_json(answer.content, what="problem", cap=_MAX_ANSWER_BYTES)
-    except Malformed:
-        problem = {}
-    members = problem if isinstance(problem, dict) else {}
-    status = answer.status
-    message = str(members.get("detail") or members.get("title") or f"custodian answered {status}")
-    hint = members.get("hint")
-    advice = hint if isinstance(hint, str) else None
-    if status == _HTTP_TOO_MANY or status >= _HTTP_SERVER:
-        return Unavailable(message, hint=advice)
-    code = members.get("code")
-    if code == "malformed":
-        return Malformed(message, hint=advice)
-    if code == "usage" or not isinstance(code, str):
-        return UsageError(message, hint=advice)
-    if status == _HTTP_UNAUTHORIZED and advice is None:
-        advice = "pass --token-file, or --home on the custodian's machine"
-    return Rejected(message, reasons=_reasons(members, code, message), hint=advice)
-
-
-def _reasons(members: dict[str, Any], code: str, message: str) -> tuple[Reason, ...]:
-    found = members.get("reasons")
-    reasons = tuple(
-        Reason(**{name: str(item.get(name, "")) for name in ("code", "subject", "got", "want")})
-        for item in (found if isinstance(found, list) else [])
-        if isinstance(item, dict)
-    )
-    return reasons or (Reason(code=code, subject=message),)
-
-
 def segment(text: str) -> str:
     """Return ``text`` as one segment of a path."""
     return quote(text, safe="")
@@ -273,14 +211,31 @@ def custodian_home(home: Path | None) -> Path:
     return Path(named or _DEFAULT_HOME).expanduser()
 
 
+def token_place(*, home: Path | None, token_file: str | None, token_name: str = ADMIN_TOKEN_NAME, **_: object) -> Path:
+    """Return where the token of these options lies. Raises ``UsageError`` for one that came by standard input."""
+    if token_file == "-":  # noqa: S105 - no token
+        msg = "certificate: a token from standard input has no place beside it"
+        raise UsageError(msg, hint="pass --out, or the token by its file")
+    return Path(token_file or custodian_home(home) / token_name)
+
+
 def from_options(
-    *, home: Path | None, url: str | None, ca: Path | None, token_file: str | None, token_name: str = ADMIN_TOKEN_NAME
+    *,
+    home: Path | None,
+    url: str | None,
+    ca: Path | None,
+    token_file: str | None,
+    token_name: str = ADMIN_TOKEN_NAME,
+    shows: bool = True,
 ) -> Remote:
     """Return a connection from the options; what is missing comes from the custodian's home, or a tenant's.
 
-    A session in the place of a token is renewed where little is left of it, and kept as it stands then.
+    A session in the place of a token is renewed where little is left of it, and kept as it stands then; so is the
+    certificate beside a token, which is shown unless ``shows`` is False.
     """
     found = credentials_of(home=home, url=url, ca=ca, token_file=token_file, token_name=token_name)
+    if shows and token_file != "-":  # noqa: S105 - no token
+        found = _with_certificate(found, beside(token_place(home=home, token_file=token_file, token_name=token_name)))
     remote = Remote(found)
     kept, now = found.session, datetime.now(UTC)
     if kept is not None and token_file not in {None, "-"} and kept.is_waning(now):
@@ -307,6 +262,24 @@ def credentials_of(
     return Credentials(url=url, ca_pem=ca_pem, token=token)
 
 
+def _with_certificate(found: Credentials, path: Path) -> Credentials:
+    """Return what is shown where a certificate lies at ``path``: that one, or a fresh one where it wanes."""
+    held, now = read_held(path), datetime.now(UTC)
+    if held is None:
+        return found
+    if held.is_waning(now):
+        made, of_host = new_request(), held.name.startswith("operator/")
+        asked: dict[str, Json] = {"csr": made.csr, "kind": held.kind}
+        try:
+            with Remote(found) as remote:
+                shown = remote.send_json("/operator/certificates" if of_host else "/v1/certificates", asked)
+            replace_private(path, made.joined(str(shown["certificate"])))
+        except CloisterError:
+            if held.is_over(now):
+                raise
+    return replace(found, identity=path)
+
+
 def _home_authority(place: Path) -> str | None:
     """Return the authority of the certificate that the custodian of a home shows, None where every system knows it."""
     hosted = place / HOST_CA  # a tenant's certificate is its host's
@@ -322,10 +295,14 @@ def as_anybody(*, url: str, ca: Path | None) -> Remote:
     return Remote(Credentials(url=url, ca_pem=None if ca is None else _read_text(ca), token=None))
 
 
-def from_loan_file(path: Path) -> tuple[Remote, str]:
-    """Return the connection of a borrower, and which loan its loan file is about. Raises ``UsageError``."""
+def from_loan_file(path: Path, *, shows: bool = True) -> tuple[Remote, str]:
+    """Return the connection of a borrower, and which loan its loan file is about. Raises ``UsageError``.
+
+    It shows the certificate beside the loan file, renewed where it wanes, unless ``shows`` is False.
+    """
     given = read_loan_file(path)
-    return from_token(url=given.custodian_url, ca_pem=given.ca_pem, token=given.token), given.loan
+    found = Credentials(url=given.custodian_url, ca_pem=given.ca_pem, token=Secret(given.token))
+    return Remote(_with_certificate(found, beside(path)) if shows else found), given.loan
 
 
 def from_token(*, url: str, ca_pem: str | None, token: str | None) -> Remote:

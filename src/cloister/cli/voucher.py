@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.cli.remote import from_options, from_token, remote_options, segment
+from cloister.cli.remote import from_loan_file, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file
 from cloister.crypto.sign import MAX_STATEMENT_BYTES, Label, Statement, VerifyKey
-from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.media import ASK, CLOSE, CONSUMPTION, USAGE_FILES, VOUCHER_REQUEST
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.lending.messages import Close, Consumption, UsageAck, UsageReport, Voucher, VoucherRequest
@@ -116,12 +115,7 @@ def settle(terminal: Terminal, /, *, files: tuple[Path, ...], loan_file: Path | 
     Give FILES in any order, or a folder that an enclave wrote to. One that was brought before changes nothing.
     """
     brought = _in_order([file for given in files for file in _within(given)])
-    given = None if loan_file is None else read_loan_file(loan_file)
-    connection = (
-        from_options(**where)
-        if given is None
-        else from_token(url=given.custodian_url, ca_pem=given.ca_pem, token=given.token)
-    )
+    connection = from_options(**where) if loan_file is None else from_loan_file(loan_file)[0]
     told: list[Json] = []
     words: list[str] = []
     with connection as remote:
@@ -300,8 +294,8 @@ def attest(terminal: Terminal, /, *, statement: Path, loan_file: Path, out: Path
 
 def _fetch(terminal: Terminal, loan_file: Path, verb: str, body: bytes, *, out: Path, force: bool) -> None:
     demand_writable((out,), force=force)
-    given = read_loan_file(loan_file)
-    with from_token(url=given.custodian_url, ca_pem=given.ca_pem, token=given.token) as remote:
-        answer = remote.send(f"/v1/loans/{segment(given.loan)}/{verb}", body)
+    remote, loan = from_loan_file(loan_file)
+    with remote:
+        answer = remote.send(f"/v1/loans/{segment(loan)}/{verb}", body)
     write_file(out, answer, force=force)
     terminal.result({"out": str(out)}, lambda console: console.print(f"{out}\ncarry it to the enclave"))

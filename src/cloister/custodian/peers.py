@@ -51,7 +51,7 @@ def demand_peer(
         return  # a certificate of a site's own authority is what the caller was proven by
     if certificate is None:
         if mode == "require":
-            hint = "an enclave asks for one by itself; else ask with POST /v1/certificates"
+            hint = "an enclave asks for one by itself; else 'cloister custodian certificate issue'"
             raise Rejected.because("certificate_wanted", _SUBJECT, got="none", hint=hint)
         return
     try:

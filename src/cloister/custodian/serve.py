@@ -113,6 +113,8 @@ def serve_host(host: Host, *, home: Path, on_listening: Callable[[str], None] | 
 
     with libraries_to(LOG), _signals_end_here() as stop, contextlib.closing(host), _tracing(host.book):
         tls = prepare_tls(host.book, home, host.client_authorities)
+        if tls is not None:
+            host.watching.append(tls.refresh)
         _listen(host.config, application, tls, stop, on_listening)
 
 
@@ -234,6 +236,7 @@ def prepare_tls(service: CustodianService, home: Path, authorities: Callable[[],
     service.keep_certificates()
     tls = LiveTls(files=files, minimum=config.tls_minimum, clock=service.context.now, authorities=authorities)
     service.upkeep.append(tls.refresh)
+    service.certificates.watching.append(tls.refresh)
     return tls
 
 

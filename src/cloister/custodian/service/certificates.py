@@ -49,7 +49,7 @@ from cloister.lending.standing import stops
 from cloister.wire import Json, dump_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from cloister.custodian.certificates.signing_request import CertifiedKey
@@ -75,6 +75,8 @@ class CertificateAuthority:
         self._believed: tuple[tuple[AuthorityRow, x509.Certificate], ...] = ()
         self._peers: Kept[bytes, Peer] = Kept(_KEPT_PEERS)
         self._lock = threading.Lock()
+        self.watching: list[Callable[[], object]] = []
+        """Who is told when other authorities are believed: listeners."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -89,9 +91,13 @@ class CertificateAuthority:
                 for row in rows
                 if row.retired_at is None and now < row.ends_at
             )
-            if [row.number for row, _ in believed] != [row.number for row, _ in self._believed]:
+            changed = [row.number for row, _ in believed] != [row.number for row, _ in self._believed]
+            if changed:
                 self._peers = Kept(_KEPT_PEERS)  # whom a retired one named is proven anew, and is not
             self._believed = believed
+        if changed:
+            for look in self.watching:
+                look()
 
     @property
     def certificates(self) -> tuple[x509.Certificate, ...]:

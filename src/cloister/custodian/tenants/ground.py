@@ -36,6 +36,7 @@ class Ground:
     ca_pem: str | None = ""
     kdf: Kdf | None = None
     url: str = field(default="")
+    watching: list[Callable[[], object]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Take the address that the settings say until the port is known."""

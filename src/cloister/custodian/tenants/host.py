@@ -25,6 +25,8 @@ from cloister.errors import CloisterError
 from cloister.serving.armour import Armour
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Receive, Scope, Send
 
     from cloister.custodian.config import Config
@@ -55,6 +57,11 @@ class Host:
     def book(self) -> CustodianService:
         """The host's own custodian."""
         return self._book
+
+    @property
+    def watching(self) -> list[Callable[[], object]]:
+        """Who is told when other authorities are believed: the listener."""
+        return self._ground.watching
 
     def client_authorities(self) -> str:
         """Return, as PEM, the authorities whose certificates callers may show: every tenant's, each for its own."""

@@ -147,6 +147,8 @@ class Roster:
             try:
                 tenant.running = await self._opened(tenant)
                 tenant.health, tenant.cause = Health.READY, ""
+                for look in self._ground.watching:  # its peers are let in from now on
+                    await run_in_threadpool(look)
             except Exception as exc:  # noqa: BLE001 - an edge: what is wrong with one must not reach the others
                 if tenant.health is Health.STARTING:
                     tenant.health = Health.FAILED
@@ -172,6 +174,7 @@ class Roster:
             bounds=self._ground.bounds(tenant.row.name),
         )
         service.ca_pem = self._ground.ca_pem
+        service.certificates.watching = self._ground.watching
         return await self._started(service, discoverable=tenant.row.discoverable)
 
     async def _started(self, service: CustodianService, *, discoverable: bool) -> Running:
