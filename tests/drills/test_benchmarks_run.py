@@ -43,3 +43,8 @@ def test_serving_is_measured_with_every_row_answered(tmp_path: Path) -> None:
 @pytest.mark.drill
 def test_metering_is_measured_beside_a_lease_that_does_nothing() -> None:
     assert "the lease's calls alone" in ran("metering.py", "--seconds", "1")
+
+
+@pytest.mark.drill
+def test_authorisation_is_measured_beside_an_inference() -> None:
+    assert ran("authorisation.py", "--inferences", "20").count(" known ") == 3
