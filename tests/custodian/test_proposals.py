@@ -253,12 +253,14 @@ def test_an_authors_token_that_was_revoked_carries_nothing_out(house: House) -> 
 
 
 def test_who_could_not_ask_cannot_approve(house: House) -> None:
-    """A lender is no second person for what is an admin's."""
+    """A lender is no second person for what is an admin's, and shuts none out by it."""
     asked = house.bench.post("/v1/keys/rotate", {"incident": True, "reason": "drill"}, token=house.alice)
     assert asked.status_code == 202
-    answer = house.decide(asked.json(), "approve", house.lena)
-    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    for verb in ("approve", "deny"):
+        answer = house.decide(asked.json(), verb, house.lena, None if verb == "approve" else {})
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert house.bench.get("/v1/keys").json()["key_epoch"] == 1
+    assert house.shown(asked.json())["state"] == "open", "nor put an end to it"
 
 
 def test_a_proposal_expires_and_says_so(house: House) -> None:
@@ -468,3 +470,15 @@ def test_a_database_from_before_counts_the_persons_that_it_has(house: House) -> 
         connection.exec_driver_sql("DELETE FROM person")
         connection.exec_driver_sql(fill)
         assert connection.exec_driver_sql("SELECT count(*) FROM person").scalar_one() == 2
+
+
+def test_a_decided_erasure_names_nobody_any_more(house: House) -> None:
+    """What asked for somebody to be forgotten must not be what remembers."""
+    lent = house.bench.lend(consumers=[])
+    added = {"consumers": [{"id": "dr-who"}]}
+    assert house.bench.post(f"/v1/loans/{lent.id}/consumers", added, token=house.alice).status_code == 201
+    asked = house.bench.post("/v1/audit/forget", {"subject": "dr-who"}, token=house.alice)
+    assert asked.status_code == 202, asked.text
+    assert house.shown(asked.json())["body"]
+    assert house.decide(asked.json(), "deny", house.bob, {}).status_code == 200
+    assert house.shown(asked.json())["body"] == ""

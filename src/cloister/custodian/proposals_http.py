@@ -9,6 +9,7 @@ from cloister.custodian.calls import Call, Member, Reply, json_reply
 from cloister.custodian.service import proposals
 from cloister.custodian.service.proposals import Asked
 from cloister.custodian.store.issuers import issuers_version
+from cloister.custodian.tokens import Actor
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
 from cloister.wire import Fields, dump_json, parse_json
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cloister.custodian.duty import Duty
     from cloister.custodian.service import Transaction
     from cloister.custodian.store.proposals import ProposalRow
-    from cloister.custodian.tokens import Actor
     from cloister.wire import Json
 
 __all__ = [
@@ -84,26 +84,31 @@ def show_proposal(call: Call) -> Reply:
 
 def approve_proposal(call: Call) -> Reply:
     """Approve a proposal of another person's: it is carried out at once, or refused where it no longer fits."""
-
-    def perform(transaction: Transaction, row: ProposalRow, approver: Actor) -> Json:
-        return _perform(call, transaction, row, approver)
-
-    return json_reply(
-        proposals.demand_executed(
-            _decide(
-                call,
-                lambda transaction, body: proposals.approve(
-                    transaction, call.actor, call.parameters["proposal"], body, perform
-                ),
-            )
-        )
+    proposal = call.parameters["proposal"]
+    decided = _decide(
+        call,
+        lambda transaction, body: proposals.approve(
+            transaction,
+            call.actor,
+            proposal,
+            body,
+            demand_able=lambda row: _demand_able(row, call.actor),
+            perform=lambda tried, row: _perform(call, tried, row),
+        ),
     )
+    return json_reply(proposals.demand_executed(decided))
 
 
 def deny_proposal(call: Call) -> Reply:
     """Deny a proposal of another person's."""
     proposal = call.parameters["proposal"]
-    return json_reply(_decide(call, lambda transaction, body: proposals.deny(transaction, call.actor, proposal, body)))
+    decided = _decide(
+        call,
+        lambda transaction, body: proposals.deny(
+            transaction, call.actor, proposal, body, demand_able=lambda row: _demand_able(row, call.actor)
+        ),
+    )
+    return json_reply(decided)
 
 
 def withdraw_proposal(call: Call) -> Reply:
@@ -123,33 +128,45 @@ def _decide(call: Call, work: Callable[[Transaction, Fields], Json]) -> Json:
         raise
 
 
-def _perform(call: Call, transaction: Transaction, row: ProposalRow, approver: Actor) -> Json:
-    """Carry out what a proposal asks for, in its author's name, in the approver's transaction.
+def _route_of(row: ProposalRow) -> tuple[Route, Duty, Fields]:
+    """Return the route that a proposal asks for, what it owes, and what was asked for.
 
-    Raises ``Rejected``: ``forbidden`` where the approver could not have asked for it, ``proposal_stale`` where what
-    it was made on is not so any more, and whatever the use case says.
+    Raises ``Rejected`` (``proposal_stale``) where there is none such any more.
     """
     from cloister.custodian.routes import ROUTES  # noqa: PLC0415 - the table names this module
 
     asked = Fields(parse_json(row.request, what="proposal"), what="proposal")
     name = asked.text("route")
-    route = next((item for item in ROUTES if f"{item.method} {item.path}" == name and item.duty is not None), None)
-    if route is None or route.duty is None:
-        raise Rejected.because("proposal_stale", "proposal", got="a route of another version")
-    if approver.role not in (route.roles or ()):
+    for route in ROUTES:
+        if f"{route.method} {route.path}" == name and route.duty is not None:
+            return route, route.duty, asked
+    raise Rejected.because("proposal_stale", "proposal", got="a route of another version")
+
+
+def _demand_able(row: ProposalRow, actor: Actor) -> None:
+    """Prove that who decides could have asked for it. Raises ``Rejected`` (``forbidden``)."""
+    route, _, _ = _route_of(row)
+    if actor.role not in (route.roles or ()):
         wanted = ", ".join(sorted(role.value for role in route.roles or ()))
-        raise Rejected.because("forbidden", name, got=approver.role.value, want=wanted)
-    asker = replace(call.actor, id=row.actor, role=row.role, name=row.name, person=row.person)
+        raise Rejected.because("forbidden", f"{route.method} {route.path}", got=actor.role.value, want=wanted)
+
+
+def _perform(call: Call, transaction: Transaction, row: ProposalRow) -> Json:
+    """Carry out what a proposal asks for, in its author's name, in the approver's transaction.
+
+    Raises ``Rejected``: ``proposal_stale`` where what it was made on is not so any more, and what the use case says.
+    """
+    route, duty, asked = _route_of(row)
     again = Call(
         service=call.service,
-        actor=asker,
+        actor=Actor(id=row.actor, role=row.role, name=row.name, person=row.person),
         method=route.method,
         path=route.path,
-        parameters={item: str(value) for item, value in asked.members("parameters", cap=8).items()},
-        query={item: str(value) for item, value in asked.members("query", cap=64).items()},
+        parameters={name: str(value) for name, value in asked.members("parameters", cap=8).items()},
+        query={name: str(value) for name, value in asked.members("query", cap=64).items()},
         body=row.body,
         carrier=lambda work: work(transaction),
     )
-    if dump_json(_basis(route.duty, transaction, again)) != row.basis:
+    if dump_json(_basis(duty, transaction, again)) != row.basis:
         raise Rejected.because("proposal_stale", "proposal", hint="what it was made on has changed: ask anew")
     return parse_json(route.handler(again).body, what="result")

@@ -28,6 +28,7 @@ from cloister.custodian.store.proposals import (
     list_proposals,
     open_proposals,
     purge_proposals,
+    wipe_body,
 )
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
@@ -136,13 +137,16 @@ def approve(
     actor: Actor,
     proposal: str,
     body: Fields,
-    perform: Callable[[Transaction, ProposalRow, Actor], Json],
+    *,
+    demand_able: Callable[[ProposalRow], None],
+    perform: Callable[[Transaction, ProposalRow], Json],
 ) -> Json:
     """Approve ``{"digest"}`` and carry it out, in this transaction; return the proposal with its result.
 
-    Proves that it waits, that its digest is the one that was looked at, that a second person approves it, and that
-    its author still may ask for it. ``perform`` does it, and raises ``Rejected`` where it no longer fits: then it is
-    refused for good, which ``demand_executed`` tells the approver once it is committed.
+    Proves that it waits, that its digest is the one that was looked at, that a second person approves it who could have
+    asked for it (``demand_able``), and that its author still may ask for it. ``perform`` does it, and raises
+    ``Rejected`` where it no longer fits: then it is refused for good, which ``demand_executed`` tells the approver once
+    it is committed.
     """
     digest = body.hex("digest", size=_DIGEST_BYTES)
     body.end()
@@ -150,11 +154,12 @@ def approve(
     if digest != row.digest:
         raise Rejected.because("proposal_changed", "proposal", got=digest.hex()[:16], want=row.digest.hex()[:16])
     _demand_other(actor, row)
+    demand_able(row)
     _record(transaction, EventKind.PROPOSAL_APPROVED, actor, row)
     try:
         with transaction.tentatively() as tried:
             demand_standing(tried, row.actor, role=row.role, person=row.person)
-            result = perform(tried, row, actor)
+            result = perform(tried, row)
     except Rejected as refusal:
         reasons: list[Json] = [_reason_json(item) for item in refusal.reasons]
         _close(transaction, actor, row, ProposalState.REFUSED, outcome=dump_json({"reasons": reasons}))
@@ -180,12 +185,20 @@ def demand_executed(proposal: Json) -> Json:
     raise Rejected(first.message, reasons=reasons, hint=hint)
 
 
-def deny(transaction: Transaction, actor: Actor, proposal: str, body: Fields) -> Json:
-    """Deny it, ``{"reason"?}``: by another person than its author."""
+def deny(
+    transaction: Transaction,
+    actor: Actor,
+    proposal: str,
+    body: Fields,
+    *,
+    demand_able: Callable[[ProposalRow], None],
+) -> Json:
+    """Deny it, ``{"reason"?}``: by another person than its author, who could have asked for it."""
     reason = body.text("reason", cap=_MAX_REASON) if "reason" in body else ""
     body.end()
     row = _standing(transaction, proposal)
     _demand_other(actor, row)
+    demand_able(row)
     _close(transaction, actor, row, ProposalState.DENIED, reason=reason)
     _record(transaction, EventKind.PROPOSAL_DENIED, actor, row, reason=reason)
     return _view(_found(transaction.connection, proposal))
@@ -271,6 +284,8 @@ def _close(
     by = actor if isinstance(actor, str) else actor.label
     now = transaction.now
     close_proposal(transaction.connection, row.id, state, now=now, by=by, reason=reason, outcome=outcome)
+    if row.operation is Operation.ERASURE:
+        wipe_body(transaction.connection, row.id)  # it names whom nothing is to name any more
 
 
 def _record(transaction: Transaction, kind: EventKind, actor: Actor | str, row: ProposalRow, **more: str) -> None:

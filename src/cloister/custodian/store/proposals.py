@@ -29,6 +29,7 @@ __all__ = [
     "list_proposals",
     "open_proposals",
     "purge_proposals",
+    "wipe_body",
 ]
 
 _SHOWN = 200  # proposals listed at once, newest first
@@ -171,6 +172,11 @@ def close_proposal(
         .where(PROPOSAL.c.id == proposal, PROPOSAL.c.state == ProposalState.OPEN.value)
         .values(state=state.value, decided_at=stamp(now), decided_by=by, reason=reason, outcome=outcome)
     )
+
+
+def wipe_body(connection: Connection, proposal: str) -> None:
+    """Forget what a decided proposal asked for; its digest stays."""
+    connection.execute(update(PROPOSAL).where(PROPOSAL.c.id == proposal).values(body=b""))
 
 
 def purge_proposals(connection: Connection, before: datetime) -> None:
