@@ -8,9 +8,10 @@ Not done here: reading it (``config_file``), and what does not go together (``co
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any
+
+from cloister.serving.settings import declare as _setting
 
 __all__ = [
     "BUILT_AT_YEAR",
@@ -42,11 +43,6 @@ class Profile(Enum):
 
     DEVELOPMENT = "development"
     PRODUCTION = "production"
-
-
-def _setting(default: object, doc: str, *, floor: int = 0, cap: int = 0) -> Any:
-    """Declare one setting: its default, what it means, its range."""
-    return field(default=default, metadata={"doc": doc, "floor": floor, "cap": cap})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

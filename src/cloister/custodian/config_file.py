@@ -6,17 +6,16 @@ Unknown keys, wrong types and values out of range are refused; nothing is guesse
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from cloister.custodian.config import BUILT_AT_YEAR, ENV_PREFIX, NOT_SETTINGS, Config
 from cloister.custodian.config_rules import fail, refuse_insecure, refuse_nonsense
 from cloister.errors import UsageError
+from cloister.serving.settings import parse_toml, toml_of, typed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from dataclasses import Field
     from datetime import datetime
     from pathlib import Path
 
@@ -67,28 +66,13 @@ def settings_text(
     lines = [head, f"[{section}]"]
     for item in fields(kind):
         mark = "" if item.name in values else "# "
-        lines.append(f"{mark}{item.name} = {_toml(values.get(item.name, item.default))}  # {item.metadata['doc']}")
+        lines.append(f"{mark}{item.name} = {toml_of(values.get(item.name, item.default))}  # {item.metadata['doc']}")
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return str(value) if isinstance(value, int) else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def read_section(text: str, section: str, kind: type[DataclassInstance]) -> dict[str, object]:
     """Return the settings of ``kind`` that the one section of a TOML document sets. Raises ``UsageError``."""
-    if len(text) > _MAX_CONFIG_BYTES:
-        msg = f"config: {len(text)} characters, want at most {_MAX_CONFIG_BYTES}"
-        raise UsageError(msg)
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as exc:  # tomllib lets a number of too many digits and deep nesting through
-        msg = f"config: {exc}" if isinstance(exc, tomllib.TOMLDecodeError) else "config: not toml that can be read"
-        raise UsageError(msg, hint="see docs/reference/settings.md") from exc
+    document = parse_toml(text, fail, cap=_MAX_CONFIG_BYTES)
     for key in document:
         if key != section:
             fail(f"line {_line(text, key)}: unknown section or key {key!r}, want [{section}]")
@@ -100,7 +84,7 @@ def read_section(text: str, section: str, kind: type[DataclassInstance]) -> dict
     for key, value in found.items():
         if key not in known:
             fail(f"line {_line(text, key)}: unknown setting {key!r}")
-        values[key] = _typed(known[key], value)
+        values[key] = typed(known[key], value, fail)
     return values
 
 
@@ -114,7 +98,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
         name = suffix.lower()
         if name not in known or suffix != name.upper():
             fail(f"environment: {variable} is no setting")
-        values[name] = _typed(known[name], setting_of(name, text))
+        values[name] = typed(known[name], setting_of(name, text), fail)
     return values
 
 
@@ -134,26 +118,6 @@ def setting_of(name: str, text: str) -> str | int | bool | list[str]:
     if isinstance(default, tuple):
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
-
-
-def _typed(setting: Field[object], value: object) -> object:
-    """Return ``value`` if it has the type and range of ``setting``."""
-    name, default = setting.name, setting.default
-    floor, cap = setting.metadata["floor"], setting.metadata["cap"]
-    if isinstance(default, tuple):
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            fail(f"{name}: want an array of strings")
-        return tuple(value)
-    if type(value) is not type(default):
-        fail(f"{name}: want {_KIND[type(default)]}")
-    if isinstance(value, int) and not isinstance(value, bool) and not floor <= value <= cap:
-        fail(f"{name}: {value} is outside {floor}..{cap}")
-    if isinstance(value, str) and not value.isprintable():
-        fail(f"{name}: control character")
-    return value
-
-
-_KIND = {str: "a string", int: "an integer", bool: "true or false"}
 
 
 def _line(text: str, key: str) -> int:

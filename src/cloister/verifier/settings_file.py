@@ -6,15 +6,16 @@ Unknown keys, wrong types and values out of range are refused; nothing is guesse
 from __future__ import annotations
 
 import re
-import tomllib
-from dataclasses import Field, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from cloister.errors import UsageError
-from cloister.verifier.settings import HINT, PolicySettings, Settings, fail
+from cloister.serving.settings import parse_toml, toml_of, typed
+from cloister.verifier.settings import PolicySettings, Settings, fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from dataclasses import Field
+    from typing import NoReturn
 
 __all__ = ["POLICY_ID", "parse_settings", "settings_text"]
 
@@ -22,19 +23,11 @@ _MAX_BYTES = 256 * 1024
 _MAX_POLICIES = 256
 POLICY_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 """Ids of policies are part of a token's subject: at most 32 characters, none of which needs an escape anywhere."""
-_KIND = {bool: "true or false", int: "an integer", str: "a string"}
 
 
 def parse_settings(text: str) -> tuple[Settings, Mapping[str, PolicySettings]]:
     """Return the settings, and those of every policy by id. Raises ``UsageError``."""
-    if len(text) > _MAX_BYTES:
-        fail(f"{len(text)} characters of settings, want at most {_MAX_BYTES}")
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as exc:  # tomllib lets a number of too many digits and deep nesting through
-        what = f"{exc}" if isinstance(exc, tomllib.TOMLDecodeError) else "not toml that can be read"
-        msg = f"attestation service: {what}"
-        raise UsageError(msg, hint=HINT) from exc
+    document = parse_toml(text, fail, cap=_MAX_BYTES)
     unknown = sorted(document.keys() - {"service", "policies"})
     if unknown:
         fail(f"unknown section or key {unknown[0]!r}, want [service] and [policies.ID]")
@@ -59,22 +52,11 @@ def _section(kind: type[Settings | PolicySettings], section: object, name: str) 
     for key in section:
         if key not in known:
             fail(f"{name}: unknown setting {key[:64]!r}")
-    return {key: _typed(f"{name}: {key}", value, known[key]) for key, value in section.items()}
 
+    def fail_here(detail: str, /) -> NoReturn:
+        fail(f"{name}: {detail}")
 
-def _typed(name: str, value: object, setting: Field[Any]) -> object:
-    default, floor, cap = setting.default, setting.metadata["floor"], setting.metadata["cap"]
-    if isinstance(default, tuple):
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            fail(f"{name}: want an array of strings")
-        return tuple(value)
-    if type(value) is not type(default):
-        fail(f"{name}: want {_KIND[type(default)]}")
-    if isinstance(value, int) and not isinstance(value, bool) and not floor <= value <= cap:
-        fail(f"{name}: {value} is outside {floor}..{cap}")
-    if isinstance(value, str) and not value.isprintable():
-        fail(f"{name}: control character")
-    return value
+    return {key: typed(known[key], value, fail_here) for key, value in section.items()}
 
 
 def settings_text(*, issuer: str) -> str:
@@ -91,12 +73,4 @@ def settings_text(*, issuer: str) -> str:
 
 def _line(item: Field[Any], value: str | None) -> str:
     shown = item.default if value is None else value
-    return f"{'# ' if value is None else ''}{item.name} = {_toml(shown)}  # {item.metadata['doc']}"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int) else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"{'# ' if value is None else ''}{item.name} = {toml_of(shown)}  # {item.metadata['doc']}"

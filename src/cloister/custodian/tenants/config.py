@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from cloister.custodian.config_file import read_section, settings_text
 from cloister.errors import UsageError
+from cloister.serving.settings import declare as _setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,17 +30,12 @@ HOST_FILE = "host.toml"
 HOST_CA = "host-ca.pem"
 """In a tenant's home: the authority of the certificate that its host shows."""
 LISTENERS = frozenset({
-    "acme_ca", "acme_contact", "acme_directory", "acme_http",
+    "acme_ca", "acme_contact", "acme_directory", "acme_http", "attest_service",
     "connections", "failures_per_minute", "forks_per_minute", "host", "metrics", "metrics_token_file", "mtls",
     "mtls_tokens", "names", "port", "profile", "request_timeout_s", "shutdown_grace_s", "tls", "tls_ca",
     "tls_certificate", "tls_key", "tls_minimum", "url",
 })  # fmt: skip
 """Settings of a tenant that count for nothing: there is one listener, and strangers are treated alike everywhere."""
-
-
-def _setting(default: object, doc: str, *, floor: int = 0, cap: int = 0) -> Any:
-    """Declare one setting: its default, what it means, its range."""
-    return field(default=default, metadata={"doc": doc, "floor": floor, "cap": cap})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,8 @@ TIERS: Mapping[str, tuple[str, str]] = {
 """Trust tiers (draft-ietf-rats-ar4si section 2.3), each with what it means for the reader."""
 
 OUTCOMES: Mapping[Verdict, str] = {
-    Verdict.PASSED: "✓ holds",
-    Verdict.FAILED: "✗ does not hold",
+    Verdict.PASSED: "✓ as it has to be",
+    Verdict.FAILED: "✗ not as it has to be",
     Verdict.NOT_CHECKED: "○ not checked",
 }
 
