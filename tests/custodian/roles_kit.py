@@ -30,6 +30,7 @@ SAMPLE = {
     "issuer": "iss-0000000000000000",
     "token": "tok-0000000000000000",
     "enrolment": "0" * 32,
+    "device": "0" * 64,
     "index": "0",
     "field": "reason",
     "hold": "hold-0000000000000000",

@@ -86,6 +86,9 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/audit/prune"): (EventKind.LOG_PRUNED,),
     ("POST", "/v1/devices/enrolments"): (EventKind.DEVICE_REFUSED,),
     ("POST", "/v1/devices/enrolments/{enrolment}/finish"): (EventKind.DEVICE_ENROLLED, EventKind.DEVICE_REFUSED),
+    ("POST", "/v1/devices/{device}/label"): (EventKind.DEVICE_NAMED,),
+    ("POST", "/v1/devices/{device}/retire"): (EventKind.DEVICE_RETIRED,),
+    ("POST", "/v1/devices/{device}/readmit"): (EventKind.DEVICE_READMITTED,),
 }  # fmt: skip
 """What the log says of each route that changes something."""
 

@@ -11,6 +11,7 @@ import click
 
 from cloister.cli.custodian_attest import attestation_mount
 from cloister.cli.custodian_certificate import certificate
+from cloister.cli.custodian_device import device
 from cloister.cli.custodian_host import host
 from cloister.cli.custodian_issuer import issuer
 from cloister.cli.custodian_login import login, logout, sessions
@@ -49,6 +50,7 @@ def custodian() -> None:
 
 
 custodian.add_command(certificate)
+custodian.add_command(device)
 custodian.add_command(host)
 custodian.add_command(issuer)
 custodian.add_command(shares)

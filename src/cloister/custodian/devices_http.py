@@ -11,7 +11,9 @@ from cloister.errors import Unavailable
 if TYPE_CHECKING:
     from cloister.custodian.service.devices import DeviceAuthority
 
-__all__ = ["BEGIN_MEMBERS", "FINISH_MEMBERS", "begin", "finish", "list_devices"]
+__all__ = [
+    "BEGIN_MEMBERS", "FINISH_MEMBERS", "begin", "finish", "label", "list_devices", "readmit", "retire", "show",
+]  # fmt: skip
 
 _VERSION = Member(name="v", type="integer", doc="1")
 BEGIN_MEMBERS = (
@@ -43,5 +45,28 @@ def finish(call: Call) -> Reply:
 
 
 def list_devices(call: Call) -> Reply:
-    """List enrolled TPM devices."""
+    """List TPM devices: enrolled, awaited and retired."""
     return json_reply(devices.device_list(call.service.context))
+
+
+def show(call: Call) -> Reply:
+    """Show one TPM device, and what runs on it."""
+    return json_reply(devices.show_device(call.service.context, call.parameters["device"]))
+
+
+def label(call: Call) -> Reply:
+    """Give a TPM device a name for people."""
+    device = call.parameters["device"]
+    return json_reply(call.change(lambda transaction, body: devices.label(transaction, call.actor, device, body)))
+
+
+def retire(call: Call) -> Reply:
+    """Retire a TPM device: it gets no key any more, and what runs on it is blocked."""
+    device = call.parameters["device"]
+    return json_reply(call.change(lambda transaction, body: devices.retire(transaction, call.actor, device, body)))
+
+
+def readmit(call: Call) -> Reply:
+    """Let a retired TPM device enrol again."""
+    device = call.parameters["device"]
+    return json_reply(call.run(lambda transaction: devices.readmit(transaction, call.actor, device)))

@@ -37,6 +37,19 @@ _DEVICES = (
         members=devices_http.FINISH_MEMBERS,
     ),
     route("GET", "/v1/devices", VIEWERS, devices_http.list_devices),
+    route("GET", "/v1/devices/{device}", VIEWERS, devices_http.show),
+    route(
+        "POST", "/v1/devices/{device}/label", MANAGE, devices_http.label, body=Body.JSON, once=True,
+        members=(Member(name="label", type="string", doc="at most 64 characters, may be empty"),),
+    ),
+    route(
+        "POST", "/v1/devices/{device}/retire", MANAGE, devices_http.retire, body=Body.JSON, once=True,
+        members=(Member(name="reason", type="string", doc="at most 200 characters, may be empty"),),
+    ),
+    route(
+        "POST", "/v1/devices/{device}/readmit", ADMIN, devices_http.readmit, body=Body.JSON, once=True,
+        duty=duties.READMIT,
+    ),
 )  # fmt: skip
 
 ACCESS = (*_TOKENS, *_DEVICES)

@@ -14,6 +14,7 @@ from cloister.custodian.service.access import APPROVERS
 from cloister.custodian.service.issuers import issuer_id
 from cloister.custodian.service.standing import loan_row, parse_loan_id
 from cloister.custodian.store.blocks import find_block
+from cloister.custodian.store.devices import find_device
 from cloister.custodian.store.issuers import find_issuer
 from cloister.custodian.store.keys import FIRST_EPOCH, current_kek
 from cloister.custodian.store.retention import list_holds
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from cloister.custodian.service import Transaction
     from cloister.wire import Json
 
-__all__ = ["ERASURE", "INCIDENT", "ISSUER", "LETS_IN", "PERSON", "POLICY", "SCHEDULE", "UNBLOCK"]
+__all__ = ["ERASURE", "INCIDENT", "ISSUER", "LETS_IN", "PERSON", "POLICY", "READMIT", "SCHEDULE", "UNBLOCK"]
 
 
 def _policy_there(transaction: Transaction, call: Call) -> Json:
@@ -41,6 +42,13 @@ def _block_there(transaction: Transaction, call: Call) -> Json:
     if row is None:
         raise Rejected.because("not_found", "block")
     return {"at": dump_time(row.at), "by": row.by, "epoch": transaction.epoch.epoch, "reason": row.reason}
+
+
+def _device_there(transaction: Transaction, call: Call) -> Json:
+    row = find_device(transaction.connection, call.parameters["device"])
+    if row is None or row.retired_at is None:
+        raise Rejected.because("not_found", "retired device")
+    return {"epoch": transaction.epoch.epoch, "reason": row.reason, "retired_at": dump_time(row.retired_at)}
 
 
 def _keys_there(transaction: Transaction, _call: Call) -> Json:
@@ -91,6 +99,7 @@ def _lets_another_in(call: Call) -> bool:
 
 POLICY = Duty(operation=Operation.POLICY, basis=_policy_there)
 UNBLOCK = Duty(operation=Operation.UNBLOCK, basis=_block_there)
+READMIT = Duty(operation=Operation.UNBLOCK, basis=_device_there)
 INCIDENT = Duty(operation=Operation.ROTATION, basis=_keys_there, applies=_destroys)
 SCHEDULE = Duty(operation=Operation.ROTATION, basis=_keys_there)
 ERASURE = Duty(operation=Operation.ERASURE, basis=_holds_there)

@@ -137,7 +137,7 @@ class CustodianService:
 
     def attest(self, actor: Actor, loan: LoanId, statement: bytes) -> bytes:
         """Return a signed grant for the enclave that ``statement`` proves."""
-        return release.attest(self.context, actor, loan, statement)
+        return release.attest(self.context, actor, loan, statement, devices=self.device_authority)
 
     def recall(self, actor: Actor, body: Fields) -> Json:
         """Return which past releases would be refused by what is known now."""

@@ -21,8 +21,10 @@ from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.hpke import DEFAULT_SUITE, seal_to
 from cloister.crypto.sign import Statement
 from cloister.custodian.service.contracts import contract_in_force
+from cloister.custodian.service.devices import demand_standing
 from cloister.custodian.service.rewrapping import held_keks
 from cloister.custodian.service.standing import counted_clocks, loan_row, loan_state
+from cloister.custodian.store.devices import note_device
 from cloister.custodian.store.instances import (
     InstanceRow,
     find_instance,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
     from cloister.attest.rats import AttestationResult
     from cloister.custodian.service.context import Context, Transaction
+    from cloister.custodian.service.devices import DeviceAuthority
     from cloister.custodian.tokens import Actor
     from cloister.custodian.vaults import FindKek
     from cloister.lending.messages import AttestRequest
@@ -89,7 +92,9 @@ def challenge(context: Context, actor: Actor, loan: LoanId) -> bytes:
     return Statement.sign(key, Challenge.LABEL, message.dump()).dump()
 
 
-def attest(context: Context, actor: Actor, loan: LoanId, statement: bytes) -> bytes:
+def attest(
+    context: Context, actor: Actor, loan: LoanId, statement: bytes, *, devices: DeviceAuthority | None = None
+) -> bytes:
     """Return a signed grant with the loan's keys for the enclave that ``statement`` proves.
 
     Raises ``Malformed``, ``Unavailable`` (nothing released), or ``Rejected`` with every reason; a
@@ -115,7 +120,7 @@ def attest(context: Context, actor: Actor, loan: LoanId, statement: bytes) -> by
             span.note({"cloister.tee": result.tee})
         # 8. to 10. Decide, seal, log, keep what it was decided by, commit.
         with spanned(context.spans, "key.release"):
-            return _release(context, actor, request, digest, result, endorsements=endorsements)
+            return _release(context, actor, request, digest, result, endorsements=endorsements, devices=devices)
     except (Malformed, Rejected) as refusal:
         context.refuse(EventKind.ATTESTATION_REFUSED, actor, loan, refusal, **details)
         raise
@@ -167,9 +172,11 @@ def _release(
     result: AttestationResult,
     *,
     endorsements: Mapping[str, bytes],
+    devices: DeviceAuthority | None,
 ) -> bytes:
     def work(transaction: Transaction) -> bytes:
         take_turn(transaction.connection, request.loan)
+        device = demand_standing(transaction, devices, request.evidence, result)
         row = loan_row(transaction.connection, request.loan)
         contract = contract_in_force(transaction.connection, row)
         loan = loan_state(transaction.connection, row, context.config)
@@ -197,6 +204,7 @@ def _release(
         grant = _grant(transaction, digest, decision, keys, loan=loan, result=result)
         grant = replace(grant, contract=contract or b"")
         _register(transaction, actor, grant, decision, keys, loan=loan, result=result)
+        note_device(transaction.connection, grant.instance, device)
         _keep(transaction, request, grant, policy=row.policy, endorsements=endorsements)
         return Statement.sign(context.vault.signing_key, Grant.LABEL, grant.dump()).dump()
 

@@ -1,36 +1,29 @@
-"""Rows about the custodian itself: its epoch, remembered answers, TPM devices."""
+"""Rows about the custodian itself: its epoch, remembered answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
-from cloister.custodian.store.tables import DEVICE, ENROLMENT, EPOCH, IDEMPOTENCY, moment, stamp
+from cloister.custodian.store.tables import EPOCH, IDEMPOTENCY, moment, stamp
 from cloister.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
 __all__ = [
     "Answer",
-    "DeviceRow",
     "EpochRow",
     "find_answer",
     "initialise_epoch",
     "insert_answer",
-    "insert_device",
-    "insert_enrolment",
-    "list_devices",
-    "open_enrolments",
     "purge_answers",
     "raise_epoch",
     "read_epoch",
-    "take_enrolment",
 ]
 
 
@@ -103,54 +96,3 @@ def insert_answer(connection: Connection, actor: str, key: str, answer: Answer, 
 def purge_answers(connection: Connection, now: datetime) -> None:
     """Forget answers that are too old."""
     connection.execute(delete(IDEMPOTENCY).where(IDEMPOTENCY.c.expires_at <= stamp(now)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRow:
-    """One enrolled TPM device."""
-
-    id: str
-    ak_sha256: bytes
-    certificate: bytes
-    enrolled_at: datetime
-
-
-def insert_enrolment(connection: Connection, enrolment: str, device: str, pending: bytes, expires_at: datetime) -> None:
-    """Remember an enrolment that waits for its secret. ``pending`` is wrapped by the vault."""
-    connection.execute(
-        insert(ENROLMENT).values(id=enrolment, device=device, pending=pending, expires_at=stamp(expires_at))
-    )
-
-
-def take_enrolment(connection: Connection, enrolment: str, now: datetime) -> tuple[str, bytes] | None:
-    """Use an enrolment up and return its device and what is pending; None for unknown and for expired."""
-    row = connection.execute(select(ENROLMENT).where(ENROLMENT.c.id == enrolment)).one_or_none()
-    connection.execute(delete(ENROLMENT).where((ENROLMENT.c.id == enrolment) | (ENROLMENT.c.expires_at <= stamp(now))))
-    return None if row is None or row.expires_at <= stamp(now) else (row.device, row.pending)
-
-
-def open_enrolments(connection: Connection, now: datetime) -> int:
-    """Return how many enrolments wait for their secret."""
-    query = select(func.count()).select_from(ENROLMENT).where(ENROLMENT.c.expires_at > stamp(now))
-    return int(connection.execute(query).scalar_one())
-
-
-def insert_device(connection: Connection, device: DeviceRow) -> None:
-    """Write an enrolled device; a second enrolment of the same device replaces its certificate."""
-    connection.execute(delete(DEVICE).where(DEVICE.c.id == device.id))
-    connection.execute(
-        insert(DEVICE).values(
-            id=device.id,
-            ak_sha256=device.ak_sha256,
-            certificate=device.certificate,
-            enrolled_at=stamp(device.enrolled_at),
-        )
-    )
-
-
-def list_devices(connection: Connection) -> Sequence[DeviceRow]:
-    """Return every enrolled device, oldest first."""
-    return [
-        DeviceRow(id=row.id, ak_sha256=row.ak_sha256, certificate=row.certificate, enrolled_at=moment(row.enrolled_at))
-        for row in connection.execute(select(DEVICE).order_by(DEVICE.c.enrolled_at, DEVICE.c.id))
-    ]

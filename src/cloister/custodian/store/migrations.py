@@ -276,6 +276,16 @@ _ISSUERS = (
     "CREATE TABLE issuer_version (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL)",
 )
 
+_DEVICES = (
+    # devices that are retired, and what people call them; on which device of ours an instance attested, empty for none
+    "ALTER TABLE device ADD COLUMN label TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE device ADD COLUMN maker TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE device ADD COLUMN retired_at INTEGER",
+    "ALTER TABLE device ADD COLUMN reason TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE instance ADD COLUMN device TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX instance_by_device ON instance (device)",
+)
+
 _PERSONS = (
     # who was ever let in as an administrator: the rule of two persons counts them, and never fewer
     "CREATE TABLE person (name TEXT PRIMARY KEY, since INTEGER NOT NULL)",
@@ -298,6 +308,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _WATCHING,
     _ISSUERS,
     _PERSONS,
+    _DEVICES,
 )
 """Step n takes a database from schema version n to n + 1."""
 

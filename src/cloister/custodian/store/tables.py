@@ -84,7 +84,7 @@ ALLOWANCE = _table("allowance", "loan meter balance")
 INSTANCE = _table(
     "instance",
     "id loan pub kem_digest tee tier result policy_digest epoch seq req_digest reply chain_head attested_at "
-    "committed_at dead_at status written_off clone_proof clock_trusted clock voucher_until key_epoch",
+    "committed_at dead_at status written_off clone_proof clock_trusted clock voucher_until key_epoch device",
 )
 INSTANCE_METER = _table("instance_meter", "instance meter ceiling used filed reach")
 VOUCHER = _table("voucher", "instance seq req_digest digest reply issued_at")
@@ -97,7 +97,7 @@ REQUEST = _table("request", "id loan meter units reason state created_at decided
 IDEMPOTENCY = _table("idempotency", "actor key digest answer expires_at")
 AUDIT = _table("audit", "idx at entry")
 ENROLMENT = _table("enrolment", "id device pending expires_at")
-DEVICE = _table("device", "id ak_sha256 certificate enrolled_at")
+DEVICE = _table("device", "id ak_sha256 certificate enrolled_at label maker retired_at reason")
 ARTIFACT = _table("artifact", "sha256 data")
 KEY_RELEASE = _table("key_release", "id instance at nonce custodian kem_pub evidence devices software policy")
 RELEASE_ENDORSEMENT = _table("release_endorsement", "release name sha256")
