@@ -13,6 +13,7 @@ from cloister.cli.audit_keep import hold, prune, retention
 from cloister.cli.audit_persons import forget, open_field, resolve
 from cloister.cli.audit_prove import prove
 from cloister.cli.audit_witness import witness
+from cloister.cli.export_file import read_manifest, records_of
 from cloister.cli.log_folder import read_checkpoint_note, read_log
 from cloister.cli.log_options import (
     custodian_key,
@@ -26,10 +27,12 @@ from cloister.cli.remote import from_options, remote_options
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.errors import UsageError
 from cloister.lending.audit import parse_line, verify_checkpoint, verify_log
+from cloister.lending.exports import verify_export
 from cloister.lending.pruning import PrunedEntry
 from cloister.lending.tlog.checkpoint import VerifiedCheckpoint, demand_quorum, log_key, verify_log_checkpoint
 
 if TYPE_CHECKING:
+    from cloister.crypto.sign import VerifyKey
     from cloister.lending.audit import Checkpoint
     from cloister.lending.tlog.note import NoteKey
     from cloister.wire import Json
@@ -73,6 +76,7 @@ def _in_words(line: bytes) -> str:
 @audit.command()
 @click.argument("log", type=click.Path(path_type=Path), required=False)
 @click.option("--checkpoint", "checkpoint_file", type=_file, help="Signed checkpoint to hold the log against.")
+@click.option("--manifest", type=_file, help="LOG is a file of 'audit export --out' with this manifest.")
 @click.option("--key", help="The custodian's public key (base64url), known from elsewhere than the log.")
 @witness_options
 @remote_options
@@ -83,6 +87,7 @@ def verify(
     *,
     log: Path | None,
     checkpoint_file: Path | None,
+    manifest: Path | None,
     key: str | None,
     witness: tuple[str, ...],
     quorum: int | None,
@@ -91,10 +96,17 @@ def verify(
     """Prove that no entry was changed, cut or put in.
 
     With LOG, a file or a folder of 'audit export': without asking anybody; --key says whose log it must be, and
-    --checkpoint what it must match (a folder has one of its own). Without: reads log and checkpoint from the
+    --checkpoint what it must match (a folder has one of its own), or --manifest what an export of any format must
+    hold. Without: reads log and checkpoint from the
     custodian. With --witness the checkpoint must be one that enough of them cosigned.
     """
     keys, wanted = witness_keys(witness, quorum)
+    if manifest is not None:
+        if log is None or key is None or checkpoint_file is not None:
+            msg = "audit verify --manifest: want LOG and --key, and no --checkpoint"
+            raise UsageError(msg, hint="the key is in every loan file")
+        _show_export(terminal, log, manifest, custodian_key(key), witnesses=keys, quorum=wanted)
+        return
     if log is not None:
         lines, data, origin = _from_files(log, checkpoint_file, key)
     else:
@@ -120,6 +132,20 @@ def verify(
     }
     pruned = f", {verified.pruned} of them pruned" if verified.pruned else ""
     text = f"whole: {len(lines)} entries{pruned}, {checkpoint.size} under the checkpoint\nroot {verified.root.hex()}"
+    terminal.result(result, lambda out: out.print(text))
+
+
+def _show_export(
+    terminal: Terminal, log: Path, manifest: Path, custodian: VerifyKey, *, witnesses: tuple[NoteKey, ...], quorum: int
+) -> None:
+    """Prove one export and say what it is."""
+    read = read_manifest(manifest)
+    found = verify_export(records_of(log), read, log_key(custodian), witnesses=witnesses, quorum=quorum)
+    result: Json = {
+        "entries": found.size - found.first, "first": found.first, "format": read.format, "pruned": found.pruned,
+        "root": found.root.hex(), "size": found.size, "witnesses": witnesses_json(found.checkpoint),
+    }  # fmt: skip
+    text = f"whole: entries {found.first} to {found.size - 1} as {read.format}\nroot {found.root.hex()}"
     terminal.result(result, lambda out: out.print(text))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloister.cli.export_file import frontier_since, manifest_place, write_export
 from cloister.cli.log_folder import (
     CHECKPOINT,
     VKEY,
@@ -18,8 +19,10 @@ from cloister.cli.log_folder import (
 )
 from cloister.cli.log_options import custodian_key
 from cloister.cli.remote import from_options, remote_options
-from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
+from cloister.cli.terminal import Terminal, Verb, demand_writable, pass_terminal, write_file
 from cloister.errors import Rejected, UsageError
+from cloister.lending.audit import verify_checkpoint
+from cloister.lending.exports import FORMATS
 from cloister.lending.tlog.advance import Advance
 from cloister.lending.tlog.checkpoint import log_key, verify_log_checkpoint
 from cloister.lending.tlog.witness import WitnessState, verify_advance
@@ -40,16 +43,40 @@ _folder = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command(cls=Verb)
-@click.option("--out", type=_file, help="File to write, one entry a line; its checkpoint stands beside it.")
+@click.option("--out", type=_file, help="File to write, one entry a line; checkpoint and manifest stand beside it.")
+@click.option(
+    "--format",
+    "name",
+    metavar="FORMAT",
+    type=click.Choice(sorted(FORMATS)),
+    default="jsonl",
+    show_default=True,
+    help="With --out: how a line is written: the log's own JSON, OCSF 1.6.0, CEF, OTLP/JSON.",
+)
+@click.option("--since", type=_file, help="With --out: only what is behind the export with this manifest.")
+@click.option("--resume", is_flag=True, help="With --out: go on with an export that broke off.")
 @click.option("--folder", type=_folder, help="Folder to write in the layout of tlog-tiles; goes on where it stopped.")
 @click.option("--key", help="The custodian's public key (base64url), known from elsewhere than the log.")
 @click.option("--force", is_flag=True, help="Replace the file.")
 @remote_options
 @pass_terminal
 def export(
-    terminal: Terminal, /, *, out: Path | None, folder: Path | None, key: str | None, force: bool, **where: Any
+    terminal: Terminal,
+    /,
+    *,
+    out: Path | None,
+    folder: Path | None,
+    key: str | None,
+    force: bool,
+    name: str,
+    since: Path | None,
+    resume: bool,
+    **where: Any,
 ) -> None:
     """Write the whole log and its signed checkpoint to files that 'audit verify' proves offline.
+
+    --out writes one record for each entry, in the format that a log store wants; out of each the exact entry comes
+    back. The manifest beside it lets 'audit verify --manifest' prove that none is missing.
 
     --folder writes what other implementations read: checkpoint, tiles of hashes, bundles of entries. Asked
     again it fetches what is new; a log that does not hold what is there already is refused.
@@ -64,18 +91,53 @@ def export(
             result |= _write_folder(terminal, remote, folder, key)
             words.append(f"{result['size']} entries in {folder}, {result['fetched']} of them new")
         if out is not None:
-            result |= _write_lines(remote, out, force=force)
-            words.append(f"{result['entries']} entries in {out}, checkpoint in {result['checkpoint']}")
+            asked = _Asked(out=out, name=name, since=since, resume=resume, force=force, key=key)
+            result |= _write_records(terminal, remote, asked)
+            words.append(f"{result['entries']} entries in {out}, manifest in {result['manifest']}")
     terminal.result(result, lambda console: console.print("\n".join(words)))
 
 
-def _write_lines(remote: Remote, out: Path, *, force: bool) -> dict[str, Json]:
-    lines = list(log_entries(remote, after=-1, limit=None))
-    checkpoint = remote.raw("/v1/audit/checkpoint")
-    side = out.with_suffix(out.suffix + ".checkpoint")
-    write_file(out, b"".join(line + b"\n" for line in lines), force=force)
-    write_file(side, checkpoint, force=force)
-    return {"checkpoint": str(side), "entries": len(lines), "out": str(out)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What file is wanted."""
+
+    out: Path
+    name: str
+    since: Path | None
+    resume: bool
+    force: bool
+    key: str | None
+
+
+def _write_records(terminal: Terminal, remote: Remote, asked: _Asked) -> dict[str, Json]:
+    """Write one file of records with its manifest, and the statement about the same log or a longer one."""
+    before, side = frontier_since(asked.since), asked.out.with_suffix(asked.out.suffix + ".checkpoint")
+    demand_writable([side], force=asked.force)
+    custodian = custodian_key(asked.key or str(remote.get("/v1/custodian")["key"]))
+    statement = remote.raw("/v1/audit/checkpoint")
+    newest = verify_checkpoint(statement, custodian).size
+    if newest < before.size:
+        raise Rejected.because("log_shrunk", "log", got=f"{newest} entries", want=f"at least {before.size}")
+    checkpoint = verify_log_checkpoint(remote.raw("/log/checkpoint", size=newest), log_key(custodian))
+    with terminal.progress("export", unit="entries") as report:
+        fetched = write_export(
+            asked.out,
+            name=asked.name,
+            before=before,
+            checkpoint=checkpoint,
+            lines=lambda index: log_entries(remote, after=index - 1, limit=newest - index),
+            report=report,
+            resume=asked.resume,
+            force=asked.force,
+        )
+    result: dict[str, Json] = {
+        "entries": newest - before.size, "first": before.size, "format": asked.name,
+        "manifest": str(manifest_place(asked.out)), "out": str(asked.out), "records": fetched, "size": newest,
+    }  # fmt: skip
+    if asked.name == "jsonl" and asked.since is None:
+        write_file(side, statement, force=asked.force)
+        result["checkpoint"] = str(side)
+    return result
 
 
 def _write_folder(terminal: Terminal, remote: Remote, folder: Path, key: str | None) -> dict[str, Json]:
