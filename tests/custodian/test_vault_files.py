@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,3 +191,14 @@ def test_the_file_holds_no_key_in_clear(tmp_path: Path) -> None:
     secrets = [json.loads(opened.content)[name] for name in ("kek", "signing", "publisher")]
     for secret in (*secrets, opened.key.hex(), service.key.hex()):
         assert secret.encode() not in data
+
+
+def test_vaults_that_are_opened_at_the_same_time_wait_for_each_other_and_not_for_ever() -> None:
+    """OpenSSL's threads are one pool: two derivations of several lanes took some each, and waited for the rest."""
+    program = (
+        "import threading; from cloister.custodian.vaults.vault_file import Kdf;"
+        "work = lambda: Kdf(memory_kib=8192, passes=3, lanes=4).derive(b's' * 16, b'x' * 16);"
+        "threads = [threading.Thread(target=work) for _ in range(6)];"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0  # noqa: S603 - ours

@@ -105,9 +105,14 @@ class DrillHouse:
         """Where consumers find the enclave."""
         return f"http://127.0.0.1:{self.enclave_port}"
 
+    @property
+    def authority(self) -> Path:
+        """The file with the authority of the custodian's certificate."""
+        return self.home / "tls" / "ca.pem"
+
     def __enter__(self) -> Self:
         self._stack.enter_context(self.world)
-        context = ssl.create_default_context(cafile=str(self.home / "tls" / "ca.pem"))
+        context = ssl.create_default_context(cafile=str(self.authority))
         self.http = self._stack.enter_context(
             httpx2.Client(
                 base_url=f"https://localhost:{self.custodian_port}", verify=context, timeout=10, trust_env=False

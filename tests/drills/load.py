@@ -130,7 +130,7 @@ class Staff(_Worker):
         self._house, self._units, self._pause_s = house, units, pause_s
         self._http = httpx2.Client(
             base_url=house.http.base_url,
-            verify=ssl.create_default_context(cafile=str(house.home / "tls" / "ca.pem")),
+            verify=ssl.create_default_context(cafile=str(house.authority)),
             timeout=5,
             trust_env=False,
         )

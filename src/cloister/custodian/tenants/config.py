@@ -57,7 +57,7 @@ class HostConfig:
         0, "MiB that one tenant's database file may grow to; 0: as the disk allows", floor=0, cap=16_777_216
     )
     database_connections: int = _setting(8, "connections of one tenant to PostgreSQL", floor=2, cap=1000)
-    start_together: int = _setting(2, "tenants that come up at the same time", floor=1, cap=64)
+    start_together: int = _setting(4, "tenants that come up at the same time", floor=1, cap=64)
     start_wait_s: int = _setting(10, "seconds that a request waits for its tenant to come up", floor=0, cap=300)
     two_operators: bool = _setting(
         False,  # noqa: FBT003

@@ -9,6 +9,7 @@ Not done here: what the content is, and where the file lies.
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
@@ -32,6 +33,8 @@ MAX_VAULT_BYTES: Final = 64 * 1024
 _NONCE_BYTES = 12
 _SALT_BYTES = 16
 _MAX_WRAPPED_BYTES = 8192  # AWS KMS: 6144
+_ONE_AT_A_TIME = threading.Lock()
+"""Two derivations of several lanes at once can wait for ever for each other's threads in OpenSSL's one pool of them."""
 _SERVICE = re.compile(r"[a-z0-9-]{1,32}:[!-~]{1,1024}")
 
 
@@ -48,7 +51,8 @@ class Kdf:
         kdf = Argon2id(
             salt=salt, length=KEY_BYTES, iterations=self.passes, lanes=self.lanes, memory_cost=self.memory_kib
         )
-        return kdf.derive(secret)
+        with _ONE_AT_A_TIME:
+            return kdf.derive(secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
