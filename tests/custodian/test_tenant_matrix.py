@@ -54,7 +54,8 @@ class Ground:
 
     def __init__(self, host: HostBench) -> None:
         self.host = host
-        self.acme, self.zenith = host.tenant("acme"), host.tenant("zenith")
+        still = {"sweep_interval_s": 3600}  # what a custodian writes by itself is not what is looked for
+        self.acme, self.zenith = host.tenant("acme", settings=still), host.tenant("zenith", settings=still)
         host.tenant("asleep")
         host.change("asleep", "suspend")
         lent = self.acme.lend()
