@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,19 @@ from mtls_kit import (
     send,
 )
 
+from cloister.custodian.certificates.issuing import verify_peer
+from cloister.custodian.certificates.signing_request import verify_signing_request
+from cloister.custodian.peer_certificate import peer_certificate
+from cloister.custodian.peers import demand_peer
+from cloister.custodian.routes import ROUTES
+from cloister.custodian.tokens import Actor, Role
+from cloister.errors import Malformed, Rejected
+from mutations import mutated
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cryptography.hazmat.primitives.asymmetric import ec
     from custodian_kit import Bench, Toy
 
 REFUSED = (ssl.SSLError, ConnectionError)  # TLS 1.3 tells the client after its own handshake is over
@@ -131,13 +142,17 @@ def test_a_certificate_signed_by_a_certified_enclave_ends_in_the_handshake(door:
         _lease(door, toy, forge(certified(toy), uris=[_uri(door, toy)]))
 
 
-def _authority(door: Door) -> Identity:
+def _authority_key(bench: Bench) -> ec.EllipticCurvePrivateKey:
+    return _authority(bench).key
+
+
+def _authority(bench: Bench) -> Identity:
     """Return the custodian's own authority with its key, for certificates that it would never issue."""
     from cloister.custodian.service.certificates import _aad  # noqa: PLC0415 - to get at the key
     from cloister.custodian.store.certificates import authorities  # noqa: PLC0415 - likewise
     from cloister.custodian.tls import load_authority  # noqa: PLC0415 - likewise
 
-    context = door.bench.service.context
+    context = bench.service.context
     with context.reading() as connection:
         row = authorities(connection)[-1]
     key = load_authority(context.vault.unwrap(row.wrapped, aad=_aad(row.number)))
@@ -146,7 +161,7 @@ def _authority(door: Door) -> Identity:
 
 def test_what_the_authority_would_never_issue_is_refused_too(door: Door, toy: Toy) -> None:
     """Wrong use, expired, foreign domain, a host's name: in the handshake, by OpenSSL, below the real authority."""
-    own, uri = _authority(door), _uri(door, toy)
+    own, uri = _authority(door.bench), _uri(door, toy)
     assert _lease(door, toy, forge(own, uris=[uri])) == (200, "")  # the forgery itself is good
     for bad in (
         forge(own, uris=[uri], uses=(SERVER,)),
@@ -162,7 +177,7 @@ def test_what_the_authority_would_never_issue_is_refused_too(door: Door, toy: To
 
 def test_a_name_that_is_not_the_instances_is_refused(door: Door, toy: Toy) -> None:
     """Names that the handshake lets pass: of another kind, of another form, two of them, none, for any use."""
-    own, uri, domain = _authority(door), _uri(door, toy), door.bench.service.certificates.domain
+    own, uri, domain = _authority(door.bench), _uri(door, toy), door.bench.service.certificates.domain
     for bad in (
         forge(own, uris=[f"spiffe://{domain}/borrower/{toy.lent.id}"]),
         forge(own, uris=[f"spiffe://{domain}/relay/{toy.id}"]),
@@ -311,3 +326,45 @@ def test_with_mtls_off_nobody_is_asked_and_with_accept_only_the_wrong_are_refuse
     with bench, Door(bench).listening() as door:
         toy, other = bench.lend().boot(), bench.lend().boot()
         assert _lease(door, toy, certified(other), of=toy) == (200, "")  # nobody looks, and leases are signed
+
+
+def test_an_identity_of_a_sites_issuer_is_held_to_its_own_certificate_and_not_to_ours(bench: Bench) -> None:
+    """Who comes by an issuer's certificate or a token bound to one has shown it; a bare bearer has not."""
+    service, before = bench.service, bench.service.config
+    listing = next(route for route in ROUTES if (route.method, route.path) == ("GET", "/v1/loans"))
+    caller = Actor(id="sub-0123456789abcdef", role=Role.AUDITOR, name="somebody")
+    service.config = replace(before, mtls_tokens="require")
+    try:
+        demand_peer(service, listing, replace(caller, certified=True), {}, None)
+        with pytest.raises(Rejected) as refused:
+            demand_peer(service, listing, caller, {}, None)
+        assert refused.value.code == "certificate_wanted"
+    finally:
+        service.config = before
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+def test_mutated_requests_and_certificates_are_refused_and_nothing_else() -> None:
+    """Every byte of both is a stranger's: no other error may come of them."""
+    for data in mutated(csr_for(new_key()), count=2000):
+        with contextlib.suppress(Malformed, Rejected):
+            verify_signing_request(data)
+    authority = forge(None, common_name="x", ca=True, uses=())
+    honest = forge(authority, uris=["spiffe://a.example/relay/r"]).certificate.public_bytes(Encoding.DER)
+    parsed = 0
+    for data in mutated(honest, count=4000):
+        pem = ssl.DER_cert_to_PEM_cert(data)
+        with contextlib.suppress(Malformed, Rejected):
+            found = peer_certificate({"extensions": {"tls": {"client_cert_chain": (pem,)}}})
+            assert found is not None
+            parsed += 1
+            verify_peer(found, [authority.certificate], domain="a.example")
+    assert parsed > 100, "many mutations parse, and are looked at"
+
+
+def test_an_authoritys_key_is_nowhere_in_the_clear(bench: Bench, toy: Toy) -> None:
+    certified(toy)
+    key = _authority_key(bench).private_numbers().private_value.to_bytes(32)
+    for path in bench.home.rglob("*"):
+        if path.is_file():
+            assert key not in path.read_bytes(), path

@@ -576,3 +576,35 @@ def test_migrating_says_from_which_version_to_which(pair: Pair) -> None:
 def test_a_batch_that_is_none_is_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
         Batch.parse(data)
+
+
+def test_two_custodians_over_one_database_believe_one_authority(tmp_path: Path, postgres: PostgresServer) -> None:
+    """Certificates of either are good at both, a key is certified once, and a replaced authority ends at both."""
+    from mtls_kit import ask, certified, csr_for, new_key, request_certificate  # noqa: PLC0415 - here only
+
+    from cloister.errors import Rejected  # noqa: PLC0415 - here only
+
+    bench = Bench(tmp_path / "a", postgres=postgres)
+    second = another(bench)
+    pair = Pair(bench=bench, server=postgres, url=bench.service.config.database, second=second)
+    try:
+        toy = bench.lend().boot()
+        at_first = certified(toy).certificate
+        second.certificates.refresh()
+        csr = csr_for(new_key())
+        with pair.at_second():
+            at_second = certified(toy).certificate
+            assert ask(toy, request_certificate(toy, csr)).status_code == 200
+        assert at_first.issuer == at_second.issuer
+        assert bench.service.certificates.peer(at_second).name == second.certificates.peer(at_first).name
+        assert ask(toy, request_certificate(toy, csr)).json()["code"] == "key_certified"
+        assert bench.post("/v1/certificates/authorities").status_code == 201
+        second.keep_certificates()
+        for service in (bench.service, second):
+            with pytest.raises(Rejected):
+                service.certificates.peer(at_second)
+    finally:
+        bench.client.close()
+        bench.service.abandon()
+        second.abandon()
+        postgres.drop(pair.url)

@@ -110,7 +110,7 @@ def _request(path: Path | None) -> str:
     except OSError as exc:
         msg = f"{path}: {exc.strerror}"
         raise UsageError(msg) from exc
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         msg = f"{path}: not a pkcs #10 request in pem"
         raise Malformed(msg) from exc
 

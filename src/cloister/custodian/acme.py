@@ -54,7 +54,7 @@ def is_due(pem: bytes, names: Sequence[str], now: datetime) -> bool:
     try:
         leaf = x509.load_pem_x509_certificates(pem)[0]
         held = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound):
+    except (ValueError, x509.DuplicateExtension, x509.ExtensionNotFound):
         return True
     life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
     return set(held.get_values_for_type(x509.DNSName)) != set(names) or now >= leaf.not_valid_after_utc - life / 3

@@ -162,7 +162,7 @@ class LiveTls:
         try:
             leaf = x509.load_pem_x509_certificates(read.certificate)[0]
             fits = load_pem_private_key(read.key, password=None).public_key() == leaf.public_key()
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, x509.InvalidVersion) as exc:
             msg = f"{where} and {read.files.key}: not a certificate and its key in pem"
             raise UsageError(msg) from exc
         if not fits:

@@ -41,6 +41,6 @@ def certificates_of(scope: Mapping[str, Any]) -> tuple[bytes, ...]:
 def _parsed(pem: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem.encode("ascii"))
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         msg = "peer certificate: not one that can be read"
         raise Malformed(msg) from exc

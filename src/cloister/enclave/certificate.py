@@ -114,7 +114,7 @@ class InstanceIdentity:
             raise Rejected.because("wrong_certificate", "certificate", got="the answer to another request")
         try:
             is_ours = x509.load_der_x509_certificate(issued.certificate).public_key() == key
-        except ValueError as exc:
+        except (ValueError, x509.InvalidVersion) as exc:
             msg = "certificate: not x.509"
             raise Malformed(msg) from exc
         if not is_ours:

@@ -38,6 +38,7 @@ BACKDATE = timedelta(minutes=1)
 """How far before its issue a certificate begins: for another custodian whose clock is a little behind."""
 
 _ANYTHING = (x509.DNSName(""), x509.IPAddress(ip_network("0.0.0.0/0")), x509.IPAddress(ip_network("::/0")))
+_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.ExtensionNotFound, x509.UnsupportedGeneralNameType)
 _BOTH = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 
 
@@ -137,7 +138,7 @@ def verify_peer(certificate: x509.Certificate, authorities: Iterable[x509.Certif
         alternative = list(found.get_extension_for_class(x509.SubjectAlternativeName).value)
         uses = set(found.get_extension_for_class(x509.ExtendedKeyUsage).value)
         is_leaf = not found.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound) as exc:
+    except _UNREADABLE as exc:
         raise Rejected.because("wrong_peer", "peer certificate", got="extensions missing") from exc
     if not is_leaf or ExtendedKeyUsageOID.CLIENT_AUTH not in uses or not uses <= set(_BOTH):
         raise Rejected.because("wrong_peer", "peer certificate", got="other uses", want="a client's")

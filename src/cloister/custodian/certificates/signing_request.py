@@ -43,7 +43,7 @@ def verify_signing_request(data: bytes) -> CertifiedKey:
     try:
         request = x509.load_der_x509_csr(data)
         key, asked = request.public_key(), list(request.attributes)
-    except (ValueError, UnsupportedAlgorithm, TypeError) as exc:
+    except (ValueError, UnsupportedAlgorithm, TypeError, x509.InvalidVersion) as exc:
         msg = "certificate request: not a pkcs #10 request that can be read"
         raise Malformed(msg) from exc
     if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) or not _suits(key):

@@ -92,9 +92,9 @@ class CertificateAuthority:
                 if row.retired_at is None and now < row.ends_at
             )
             changed = [row.number for row, _ in believed] != [row.number for row, _ in self._believed]
-            if changed:
-                self._peers = Kept(_KEPT_PEERS)  # whom a retired one named is proven anew, and is not
             self._believed = believed
+            if changed:  # and only then: whom a retired one named is proven anew, and is not
+                self._peers = Kept(_KEPT_PEERS)
         if changed:
             for look in self.watching:
                 look()
@@ -160,7 +160,8 @@ class CertificateAuthority:
 
             certificate = context.transact(work, beside=True)
         except Rejected as refusal:
-            context.refuse(EventKind.CERTIFICATE_REFUSED, instance, name.label, refusal)
+            if refusal.code != "key_certified":  # anybody who has a request can send it again, and change nothing
+                context.refuse(EventKind.CERTIFICATE_REFUSED, instance, name.label, refusal)
             raise
         answer = InstanceCertificate(
             instance=instance,
