@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from custodian_kit import Bench, bearer
+from tenant_kit import HostBench
 
 from cloister.custodian import proofs
 from cloister.custodian.config_file import load_config
@@ -300,3 +301,19 @@ def test_with_a_nonce_a_proof_is_for_this_process_alone(place: Path) -> None:
         nonce = holder.get("/v1/loans").headers["dpop-nonce"]
         bench.restart()
         assert holder.get("/v1/loans", holder.prove("GET", "/v1/loans", nonce=nonce)).status_code == 401
+
+
+def test_a_proof_for_one_tenant_is_none_for_another(place: Path) -> None:
+    """One host, one name, one key: what tells them apart is the address below which each is."""
+    with HostBench(place) as host:
+        ours, theirs = host.tenant("ours"), host.tenant("theirs")
+        holder = Holder(ours)
+        assert holder.get("/v1/loans").status_code == 200
+        assert ours.service.url.endswith("/t/ours")
+        elsewhere = holder.prove("GET", "/v1/loans", address=f"{theirs.service.url}/v1/loans")
+        assert holder.get("/v1/loans", elsewhere).status_code == 401
+        bare = holder.prove("GET", "/v1/loans", address=f"{ours.service.url.removesuffix('/t/ours')}/v1/loans")
+        assert holder.get("/v1/loans", bare).status_code == 401
+        good = holder.prove("GET", "/v1/loans")
+        headers = {"Authorization": f"DPoP {holder.token}", "DPoP": good}
+        assert theirs.client.get("/v1/loans", headers=headers).status_code == 401
