@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -370,6 +371,19 @@ def test_the_profile_asks_two_persons_in_production_once_there_are_two(place: Pa
             bench.post("/v1/tokens", {**body, "person": "carol", "sha256": _own("carol")}, token=alone).status_code
             == 202
         )
+
+
+def test_a_start_says_in_the_log_what_needs_two_persons(house: House) -> None:
+    """Who takes operations out of the settings on the machine is seen by whoever reads the log."""
+    config = house.bench.home / "config.toml"
+    text = config.read_text()
+    house.bench.close()
+    config.write_text(re.sub(r"^two_person = .*?\]", "two_person = []", text, flags=re.MULTILINE | re.DOTALL))
+    house.bench.open()
+    said = [entry["details"]["operations"] for entry in house.bench.audit() if entry["kind"] == "custodian_started"]
+    assert said[0] == ",".join(sorted(ALL))
+    assert said[-1] == "none"
+    assert house.bench.get("/v1/proposals").json()["two_person"]["in_force"] == []
 
 
 def test_in_development_nobody_waits(bench: Bench) -> None:

@@ -161,6 +161,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "models": int,
     "name": _NAME,
     "operation": _NAME,
+    "operations": _CODES,
     "own": bool,
     "policy_digest": _HEX,
     "promised_ms": int,

@@ -16,6 +16,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cloister.custodian.checkpoint import marks_at
+from cloister.custodian.duty import named_operations
 from cloister.custodian.proofs import Proofs
 from cloister.custodian.service import leases, proposals, recall, release, rotation, sweep
 from cloister.custodian.service.access import authenticate
@@ -107,9 +108,10 @@ class CustodianService:
         """What is done every now and then to keep the server itself good."""
         self._leases = leases.Leases(self.context)
         self.context.sequence()  # what a custodian that died has left waiting
+        ruled = ",".join(sorted(item.value for item in named_operations(config))) or "none"
         self.context.transact(
             lambda transaction: transaction.record(
-                EventKind.CUSTODIAN_STARTED, SYSTEM, "custodian", epoch=transaction.epoch.epoch
+                EventKind.CUSTODIAN_STARTED, SYSTEM, "custodian", epoch=transaction.epoch.epoch, operations=ruled
             )
         )
 
