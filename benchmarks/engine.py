@@ -30,13 +30,13 @@ from fleet.enclave import lend
 from onnx import TensorProto, helper, numpy_helper
 
 from cloister.channel.bhttp import BinaryRequest
+from cloister.enclave.asker import NOBODY
 from cloister.enclave.boot import boot
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.config import Batching, EnclaveConfig, Limits
 from cloister.enclave.custodian_link import CustodianLink
 from cloister.enclave.engines.onnx import OnnxEngine, OnnxModel
 from cloister.enclave.evidence import EvidenceSource
-from cloister.enclave.inner import InnerApi
 from cloister.enclave.instance import EnclaveInstance
 from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import EventLog
@@ -146,13 +146,13 @@ class Kind:
         if self.instance is None:
             return
         await self.instance.renewal.once()
-        api = InnerApi(self.instance.pool, self.instance.metering, self.instance.inference)
+        api = self.instance.api
         rows = len(self.found.get((name, at_once), ())) * EACH  # other rows in each round: nothing may be remembered
         requests = [asked(name, PHOTO if name == "photo" else 64, rows + at) for at in range(EACH)]
 
         async def consumer() -> None:
             for request in requests:
-                answer = await api.answer(request, None, None)
+                answer = await api.answer(request, NOBODY)
                 if answer.response.status != OK:
                     raise SystemExit(answer.response.status)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from cloister.channel.bhttp import BinaryRequest
+from cloister.enclave.asker import NOBODY
 from cloister.enclave.inference import Inference
 from cloister.enclave.oip import HEADER_LENGTH
 from cloister.enclave.tickets import Tickets
@@ -51,7 +52,7 @@ class _Free:
 class _Uncharged(Inference):
     """The product's inference, but for its last step: nothing is charged, committed to or signed."""
 
-    async def _charged(self, _job: object, response: BinaryResponse, _consumer: object) -> BinaryResponse:
+    async def _charged(self, _job: object, response: BinaryResponse) -> BinaryResponse:
         return response
 
 
@@ -68,7 +69,7 @@ class Plain:
         length = head.all(HEADER_LENGTH)
         headers = ((HEADER_LENGTH, length[0]),) if length else ()
         request = BinaryRequest(method="POST", authority="", path=head.path, headers=headers, body=bytes(body))
-        response = await self._inference.infer(self._model, request, token=None, consumer=None)
+        response = await self._inference.infer(self._model, request, NOBODY)
         return Answer(status=200, headers=response.headers, body=response.body)
 
 

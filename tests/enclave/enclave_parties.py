@@ -50,7 +50,10 @@ from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import EventLog
 from cloister.enclave.measure import measure_software
 from cloister.errors import Rejected
+from cloister.identity import Issuer
+from cloister.identity.lent import dump_lent
 from cloister.lending.ending import decide_close, verify_close
+from cloister.lending.introduction import answer_issuers, verify_issuers_request
 from cloister.lending.lease_grant import Replay, decide_lease, sign_decision, verify_request
 from cloister.lending.messages import Challenge, Grant, LeaseRequest, ReleasedKey, UsageReport
 from cloister.lending.receipt import GENESIS, verify_commitment, verify_receipt
@@ -167,6 +170,9 @@ class FakeCustodian:
     closed: list[int] = field(default_factory=list)
     reports: dict[InstanceId, list[tuple[UsageReport, bytes]]] = field(default_factory=dict)
     wire: list[bytes] = field(default_factory=list)
+    issuers: list[Issuer] = field(default_factory=list)
+    issuers_version: int = 0
+    keeps_issuers: bool = False
 
     def app(self) -> Starlette:
         """Return the HTTP side."""
@@ -177,6 +183,7 @@ class FakeCustodian:
                 Route("/v1/instances/{id}/lease", self._lease, methods=["POST"]),
                 Route("/v1/instances/{id}/renewal", self._renewal, methods=["POST"]),
                 Route("/v1/instances/{id}/usage", self._usage, methods=["POST"]),
+                Route("/v1/instances/{id}/issuers", self._issuers, methods=["POST"]),
                 Route("/v1/instances/{id}/close", self._close, methods=["POST"]),
             ]
         )
@@ -188,6 +195,11 @@ class FakeCustodian:
         self.loan = LoanState(
             terms=terms, balances=self.balances, policy_digest=policy.digest, block_version=self.block_version
         )
+
+    def introduce(self, *documents: dict[str, Any]) -> None:
+        """Take the word of these issuers, and no others, from the next lease on."""
+        self.issuers = [Issuer.parse(dump_json(document)) for document in documents]
+        self.issuers_version += 1
 
     def trust(self, policy: Any) -> None:
         """Replace the policy."""
@@ -216,6 +228,7 @@ class FakeCustodian:
             blocked_models=self.blocked_models,
             blocked_consumers=self.blocked_consumers,
             block_version=self.block_version,
+            issuers=self.issuers_version,
         )
 
     async def _challenge(self, request: Request) -> Response:
@@ -353,6 +366,17 @@ class FakeCustodian:
         assert decision.ack is not None
         return sign_ack(decision.ack, self.key)
 
+    async def _issuers(self, request: Request) -> Response:
+        body = await self._gate(request)
+        if self.keeps_issuers:
+            return Response(status_code=503)
+        instance = self.instances[InstanceId(request.path_params["id"])]
+        message, digest = verify_issuers_request(body, instance.key)
+        lent = dump_lent(
+            [(issuer, None) for issuer in self.issuers], [c.id for c in self.state().terms.consumers or ()]
+        )
+        return self._answer(answer_issuers(message, digest, version=self.issuers_version, lent=lent, key=self.key))
+
     async def _close(self, request: Request) -> Response:
         body = await self._gate(request)
         instance = self.instances[InstanceId(request.path_params["id"])]
@@ -440,6 +464,8 @@ class World:
             try:
                 if lease:
                     await instance.renewal.once()
+                    if self.custodian.issuers_version:
+                        await instance.introductions.refresh(within=timedelta(seconds=5))
                 await instance.publisher.tick()
                 yield instance
             finally:

@@ -22,6 +22,8 @@ from cloister.lending.messages import (
     Consumption,
     Grant,
     InstanceCertificate,
+    IssuersAnswer,
+    IssuersRequest,
     Lease,
     LeaseRequest,
     Receipt,
@@ -71,6 +73,8 @@ Message: TypeAlias = (
     | Receipt
     | Refusal
     | Status
+    | IssuersRequest
+    | IssuersAnswer
     | UsageAck
     | UsageReport
     | UsageStatement
@@ -143,6 +147,7 @@ SAMPLES: tuple[Message, ...] = (
         block_version=2,
         issued_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         unserved=5,
+        issuers=3,
     ),
     Refusal(
         instance=INSTANCE,
@@ -188,6 +193,8 @@ SAMPLES: tuple[Message, ...] = (
             UsageRecord(index=4, model=MODEL, consumer=None, units=1, at=minute_of(NOW), content=None),
         ),
     ),
+    IssuersRequest(instance=INSTANCE, nonce=b"\x07" * 16, kem_pub=b"\x02" * 1216),
+    IssuersAnswer(instance=INSTANCE, req_digest=b"\x09" * 32, version=3, enc=b"\x05" * 1120, sealed=b"\x06" * 99),
     UsageAck(instance=INSTANCE, last=4, head=b"\x10" * 32),
     UsageStatement(
         custodian=KEY.verify_key,
@@ -346,8 +353,8 @@ def test_every_missing_member_is_malformed(message: Message) -> None:
     for path in _leaves(value):
         if isinstance(path[-1], int) or (len(path) > 1 and path[-2] in _DATA_MEMBERS):
             continue
-        if isinstance(message, Lease) and path[-1] in {"issued_at", "unserved"}:
-            continue  # the two that may be left out
+        if isinstance(message, Lease) and path[-1] in {"issued_at", "issuers", "unserved"}:
+            continue  # those that may be left out
         if isinstance(message, LeaseRequest) and path == ("alarms",):
             continue  # where there were none
         fresh = copy.deepcopy(value)
@@ -517,6 +524,13 @@ BAD = [
     Bad(Lease, ("models",), ["ab"]),
     Bad(Lease, ("models",), ["ab" * 32] * 65),
     Bad(Lease, ("consumers",), [{"id": "c", "metered": False, "token_sha256": "11"}]),
+    Bad(Lease, ("issuers",), 0),
+    Bad(Lease, ("issuers",), 2**53),
+    Bad(IssuersRequest, ("nonce",), "AQ"),
+    Bad(IssuersRequest, ("kem_pub",), "A" * 4000),
+    Bad(IssuersAnswer, ("req_digest",), "AQ"),
+    Bad(IssuersAnswer, ("version",), 0),
+    Bad(IssuersAnswer, ("sealed",), "A" * 800_000),
     Bad(Refusal, ("reasons",), []),
     Bad(Refusal, ("reasons", 0, "code"), "Not A Code"),
     Bad(Refusal, ("reasons", 0, "got"), "\x1b[2J"),

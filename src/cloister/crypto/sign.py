@@ -57,6 +57,8 @@ class Label(StrEnum):
     LEASE_REQUEST = _PREFIX + "lease-request+json"
     LEASE = _PREFIX + "lease+json"
     REFUSAL = _PREFIX + "refusal+json"
+    ISSUERS_REQUEST = _PREFIX + "issuers-request+json"
+    ISSUERS = _PREFIX + "issuers+json"
     CLOSE = _PREFIX + "close+json"
     VOUCHER_REQUEST = _PREFIX + "voucher-request+json"
     VOUCHER = _PREFIX + "voucher+json"

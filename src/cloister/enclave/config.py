@@ -113,6 +113,7 @@ class EnclaveConfig:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     mtls: Mtls = Mtls.WANTED
+    client_certificates: bool = False
     profile: Profile = Profile.DEVELOPMENT
     behind_proxy: bool = False
     require_unswappable: bool = False
@@ -242,6 +243,7 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         tls_certificate=_path(taken, "tls_certificate", base),
         tls_key=_path(taken, "tls_key", base),
         mtls=Mtls(_choice(taken, "mtls", Mtls.WANTED, tuple(Mtls))),
+        client_certificates=taken.optional("client_certificates", taken.boolean) or False,
         profile=Profile(_choice(taken, "profile", Profile.DEVELOPMENT, tuple(Profile))),
         behind_proxy=taken.optional("behind_proxy", taken.boolean) or False,
         require_unswappable=taken.optional("require_unswappable", taken.boolean) or False,
@@ -368,6 +370,9 @@ def _demand_sane(config: EnclaveConfig) -> None:
     files = (config.tls_certificate, config.tls_key)
     if (config.tls is Tls.FILES) != all(files) or (config.tls is not Tls.FILES and any(files)):
         msg = "tls: want tls = 'files' together with tls_certificate and tls_key"
+        raise UsageError(msg)
+    if config.client_certificates and config.tls is not Tls.GENERATED:
+        msg = "client_certificates: want tls = 'generated', which ends in the enclave"
         raise UsageError(msg)
     if config.airgapped and config.media is None:
         msg = "airgapped: want media, the folder in which files come and go"

@@ -83,6 +83,8 @@ class Link(Protocol):
 
     async def present(self, pem: bytes) -> None:
         """Show this certificate, with its key, from the next connection on."""
+    async def issuers(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send an IssuersRequest statement; return an IssuersAnswer statement."""
 
     async def close(self, instance: InstanceId, statement: bytes) -> None:
         """Send the Close statement."""
@@ -190,6 +192,10 @@ class CustodianLink:
         """Send a CertificateRequest statement; return a Certificate statement that came ``within`` this time."""
         path = f"/v1/instances/{instance}/certificate"
         return await self._post(path, statement, {}, within=min(within, self._within))
+
+    async def issuers(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
+        """Send an IssuersRequest statement; return the IssuersAnswer statement that came ``within`` this time."""
+        return await self._post_as(f"/v1/instances/{instance}/issuers", statement, {}, within=within)
 
     async def close(self, instance: InstanceId, statement: bytes) -> None:
         """Send the Close statement."""

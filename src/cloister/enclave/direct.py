@@ -94,8 +94,8 @@ class _Plain(Admitted):
         return _open(answer.response)
 
     async def _ask(self, request: BinaryRequest) -> InnerAnswer:
-        token, consumer = self._direct.api.consumer(request)
-        return await self._direct.api.answer(request, token, consumer)
+        asker = self._direct.api.asker(request, self._head.certificates)
+        return await self._direct.api.answer(request, asker)
 
 
 def _open(response: BinaryResponse) -> Answer:

@@ -74,6 +74,10 @@ class FileLink:
     async def present(self, pem: bytes) -> None:
         """Show it to nobody."""
 
+    async def issuers(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:  # noqa: ARG002
+        """Raise ``Unavailable``: nobody's word comes by courier."""
+        return self._no_network()
+
     async def close(self, instance: InstanceId, statement: bytes) -> None:  # noqa: ARG002 - the statement says whose
         """Write the Close statement."""
         await asyncio.to_thread(self._media.write, CLOSE, statement)

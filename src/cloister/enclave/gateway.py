@@ -138,7 +138,7 @@ class _Encapsulated(Admitted):
         api = self._gateway.api
         request = BinaryRequest.parse(message, max_body_bytes=self._admission.limits.max_request_bytes)
         verify_date(request.headers, self._metering.now())
-        token, consumer = api.consumer(request)
+        asker = api.asker(request)
         # After the token: strangers can encapsulate too, and would fill the cache.
         try:
             if not api.is_health(request):
@@ -147,7 +147,7 @@ class _Encapsulated(Admitted):
             raise _Outside(self._refused("replayed", 400)) from None
         except Unavailable as exc:
             raise _Outside(self._refused("busy", 429, retry_after_s=exc.retry_after_s or 1)) from None
-        return await api.answer(request, token, consumer)
+        return await api.answer(request, asker)
 
     def _sealed(self, answer: InnerAnswer, sealer: ResponseSealer) -> Answer:
         """Return the answer chunk by chunk; without a live lease the rest stays here."""

@@ -24,11 +24,11 @@ from cloister.enclave.runs import Runs
 from cloister.errors import Malformed, UsageError
 from cloister.lending.receipt import commit
 from cloister.lending.replies import Replies, RequestKey
-from cloister.lending.sub_allowance import SubAllowance
 from cloister.wire import dump_b64u, lp
 
 if TYPE_CHECKING:
     from cloister.channel.bhttp import BinaryRequest
+    from cloister.enclave.asker import Asker
     from cloister.enclave.config import EnclaveConfig
     from cloister.enclave.engines.tensor import Tensor
     from cloister.enclave.metering import Metering
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from cloister.enclave.served import ServedModel
     from cloister.enclave.tickets import Tickets
     from cloister.enclave.withholding import Withholding
-    from cloister.lending.conditions import Caller
 
 __all__ = ["IDEMPOTENCY_KEY", "Inference"]
 
@@ -65,25 +64,21 @@ class Inference:
             max_entries=config.limits.idempotency_entries, max_bytes=config.limits.idempotency_bytes
         )
 
-    async def infer(
-        self, model: ServedModel, request: BinaryRequest, *, token: bytes | None, consumer: Caller
-    ) -> BinaryResponse:
+    async def infer(self, model: ServedModel, request: BinaryRequest, asker: Asker) -> BinaryResponse:
         """Return the answer with its receipt.
 
         Raises ``Malformed``, ``Rejected``, ``Unavailable``; then it cost nothing, but for a ticket that was taken.
         """
         request_id = value_of(request.headers, IDEMPOTENCY_KEY)
         if request_id is None:
-            return await self._fresh(model, request, token=token, consumer=consumer)
-        # Scope is the token, so that ids of different consumers never meet, also where a loan knows none.
-        scope = hashlib.sha256(b"" if token is None else token).hexdigest()
-        key = RequestKey(consumer=scope, request_id=request_id)
+            return await self._fresh(model, request, asker)
+        key = RequestKey(consumer=hashlib.sha256(asker.scope).hexdigest(), request_id=request_id)
         stored = self._replies.begin(key, _digest(request))
         if stored is not None:
-            self._metering.demand_live(model.terms, consumer)
+            self._metering.demand_live(model.terms, asker.caller)
             return BinaryResponse.parse(stored, max_body_bytes=self._limits.max_response_bytes)
         try:
-            response = await self._fresh(model, request, token=token, consumer=consumer)
+            response = await self._fresh(model, request, asker)
         except BaseException:
             self._replies.forget(key)
             raise
@@ -94,19 +89,17 @@ class Inference:
         """End the engine's threads; runs under way finish first."""
         self._runs.close()
 
-    async def _fresh(
-        self, model: ServedModel, request: BinaryRequest, *, token: bytes | None, consumer: Caller
-    ) -> BinaryResponse:
+    async def _fresh(self, model: ServedModel, request: BinaryRequest, asker: Asker) -> BinaryResponse:
         begun = asyncio.get_running_loop().time()
-        withheld = self._metering.withholding(model, consumer)
+        withheld = self._metering.withholding(model, asker.caller)
         asked, tensors = await self._fitted(model, request, withheld)
         timeout_us = asked.parameters.timeout_us
         if not self._pool.is_loaded(model):
-            self._metering.demand_live(model.terms, consumer)  # who may not run it makes nobody open it
+            self._metering.demand_live(model.terms, asker.caller)  # who may not run it makes nobody open it
         async with self._pool.use(model) as running:
             job = Job(
-                who=consumer if isinstance(consumer, SubAllowance) else token,
-                caller=consumer,
+                who=asker.who,
+                caller=asker.caller,
                 units=units_of(tensors, model.signature),
                 until=None if timeout_us is None else begun + timeout_us / 1e6,
                 model=model,
@@ -122,7 +115,7 @@ class Inference:
                 if job.reservation is not None:
                     self._metering.refund(job.reservation)
                 raise
-            return await self._charged(job, response, consumer)
+            return await self._charged(job, response)
 
     async def _fitted(
         self, model: ServedModel, request: BinaryRequest, withheld: Withholding
@@ -137,7 +130,7 @@ class Inference:
 
         return await asyncio.to_thread(read) if _is_long(model, request, header_bytes) else read()
 
-    async def _charged(self, job: Job, response: BinaryResponse, consumer: Caller) -> BinaryResponse:
+    async def _charged(self, job: Job, response: BinaryResponse) -> BinaryResponse:
         """Charge, and return the response with the receipt and both salts in its trailer."""
         reservation, salts = job.reservation, job.salts
         if reservation is None:
@@ -155,7 +148,7 @@ class Inference:
         ]
         if job.ticket is not None:
             trailers.append(("cloister-ticket", dump_b64u(job.ticket)))
-        remaining = self._metering.remaining(model, consumer)
+        remaining = self._metering.remaining(model, job.caller)
         return BinaryResponse(
             status=response.status,
             headers=(*response.headers, ("cloister-units", str(units)), ("cloister-remaining", str(remaining))),

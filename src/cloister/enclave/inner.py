@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import cloister
 from cloister.channel.bhttp import BinaryResponse
 from cloister.channel.fields import value_of
+from cloister.enclave.asker import NOBODY, Asker
 from cloister.enclave.contract import contract_json
+from cloister.enclave.introductions import is_introduced
 from cloister.enclave.problems import status_of
 from cloister.errors import Rejected
 from cloister.lending.sub_allowance import MAX_CHAIN_BYTES
@@ -20,8 +22,11 @@ from cloister.telemetry.spans import parse_traceparent
 from cloister.wire import Json, dump_json, parse_b64u
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cloister.channel.bhttp import BinaryRequest
     from cloister.enclave.inference import Inference
+    from cloister.enclave.introductions import Introductions
     from cloister.enclave.metering import Metering
     from cloister.enclave.pool import ModelPool
     from cloister.enclave.served import ServedModel
@@ -36,7 +41,7 @@ SUB_ALLOWANCE = "cloister-sub-allowance"
 
 _MODEL = re.compile(r"/v2/models/([a-z0-9._-]{1,64})(?:/versions/([0-9a-f]{64}))?(/ready|/infer)?")
 _GEN_AI = {"gen_ai.operation.name": "infer", "gen_ai.provider.name": "cloister"}
-_BEARER = re.compile(r"[Bb]earer ([A-Za-z0-9._~+/=-]{1,512})")
+_BEARER = re.compile(r"[Bb]earer ([A-Za-z0-9._~+/=-]{1,16384})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +62,14 @@ class InnerApi:
         metering: Metering,
         inference: Inference,
         *,
+        introductions: Introductions,
         contract: SignedContract | None = None,
         spans: Spans | None = None,
     ) -> None:
         """Serve the models of ``pool`` under ``metering``; ``contract`` is what they are lent on."""
         self.contract = contract
         self._spans = spans
+        self._introductions = introductions
         self._pool = pool
         self._metering = metering
         self._inference = inference
@@ -72,23 +79,29 @@ class InnerApi:
         """Tell whether a request asks what anybody may ask: it costs nothing and changes nothing."""
         return request.path.startswith("/v2/health/")
 
-    def consumer(self, request: BinaryRequest) -> tuple[bytes | None, Caller]:
-        """Return token and caller of a request: a consumer of the loan, or the holder of a sub-allowance.
+    def asker(self, request: BinaryRequest, certificates: Sequence[bytes] = ()) -> Asker:
+        """Return who asks: a consumer of the loan by token, by another's word, or the holder of a sub-allowance.
 
-        Health needs none. Raises ``Rejected`` (``unauthorized``, and as ``Metering.admit``), ``Malformed`` for two
-        tokens or two sub-allowances.
+        ``certificates`` are what the caller proved in a TLS handshake that ended in here; they count where there is no
+        token. Health needs none. Raises ``Rejected`` (``unauthorized``, and as ``Metering.admit``), ``Unavailable`` as
+        ``Introductions``, ``Malformed`` for two tokens or two sub-allowances.
         """
         if self.is_health(request):
-            return None, None
+            return NOBODY
         value = value_of(request.headers, "authorization")
         found = _BEARER.fullmatch(value) if value is not None else None
         token = found[1].encode("ascii") if found is not None else None
         chain = value_of(request.headers, SUB_ALLOWANCE)
-        if chain is None:
-            return token, self._metering.consumer(token)
-        return token, self._metering.admit(parse_b64u(chain, what=SUB_ALLOWANCE, cap=MAX_CHAIN_BYTES), token)
+        if chain is not None:
+            sub = self._metering.admit(parse_b64u(chain, what=SUB_ALLOWANCE, cap=MAX_CHAIN_BYTES), token)
+            return Asker.by_token(token, sub)
+        if self._metering.issuers and token is not None and is_introduced(token):
+            return self._introductions.by_token(token, certificates)
+        if self._metering.issuers and token is None and certificates:
+            return self._introductions.by_certificate(certificates)
+        return Asker.by_token(token, self._metering.consumer(token))
 
-    async def answer(self, request: BinaryRequest, token: bytes | None, consumer: Caller) -> InnerAnswer:
+    async def answer(self, request: BinaryRequest, asker: Asker) -> InnerAnswer:
         """Return the answer. Raises ``Malformed``, ``Rejected``, ``Unavailable``."""
         match request.path:
             case "/v2/health/live":
@@ -106,37 +119,33 @@ class InnerApi:
         found = _MODEL.fullmatch(request.path)
         if found is None:
             raise Rejected.because("not_found", "path")
-        return await self._model_answer(request, found, token, consumer)
+        return await self._model_answer(request, found, asker)
 
-    async def _model_answer(
-        self, request: BinaryRequest, found: re.Match[str], token: bytes | None, consumer: Caller
-    ) -> InnerAnswer:
+    async def _model_answer(self, request: BinaryRequest, found: re.Match[str], asker: Asker) -> InnerAnswer:
         if found[3] == "/ready":
             _demand_method(request, "GET")
-            return InnerAnswer(response=BinaryResponse(status=self._readiness(found[1], found[2], consumer)))
+            return InnerAnswer(response=BinaryResponse(status=self._readiness(found[1], found[2], asker.caller)))
         model = self._model(found[1], found[2])
         match found[3]:
             case "/infer":
                 _demand_method(request, "POST")
-                response = await self._inferred(model, request, token, consumer)
-                return InnerAnswer(response=response, model=model, consumer=consumer)
+                response = await self._inferred(model, request, asker)
+                return InnerAnswer(response=response, model=model, consumer=asker.caller)
             case _:
                 _demand_method(request, "GET")
-                return InnerAnswer(response=_json(self._model_metadata(model, consumer)))
+                return InnerAnswer(response=_json(self._model_metadata(model, asker.caller)))
 
-    async def _inferred(
-        self, model: ServedModel, request: BinaryRequest, token: bytes | None, consumer: Caller
-    ) -> BinaryResponse:
+    async def _inferred(self, model: ServedModel, request: BinaryRequest, asker: Asker) -> BinaryResponse:
         """Run an inference, in a span where spans go anywhere: which model, how many units, and nothing of it (T85).
 
         What is inside the encryption may name the trace that it is part of; what is outside may not (T64).
         """
         if self._spans is None:
-            return await self._inference.infer(model, request, token=token, consumer=consumer)
+            return await self._inference.infer(model, request, asker)
         parent = parse_traceparent(value_of(request.headers, "traceparent"))
         name = model.terms.name
         with self._spans.span(f"infer {name}", {**_GEN_AI, "gen_ai.request.model": name}, parent=parent) as span:
-            response = await self._inference.infer(model, request, token=token, consumer=consumer)
+            response = await self._inference.infer(model, request, asker)
             units = value_of(response.headers, "cloister-units")
             if units is not None:
                 span.note({"cloister.units": int(units)})

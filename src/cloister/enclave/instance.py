@@ -16,6 +16,7 @@ from cloister.enclave.direct import Direct
 from cloister.enclave.gateway import Gateway
 from cloister.enclave.inference import Inference
 from cloister.enclave.inner import InnerApi
+from cloister.enclave.introductions import Introductions
 from cloister.enclave.logs import Event
 from cloister.enclave.media import CLOSE, MediaFolder
 from cloister.enclave.metering import Metering
@@ -95,18 +96,25 @@ class EnclaveInstance:
             always=config.mtls is Mtls.ALWAYS and link.is_online,
         )  # fmt: skip
         link.certify = self.identity.ask
-        self.renewal = Renewal(self.metering, link, metrics=self.metrics, log=log, identity=self.identity, spans=spans)
+        self.introductions = Introductions(self.metering, link, custodian=loan.custodian_key, log=log)
+        self.renewal = Renewal(
+            self.metering, link, introductions=self.introductions, metrics=self.metrics, log=log,
+            identity=self.identity, spans=spans,
+        )  # fmt: skip
         self.inference = Inference(self.metering, self.metrics, config, Tickets(self.metering, link), self.pool)
         self.media = None if config.media is None else MediaFolder(config.media)
         self.vouchers = None if self.media is None else Vouchers(self.metering, self.media, log=log)
         self.revocations = None if self.media is None else Revocations(self.metering, self.media, log=log)
         describe = self._describing(booted.grant.terms, booted.contract, self.pool.models)
         self.publisher = KeysetPublisher(source, describe, clock=clock, limits=config.limits, log=log)
-        self._api = InnerApi(self.pool, self.metering, self.inference, contract=booted.contract, spans=spans)
+        self.api = InnerApi(
+            self.pool, self.metering, self.inference,
+            introductions=self.introductions, contract=booted.contract, spans=spans,
+        )  # fmt: skip
         self.rollout = Rollout(self, config=config, loan=loan, source=source, link=link, log=log)
         self.admission = Admission(config.limits, self.metrics)
-        self.gateway = Gateway(self._api, self.publisher, self.metering, admission=self.admission, log=log)
-        self.direct = Direct(self._api, self.metering, admission=self.admission, log=log)
+        self.gateway = Gateway(self.api, self.publisher, self.metering, admission=self.admission, log=log)
+        self.direct = Direct(self.api, self.metering, admission=self.admission, log=log)
 
     @property
     def booted(self) -> Booted | None:
@@ -127,7 +135,7 @@ class EnclaveInstance:
                 msg = "model: this instance has ended"
                 raise Unavailable(msg)
             self.metering.take_terms(terms)
-            self._api.contract = released.contract
+            self.api.contract = released.contract
             staged.adopt()
 
         await self.publisher.replace(self._describing(terms, released.contract, models), swap)

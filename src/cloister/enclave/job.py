@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cloister.enclave.withholding import Withholding
     from cloister.lending.conditions import Caller
     from cloister.lending.lease import Reservation
+    from cloister.lending.terms import ConsumerId
 
 __all__ = ["Job", "Salts"]
 
@@ -44,7 +45,7 @@ class Job:
     commits to.
     """
 
-    who: bytes | SubAllowance | None = field(repr=False)
+    who: bytes | SubAllowance | ConsumerId | None = field(repr=False)
     caller: Caller
     units: int
     until: float | None

@@ -37,6 +37,8 @@ class Event(JournalEvent):
     VOUCHER_FAILED = "voucher_failed"
     REVOCATIONS_ACCEPTED = "revocations_accepted"
     REVOCATIONS_FAILED = "revocations_failed"
+    ISSUERS_TAKEN = "issuers_taken"
+    ISSUERS_FAILED = "issuers_failed"
     CLOSED = "closed"
     REPORT_FAILED = "report_failed"
     CLOSE_FAILED = "close_failed"

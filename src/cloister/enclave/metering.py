@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from cloister.enclave.logs import EventLog
     from cloister.enclave.served import ServedModel
     from cloister.lending.conditions import Caller
+    from cloister.lending.introduction import IssuersAsked
     from cloister.lending.lease import LeaseSnapshot, Reservation
     from cloister.lending.messages import Grant, Refusal, Ticket, Voucher
     from cloister.lending.revocation import RevocationList
     from cloister.lending.sub_allowance import SubAllowance
-    from cloister.lending.terms import Consumer, InstanceId, ModelDigest, ModelTerms, Terms
+    from cloister.lending.terms import Consumer, ConsumerId, InstanceId, ModelDigest, ModelTerms, Terms
     from cloister.lending.watch import Watch, WatchKind
 
 __all__ = ["Metering"]
@@ -232,6 +233,21 @@ class Metering:
         conditions = self._holder.conditions
         return Withholding.of(model.signature, conditions.outputs(model.terms), conditions.precision(caller))
 
+    def named(self, consumer: ConsumerId) -> Consumer | None:
+        """Return the consumer of this name. Raises ``Rejected`` (``unauthorized``)."""
+        with self._lock:
+            return self._holder.named(consumer)
+
+    @property
+    def issuers(self) -> int:
+        """The version of those whose word counts for consumers; 0 for nobody's."""
+        return self._holder.issuers
+
+    def issuers_request(self, nonce: bytes) -> IssuersAsked:
+        """Return a request for them. Raises ``Rejected`` once this instance has ended."""
+        with self._lock:
+            return self._holder.issuers_request(nonce)
+
     @property
     def consumers(self) -> tuple[Consumer, ...] | None:
         """The consumers that the latest lease or voucher lists, those of the grant before it; None for anybody."""
@@ -243,11 +259,16 @@ class Metering:
             self._holder.demand_live(model, consumer, self.now())
 
     def reserve(
-        self, model: str, token: bytes | SubAllowance | None, units: int, *, version: ModelDigest | None = None
+        self,
+        model: str,
+        who: bytes | SubAllowance | ConsumerId | None,
+        units: int,
+        *,
+        version: ModelDigest | None = None,
     ) -> Reservation:
         """Set units aside (E4). Raises as ``LeaseHolder.reserve``."""
         with self._lock:
-            return self._holder.reserve(model, token, units, self.now(), version=version)
+            return self._holder.reserve(model, who, units, self.now(), version=version)
 
     def news(self) -> frozenset[ModelDigest]:
         """Return the versions that the latest lease lists and the terms of this instance do not know."""

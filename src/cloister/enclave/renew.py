@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cloister.enclave.certificate import InstanceIdentity
     from cloister.enclave.custodian_link import Link
+    from cloister.enclave.introductions import Introductions
     from cloister.enclave.logs import EventLog
     from cloister.enclave.metering import Metering
     from cloister.enclave.metrics import Metrics
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Ending", "Renewal"]
 
 _NONCE_BYTES = 16
+_WORD_EVERY_S = 1  # seconds between two tries to learn whose word counts
 _TICK_S = 0.2  # seconds between looks at the clock, and between heartbeats: what slept is noticed on waking
 _CALL_AT_MOST = 3  # one call may take T/3
 _REPORT_AT_MOST = 4  # one usage report T/4: a lease must still be had behind it
@@ -52,13 +54,16 @@ class Renewal:
         metering: Metering,
         link: Link,
         *,
+        introductions: Introductions,
         metrics: Metrics,
         log: EventLog,
         identity: InstanceIdentity | None = None,
         spans: Spans | None = None,
     ) -> None:
-        """Keep the lease of ``metering``, and the certificate of ``identity``."""
+        """Keep the lease of ``metering``, whose word counts by it, and the certificate of ``identity``."""
         self._identity = identity
+        self._introductions = introductions
+        self._word_at = 0.0
         self._metering = metering
         self._link = link
         self._metrics = metrics
@@ -167,6 +172,7 @@ class Renewal:
         while not self._metering.must_end():
             wait = self._metering.next_renewal(jitter).total_seconds() if self._link.is_online else _TICK_S
             if wait > 0:
+                await self.hear()
                 await asyncio.sleep(min(wait, _TICK_S))
                 continue
             jitter = draw()
@@ -176,6 +182,17 @@ class Renewal:
                 self._note(exc)
                 await asyncio.sleep(_TICK_S)
         return Ending.STOPPED if self._stopped else Ending.EXPIRED
+
+    async def hear(self) -> None:
+        """Get whose word counts, where a lease names what is not here; after a failure again in a second."""
+        now = asyncio.get_running_loop().time()
+        if not self._introductions.is_due or now < self._word_at:
+            return
+        self._word_at = now + _WORD_EVERY_S
+        try:
+            await self._introductions.refresh(within=self._metering.terms.ttl / _CALL_AT_MOST)
+        except CloisterError as exc:
+            self._introductions.note(exc)
 
     def _note(self, error: CloisterError) -> None:
         unavailable = isinstance(error, Unavailable | Malformed)

@@ -242,12 +242,13 @@ class _Run:
         if tls is None:
             return Listener(application, limits)
         try:
-            context = server_context(tls.certificate, tls.key)
+            context = server_context(tls.certificate, tls.key, asks_certificates=self.config.client_certificates)
         except OSError as exc:
             msg = "tls: certificate and key do not fit together"
             raise UsageError(msg) from exc
         finally:
             tls.close()
+        self.instance.introductions.show_roots_to(context)
         return Listener(application, limits, context=context, pinned=tls.is_own)
 
     async def _keep_published(self) -> None:

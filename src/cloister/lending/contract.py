@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from cloister.crypto.sign import KeyId, Label, VerifyKey
 from cloister.errors import Reason, Rejected, UsageError
-from cloister.lending.terms import DIGEST, MAX_CONSUMERS, Consumer, Terms
+from cloister.lending.terms import DIGEST, MAX_CONSUMERS, NO_TOKEN, Consumer, Terms
 from cloister.wire import Fields, Json, dump_b64u, dump_json, dump_time
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ MAX_CONTRACT_BYTES = 512 * 1024  # bytes of one signed contract
 _MAX_PAYLOAD_BYTES = 256 * 1024  # bytes of what is signed; a thousand consumers take a fifth of it
 _MAX_MEMBERS = 64  # members of terms
 _SIGNATURE_BYTES = 64
-_NO_TOKEN = bytes(32)  # stands where a contract leaves a token's hash out; SHA-256 of nothing anybody knows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +208,7 @@ def verify_in_force(
 def _without_hashes(terms: Terms) -> tuple[Consumer, ...] | None:
     if terms.consumers is None:
         return None
-    return tuple(replace(consumer, token_sha256=_NO_TOKEN) for consumer in terms.consumers)
+    return tuple(replace(consumer, token_sha256=NO_TOKEN) for consumer in terms.consumers)
 
 
 def _terms_json(terms: Terms) -> dict[str, Json]:
@@ -228,7 +227,7 @@ def _take_terms(fields: Fields) -> Terms:
         for item in listed[: MAX_CONSUMERS + 1]:
             if not isinstance(item, dict) or "token_sha256" in item:
                 fields.fail("terms", "consumers: want objects of id and metered")
-            filled.append({**item, "token_sha256": _NO_TOKEN.hex()})
+            filled.append({**item, "token_sha256": NO_TOKEN.hex()})
         members["consumers"] = filled
     return Terms.from_json(members)
 

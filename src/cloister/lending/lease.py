@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from cloister.lending.conditions import Caller
     from cloister.lending.lease_clock import Passed
+    from cloister.lending.terms import ConsumerId
     from cloister.lending.watch import WatchKind
 
 __all__ = ["LeaseHolder", "LeaseSnapshot", "LeaseState", "Reservation", "parse_answer"]
@@ -166,7 +167,7 @@ class LeaseHolder(LeaseCore):
     def reserve(
         self,
         model_name: str,
-        token: bytes | SubAllowance | None,
+        who: bytes | SubAllowance | ConsumerId | None,
         units: int,
         now: datetime,
         *,
@@ -175,12 +176,12 @@ class LeaseHolder(LeaseCore):
         """Set ``units``, the worst case, aside for one inference (E4), or raise ``Rejected``.
 
         Codes: ``unauthorized``, ``unknown_model``, ``blocked``, ``lease_expired``, ``clock_step``,
-        ``allowance_exhausted``, ``usage_unreported``, and those of ``conditions``. ``token`` is the consumer's bearer
-        token, or the sub-allowance that ``conditions.admit`` returned; ``version`` what will answer, where it may be
-        the one before the newest.
+        ``allowance_exhausted``, ``usage_unreported``, and those of ``conditions``. ``who`` asks: the consumer's bearer
+        token, its id where it was proven by another's word, or the sub-allowance that ``conditions.admit`` returned;
+        ``version`` is what will answer, where it may be the one before the newest.
         """
         moment = self.observe(now)
-        consumer = token if isinstance(token, SubAllowance) else self.consumer(token)
+        consumer = self._caller(who)
         model = self._model(model_name, version)
         self._demand_live(model, consumer)
         self._usage.demand_room(len(self._open))
@@ -320,6 +321,11 @@ class LeaseHolder(LeaseCore):
     def alarm(self, consumer: Caller, kind: WatchKind) -> None:
         """Count an alarm about a consumer, as ``Conditions.alarm``; the next request tells how many there were."""
         self.conditions.alarm(consumer, kind, self._clock.passed)
+
+    def _caller(self, who: bytes | SubAllowance | ConsumerId | None) -> Caller:
+        if isinstance(who, SubAllowance):
+            return who
+        return self.named(who) if isinstance(who, str) else self.consumer(who)
 
     def consumer(self, token: bytes | None) -> Consumer | None:
         """Return whose token this is: of the lease, or of the grant and blocked since; None in a loan for anybody.

@@ -12,6 +12,7 @@ from cloister.errors import Rejected, UsageError
 from cloister.lending.answers import demand_fitting
 from cloister.lending.conditions import Conditions
 from cloister.lending.holding import Counters
+from cloister.lending.introduction import ask_issuers
 from cloister.lending.lease_clock import LeaseClock
 from cloister.lending.lease_state import LeaseState, Pending, Reservation
 from cloister.lending.listing import Listing
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.lending.answers import Answer
     from cloister.lending.conditions import Caller
+    from cloister.lending.introduction import IssuersAsked
     from cloister.lending.messages import Grant, Lease, Refusal, Units, Voucher
+    from cloister.lending.terms import ConsumerId
 
 __all__ = ["LeaseCore", "listed"]
 
@@ -150,6 +153,19 @@ class LeaseCore:
         self._listing().demand(listed(consumer))
         if self._clock.seen is not None:  # whatever is live has seen the time
             self.conditions.demand(model, consumer, self._clock.seen)
+
+    def named(self, consumer: ConsumerId) -> Consumer | None:
+        """Return the consumer of this name. Raises as ``Listing.named``."""
+        return self._listing().named(consumer)
+
+    def issuers_request(self, nonce: bytes) -> IssuersAsked:
+        """Return a request for whose word counts for consumers. Raises ``Rejected`` once this instance has ended."""
+        return ask_issuers(self.signing_key(), nonce)
+
+    @property
+    def issuers(self) -> int:
+        """The version of those whose word counts for consumers, by the latest lease; 0 for nobody's."""
+        return self._lease.issuers if self._lease else 0
 
     def demand_open(self, reservation: Reservation) -> None:
         """Prove that this reservation is ours and not settled. Raises ``UsageError``."""

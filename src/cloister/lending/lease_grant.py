@@ -277,6 +277,7 @@ def _lease(step: _Step, epoch: int) -> LeaseDecision:
         policy_digest=loan.policy_digest,
         block_version=loan.block_version,
         issued_at=max(step.now, instance.committed_at),
+        issuers=loan.issuers,
         unserved=None if step.instance.clock_trusted else unserved_cap(terms, trusted=False),
     )
     escrowed = tuple(moved(instance, meter, ALLOWANCE, escrow(instance.id), units) for meter, units in debits.items())

@@ -6,9 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from cloister.errors import Rejected
+from cloister.lending.terms import NO_TOKEN
 
 if TYPE_CHECKING:
-    from cloister.lending.terms import Consumer
+    from cloister.lending.terms import Consumer, ConsumerId
 
 __all__ = ["Listing"]
 
@@ -19,7 +20,7 @@ class Listing:
     Found by the digest of their tokens: what the time of a look-up tells of a digest tells nothing of the token.
     """
 
-    __slots__ = ("_by_token", "_current", "_granted", "_ids")
+    __slots__ = ("_by_id", "_by_token", "_current", "_granted", "_ids")
 
     def __init__(self, current: tuple[Consumer, ...] | None, granted: tuple[Consumer, ...] | None) -> None:
         """List ``current``, None where the loan is open to anybody; those ``granted`` before are known and not listed.
@@ -29,9 +30,12 @@ class Listing:
         self._current, self._granted = current, granted
         self._ids = None if current is None else frozenset(consumer.id for consumer in current)
         self._by_token: dict[bytes, Consumer] = {}
+        self._by_id: dict[ConsumerId, Consumer] = {}
         former = (consumer for consumer in granted or () if consumer.id not in (self._ids or ()))
         for consumer in (*(current or ()), *former):
-            self._by_token.setdefault(consumer.token_sha256, consumer)
+            self._by_id[consumer.id] = consumer
+            if consumer.token_sha256 != NO_TOKEN:
+                self._by_token.setdefault(consumer.token_sha256, consumer)
 
     def is_of(self, current: tuple[Consumer, ...] | None, granted: tuple[Consumer, ...] | None) -> bool:
         """Tell whether it was made of these very words."""
@@ -47,6 +51,18 @@ class Listing:
         found = None if token is None else self._by_token.get(hashlib.sha256(token).digest())
         if found is None:
             raise Rejected.because("unauthorized", "consumer", hint="pass the consumer token of this loan")
+        return found
+
+    def named(self, consumer: ConsumerId) -> Consumer | None:
+        """Return the consumer of this name, blocked or not; None in a loan for anybody.
+
+        For who was proven to be that consumer by other means than a token. Raises ``Rejected`` (``unauthorized``).
+        """
+        if self._ids is None:
+            return None
+        found = self._by_id.get(consumer)
+        if found is None:
+            raise Rejected.because("unauthorized", "consumer", got=consumer, want="a consumer of this loan")
         return found
 
     def demand(self, consumer: Consumer | None) -> None:

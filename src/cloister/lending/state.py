@@ -82,7 +82,8 @@ class LoanState:
     unblock of this custodian. ``refund_on_close`` gives the unserved rest of a closing instance back,
     and only where the instance is ``clone_proof``: a copy could go on serving what was given back.
     ``countersigned`` says that the borrower's signature over exactly these terms and this policy is there;
-    ``agreed_at`` is since when instances must have attested under the contract in force, None where there is none.
+    ``agreed_at`` is since when instances must have attested under the contract in force, None where there is none;
+    ``issuers`` the version of those whose word counts for its consumers.
     """
 
     terms: Terms
@@ -96,6 +97,7 @@ class LoanState:
     refund_on_close: bool = False
     countersigned: bool = False
     agreed_at: datetime | None = None
+    issuers: int = 0
 
 
 class AlarmKind(Enum):

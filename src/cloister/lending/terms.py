@@ -29,6 +29,7 @@ __all__ = [
     "MAX_UNITS",
     "MAX_VERSIONS",
     "NAME",
+    "NO_TOKEN",
     "Consumer",
     "ConsumerId",
     "InstanceId",
@@ -68,6 +69,8 @@ _LEAST_UNTRUSTED = 5  # units: below that, serving would wait for a renewal afte
 
 LOAN_ID = re.compile(r"loan-[a-z2-7]{16}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
+NO_TOKEN = bytes(32)
+"""What nobody's token hashes to."""
 METER = re.compile(r"loan|(?:model|consumer):[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
@@ -159,7 +162,10 @@ def _replaces(fields: Fields) -> tuple[ModelDigest, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumer:
-    """One consumer of a loan, known to the enclave by the SHA-256 of its bearer token."""
+    """One consumer of a loan, known to the enclave by the SHA-256 of its bearer token.
+
+    ``NO_TOKEN`` in its place: it has none, and comes by the word of an issuer (``identity``) alone.
+    """
 
     id: ConsumerId
     token_sha256: bytes

@@ -27,13 +27,14 @@ class Head:
     """The head of a request. ``target`` is path and query as they were sent, ``headers`` have names in lower case.
 
     ``pinned`` says that it came over TLS that ends in this process, with a key that no one else has: whoever pinned
-    that key was not overheard.
+    that key was not overheard. ``certificates`` are what the client proved in that handshake, its own first (DER).
     """
 
     method: str
     target: str
     headers: Headers = field(repr=False)
     pinned: bool = False
+    certificates: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def path(self) -> str:

@@ -75,6 +75,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._placed = False
         self._idle = False
         self._paused = False
+        self._certificates: tuple[bytes, ...] = ()
         self.deadline = NEVER
 
     # The transport's side
@@ -84,6 +85,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=1, low=0)  # each chunk waits until the one before is out (E5)
         self.deadline = self._loop.time() + self._limits.body_timeout_s
+        self._certificates = self._connections.shown(transport)
         self._placed = self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -172,7 +174,9 @@ class Http1Connection(asyncio.BufferedProtocol):
                 self._refuse(Answer(status=431))
             return
         try:
-            request = parse_head(bytes(self._waiting[: at + 4]), pinned=self._connections.pinned)
+            request = parse_head(
+                bytes(self._waiting[: at + 4]), pinned=self._connections.pinned, certificates=self._certificates
+            )
         except Malformed:
             self._refuse(Answer(status=400))
             return

@@ -63,7 +63,7 @@ class _Found:
         self.ended = True
 
 
-def parse_head(data: bytes | memoryview, *, pinned: bool) -> RequestHead:
+def parse_head(data: bytes | memoryview, *, pinned: bool, certificates: tuple[bytes, ...] = ()) -> RequestHead:
     """Return the head that ``data`` is, to its last byte. Raises ``Malformed``."""
     found = _Found()
     try:
@@ -83,7 +83,7 @@ def parse_head(data: bytes | memoryview, *, pinned: bool) -> RequestHead:
     if length == CHUNKED and version == "1.0":
         raise Malformed(_BAD)
     method = found.parser.get_method().decode("ascii")
-    head = Head(method=method, target=target, headers=headers, pinned=pinned)
+    head = Head(method=method, target=target, headers=headers, pinned=pinned, certificates=certificates)
     return RequestHead(head=head, length=length, keeps_alive=found.keeps_alive, waits=_waits(head))
 
 

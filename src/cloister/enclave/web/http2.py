@@ -75,6 +75,7 @@ class Http2Connection(asyncio.Protocol):
         self._empty = 0
         self._surplus_resets = 0
         self._placed = False
+        self._certificates: tuple[bytes, ...] = ()
         self._writable = asyncio.Event()
         self._writable.set()
         self.deadline = NEVER
@@ -85,6 +86,7 @@ class Http2Connection(asyncio.Protocol):
         """Take a place, and say what holds here."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=1, low=0)  # each chunk waits until the one before is out (E5)
+        self._certificates = self._connections.shown(transport)
         self._placed = self._connections.add(self)
         self._http.local_settings.update(
             {
@@ -195,7 +197,11 @@ class Http2Connection(asyncio.Protocol):
             headers = [("host", pseudo[":authority"]), *(line for line in headers if line[0] != "host")]
         target = pseudo.get(":path", "")
         head = Head(
-            method=pseudo.get(":method", ""), target=target, headers=tuple(headers), pinned=self._connections.pinned
+            method=pseudo.get(":method", ""),
+            target=target,
+            headers=tuple(headers),
+            pinned=self._connections.pinned,
+            certificates=self._certificates,
         )
         stream = _Stream(head, self._loop.time() + self._limits.body_timeout_s)
         self._streams[number] = stream

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cloister.enclave.web.http1 import Http1Connection
 from cloister.enclave.web.http2 import Http2Connection
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from cloister.enclave.config import Limits
     from cloister.enclave.web.exchange import Application
 
-__all__ = ["Connections", "Listener", "server_context"]
+__all__ = ["Connections", "Listener", "server_context", "shown_certificates"]
 
 _SWEEP_S = 0.25  # seconds between looks at the deadlines
 _BUFFER_BYTES = 256 * 1024
 _PROTOCOLS = ["h2", "http/1.1"]
+_DER = 2  # what _ssl calls ENCODING_DER
 
 
 class Connection(Protocol):
@@ -49,8 +50,9 @@ class Connection(Protocol):
 class Connections:
     """The connections of one listener, and what they share."""
 
-    def __init__(self, limits: Limits, *, encrypted: bool, pinned: bool) -> None:
+    def __init__(self, limits: Limits, *, encrypted: bool, pinned: bool, asks_certificates: bool = False) -> None:
         """Hold at most ``limits.max_connections``. ``pinned`` as in ``Head``."""
+        self._asks_certificates = asks_certificates
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.encrypted = encrypted
@@ -80,6 +82,10 @@ class Connections:
         """Let a connection go."""
         self._all.discard(connection)
         self._idle.pop(connection, None)
+
+    def shown(self, transport: asyncio.BaseTransport) -> tuple[bytes, ...]:
+        """Return the certificates that a client proved in its handshake, its own first (DER)."""
+        return shown_certificates(transport.get_extra_info("ssl_object")) if self._asks_certificates else ()
 
     def rest(self, connection: Connection) -> None:
         """Note that nothing is asked on a connection."""
@@ -120,7 +126,12 @@ class Listener:
         """Serve over TLS where there is a ``context``; ``pinned`` where its key is this process' own."""
         self._application = application
         self._context = context
-        self.connections = Connections(limits, encrypted=context is not None, pinned=pinned and context is not None)
+        self.connections = Connections(
+            limits,
+            encrypted=context is not None,
+            pinned=pinned and context is not None,
+            asks_certificates=context is not None and context.verify_mode is not ssl.CERT_NONE,
+        )
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -175,14 +186,31 @@ class _Negotiated(asyncio.Protocol):
         protocol.connection_made(transport)
 
 
-def server_context(certificate: str, key: str) -> ssl.SSLContext:
+def server_context(certificate: str, key: str, *, asks_certificates: bool = False) -> ssl.SSLContext:
     """Return TLS 1.3 and nothing older, without resumption: each connection shows the key that clients pin.
 
-    Raises ``OSError`` (``ssl.SSLError`` is one) for files that do not fit.
+    ``asks_certificates``: clients may show one, below the roots that the context is given later; without a root none is
+    taken. Raises ``OSError`` (``ssl.SSLError`` is one) for files that do not fit.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     context.set_alpn_protocols(_PROTOCOLS)
     context.load_cert_chain(certificate, key)
+    if asks_certificates:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a root is what is trusted, signed by itself or not
     return context
+
+
+def shown_certificates(tls: Any) -> tuple[bytes, ...]:
+    """Return the certificates that a client sent and proved, its own first (DER), none where it showed none.
+
+    Python 3.13 says them all (``SSLObject.get_unverified_chain``); before, the same method stands one level below.
+    """
+    own = tls.getpeercert(binary_form=True)
+    if not own:
+        return ()
+    if hasattr(tls, "get_unverified_chain"):
+        return tuple(tls.get_unverified_chain())
+    return tuple(item.public_bytes(_DER) for item in tls._sslobj.get_unverified_chain())  # noqa: SLF001

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from cloister.lending.messages.certificates import CertificateRequest, InstanceCertificate
 from cloister.lending.messages.form import Units
+from cloister.lending.messages.issuers import IssuersAnswer, IssuersRequest
 from cloister.lending.messages.leasing import Close, Lease, LeaseRequest, Refusal
 from cloister.lending.messages.proofs import Receipt, Status
 from cloister.lending.messages.registration import AttestRequest, Challenge, Grant, ReleasedKey
@@ -26,6 +27,8 @@ __all__ = [
     "Consumption",
     "Grant",
     "InstanceCertificate",
+    "IssuersAnswer",
+    "IssuersRequest",
     "Lease",
     "LeaseRequest",
     "Receipt",

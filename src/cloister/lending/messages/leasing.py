@@ -114,7 +114,8 @@ class Lease:
     ``limits`` are absolute ceilings per meter. ``models`` and ``consumers`` are those not blocked now
     (None: anybody); ``balances`` is what the allowance still holds beyond all ceilings, for display.
     ``issued_at`` is the custodian's time of the commit, against which the enclave holds its own; ``unserved`` is N
-    where this instance's is smaller than the terms say.
+    where this instance's is smaller than the terms say; ``issuers`` is the version of those whose word counts for
+    consumers, 0 where nobody's does.
     """
 
     LABEL: ClassVar = Label.LEASE
@@ -132,12 +133,15 @@ class Lease:
     block_version: int
     issued_at: datetime | None = None
     unserved: int | None = None
+    issuers: int = 0
 
     def dump(self) -> bytes:
         """Return the canonical payload."""
         more: dict[str, Json] = {} if self.issued_at is None else {"issued_at": dump_time(self.issued_at)}
         if self.unserved is not None:
             more["unserved"] = self.unserved
+        if self.issuers:
+            more["issuers"] = self.issuers
         return dump_json(
             more
             | {
@@ -174,6 +178,7 @@ class Lease:
             block_version=fields.integer("block_version"),
             issued_at=fields.optional("issued_at", fields.time),
             unserved=fields.optional("unserved", lambda name: fields.integer(name, floor=1, cap=MAX_CEILING)),
+            issuers=fields.optional("issuers", lambda name: fields.integer(name, floor=1)) or 0,
         )
         fields.end()
         return message
