@@ -48,6 +48,8 @@ class Whom:
     schemes: tuple[Scheme, ...]
     endorsements: Mapping[str, bytes]
     token: Secret[str] | None
+    token_file: Path | None
+    certificate_file: Path | None
     allowance: Path | None
     way: Way
 
@@ -59,6 +61,8 @@ class Whom:
             "schemes": self.schemes,
             "sub_allowance": self.allowance,
             "token": None if self.token is None else self.token.reveal(),
+            "token_file": self.token_file,
+            "certificate_file": self.certificate_file,
             "way": self.way,
         }
 
@@ -72,6 +76,11 @@ def consumer_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Sub-allowance file in place of a token ('cloister allowance new').",
         ),
         click.option(
+            "--certificate",
+            type=_file,
+            help="Client certificate with its key (PEM, mode 0600), shown over pinned TLS.",
+        ),
+        click.option(
             "--endorsements",
             type=click.Path(path_type=Path, file_okay=False),
             help="Folder of vendors' endorsements of your own, in place of those the enclave sends.",
@@ -82,7 +91,7 @@ def consumer_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--token-file",
             metavar="FILE",
-            help=f"File with your consumer token (mode 0600), - for stdin [env {TOKEN_VARIABLE}: the token].",
+            help=f"File with your token (mode 0600), read again when it changes; - for stdin [env {TOKEN_VARIABLE}].",
         ),
         click.option(
             "--trust",
@@ -111,6 +120,7 @@ def whom(
     insecure_simulated_root: Path | None,
     endorsements: Path | None,
     allowance: Path | None = None,
+    certificate: Path | None = None,
     way: str = Way.AUTO,
 ) -> Whom:
     """Return whom to trust and who we are.
@@ -118,11 +128,14 @@ def whom(
     A trust file that names a simulated root is not enough: the flag must name the same root.
     """
     decided = Trust.load(trust)
+    own = token_file != "-"  # noqa: S105 - stdin; a file of ours is read by the client itself, whenever it changes
     return Whom(
         trust=decided,
         schemes=_simulated(terminal, decided, insecure_simulated_root),
         endorsements=read_endorsements(endorsements),
-        token=_token(token_file) if allowance is None or token_file is not None else None,
+        token=None if (own and token_file) or (allowance and not token_file) else _token(token_file),
+        token_file=Path(token_file) if own and token_file else None,
+        certificate_file=certificate,
         allowance=allowance,
         way=Way.of(way),
     )

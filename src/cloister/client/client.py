@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cloister.channel.ohttp import DEFAULT_MAX_MESSAGE_BYTES
 from cloister.client.batch import group_inputs
 from cloister.client.contract import contract
-from cloister.client.credentials import one_token, read_token
+from cloister.client.credentials import GivenToken, TokenSource, one_token, read_token
 from cloister.client.inference import Question, bearer, describe, infer
 from cloister.client.many import Run, infer_again
 from cloister.client.plan import drive, drive_async
@@ -60,12 +60,17 @@ def _now() -> datetime:
 class _Asker:
     """What both clients share: a session, the consumer's token, what is known of models, the receipts."""
 
-    def __init__(self, session: Session, token: str | None, held: HeldSubAllowance | None = None) -> None:
+    def __init__(self, session: Session, token: TokenSource | None, held: HeldSubAllowance | None = None) -> None:
         self._session = session
-        self._token = token
+        self._source = token
         self._fields = take_field(held)
         self._models: dict[tuple[str, str], ModelInfo] = {}
         self._chain = ReceiptChain()
+
+    @property
+    def _token(self) -> str | None:
+        """Our own token as it is now."""
+        return None if self._source is None else self._source()
 
     @property
     def url(self) -> str:
@@ -107,7 +112,7 @@ class _Asker:
 
     def _beside(self, token: str | None) -> FieldLines:
         """Return what goes beside a token: our sub-allowance beside our own, nothing beside another's."""
-        return self._fields if token in (None, self._token) else ()
+        return self._fields if self._fields and token in (None, self._token) else ()
 
     def _contract(self) -> Plan[AgreedContract]:
         return (yield from contract(self._session, (*bearer(self._token), *self._fields)))
@@ -139,7 +144,9 @@ def _session(
 class Client(_Asker):
     """A consumer of one verified enclave. Safe to use from several threads; ``close`` it, or use ``with``."""
 
-    def __init__(self, session: Session, wire: Wire, token: str | None, held: HeldSubAllowance | None = None) -> None:
+    def __init__(
+        self, session: Session, wire: Wire, token: TokenSource | None, held: HeldSubAllowance | None = None
+    ) -> None:
         """Take over a verified session; use ``Client.verify``."""
         super().__init__(session, token, held)
         self._wire = wire
@@ -150,8 +157,9 @@ class Client(_Asker):
         url: str,
         trust: Trust,
         *,
-        token: str | None = None,
+        token: GivenToken = None,
         token_file: Path | str | None = None,
+        certificate_file: Path | str | None = None,
         sub_allowance: HeldSubAllowance | Path | str | None = None,
         schemes: Iterable[Scheme] = (),
         endorsements: Mapping[str, bytes] | None = None,
@@ -164,6 +172,8 @@ class Client(_Asker):
     ) -> Self:
         """Return a client of the enclave at ``url`` once that satisfies ``trust``.
 
+        A token is a string, a file that is read again when it changes, or a function that returns the one to use now.
+        ``certificate_file`` (PEM, key and chain, mode 0600) is shown in TLS, which ends in the enclave then.
         ``sub_allowance`` takes the place of a token. ``schemes`` are evidence schemes besides the production ones:
         the simulated TEE, by whoever insists.
         ``endorsements`` by name take the place of those that the enclave sends along (docs/reference/endorsements.md);
@@ -181,10 +191,10 @@ class Client(_Asker):
             clock=clock,
             rng=rng,
             max_response_bytes=max_response_bytes,
-            way=way,
+            way=Way.of(way) if certificate_file is None else Way.of(way).with_certificate(),
         )
         secret, held = one_token(token, token_file, sub_allowance)
-        wire = Wire(session.url, trust, timeout=timeout, transport=transport)
+        wire = Wire(session.url, trust, timeout=timeout, transport=transport, certificate=certificate_file)
         try:
             drive(session.verify(), wire.take)
         except BaseException:
@@ -273,7 +283,7 @@ class AsyncClient(_Asker):
     """``Client`` for asyncio; made by ``await AsyncClient.verify(...)``."""
 
     def __init__(
-        self, session: Session, wire: AsyncWire, token: str | None, held: HeldSubAllowance | None = None
+        self, session: Session, wire: AsyncWire, token: TokenSource | None, held: HeldSubAllowance | None = None
     ) -> None:
         """Take over a verified session; use ``AsyncClient.verify``."""
         super().__init__(session, token, held)
@@ -285,8 +295,9 @@ class AsyncClient(_Asker):
         url: str,
         trust: Trust,
         *,
-        token: str | None = None,
+        token: GivenToken = None,
         token_file: Path | str | None = None,
+        certificate_file: Path | str | None = None,
         sub_allowance: HeldSubAllowance | Path | str | None = None,
         schemes: Iterable[Scheme] = (),
         endorsements: Mapping[str, bytes] | None = None,
@@ -306,10 +317,10 @@ class AsyncClient(_Asker):
             clock=clock,
             rng=rng,
             max_response_bytes=max_response_bytes,
-            way=way,
+            way=Way.of(way) if certificate_file is None else Way.of(way).with_certificate(),
         )
         secret, held = one_token(token, token_file, sub_allowance)
-        wire = AsyncWire(session.url, trust, timeout=timeout, transport=transport)
+        wire = AsyncWire(session.url, trust, timeout=timeout, transport=transport, certificate=certificate_file)
         try:
             await drive_async(session.verify(), wire.take)
         except BaseException:

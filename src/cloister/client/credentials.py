@@ -1,20 +1,27 @@
-"""Who a consumer is: one token, from memory or a file of its owner's alone, or a sub-allowance in its place."""
+"""Who a consumer is: a token, from memory, a file of its owner's alone or a function, or a sub-allowance in its place.
+
+Tokens of issuers run out and are replaced: a Kubernetes projected token by its kubelet, an SVID by its agent, an access
+token by whatever fetched it. So a file is looked at for each request, and read again where it is another; a function is
+asked each time, and keeps its token itself as long as it is good.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
 
 from cloister.client.sub_allowance import HeldSubAllowance
 from cloister.errors import UsageError
 from cloister.private_file import read_private
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = ["GivenToken", "TokenSource", "one_token", "read_token"]
 
-__all__ = ["one_token", "read_token"]
+TokenSource: TypeAlias = Callable[[], str]
+GivenToken: TypeAlias = "str | TokenSource | None"
 
-MAX_TOKEN_BYTES = 4096
+MAX_TOKEN_BYTES = 16 * 1024
 
 
 def read_token(path: Path | str) -> str:
@@ -31,17 +38,46 @@ def _token(data: bytes, *, name: str) -> str:
     return text.decode("ascii")
 
 
+class _File:
+    """The token that a file holds now."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self._seen = self._mark()
+        self._token = read_token(path)
+
+    def __call__(self) -> str:
+        """Return it. Raises ``UsageError`` for a file that has become none."""
+        mark = self._mark()
+        if mark != self._seen:
+            self._token, self._seen = read_token(self._path), mark
+        return self._token
+
+    def _mark(self) -> tuple[int, int, int]:
+        """Return what is different of another file, or of other content."""
+        try:
+            found = self._path.stat()
+        except OSError as exc:
+            msg = f"{self._path}: {exc.strerror}"
+            raise UsageError(msg) from exc
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def one_token(
-    token: str | None, token_file: Path | str | None, sub_allowance: HeldSubAllowance | Path | str | None
-) -> tuple[str | None, HeldSubAllowance | None]:
-    """Return the token, and the sub-allowance whose token it is."""
+    token: GivenToken, token_file: Path | str | None, sub_allowance: HeldSubAllowance | Path | str | None
+) -> tuple[TokenSource | None, HeldSubAllowance | None]:
+    """Return where the token comes from, and the sub-allowance whose token it is. Raises ``UsageError``."""
     if sum(given is not None for given in (token, token_file, sub_allowance)) > 1:
         msg = "client: want token, token_file or sub_allowance, not both"
         raise UsageError(msg)
     if sub_allowance is not None:
-        if not isinstance(sub_allowance, HeldSubAllowance):
-            sub_allowance = HeldSubAllowance.load(sub_allowance)
-        return sub_allowance.token, sub_allowance
+        held = sub_allowance if isinstance(sub_allowance, HeldSubAllowance) else HeldSubAllowance.load(sub_allowance)
+        return lambda: held.token, held
     if token_file is not None:
-        return read_token(token_file), None
-    return None if token is None else _token(token.encode("utf-8"), name="token"), None
+        return _File(token_file), None
+    if callable(token):
+        return lambda: _token(token().encode("utf-8"), name="token"), None
+    if token is None:
+        return None, None
+    fixed = _token(token.encode("utf-8"), name="token")
+    return lambda: fixed, None

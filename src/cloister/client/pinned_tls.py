@@ -17,15 +17,18 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cloister.errors import Rejected
+from cloister.errors import Rejected, UsageError
+from cloister.private_file import read_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 __all__ = ["PinnedContext", "UnlistedKey", "UnlistedKeyShown", "can_demand_hybrid", "shown_key"]
 
 HYBRID_GROUP = "X25519MLKEM768"  # draft-ietf-tls-ecdhe-mlkem; what encapsulated requests have by default
 _TLS_1_3 = "TLSv1.3"
+_MAX_PEM_BYTES = 256 * 1024
 
 
 class UnlistedKey(Rejected):
@@ -42,10 +45,12 @@ class PinnedContext(ssl.SSLContext):
     keys: frozenset[bytes] = frozenset()
 
     @classmethod
-    def of(cls, keys: Iterable[bytes], *, hybrid: bool) -> PinnedContext:
+    def of(cls, keys: Iterable[bytes], *, hybrid: bool, certificate: Path | str | None = None) -> PinnedContext:
         """Return a context for keys, the SHA-256 of SubjectPublicKeyInfo each. Says nothing of names and issuers.
 
         With ``hybrid`` the key exchange is the post-quantum one. Raises ``ValueError`` where the library has none.
+        ``certificate`` is a file of our own (PEM, key and chain) that the enclave may ask to see; read now, for each
+        context: one that is replaced counts for new connections after the enclave's next keys. Raises ``UsageError``.
         """
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context.keys = frozenset(keys)
@@ -54,7 +59,18 @@ class PinnedContext(ssl.SSLContext):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         if hybrid:
             context.set_ecdh_curve(HYBRID_GROUP)
+        if certificate is not None:
+            _show(context, certificate)
         return context
+
+
+def _show(context: ssl.SSLContext, certificate: Path | str) -> None:
+    read_private(certificate, cap=_MAX_PEM_BYTES, holds="a key", links=True)
+    try:
+        context.load_cert_chain(certificate)
+    except (OSError, ValueError) as exc:
+        msg = f"{certificate}: no certificate chain with its key in PEM"
+        raise UsageError(msg) from exc
 
 
 class _Socket(ssl.SSLSocket):

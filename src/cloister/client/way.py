@@ -40,6 +40,16 @@ class Way(StrEnum):
         """Whether pinned TLS is taken with the post-quantum key exchange only (T28)."""
         return self is Way.AUTO
 
+    def with_certificate(self) -> Way:
+        """Return the way of who shows a client certificate: pinned TLS, where it proves something to the enclave.
+
+        Raises ``UsageError`` for encapsulated requests, which have no handshake with it.
+        """
+        if self is Way.OHTTP:
+            msg = "way: a client certificate in an encapsulated request"
+            raise UsageError(msg, hint="say pinned, or bring a token")
+        return Way.PINNED
+
     def is_pinned(self, enclave: VerifiedEnclave) -> bool:
         """Decide between pinned TLS and OHTTP. Raises ``Rejected`` where pinned TLS is wanted and is not to be had."""
         match self:

@@ -30,6 +30,7 @@ from cloister.errors import Malformed, Reason, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
+    from pathlib import Path
 
     from cloister.channel.fields import FieldLines
     from cloister.client.plan import Step
@@ -101,8 +102,8 @@ def _enclave_options(url: str, trust: Trust, timeout: timedelta) -> dict[str, An
     return _options(url, _context(trust.tls.ca_pem, what="trust: tls"), timeout)
 
 
-def _pinned_options(step: Open, timeout: timedelta) -> dict[str, Any]:
-    return _options(step.url, PinnedContext.of(step.keys, hybrid=step.hybrid), timeout)
+def _pinned_options(step: Open, timeout: timedelta, certificate: Path | str | None) -> dict[str, Any]:
+    return _options(step.url, PinnedContext.of(step.keys, hybrid=step.hybrid, certificate=certificate), timeout)
 
 
 def _demand_network(transport: object) -> None:
@@ -194,8 +195,10 @@ class Wire:
         *,
         timeout: timedelta = DEFAULT_TIMEOUT,
         transport: httpx2.BaseTransport | None = None,
+        certificate: Path | str | None = None,
     ) -> None:
         """Prepare; nothing is opened yet."""
+        self._certificate = certificate
         self._seconds = timeout.total_seconds()
         self._turn = threading.Lock()
         self._timeout = timeout
@@ -256,7 +259,9 @@ class Wire:
             client = self._pinned.get(step.keys)
             if client is None:
                 _demand_network(self._transport)
-                client = self._pinned[step.keys] = httpx2.Client(**_pinned_options(step, self._timeout))
+                client = self._pinned[step.keys] = httpx2.Client(
+                    **_pinned_options(step, self._timeout, self._certificate)
+                )
                 if len(self._pinned) > _PINNED:
                     self._pinned.pop(next(iter(self._pinned))).close()
             return client
@@ -292,8 +297,10 @@ class AsyncWire:
         *,
         timeout: timedelta = DEFAULT_TIMEOUT,
         transport: httpx2.AsyncBaseTransport | None = None,
+        certificate: Path | str | None = None,
     ) -> None:
         """Prepare; nothing is opened yet."""
+        self._certificate = certificate
         self._seconds = timeout.total_seconds()
         self._turn = asyncio.Lock()
         options = _enclave_options(url, trust, timeout)
@@ -353,7 +360,9 @@ class AsyncWire:
         client = self._pinned.get(step.keys)
         if client is None:
             _demand_network(self._transport)
-            client = self._pinned[step.keys] = httpx2.AsyncClient(**_pinned_options(step, self._timeout))
+            client = self._pinned[step.keys] = httpx2.AsyncClient(
+                **_pinned_options(step, self._timeout, self._certificate)
+            )
             if len(self._pinned) > _PINNED:
                 await self._pinned.pop(next(iter(self._pinned))).aclose()
         return client
