@@ -148,6 +148,8 @@ def test_99_no_command_takes_a_secret_as_an_argument() -> None:
                         "model-token-file",
                         "model_token_file",
                         "local-token-file",
+                        "metrics-token-file",
+                        "metrics_token_file",
                         "local_token_file",
                         "passphrase-file",
                         "passphrase_file",
@@ -371,6 +373,7 @@ def test_t84_a_borrowers_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[st
         "bound": {"seconds": 1, "units": 2}, "loan": "l", "borrower": HOSTILE, "state": HOSTILE,
         "meters": {HOSTILE: dict.fromkeys(("granted", "balance", "held", "spent", "written_off", "owed"), 0)},
         "instances": [], "requests": [{"id": "r", "meter": "loan", "units": 1, "reason": HOSTILE, "state": "open"}],
+        "terms": {"max_instances": 1},
     }  # fmt: skip
     draw_loan(terminal, shown, terminal.out)
     out = capsys.readouterr().out
