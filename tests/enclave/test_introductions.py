@@ -276,12 +276,9 @@ def client_context(file: Path, chain: list[bytes], key: Any) -> ssl.SSLContext:
     return context
 
 
-@pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Certificates of the kit are of now, for a TLS handshake asks the machine's clock; return the time."""
-    now = datetime.now(UTC)
-    monkeypatch.setattr(identity_kit, "NOW", now)
-    return int(now.timestamp())
+def site_of_now(name: str = "Site CA", above: Authority | None = None) -> Authority:
+    """Return an authority of today, for a TLS handshake asks the machine's clock."""
+    return Authority(name, above, now=datetime.now(UTC))
 
 
 async def ask_with(
@@ -298,51 +295,48 @@ async def ask_with(
             return await client.post("/v2/models/m/infer", content=infer_body(ROW), headers=headers)
 
 
-@pytest.mark.usefixtures("at")
 @asynchronous
 async def test_client_certificate_of_the_site_is_served(tmp_path: Path) -> None:
-    site = Authority()
+    site = site_of_now()
     certificate, key = site.client(dns("api.example"))
     document = site.document(**introduces("alice", subject="dns:api.example"))
     assert (await ask_with(tmp_path, [document], [certificate], key)).status_code == 200
 
 
-@pytest.mark.usefixtures("at")
 @asynchronous
 async def test_x509_svid_below_an_intermediate_is_served(tmp_path: Path) -> None:
     domain = Domain()
-    between = Authority("Intermediate", above=domain.authority)
+    domain.authority = site_of_now()
+    between = site_of_now("Intermediate", domain.authority)
     certificate, key = between.client(uri("spiffe://example.org/ns/prod/api"))
     document = domain.document(**introduces("alice", subject="spiffe://example.org/ns/prod/api"))
     answer = await ask_with(tmp_path, [document], [certificate, between.der], key)
     assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.usefixtures("at")
 @asynchronous
 async def test_certificate_of_another_subject_is_refused(tmp_path: Path) -> None:
-    site = Authority()
+    site = site_of_now()
     document = site.document(**introduces("alice", subject="dns:api.example"))
     certificate, key = site.client(dns("other.example"))
     answer = await ask_with(tmp_path, [document], [certificate], key)
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
 
 
-@pytest.mark.usefixtures("at")
 @asynchronous
 async def test_certificate_of_another_authority_ends_the_handshake(tmp_path: Path) -> None:
-    document = Authority().document(**introduces("alice", subject="dns:api.example"))
-    certificate, key = Authority().client(dns("api.example"))
+    document = site_of_now().document(**introduces("alice", subject="dns:api.example"))
+    certificate, key = site_of_now().client(dns("api.example"))
     with pytest.raises(httpx2.HTTPError):
         await ask_with(tmp_path, [document], [certificate], key)
 
 
 @pytest.mark.parametrize("holds", [True, False])
-def test_token_bound_to_a_certificate_is_served_to_its_holder_alone(tmp_path: Path, at: int, *, holds: bool) -> None:
-    site, provider = Authority(), Provider()
+def test_token_bound_to_a_certificate_is_served_to_its_holder_alone(tmp_path: Path, *, holds: bool) -> None:
+    site, provider = site_of_now(), Provider()
     certificate, key = site.client(dns("api.example"))
     bound = hashlib.sha256(certificate if holds else b"another").digest()
-    token = provider.token(now=at, cnf={"x5t#S256": identity_kit.b64u(bound)})
+    token = provider.token(now=int(datetime.now(UTC).timestamp()), cnf={"x5t#S256": identity_kit.b64u(bound)})
     documents = [alices(provider), site.document(**introduces("bob", subject="dns:nobody.example"))]
     answer = asyncio.run(ask_with(tmp_path, documents, [certificate], key, token))
     assert answer.status_code == (200 if holds else 401), answer.text

@@ -83,6 +83,7 @@ class Link(Protocol):
 
     async def present(self, pem: bytes) -> None:
         """Show this certificate, with its key, from the next connection on."""
+
     async def issuers(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send an IssuersRequest statement; return an IssuersAnswer statement."""
 
