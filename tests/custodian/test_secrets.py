@@ -35,7 +35,7 @@ def _found(secrets: dict[str, bytes], data: bytes) -> set[str]:
 
 
 def _secrets(bench: Bench, tokens: dict[str, str]) -> dict[str, bytes]:
-    vault = bench.service.context.vault
+    vault = bench.service.context.vault._vault  # the one that is watched
     assert isinstance(vault, EncryptedFileVault)
     found = {
         "dek": bench.dek,

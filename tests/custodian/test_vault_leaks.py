@@ -54,7 +54,7 @@ def ground(
 
 def _keys_of(bench: Bench, unlock: Unlock) -> dict[str, bytes]:
     """Return every plain key that this custodian has had in its memory."""
-    vault = bench.service.context.vault
+    vault = bench.service.context.vault._vault  # the one that is watched
     assert isinstance(vault, EncryptedFileVault)
     found = {
         "key of the vault file": open_content(vault_place(bench.home).read_bytes(), unlock).key,

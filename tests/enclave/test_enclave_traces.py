@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from enclave_models import doubler
 from enclave_parties import ConsumerSide, asynchronous, infer_body, make_world
 from otlp_receiver import Receiver
 
-from cloister.errors import CloisterError
+from cloister.enclave.clock import SystemClock
+from cloister.enclave.evidence import EvidenceSource
+from cloister.enclave.measure import measure_software
+from cloister.enclave.serve import Ending, Ready, Surroundings, serve_async
+from cloister.errors import CloisterError, UsageError
+from cloister.journal import EventLog
 from cloister.telemetry.otlp import OtlpSpans, parse_traces_place
+from cloister.testing.simulated import simulated_policy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,3 +79,44 @@ async def test_an_expired_lease_is_said_and_a_custodian_that_is_gone_before_it(t
         assert (status, checks["models"], checks["serving"]) == (
             503, ("failed", "unloaded"), ("failed", "draining"),
         )  # fmt: skip
+
+
+@asynchronous
+async def test_a_served_enclave_shows_metrics_at_their_own_address_and_sends_spans(tmp_path: Path) -> None:
+    world = make_world(tmp_path, {"m": doubler()}, clock=SystemClock())
+    with Receiver() as receiver:
+        config = world.config(port=0, metrics="127.0.0.1:0", traces=receiver.url)
+        assert isinstance(measured := config.measured(), dict)
+        assert measured["traces"] is True
+        around = Surroundings(
+            clock=world.clock,
+            log=EventLog(world.clock.wall, world.log),
+            transport=httpx2.ASGITransport(app=world.custodian.app()),
+        )
+        world.custodian.trust(simulated_policy(measure_software(config)))
+        source, stop = EvidenceSource(attester=world.attester(config)), asyncio.Event()
+        found: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(serve_async(config, source, around=around, stop=stop, on_ready=found.set_result))
+        ready = await asyncio.wait_for(found, 20)
+        assert ready.metrics is not None
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            text = (await client.get(ready.metrics)).text
+            assert "cloister_lease_active 1\n" in text
+            assert (await client.get(ready.url + "/metrics")).status_code == 404
+        stop.set()
+        assert await asyncio.wait_for(serving, 20) is Ending.DRAINED
+        names = {span.name for span in receiver.spans}
+        assert {"enclave.attest", "enclave.load", "lease.renew"} <= names
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            with pytest.raises(httpx2.ConnectError):
+                await client.get(ready.metrics)
+
+
+def test_a_place_that_is_none_is_said_before_anything_is_attested(tmp_path: Path) -> None:
+    world = make_world(tmp_path, {"m": doubler()})
+    around = Surroundings(clock=world.clock, log=EventLog(world.clock.wall, world.log))
+    for settings in ({"metrics": "0.0.0.0:9464"}, {"traces": "http://collector.example:4318"}):
+        config = world.config(port=0, **settings)
+        source = EvidenceSource(attester=world.attester(config))
+        with pytest.raises(UsageError):
+            asyncio.run(serve_async(config, source, around=around))

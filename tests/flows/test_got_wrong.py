@@ -241,6 +241,8 @@ PUBLIC = {
     ("POST", "/log/cosignatures"),  # authenticated by the signature of a witness in the settings
     ("POST", "/v1/instances/{instance}/usage"),
     ("POST", "/v1/instances/{instance}/ticket"),
+    ("POST", "/v1/instances/{instance}/certificate"),
+    ("GET", "/v1/certificates/authorities"),  # certificates, which are shown to every peer
     ("POST", "/v1/forks"),  # proven by two signatures of the instance
 }
 

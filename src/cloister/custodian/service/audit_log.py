@@ -73,8 +73,8 @@ class Batch:
         self.ledger_rows += part.ledger_rows
         self.escrowed += part.escrowed
         self.destroyed |= part.destroyed
-        for loan, units in part.units.items():
-            self.units[loan] = self.units.get(loan, 0) + units
+        for account, moved in part.units.items():
+            self.units[account] = self.units.get(account, 0) + moved
 
     def dump(self) -> bytes:
         """Return the canonical bytes that wait in the database."""

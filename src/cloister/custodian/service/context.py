@@ -212,9 +212,9 @@ class Context:
                 moved = self._log.put(connection, [transaction.batch])
                 begun = time.perf_counter()
             self._log.follow(moved)
+        self._count(transaction.batch, begun)
         if transaction.batch.destroyed:
             self.store.scrub()
-        self._count(transaction.batch, begun)
         return results
 
     def _count(self, batch: Batch, begun: float) -> None:
