@@ -11,21 +11,15 @@ import pytest
 from custodian_kit import START, Bench
 from identity_kit import Authority, Cluster, Domain, Provider
 
+from cloister.custodian.store.issuers import IssuerRow, put_issuer
 from cloister.custodian.tokens import hash_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import httpx
 
 NOW = int(START.timestamp())
-
-
-@pytest.fixture
-def bench(place: Path) -> Iterator[Bench]:
-    with Bench(place) as opened:
-        yield opened
 
 
 def bearer(token: bytes) -> dict[str, str]:
@@ -213,6 +207,28 @@ def test_an_issuer_that_names_another_person_takes_two_persons(place: Path) -> N
         path, body = f"/v1/proposals/{held.json()['proposal']}/approve", {"digest": held.json()["digest"]}
         same = bench.client.post(path, json=body, headers=by_issuer)
         assert same.json()["code"] == "same_person"
+
+
+def test_what_can_be_stolen_for_minutes_registers_no_issuer_and_makes_no_token(bench: Bench) -> None:
+    site = Provider()
+    register(bench, site.document(rules=rule("admin")))
+    session = bearer(bench.post("/v1/sessions", {}).json()["token"].encode())
+    for fleeting in (bearer(site.token(now=NOW)), session):
+        for path, body in (("/v1/issuers", site.document()), ("/v1/tokens", {"role": "admin", "name": "mine now"})):
+            answer = bench.client.post(path, json=body, headers=fleeting)
+            assert (answer.status_code, answer.json()["code"]) == (403, "session_unbound")
+
+
+def test_a_document_of_another_version_proves_nobody_is_listed_and_can_be_removed(bench: Bench) -> None:
+    site = Provider()
+    name = register(bench, site.document())
+    future = {**site.document(), "issuer": site.name, "of_tomorrow": True}
+    row = IssuerRow(id=name, document=json.dumps(future).encode(), set_at=START)
+    bench.service.context.transact(lambda work: put_issuer(work.connection, row))
+    assert bench.client.get("/v1/loans", headers=bearer(site.token(now=NOW))).status_code == 401
+    (shown,) = bench.get("/v1/issuers").json()["issuers"]
+    assert (shown["document"], shown["keys"]["problem"]) == (None, "issuer: of_tomorrow: unknown member")
+    assert bench.client.delete(f"/v1/issuers/{name}", headers=bench.admin).status_code == 200
 
 
 def test_no_rule_gives_the_role_of_a_host(bench: Bench) -> None:

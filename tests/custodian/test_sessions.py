@@ -100,6 +100,10 @@ def test_a_session_that_can_be_stolen_makes_no_token(bench: Bench) -> None:
     answer = bench.post("/v1/tokens", {"role": "admin", "name": "mine now"}, token=session)
     assert (answer.status_code, answer.json()["code"]) == (403, "session_unbound")
     holder = Holder(bench)
+    stolen = session["Authorization"].removeprefix("Bearer ")
+    mine = {**session, "DPoP": holder.prove("POST", "/v1/tokens", token=stolen)}
+    answer = bench.client.post("/v1/tokens", json={"role": "admin", "name": "mine now"}, headers=mine)
+    assert answer.json()["code"] == "session_unbound"  # a key of the thief's choice binds nothing
     proof = holder.prove("POST", "/v1/tokens")
     headers = {"Authorization": f"DPoP {holder.token}", "DPoP": proof}
     made = bench.client.post("/v1/tokens", json={"role": "auditor", "name": "x"}, headers=headers)

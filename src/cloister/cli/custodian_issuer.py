@@ -87,7 +87,8 @@ def _row(item: Any) -> tuple[str, ...]:
     state = f"{keys['count']}, {keys['fetched_at'] or keys['source']}"
     if keys["problem"]:
         state += f"; {keys['problem']}"
-    return item["id"], item["kind"], item["issuer"], str(len(item["document"]["rules"])), state
+    rules = "" if item["document"] is None else str(len(item["document"]["rules"]))
+    return item["id"], item["kind"] or "", item["issuer"] or "", rules, state
 
 
 @issuer.command()

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NewType
 
 from cloister.errors import Rejected
+from cloister.identity.identity import ID_PREFIX
 from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ class Actor:
 
     ``person`` is who answers for it, None where nobody is known: two tokens of one person are one person.
     ``session`` is the session that calls, None for a token itself; ``key`` the thumbprint of a key that was
-    proven to be held for this call; ``certified``: the certificate of the connection is what proves who calls, or what
-    the token is bound to.
+    proven to be held for this call, and that session or identity is bound to, or a session asked for is to be;
+    ``certified``: the certificate of the connection proves who calls, or is what the token is bound to.
     """
 
     id: str
@@ -76,6 +77,12 @@ class Actor:
     session: str | None = None
     key: bytes | None = None
     certified: bool = False
+
+    @property
+    def is_fleeting(self) -> bool:
+        """Tell whether what proved the caller ends in minutes and is bound to nothing: who steals it is the caller."""
+        short = self.session is not None or self.id.startswith(ID_PREFIX)
+        return short and self.key is None and not self.certified
 
     @property
     def is_token(self) -> bool:

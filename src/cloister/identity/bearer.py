@@ -18,7 +18,7 @@ from cloister.attest.rules import NotChecked, show
 from cloister.attest.tokens.jws import Jws
 from cloister.attest.tokens.proof import verify_signature
 from cloister.attest.tokens.registered import moment, verify_audience, verify_times
-from cloister.attest.tokens.rows import place, text_or_none
+from cloister.attest.tokens.rows import text_or_none
 from cloister.errors import Malformed
 from cloister.identity.identity import MAX_SUBJECT_CHARS, Confirmation, Identity, IdentityKind
 from cloister.identity.issuer import IssuerKind
@@ -152,8 +152,8 @@ def _verify_subject(claims: Mapping[str, Json], issuer: Issuer, findings: Findin
             domain, _ = parse_spiffe_id(subject)
             findings.expect(domain == issuer.name, "subject_invalid", "trust domain", got=domain, want=issuer.name)
         case IssuerKind.KUBERNETES:
-            names = (place(claims, "kubernetes.io", *path) for path in (("namespace",), ("serviceaccount", "name")))
-            want = ":".join(["system:serviceaccount", *(str(name) for name in names)])
+            paths = (("kubernetes.io", "namespace"), ("kubernetes.io", "serviceaccount", "name"))
+            want = ":".join(["system:serviceaccount", *(text_or_none(claims, *path) or "" for path in paths)])
             findings.expect(subject == want, "subject_invalid", "sub of token", got=show(subject), want=show(want))
         case IssuerKind.OIDC | IssuerKind.CERTIFICATES:
             pass

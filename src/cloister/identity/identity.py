@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from cloister.attest.rats import ClaimValue
 
-__all__ = ["MAX_SUBJECT_CHARS", "Confirmation", "Identity", "IdentityKind", "verify_confirmation"]
+__all__ = ["ID_PREFIX", "MAX_SUBJECT_CHARS", "Confirmation", "Identity", "IdentityKind", "verify_confirmation"]
 
 MAX_SUBJECT_CHARS = 2048  # characters: a SPIFFE id may have as many
 _ID_LABEL = b"cloister/identity/id"
 _ID_BYTES = 16
+ID_PREFIX = "idn-"
 
 
 class IdentityKind(Enum):
@@ -64,7 +65,7 @@ class Identity:
     def id(self) -> str:
         """A stable name for logs: ``idn-`` and 32 hexadecimal digits over issuer and subject."""
         digest = hashlib.sha256(_ID_LABEL + lp(self.issuer.encode(), self.subject.encode())).digest()
-        return f"idn-{digest[:_ID_BYTES].hex()}"
+        return ID_PREFIX + digest[:_ID_BYTES].hex()
 
 
 def verify_confirmation(

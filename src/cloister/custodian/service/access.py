@@ -48,6 +48,7 @@ __all__ = [
     "MAX_LIFE_S",
     "authenticate",
     "create_token",
+    "demand_lasting",
     "demand_standing",
     "issue_token",
     "token_list",
@@ -135,7 +136,10 @@ def authenticate(
         raise _unauthenticated()  # RFC 9449 section 7.2: no downgrade to a bearer, nor the other way round
     if again or (bound_to is None and presented.proof is None):
         return actor
-    return replace(actor, key=proofs.prove(presented, shown.token, now, key=bound_to))
+    key = proofs.prove(presented, shown.token, now, key=bound_to)
+    # Beside what is bound to no key a proof shows one of anybody's choice: it counts for the session that is asked for.
+    fleeting = bound_to is None and (actor.session is not None or not actor.is_token)
+    return actor if fleeting else replace(actor, key=key)
 
 
 def _holder(connection: Connection, sha256: TokenHash, now: datetime) -> tuple[Actor, bytes | None]:
@@ -158,6 +162,13 @@ def _holder(connection: Connection, sha256: TokenHash, now: datetime) -> tuple[A
 
 def _unauthenticated() -> Rejected:
     return Rejected.because("unauthenticated", "bearer token", hint="ask the custodian for a fresh token")
+
+
+def demand_lasting(actor: Actor) -> None:
+    """Refuse to let what ends in minutes and can be stolen make something that lasts (``session_unbound``)."""
+    if actor.is_fleeting:
+        want = "a token of the custodian's own, or what is bound to a key or certificate"
+        raise Rejected.because("session_unbound", "caller", want=want)
 
 
 def demand_standing(transaction: Transaction, token: str, *, role: Role, person: str) -> None:
@@ -187,8 +198,7 @@ def create_token(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     person = body.optional("person", lambda member: body.match(member, PERSON))
     sha256 = body.optional("sha256", lambda member: TokenHash(body.hex(member, size=_HASH_BYTES)))
     body.end()
-    if actor.session is not None and actor.key is None:
-        raise Rejected.because("session_unbound", "session", want="the token itself, or a session bound to a key")
+    demand_lasting(actor)
     if role not in _ROLES:
         body.fail("role", "want admin, lender, auditor, viewer or borrower")
     if (role == Role.BORROWER.value) != (loan is not None):

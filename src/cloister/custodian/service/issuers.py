@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from cloister.custodian.service.access import demand_lasting
 from cloister.custodian.store.issuers import IssuerRow, delete_issuer, list_issuers, put_issuer
 from cloister.custodian.store.loans import find_loan
 from cloister.custodian.store.persons import note_admin
 from cloister.custodian.tokens import Role
-from cloister.errors import Rejected
+from cloister.errors import Malformed, Rejected
 from cloister.identity import Issuer, parse_keys
 from cloister.identity.issuers import MAX_ISSUERS
 from cloister.lending.events import EventKind
@@ -38,6 +39,7 @@ def issuer_id(name: str) -> str:
 def set_issuer(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     """Register an issuer by its document (docs/spec/identity.md), in the place of the one of its name."""
     issuer = Issuer.take(body)
+    demand_lasting(actor)
     if issuer.keys is not None:
         parse_keys(issuer.kind, issuer.keys)
     for rule in issuer.rules:
@@ -83,16 +85,24 @@ def issuer_list(context: Context, keys: IssuerKeys) -> Json:
         rows = list_issuers(connection)
     return {
         "issuers": [
-            {
-                "document": (issuer := Issuer.parse(row.document)).to_json(),
-                "id": row.id,
-                "issuer": issuer.name,
-                "keys": _keys_json(issuer, keys, context),
-                "kind": issuer.kind.value,
-                "set_at": dump_time(row.set_at),
-            }
+            {**_document_json(row.document, keys, context), "id": row.id, "set_at": dump_time(row.set_at)}
             for row in rows
         ]
+    }
+
+
+def _document_json(document: bytes, keys: IssuerKeys, context: Context) -> dict[str, Json]:
+    """Return what a document says; one of another version, which we cannot read, says nothing and can be removed."""
+    try:
+        issuer = Issuer.parse(document)
+    except Malformed as exc:
+        nothing: Json = {"count": 0, "fetched_at": None, "problem": exc.message[:200], "source": "document"}
+        return {"document": None, "issuer": None, "keys": nothing, "kind": None}
+    return {
+        "document": issuer.to_json(),
+        "issuer": issuer.name,
+        "keys": _keys_json(issuer, keys, context),
+        "kind": issuer.kind.value,
     }
 
 
