@@ -202,3 +202,15 @@ def test_the_responder_answers_its_challenges_and_nothing_else() -> None:
 def test_settings_that_nothing_could_come_of_are_refused(bad: str, detail: str) -> None:
     with pytest.raises(UsageError, match=detail):
         load_config(f"[custodian]\n{bad}\n", environment={}, now=now())
+
+
+def test_a_certificate_that_has_ended_gives_way_to_the_custodians_own(tmp_path: Path) -> None:
+    """A custodian that was off for a season starts all the same, and orders another."""
+    acme = Acme(directory="", names=(NAME,), folder=tmp_path, answer_at=("", 0), contact="", clock=now)
+    assert not acme.is_good
+    ca = forge(None, common_name="x", ca=True, uses=())
+    for age, good in ((timedelta(days=100), False), (timedelta(days=1), True), (timedelta(days=-1), False)):
+        acme.place.write_bytes(forge(ca, dns=[NAME], uses=(SERVER,), life=timedelta(days=90), age=age).pem)
+        assert acme.is_good is good
+    acme.place.write_bytes(b"rubbish")
+    assert not acme.is_good

@@ -83,6 +83,15 @@ class Acme:
         """The file with key and chain."""
         return self.folder / "acme.pem"
 
+    @property
+    def is_good(self) -> bool:
+        """Tell whether there is a certificate whose time is now: one that has ended keeps nobody from starting."""
+        try:
+            leaf = x509.load_pem_x509_certificates(self.place.read_bytes())[0]
+        except (OSError, ValueError, x509.InvalidVersion):
+            return False
+        return leaf.not_valid_before_utc <= self.clock() < leaf.not_valid_after_utc
+
     def keep(self) -> None:
         """Begin an order where one is due; never waits for it."""
         now = self.clock()

@@ -229,7 +229,7 @@ def prepare_tls(service: CustodianService, home: Path, authorities: Callable[[],
         service.upkeep.append(acme.keep)
 
     def files() -> ServerFiles:
-        if acme is not None and acme.place.exists():
+        if acme is not None and acme.is_good:
             return ServerFiles(certificate=acme.place, key=acme.place)
         return own
 

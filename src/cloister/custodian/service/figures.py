@@ -143,6 +143,8 @@ class Gatherer:
         if config.tls:
             own = {"authority": "tls/ca.pem", "server": "tls/server.pem"}
             places = {"server": config.tls_certificate} if config.tls_certificate else own
+            if config.acme_directory and (self._home / "tls" / "acme.pem").exists():
+                places = {"server": "tls/acme.pem"}
             for name, place in places.items():
                 with contextlib.suppress(OSError, ValueError):
                     pem = (self._home / place).read_bytes()
