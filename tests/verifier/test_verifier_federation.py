@@ -263,6 +263,20 @@ def test_a_broken_file_of_keys_is_never_taken_for_none(tmp_path: Path, damage: b
         assert (found.home / "signing-keys.json").read_bytes() == damage
 
 
+def test_a_file_of_keys_that_is_gone_is_not_made_anew_while_the_service_runs(tmp_path: Path) -> None:
+    with desk(tmp_path) as found:
+        before = found.get("/.well-known/jwks.json").json()
+        path = found.home / "signing-keys.json"
+        kept = path.read_bytes()
+        path.unlink()
+        assert found.get("/.well-known/jwks.json").status_code == 503
+        assert found.post("/v1/attest", found.asked()).status_code == 503
+        assert not path.exists()
+        path.write_bytes(kept)
+        path.chmod(0o600)
+        assert found.get("/.well-known/jwks.json").json() == before
+
+
 def test_a_ring_reads_back_as_it_was() -> None:
     from cloister.verifier.ring import KeyPlan  # noqa: PLC0415 - of this test alone
 

@@ -96,6 +96,9 @@ class KeyFile:
     def _change(self, change: Callable[[Ring], Ring]) -> None:
         with self._alone():
             before = self._read()
+            if before is None and self._ring.keys:  # fresh keys would make every token of before worthless
+                msg = f"{self._path.name}: is gone"
+                raise Unavailable(msg, hint="put it back; or start anew, and fresh keys are made")
             after = change(before or Ring())
             if before is None:
                 write_private(self._path, self._dump(after))
