@@ -7,6 +7,7 @@ import click
 from cloister.cli.attest_bundle import bundle
 from cloister.cli.attest_collect import collect, detect
 from cloister.cli.attest_inspect import inspect
+from cloister.cli.attest_passport import passport
 from cloister.cli.attest_recall import recall
 from cloister.cli.attest_sample import sample
 from cloister.cli.attest_serve import caller, rotate, serve, setup
@@ -23,5 +24,7 @@ def attest() -> None:
     """Collect, verify, inspect and recall attestation evidence, here or as a service."""
 
 
-for command in (bundle, caller, collect, detect, inspect, recall, rotate, sample, serve, setup, token, vectors, verify):
+for command in (bundle, caller, collect, detect, inspect, passport, recall):
+    attest.add_command(command)
+for command in (rotate, sample, serve, setup, token, vectors, verify):
     attest.add_command(command)

@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from cloister.enclave.attesters.table import Given
     from cloister.wire import Json
 
-__all__ = ["AUTO", "TEES", "collect", "detect", "read_certificates"]
+__all__ = [
+    "AUTO",
+    "GPU_FIELD_BYTES",
+    "TEES",
+    "choose_kind",
+    "collect",
+    "detect",
+    "machine_at",
+    "read_certificates",
+]
 
 AUTO = "auto"
 GPU = "nvidia-gpu"
@@ -62,7 +71,8 @@ _file = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
 
 
-def _machine(root: Path, tpm: str) -> Machine:
+def machine_at(root: Path, tpm: str) -> Machine:
+    """Return the machine in the tree ``root``, with its TPM where it was named."""
     from cloister.enclave.attesters.machine import Machine  # noqa: PLC0415 - brings every interface along
 
     return Machine(root=root, tpm=tpm)
@@ -79,7 +89,7 @@ def detect(terminal: Terminal, /, *, root: Path, tpm: str) -> int:
     """
     from cloister.enclave.attesters.detect import choose, look  # noqa: PLC0415 - brings every interface along
 
-    findings = look(_machine(root, tpm))
+    findings = look(machine_at(root, tpm))
     code, chosen, hint = 0, "", ""
     try:
         choice = choose(findings)
@@ -151,9 +161,9 @@ def collect(
         msg = "nothing to write to"
         raise UsageError(msg, hint="pass --out FILE, --raw FOLDER, or both")
     demand_writable([out], force=force)
-    machine = _machine(root, tpm)
+    machine = machine_at(root, tpm)
     asked = _Asked.parse(nonce, report_data)
-    kind, why = _kind(machine, tee)
+    kind, why = choose_kind(machine, tee)
     taken: list[_Taken] = []
     if kind != GPU:
         given = Given(certificates=read_certificates(ak_certificate), audience=audience, psa=psa)
@@ -257,7 +267,7 @@ class _Taken:
         return out.with_name(out.name + self.suffix)
 
 
-def _kind(machine: Machine, tee: str) -> tuple[TeeKind, str]:
+def choose_kind(machine: Machine, tee: str) -> tuple[TeeKind, str]:
     """Return the kind to collect, and why."""
     if tee != AUTO:
         return TeeKind(tee), "named by --tee"

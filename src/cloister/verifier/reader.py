@@ -9,7 +9,6 @@ A token that is proven may still say no: ``tier`` is the Relying Party's to look
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,9 @@ from cloister.attest.tokens.keyset import MAX_KEYSET_BYTES, KeySet
 from cloister.attest.tokens.proof import verify_signature
 from cloister.attest.tokens.registered import verify_audience, verify_issuer, verify_times
 from cloister.crypto.sign import KeyId
-from cloister.errors import Malformed, Unavailable, UsageError
+from cloister.errors import Malformed, Unavailable
 from cloister.identity.discovery import discovery_url, parse_discovery
+from cloister.verifier.asking import web_client
 from cloister.verifier.settings import ALGORITHMS, demand_issuer
 from cloister.wire import dump_b64u
 
@@ -86,18 +86,7 @@ def fetch_keys(issuer: str, *, ca: Path | None = None) -> KeySet:
     ``UsageError`` for what is no issuer's URL, ``Rejected`` (``issuer_mismatch``), ``Malformed``, ``Unavailable``.
     """
     demand_issuer(issuer)
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except OSError as exc:
-        msg = f"{ca}: no certificates in pem"
-        raise UsageError(msg) from exc
-    with httpx2.Client(
-        follow_redirects=False,
-        headers={"accept-encoding": "identity", "user-agent": "cloister"},
-        timeout=_TIMEOUT_S,
-        trust_env=False,
-        verify=context,
-    ) as client:
+    with web_client(ca, timeout_s=_TIMEOUT_S) as client:
         return KeySet.parse(_get(client, parse_discovery(_get(client, discovery_url(issuer)), issuer=issuer)))
 
 
