@@ -37,7 +37,7 @@ from cloister.custodian.store.faults import Contended
 from cloister.custodian.store.loans import post
 from cloister.custodian.store.veils import shred_deleted
 from cloister.custodian.vaults.watched import WatchedVault
-from cloister.errors import CloisterError, Rejected
+from cloister.errors import CloisterError, Rejected, Unavailable
 from cloister.lending.clock import custodian_time
 from cloister.lending.events import Event, EventKind
 from cloister.lending.lease_grant import verify_epoch
@@ -169,6 +169,8 @@ class Context:
         self._log = log
         self._checkpoint_path = checkpoint_path
         self._checkpointed = -1
+        self.failures = 0
+        """How many transactions could not be done: what was well before one may be so no more."""
         self.checkpointed_at = clock()
         """When the checkpoint outside was last found or made to be of the whole log."""
         self._lock = threading.Lock()
@@ -193,13 +195,17 @@ class Context:
         Raises ``Unavailable``: fenced, clock behind, disk full; then nothing has happened, or it has
         happened and the answer must be asked for again.
         """
-        if self.store.shared:
-            result = self._run_shared(work, beside=beside)
-        elif beside:
-            result = self._turns.take(work)  # those that wait for one another share a commit and a checkpoint
-        else:
-            (result,) = self._run_as_the_one_writer([work])
-        self.catch_up()
+        try:
+            if self.store.shared:
+                result = self._run_shared(work, beside=beside)
+            elif beside:
+                result = self._turns.take(work)  # those that wait for one another share a commit and a checkpoint
+            else:
+                (result,) = self._run_as_the_one_writer([work])
+            self.catch_up()
+        except Unavailable:
+            self.failures += 1
+            raise
         return result
 
     def _run_as_the_one_writer(self, works: Sequence[Callable[[Transaction], T]]) -> list[T]:

@@ -93,13 +93,19 @@ class Health:
         self._context, self._bundle, self._home = context, bundle, home
         self._lock = threading.Lock()
         self._seen = 0.0
+        self._failures = 0
         self.last: Report | None = None
 
     def report(self, *, within_s: float | None = None) -> Report:
-        """Return how everything stands now, or ``within_s`` seconds ago; one by default. Raises nothing."""
+        """Return how everything stands now, or ``within_s`` seconds ago; one by default. Raises nothing.
+
+        What had failed is tried again, and what was well too once a transaction failed since.
+        """
         within_s = _FRESH_S if within_s is None else within_s
         with self._lock:
-            if self.last is None or time.monotonic() - self._seen > within_s:
+            old = time.monotonic() - self._seen > within_s or self._failures != self._context.failures
+            if self.last is None or old or self.last.state is State.FAILED:
+                self._failures = self._context.failures
                 looks = (self._checkpoint, self._clock, self._database, self._disk, self._endorsements, self._vault)
                 self.last = Report(checks=tuple(look() for look in looks))
                 self._seen = time.monotonic()
