@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from custodian_kit import CHEAP, PASSPHRASE, START, bearer
 from tenant_kit import HostBench, answer_of
 
+from cloister.cli import app
 from cloister.custodian.setup import open_vault
 from cloister.custodian.store.tenants import TenantRow, TenantState, insert_tenant, move_tenant
+from cloister.custodian.tenants.config import read_host_config
 from cloister.custodian.tenants.names import TenantName
 from cloister.custodian.tenants.operator_http import operator_routes
+from cloister.custodian.tokens import hash_token
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault, KeyFile, Passphrase
-from cloister.errors import CloisterError, Rejected
+from cloister.errors import CloisterError, Rejected, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -301,3 +306,44 @@ def test_a_passphrase_file_opens_a_tenant_and_is_not_kept(host: HostBench) -> No
     assert "canary passphrase" not in repr(host.host._ground) + repr(made)
     with pytest.raises(CloisterError):
         open_vault(host.home / "tenants" / "acme", KeyFile(keys / "acme.key"))
+
+
+def test_the_first_admin_makes_a_token_that_no_operator_ever_sees(host: HostBench) -> None:
+    own = "clst_" + "B" * 43
+    made = host.make("acme", sha256=hash_token(own).hex())
+    assert "token" not in made
+    assert host.client.get("/t/acme/v1/loans", headers=bearer(own)).status_code == 200
+    entries = host.client.get("/t/acme/v1/audit?limit=10", headers=bearer(own)).json()["entries"]
+    assert next(entry for entry in entries if entry["kind"] == "token_created")["details"]["own"] is True
+
+
+def test_what_answers_for_tenants_that_are_not_there_starts_anew_once_strangers_have_filled_it(
+    host: HostBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloister.custodian.tenants.roster._LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("cloister.custodian.tenants.roster._NOBODYS_ENTRIES", 0)
+    host.restart()
+    roster: Any = host.host._roster
+    first = roster.nobody.service
+    end = time.monotonic() + 30
+    while roster.nobody.service is first:
+        assert host.client.get("/t/nobody/v1/loans").status_code == 401
+        assert time.monotonic() < end
+    assert host.client.get("/t/nobody/v1/loans").status_code == 401
+
+
+def test_serving_a_host_as_a_custodian_is_refused(host: HostBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOISTER_CUSTODIAN_HOME", str(host.home))
+    told = CliRunner().invoke(app, ["custodian", "serve"])
+    assert isinstance(told.exception, UsageError)
+    assert "host" in told.exception.message
+
+
+def test_the_command_line_makes_a_host(tmp_path: Path) -> None:
+    home = tmp_path / "host"
+    words = ["custodian", "host", "init", "--home", str(home), "--key-file", str(tmp_path / "k"), "--keys", "/mnt/keys"]
+    told = CliRunner().invoke(app, [*words, "--two-operators", "--dns", "lend.example", "--json"])
+    assert told.exit_code == 0, told.output
+    assert (home / "operator.token").stat().st_mode & 0o777 == 0o600
+    config = read_host_config(home)
+    assert (config.keys, config.two_operators) == ("/mnt/keys", True)

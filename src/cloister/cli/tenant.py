@@ -48,6 +48,9 @@ def _operator(where: dict[str, Any]) -> Remote:
 @click.option("--vault", metavar="NAME", help="Key service that locks the vault, as for 'cloister custodian init'.")
 @click.option("--environment-file", metavar="FILE", help="File there with what the key service needs to know.")
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="Setting of the tenant; repeat for more.")
+@click.option(
+    "--digest", "sha256", metavar="SHA256", help="First admin's token as its holder made it: see 'token make'."
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the first admin's token.")
 @remote_options
 @pass_terminal
@@ -62,28 +65,34 @@ def create(
     vault: str | None,
     environment_file: str | None,
     settings: tuple[str, ...],
+    sha256: str | None,
     out: Path | None,
     **where: Any,
 ) -> None:
     """Make a tenant: a custodian of its own with vault, database, log and settings.
 
-    The first admin's token is written to --out, on the host's own machine to admin.token in the tenant's home. Hand it
-    over: whoever it is for makes tokens of their own and revokes it.
+    With --digest the first admin has made a token ('cloister custodian token make'), and nobody else sees it. Else it
+    is written to --out, on the host's own machine to admin.token in the tenant's home: hand it over, and let whoever it
+    is for make tokens of their own and revoke it.
     """
     body: dict[str, Json] = {"name": name, "discoverable": discoverable}
     named = {"key_file": key_file, "passphrase_file": passphrase_file, "environment_file": environment_file}
-    body |= {member: file for member, file in (*named.items(), ("service", vault)) if file is not None}
+    body |= {
+        member: file for member, file in (*named.items(), ("service", vault), ("sha256", sha256)) if file is not None
+    }
     body["settings"] = dict(_settings(settings))
     demand_writable((out,), force=False)
     home = custodian_home(where["home"])
-    if out is None and not (where["url"] is None and is_host(home)):
+    if sha256 is None and out is None and not (where["url"] is None and is_host(home)):
         msg = "tenant create: want --out FILE for the first admin's token"
         raise UsageError(msg)
     with _operator(where) as remote:
         made = remote.post("/operator/tenants", body)
-    place = out or home / "tenants" / name / ADMIN_TOKEN_NAME
-    write_file(place, made["token"].encode() + b"\n", private=True)
-    result = {**{member: made[member] for member in ("name", "url", "key", "publisher")}, "token_file": str(place)}
+    result = {member: made[member] for member in ("name", "url", "key", "publisher")}
+    if sha256 is None:
+        place = out or home / "tenants" / name / ADMIN_TOKEN_NAME
+        write_file(place, made["token"].encode() + b"\n", private=True)
+        result["token_file"] = str(place)
     terminal.result(result, lambda console: console.print(terminal.table(("", ""), list(result.items()))))
 
 

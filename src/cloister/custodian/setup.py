@@ -22,7 +22,7 @@ from cloister.custodian.config_file import default_config_text, load_config, rea
 from cloister.custodian.database import accepted_before, back_up_database, open_store, take_lock
 from cloister.custodian.restoring import migrate_database, move_database, restore_database
 from cloister.custodian.service import CustodianService
-from cloister.custodian.service.access import issue_token
+from cloister.custodian.service.access import admit_token, issue_token
 from cloister.custodian.service.context import Context
 from cloister.custodian.service.devices import DeviceAuthority
 from cloister.custodian.service.endorsements import bundle_keys
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cloister.custodian.restoring import Restored
     from cloister.custodian.service.context import Transaction
     from cloister.custodian.store import Store
+    from cloister.custodian.tokens import TokenHash
     from cloister.custodian.vaults.encrypted_file import Kdf, Unlock
     from cloister.lending.recovery import Recovery
 
@@ -95,10 +96,12 @@ def init_custodian(
     kdf: Kdf | None = None,
     person: str | None = None,
     first: Role = Role.ADMIN,
+    digest: TokenHash | None = None,
 ) -> Initialised:
     """Make a custodian in an absent or empty folder ``home`` and return its first token, of role ``first``.
 
-    ``person`` answers for the token. Raises ``UsageError`` where something is there already.
+    With ``digest`` its holder has made that token, and nobody else gets to see it. ``person`` answers for the token.
+    Raises ``UsageError`` where something is there already.
     """
     now = clock()
     text = default_config_text(settings or {})
@@ -119,7 +122,7 @@ def init_custodian(
             log=first_log(now), checkpoint_path=home / config.checkpoint,
         )  # fmt: skip
         write_checkpoint(home / config.checkpoint, sign_checkpoint(context.checkpoint(), vault.signing_key))
-        token = context.transact(lambda transaction: _begin(transaction, identity, first, person))
+        token = context.transact(lambda transaction: _begin(transaction, identity, first, person, digest))
     finally:
         store.close()
     return Initialised(
@@ -132,10 +135,14 @@ def init_custodian(
     )
 
 
-def _begin(transaction: Transaction, identity: bytes, first: Role, person: str | None) -> str:
-    """Write the first entries; return the first token."""
+def _begin(transaction: Transaction, identity: bytes, first: Role, person: str | None, digest: TokenHash | None) -> str:
+    """Write the first entries; return the first token, nothing where its holder has made it."""
     transaction.record(EventKind.CUSTODIAN_INITIALISED, SYSTEM, "custodian", custodian=identity.hex())
-    return issue_token(transaction, SYSTEM, role=first, name=f"first {first.value}", person=person)
+    name = f"first {first.value}"
+    if digest is None:
+        return issue_token(transaction, SYSTEM, role=first, name=name, person=person)
+    admit_token(transaction, SYSTEM, digest, role=first, name=name, loan=None, life=None, person=person, own=True)
+    return ""
 
 
 def _make_home(home: Path) -> None:

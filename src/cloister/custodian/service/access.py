@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "APPROVERS",
     "MAX_LIFE_S",
+    "admit_token",
     "authenticate",
     "create_token",
     "demand_lasting",
@@ -77,11 +78,11 @@ def issue_token(
 ) -> str:
     """Return a fresh token, of which only the hash is stored. It is shown once."""
     token = new_token(transaction.context.rng)
-    _admit(transaction, actor, hash_token(token), role=role, name=name, loan=loan, life=life, person=person)
+    admit_token(transaction, actor, hash_token(token), role=role, name=name, loan=loan, life=life, person=person)
     return token
 
 
-def _admit(
+def admit_token(
     transaction: Transaction,
     actor: Actor | str,
     sha256: TokenHash,
@@ -217,7 +218,7 @@ def create_token(transaction: Transaction, actor: Actor, body: Fields) -> Json:
         }
     if find_token(transaction.connection, sha256) is not None:
         raise Rejected.because("already_exists", "token")
-    identity = _admit(
+    identity = admit_token(
         transaction, actor, sha256, role=Role(role), name=name, loan=loan, life=life, person=person, own=True
     )
     return {**shown, "id": identity}

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Host"]
 
+_LONGEST_NAME = 32  # bytes
 _OPERATORS_THREADS = 4  # none of them a tenant's: who looks after all is not kept waiting by one
 
 
@@ -119,7 +120,7 @@ class Host:
             await self._of_the_operator().answer(raw, scope, receive, send)
             return
         name, rest = named
-        with self._admission.place(name) as place:
+        with self._admission.place(_counted(name)) as place:
             running, seen = await self._pick(name, scope)
             await running.answer(rest, seen, receive, place.watching(send))
 
@@ -168,6 +169,11 @@ class Host:
             await self._roster.close()
         if self._operator is not None:
             await self._operator.stop(self._ground.listener.shutdown_grace_s)
+
+
+def _counted(name: bytes) -> bytes:
+    """Return what stands for a name where requests are counted: no more than the longest that somebody could have."""
+    return name if len(name) <= _LONGEST_NAME else hashlib.sha256(name).digest()
 
 
 def _apart(scope: Scope, name: bytes) -> Scope:

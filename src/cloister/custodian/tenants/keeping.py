@@ -33,7 +33,7 @@ from cloister.custodian.tenants.erasing import erase
 from cloister.custodian.tenants.figures import shown
 from cloister.custodian.tenants.names import parse_tenant
 from cloister.custodian.tenants.unlocking import Unlocking
-from cloister.custodian.tokens import SYSTEM
+from cloister.custodian.tokens import SYSTEM, TokenHash
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
 from cloister.lending.events import EventKind
 from cloister.wire import Json, dump_time
@@ -56,6 +56,7 @@ T = TypeVar("T")
 
 _MAX_SETTINGS = 64
 _PHRASE_BYTES = 4
+_HASH_BYTES = 32
 _WAIT_S = 60.0
 
 
@@ -102,7 +103,7 @@ class Keeping:
         return self._shown(self._row(parse_tenant(name)))
 
     def create(self, actor: Actor, body: Fields) -> Json:
-        """Make a tenant and let it come up. The answer shows its first admin token, once.
+        """Make a tenant and let it come up. The answer shows its first admin token, once, unless its holder made it.
 
         Raises ``Rejected`` (``already_exists``, also for a name that was erased; ``too_many_tenants``).
         """
@@ -110,6 +111,7 @@ class Keeping:
         discoverable = bool(body.optional("discoverable", body.boolean))
         service = body.optional("service", lambda member: body.text(member, cap=1100, floor=1))
         unlocking = Unlocking.take(body, self._ground.keys)
+        sha256 = body.optional("sha256", lambda member: TokenHash(body.hex(member, size=_HASH_BYTES)))
         settings = self._settings(body)
         body.end()
         if unlocking == Unlocking() and service is None:
@@ -117,14 +119,14 @@ class Keeping:
         with self._turn:
             row = self._transact(lambda work: self._reserve(work, name, discoverable=discoverable))
             try:
-                made = self._make(name, unlocking, service, settings)
+                made = self._make(name, unlocking, service, settings, sha256)
             except BaseException:
                 self._unmake(name)
                 raise
             row = self._move(row, TenantState.ACTIVE, actor, EventKind.TENANT_CREATED)
         return {
-            "key": made.key.dump(), "name": name, "publisher": made.publisher.dump(), "token": made.admin_token,
-            "url": self._ground.url_of(name),
+            "key": made.key.dump(), "name": name, "publisher": made.publisher.dump(),
+            "url": self._ground.url_of(name), **({} if sha256 is not None else {"token": made.admin_token}),
         }  # fmt: skip
 
     def suspend(self, actor: Actor, name: str) -> Json:
@@ -224,14 +226,16 @@ class Keeping:
         unlocking: Unlocking,
         service: str | None,
         settings: dict[str, str | int | bool | tuple[str, ...]],
+        sha256: TokenHash | None,
     ) -> Initialised:
         home = self._ground.home_of(name)
         self._ground.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
         listener = self._ground.listener
         fixed = {"url": self._ground.url_of(name), "profile": listener.profile, "name": name}
         made = init_custodian(
-            home, unlocking.lock(service), settings=fixed | settings, clock=self._ground.clock, kdf=self._ground.kdf
-        )
+            home, unlocking.lock(service), settings=fixed | settings, clock=self._ground.clock, kdf=self._ground.kdf,
+            digest=sha256,
+        )  # fmt: skip
         unlocking.write(home)
         (home / HOST_CA).write_text(self._ground.ca_pem or "", encoding="ascii")
         return made
@@ -283,7 +287,11 @@ class Keeping:
             work.close()
             msg = "host: not up"
             raise Unavailable(msg)
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_WAIT_S)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(_WAIT_S)
+        except TimeoutError as exc:
+            msg = "host: still at it"
+            raise Unavailable(msg, hint="see how it is with 'cloister tenant show'") from exc
 
     def _attended(self) -> Roster:
         if self._roster is None:

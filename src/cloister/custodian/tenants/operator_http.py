@@ -30,6 +30,8 @@ _CREATE = (
     Member(name="service", type="string", doc="key service that locks the vault (docs/reference/vaults.md)",
            required=False),
     Member(name="environment_file", type="string", doc="file there with what the key service needs", required=False),
+    Member(name="sha256", type="string", doc="digest of the first admin's token, made by its holder (hex); the answer "
+           "then shows none", required=False),
     Member(name="settings", type="object", doc="settings of the tenant (docs/reference/settings.md)", required=False),
 )  # fmt: skip
 
