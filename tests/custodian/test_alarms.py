@@ -10,6 +10,7 @@ from cloister.crypto.sign import SigningKey
 from cloister.custodian.metrics import ALARMS, CHECKS
 from cloister.custodian.service.alarms import Watch
 from cloister.lending.tlog.note import NoteKey, SignatureKind
+from cloister.lending.watch import WatchKind
 from cloister.telemetry.exposition import openmetrics_text
 
 if TYPE_CHECKING:
@@ -119,6 +120,21 @@ def test_a_renewal_that_comes_late_is_a_clock_anomaly(bench: Bench) -> None:
     assert active(bench)["clock_anomaly"]["subjects"] == [toy.lent.id]
     metrics = bench.service.context.metrics
     assert metrics.value("cloister_custodian_clock_anomalies_total", "renewal_late") == 1
+
+
+def test_what_an_enclave_noticed_is_told_once_and_as_a_count_by_kind(bench: Bench) -> None:
+    toy = bench.lend(clauses={"watches": [{"above": 20, "kind": "near"}]}).boot()
+    toy.renew()
+    assert toy.holder is not None
+    for _ in range(3):
+        toy.holder.alarm(None, WatchKind.NEAR)
+    for _ in range(3):
+        bench.clock.advance(20)
+        toy.renew()
+    assert active(bench)["extraction"]["subjects"] == [toy.lent.id]
+    metrics = bench.service.context.metrics
+    assert metrics.value("cloister_custodian_extraction_alarms_total", "near") == 3
+    assert metrics.value("cloister_custodian_events_total", "extraction_alarm") == 1
 
 
 def test_old_keys_and_ending_certificates_are_said(bench: Bench) -> None:

@@ -110,7 +110,7 @@ def test_what_a_custodian_alarms_about_prometheus_does_too() -> None:
         "clock_anomaly": "ClockAnomaly", "fork_detected": "ForkDetected", "allowance_low": "AllowanceLow",
         "requests_waiting": "RequestsWaiting", "certificate_ending": "CertificateEnding", "disk_low": "DiskLow",
         "endorsements_ending": "EndorsementsEnding", "witness_behind": "WitnessBehind", "unhealthy": "Unhealthy",
-        "checkpoint_stale": "CheckpointStale", "vault_failing": "VaultErrors",
+        "checkpoint_stale": "CheckpointStale", "extraction": "Extraction", "vault_failing": "VaultErrors",
     }  # fmt: skip
     assert set(alike) == ALARMS
     assert all(f"Cloister{name}" in words or f"Custodian{name}" in words for name in alike.values())

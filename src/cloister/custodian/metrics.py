@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.rats import TrustTier
 from cloister.lending.events import EventKind
+from cloister.lending.watch import WatchKind
 from cloister.telemetry.registry import Registry, counter, gauge, histogram
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ METRICS: Mapping[str, Family] = {
     "cloister_custodian_attestations_total": counter("Attestations by TEE and verdict.", "tee", "verdict"),
     "cloister_custodian_leases_total": counter("Lease requests by what was answered.", "result"),
     "cloister_custodian_clock_anomalies_total": counter("Renewals that did not come as T says.", "anomaly"),
+    "cloister_custodian_extraction_alarms_total": counter("Alarms that enclaves told of how consumers ask.", "watch"),
     "cloister_custodian_units_total": counter("Units of loans that moved, by where to.", "account"),
     "cloister_custodian_commit_seconds": histogram("Seconds that the database took to commit."),
     "cloister_custodian_vault_errors_total": counter("Calls that the vault did not answer.", "error"),
@@ -58,8 +60,8 @@ _LEASE_CODES = frozenset({
 CHECKS = frozenset({"checkpoint", "clock", "database", "disk", "endorsements", "vault"})
 ALARMS = frozenset({
     "allowance_low", "attestations_failing", "certificate_ending", "checkpoint_stale", "clock_anomaly", "disk_low",
-    "endorsements_ending", "fork_detected", "heartbeat_missing", "key_old", "requests_waiting", "unhealthy",
-    "vault_failing", "witness_behind",
+    "endorsements_ending", "extraction", "fork_detected", "heartbeat_missing", "key_old", "requests_waiting",
+    "unhealthy", "vault_failing", "witness_behind",
 })  # fmt: skip
 LABELS: Mapping[str, frozenset[str]] = {
     "account": frozenset({"granted", "spent", "withdrawn", "written_off"}),
@@ -74,6 +76,7 @@ LABELS: Mapping[str, frozenset[str]] = {
     "state": frozenset({"ok", "degraded", "failed"}),
     "status": frozenset({"2xx", "4xx", "5xx"}),
     "verdict": frozenset(tier.value for tier in TrustTier) | {"refused"},
+    "watch": frozenset(kind.value for kind in WatchKind),
 }
 """Every label but three: ``tee``, whose values are the verifier's, ``route`` and ``loan``."""
 
@@ -97,10 +100,8 @@ class CustodianMetrics(Registry):
                     self.add("cloister_custodian_leases_total", label="granted")
                 case EventKind.LEASE_REFUSED:
                     self.add("cloister_custodian_leases_total", label=_first(event, _LEASE_CODES))
-                case EventKind.CLOCK_ANOMALY:
-                    code = str(event.details.get("codes", ""))
-                    if code in LABELS["anomaly"]:
-                        self.add("cloister_custodian_clock_anomalies_total", label=code)
+                case EventKind.CLOCK_ANOMALY | EventKind.EXTRACTION_ALARM:
+                    self._noticed(event)
                 case EventKind.KEY_RELEASED:  # one for each model; an attestation is one for an instance
                     released[event.subject] = (self._known(event), str(event.details.get("tier", "none")))
                 case EventKind.ATTESTATION_REFUSED:
@@ -111,6 +112,14 @@ class CustodianMetrics(Registry):
             self.add("cloister_custodian_attestations_total", label=label)
         for account, moved in units.items():
             self.add("cloister_custodian_units_total", moved, account)
+
+    def _noticed(self, event: Event) -> None:
+        """Count what looked odd of an enclave's clock, or to an enclave in how consumers ask."""
+        code = str(event.details.get("codes", ""))
+        if event.kind is EventKind.CLOCK_ANOMALY and code in LABELS["anomaly"]:
+            self.add("cloister_custodian_clock_anomalies_total", label=code)
+        if event.kind is EventKind.EXTRACTION_ALARM and code in LABELS["watch"]:
+            self.add("cloister_custodian_extraction_alarms_total", int(event.details.get("alarms", 0)), code)
 
     def _known(self, event: Event) -> str:
         tee = str(event.details.get("tee", "unknown"))

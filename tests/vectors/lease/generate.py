@@ -29,6 +29,7 @@ from cloister.lending.terms import (
     instance_id,
     model_meter,
 )
+from cloister.lending.watch import WatchKind
 from cloister.wire import dump_json
 
 ROOT = Path(__file__).parent.parent
@@ -173,6 +174,29 @@ def clocked_cases() -> list[dict[str, str]]:
         bad = [*_bad(name, members[name]), *((f"of {value!r}", value) for value in more)]
         found += [(f"{name} {kind}", _dump({**members, name: value}), "Malformed") for kind, value in bad]
     return [{"name": f"lease: {name}", "format": "lease", "text": text, "expect": want} for name, text, want in found]
+
+
+def alarmed_cases() -> list[dict[str, str]]:
+    """Return requests that tell of alarms, and the ways in which none are told."""
+    good = replace(REQUEST, alarms={WatchKind.NEAR: 2, WatchKind.DISTINCT: 1})
+    members = json.loads(good.dump())
+    found = [("with alarms", good.dump().decode(), "valid")]
+    bad: list[Any] = [
+        None,
+        {},
+        [],
+        {"near": 0},
+        {"near": "1"},
+        {"near": True},
+        {"odd": 1},
+        {"near": 1, "zz": 1},
+        {"near": 2**53},
+    ]
+    found += [(f"alarms of {value!r}", _dump({**members, "alarms": value}), "Malformed") for value in bad]
+    return [
+        {"name": f"lease-request: {name}", "format": "lease-request", "text": text, "expect": want}
+        for name, text, want in found
+    ]
 
 
 def write(name: str, content: object) -> None:
@@ -453,7 +477,7 @@ def main() -> None:
     """Write all files."""
     messages = {"lease-request": REQUEST, "lease": LEASE, "refusal": REFUSAL, "close": CLOSE}
     parsed = [case for kind, message in messages.items() for case in cases(kind, message.dump())]
-    parsed += clocked_cases()
+    parsed += clocked_cases() + alarmed_cases()
     write("lease/messages.json", {"format": 1, "cases": parsed})
     keys = {"custodian_seed": bytes(range(32)).hex(), "instance_seed": bytes(range(32, 64)).hex()}
     known = {"epoch": 2, "block_version": 2, "req_digest": DIGEST.hex()}

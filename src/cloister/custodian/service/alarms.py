@@ -136,6 +136,7 @@ class Watch:
         if len(refused) >= self._context.config.alarm_attestations:
             yield Alarm(code="attestations_failing", severity=Severity.WARNING, subjects=refused)
         yield from _if_any("clock_anomaly", Severity.WARNING, self._recent.of(EventKind.CLOCK_ANOMALY))
+        yield from _if_any("extraction", Severity.WARNING, self._recent.of(EventKind.EXTRACTION_ALARM))
         forks = self._recent.of(EventKind.FORK_DETECTED, EventKind.OVERDRAFT_DETECTED)
         yield from _if_any("fork_detected", Severity.CRITICAL, forks)
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["WATCHED", "Recent"]
 
 WATCHED = frozenset({
-    EventKind.ATTESTATION_REFUSED, EventKind.CLOCK_ANOMALY, EventKind.FORK_DETECTED, EventKind.INSTANCE_WRITTEN_OFF,
-    EventKind.OVERDRAFT_DETECTED,
+    EventKind.ATTESTATION_REFUSED, EventKind.CLOCK_ANOMALY, EventKind.EXTRACTION_ALARM, EventKind.FORK_DETECTED,
+    EventKind.INSTANCE_WRITTEN_OFF, EventKind.OVERDRAFT_DETECTED,
 })  # fmt: skip
 _BATCH = 1000  # entries read at once
 _MOST = 10_000  # events kept; of a flood the newest
