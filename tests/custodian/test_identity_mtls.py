@@ -89,7 +89,8 @@ def test_an_svid_is_a_login_and_the_log_names_neither_it_nor_its_path(door: Door
     assert door.get("/v1/audit", {}, SVID)[0] == 200
     assert door.get("/v1/tokens", {}, SVID)[0] == 403  # which is logged
     text = bench.get("/v1/audit?limit=1000").text
-    assert "auditor:idn-" in text
+    assert "auditor:p:" in text
+    assert "idn-" not in text
     assert "publisher" not in text
 
 

@@ -151,7 +151,7 @@ def test_the_log_names_an_identity_by_a_hash_and_never_by_name_or_token(bench: B
     block = {"kind": "loan", "subject": bench.lend().id, "reason": "x"}
     assert bench.client.post("/v1/blocks", json=block, headers=bearer(token)).status_code == 201
     text = json.dumps(_entries(bench))
-    assert re.search(r"lender:idn-[0-9a-f]{32}", text)
+    assert re.search(r"lender:p:[0-9a-f]{32}", text)
     assert "issuer_set" in text
     for secret in ("alice", "example.org", token.decode(), token.decode().split(".")[1]):
         assert secret not in text

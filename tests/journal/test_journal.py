@@ -19,6 +19,7 @@ from cloister.custodian.logs import Event as CustodianEvent
 from cloister.enclave.logs import Event as EnclaveEvent
 from cloister.errors import UsageError
 from cloister.journal import NUMBERS, UNPRINTABLE, WORDS, EventLog, JournalEvent, LibraryEvent, libraries_to
+from cloister.verifier.logs import Event as VerifierEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,5 +212,6 @@ def test_threads_share_a_log_and_no_line_is_torn(log: EventLog, stream: io.Strin
 
 def test_every_event_and_field_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "logs.md").read_text(encoding="utf-8")
-    names = {event.value for kind in (CustodianEvent, EnclaveEvent, LibraryEvent) for event in kind} | NUMBERS | WORDS
+    names = {event.value for kind in (CustodianEvent, EnclaveEvent, VerifierEvent, LibraryEvent) for event in kind}
+    names |= NUMBERS | WORDS
     assert {name for name in names if f"`{name}`" not in page} == set()

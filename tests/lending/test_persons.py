@@ -36,6 +36,8 @@ CASES = [
     (event(EventKind.ACCESS_DENIED, actor="stranger", about="ip:192.0.2.7"), {"192.0.2.7"}),
     (event(EventKind.ACCESS_DENIED, actor="stranger", about="ip:2001:db8::1"), {"2001:db8::1"}),
     (event(actor="viewer:alice@example.org"), {"alice@example.org"}),
+    (event(actor="admin:idn-" + "0" * 32), {"idn-" + "0" * 32}),
+    (event(actor="admin:tok-" + "0" * 16), set()),
     (event(actor="alice@example.org", consumer="bob@example.org"), {"alice@example.org", "bob@example.org"}),
 ]
 

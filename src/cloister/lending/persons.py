@@ -29,6 +29,7 @@ _LABEL = b"cloister/audit/pseudonym/v1\x00"
 _HALF = 16  # bytes of the hash that are kept: 128 bits
 _CONSUMER = "consumer"
 _ADDRESS = "ip:"
+_IDENTITY = re.compile(r"idn-[0-9a-f]{32}")  # a hash without a key over issuer and subject: it can be guessed
 _ROLE = re.compile(r"([a-z]{1,32}:)(?=.)")
 
 
@@ -67,9 +68,11 @@ def _places(event: Event) -> Iterator[tuple[str, str, str]]:
             yield from _unless_veiled(place, "", name)
         elif name.startswith(_ADDRESS):
             yield from _unless_veiled(place, _ADDRESS, name.removeprefix(_ADDRESS))
-        elif "@" in name:
+        else:
             role = _ROLE.match(name)
             prefix = role.group(1) if role else ""
+            if "@" not in name and not _IDENTITY.fullmatch(name.removeprefix(prefix)):
+                continue
             yield from _unless_veiled(place, prefix, name.removeprefix(prefix))
     for detail in ("consumer", "meter", "subject"):
         value = event.details.get(detail)
