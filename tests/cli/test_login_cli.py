@@ -49,6 +49,9 @@ def test_a_session_in_a_file_takes_the_place_of_the_token(served: Shell) -> None
     stolen.chmod(0o600)
     said = served("loan", "list", "--token-file", "stolen", "--json")
     assert (said.code, said.json["error"]["code"]) == (4, "unauthenticated")
+    other = served.ok("custodian", "login", "--out", "other.json", "--token-file", "locked-away")
+    assert served.ok("custodian", "end-session", other["session"], "--token-file", "session.json")["ended"] is True
+    assert served("loan", "list", "--token-file", "other.json").code == 4
     assert served("custodian", "login", "--out", "more.json", "--token-file", "session.json").code == 2
     assert served.ok("custodian", "logout", "session.json")
     assert not path.exists()

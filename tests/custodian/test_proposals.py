@@ -279,6 +279,17 @@ def test_a_proposal_expires_and_says_so(house: House) -> None:
     assert [item["state"] for item in house.bench.get("/v1/proposals").json()["proposals"]] == ["expired"]
 
 
+def test_a_caught_session_of_the_second_person_approves_nothing(house: House) -> None:
+    """What Bob's browser shows to a proxy must not be Bob's word."""
+    house.blocked()
+    proposal = house.unblock(house.alice).json()
+    caught = bearer(house.bench.post("/v1/sessions", token=house.bob).json()["token"])
+    answer = house.decide(proposal, "approve", caught)
+    assert (answer.status_code, answer.json()["code"]) == (403, "session_unbound")
+    assert house.is_blocked()
+    assert house.shown(proposal)["state"] == "open"
+
+
 def test_a_denied_proposal_is_denied(house: House) -> None:
     house.blocked()
     proposal = house.unblock(house.alice).json()

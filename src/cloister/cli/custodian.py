@@ -14,7 +14,7 @@ from cloister.cli.custodian_certificate import certificate
 from cloister.cli.custodian_device import device
 from cloister.cli.custodian_host import host
 from cloister.cli.custodian_issuer import issuer
-from cloister.cli.custodian_login import login, logout, sessions
+from cloister.cli.custodian_login import end_session, login, logout, sessions
 from cloister.cli.custodian_proposals import COMMANDS
 from cloister.cli.custodian_shares import shares
 from cloister.cli.custodian_token import token
@@ -55,7 +55,7 @@ custodian.add_command(host)
 custodian.add_command(issuer)
 custodian.add_command(shares)
 custodian.add_command(token)
-for command in (*COMMANDS, login, logout, sessions):
+for command in (*COMMANDS, login, logout, sessions, end_session):
     custodian.add_command(command)
 
 

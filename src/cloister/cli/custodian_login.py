@@ -21,7 +21,7 @@ from cloister.wire import parse_time
 if TYPE_CHECKING:
     from cloister.wire import Json
 
-__all__ = ["login", "logout", "sessions"]
+__all__ = ["end_session", "login", "logout", "sessions"]
 
 _file = click.Path(path_type=Path, dir_okay=False)
 _KEY_BYTES = 32
@@ -73,6 +73,17 @@ def logout(terminal: Terminal, /, *, file: Path) -> None:
         remote.delete(f"/v1/sessions/{segment(given.session.session)}")
     file.unlink()
     terminal.result({"file": str(file)}, lambda out: out.print(f"{file}: ended and removed"))
+
+
+@click.command("end-session", cls=Verb)
+@click.argument("session")
+@remote_options
+@pass_terminal
+def end_session(terminal: Terminal, /, *, session: str, **where: Any) -> None:
+    """End a session at once: yours, or as an admin anybody's. 'custodian sessions' lists them."""
+    with from_options(**where) as remote:
+        shown = remote.delete(f"/v1/sessions/{segment(session)}")
+    terminal.result(dict(shown), lambda out: out.print(f"{session}: ended"))
 
 
 @click.command(cls=Verb)

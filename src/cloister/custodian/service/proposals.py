@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.custodian.duty import AS_THE_PROFILE_SAYS, Operation, named_operations
-from cloister.custodian.service.access import demand_standing
+from cloister.custodian.service.access import demand_lasting, demand_standing
 from cloister.custodian.store.persons import admins_ever
 from cloister.custodian.store.proposals import (
     ProposalRow,
@@ -155,6 +155,8 @@ def approve(
         raise Rejected.because("proposal_changed", "proposal", got=digest.hex()[:16], want=row.digest.hex()[:16])
     _demand_other(actor, row)
     demand_able(row)
+    if actor.session is not None:
+        demand_lasting(actor)
     _record(transaction, EventKind.PROPOSAL_APPROVED, actor, row)
     try:
         with transaction.tentatively() as tried:
