@@ -93,7 +93,11 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
 """What the log says of each route that changes something."""
 
 SILENT = {
-    ("POST", "/log/cosignatures"): "signed evidence about the log; an entry for each would make the log grow by it"
+    ("POST", "/log/cosignatures"): "signed evidence about the log; an entry for each would make the log grow by it",
+    (
+        "POST",
+        "/v1/instances/{instance}/issuers",
+    ): "reads whose word counts; changes of that have entries",
 }
 """Routes that change something and leave no entry, each with the reason."""
 

@@ -114,7 +114,7 @@ BAD: dict[str, dict[str, Any]] = {
     "a borrower without a loan": {"rules": rule("borrower")},
     "a lender with a loan": {"rules": rule("lender", loan="loan-aaaaaaaaaaaaaaaa")},
     "a loan of no form": {"rules": rule("borrower", loan="x")},
-    "a consumer": {"rules": [{"grants": {"consumer": "a"}, "subject": "x"}]},
+    "a consumer in capitals": {"rules": [{"grants": {"consumer": "Ward"}, "subject": "x"}]},
     "no rules": {"rules": None},
     "algorithm none": {"algorithms": ["none"]},
     "keys that are none": {"keys": {"keys": []}},

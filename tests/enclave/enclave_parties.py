@@ -372,9 +372,8 @@ class FakeCustodian:
             return Response(status_code=503)
         instance = self.instances[InstanceId(request.path_params["id"])]
         message, digest = verify_issuers_request(body, instance.key)
-        lent = dump_lent(
-            [(issuer, None) for issuer in self.issuers], [c.id for c in self.state().terms.consumers or ()]
-        )
+        consumers = [consumer.id for consumer in self.state().terms.consumers or ()]
+        lent = dump_lent([(issuer, None) for issuer in self.issuers], LOAN, consumers)
         return self._answer(answer_issuers(message, digest, version=self.issuers_version, lent=lent, key=self.key))
 
     async def _close(self, request: Request) -> Response:

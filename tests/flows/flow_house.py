@@ -297,12 +297,12 @@ class House:
         }
         return Trust(**values | changes)
 
-    async def client(self, name: str = "clinic", **changes: Any) -> AsyncClient:
-        """Return a verified client of a consumer."""
+    async def client(self, name: str = "clinic", *, token: Any = None, **changes: Any) -> AsyncClient:
+        """Return a verified client of a consumer, with its own token or with another's word."""
         return await AsyncClient.verify(
             ENCLAVE,
             self.trust(**changes),
-            token=self.tokens.get(name),
+            token=token or self.tokens.get(name),
             schemes=self.schemes(),
             endorsements=self.token_keys(),
             transport=self.wires,

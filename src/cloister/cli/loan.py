@@ -10,12 +10,13 @@ from rich.text import Text
 
 from cloister.cli.limit_words import limit_rows
 from cloister.cli.loan_contract import accept, amend, roll_out, show_contract
-from cloister.cli.loan_create import consumer_json, create, policy_json, token_files, write_tokens
+from cloister.cli.loan_create import consumer_json, create, no_tokens, policy_json, token_files, write_tokens
 from cloister.cli.loan_watch import watch_loan
 from cloister.cli.pending import settled, wait_option
 from cloister.cli.remote import from_loan_file, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.voucher import voucher
+from cloister.errors import UsageError
 from cloister.lending.clauses import Clauses
 
 if TYPE_CHECKING:
@@ -248,15 +249,27 @@ def consumer() -> None:
 @consumer.command("add")
 @click.argument("loan_id", metavar="LOAN")
 @click.argument("names", nargs=-1, required=True, metavar="NAME[=UNITS]...")
-@click.option("--tokens", type=_folder, required=True, help="Folder for the token files (mode 0600).")
+@click.option("--tokens", type=_folder, help="Folder for the token files (mode 0600).")
+@no_tokens
 @click.option("--force", is_flag=True, help="Replace files.")
 @remote_options
 @pass_terminal
 def add(
-    terminal: Terminal, /, *, loan_id: str, names: tuple[str, ...], tokens: Path, force: bool, **where: Any
+    terminal: Terminal,
+    /,
+    *,
+    loan_id: str,
+    names: tuple[str, ...],
+    tokens: Path | None,
+    no_tokens: bool,
+    force: bool,
+    **where: Any,
 ) -> None:
-    """Admit consumers; each gets a token of its own."""
-    added = consumer_json(names)
+    """Admit consumers; each gets a token of its own, unless an issuer says who they are."""
+    if (tokens is None) != no_tokens:
+        msg = "loan consumer add: say where tokens go with --tokens, or --no-tokens"
+        raise UsageError(msg)
+    added = consumer_json(names, tokens=not no_tokens)
     files = token_files(tokens, [name.partition("=")[0] for name in names], force=force)
     with from_options(**where) as remote:
         made = remote.post(f"/v1/loans/{segment(loan_id)}/consumers", {"consumers": added})

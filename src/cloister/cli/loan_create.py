@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = [
-    "clause_options", "consumer_json", "create", "policy_json", "take_clause_options", "token_files", "write_tokens",
+    "clause_options", "consumer_json", "create", "no_tokens", "policy_json", "take_clause_options", "token_files",
+    "write_tokens",
 ]  # fmt: skip
 
 _MAX_POLICY_BYTES = 1 << 20
@@ -52,11 +53,12 @@ def _model(text: str, ticketed: tuple[str, ...]) -> Json:
     return said | ({"allowance": int(units)} if colon else {}) | ({"ticketed": True} if name in ticketed else {})
 
 
-def consumer_json(consumers: Iterable[str]) -> list[Json]:
-    """Return consumers as the API takes them. Raises ``UsageError``."""
+def consumer_json(consumers: Iterable[str], *, tokens: bool = True) -> list[Json]:
+    """Return consumers as the API takes them, with tokens of their own or without. Raises ``UsageError``."""
+    without: dict[str, Json] = {} if tokens else {"token": False}
     made: list[Json] = []
     for name, units in (_spec(text, "consumer") for text in consumers):
-        made.append({"id": name} | ({} if units is None else {"allowance": units}))
+        made.append({"id": name} | ({} if units is None else {"allowance": units}) | without)
     return made
 
 
@@ -175,6 +177,11 @@ def _offline(text: str) -> Json:
     return term | ({"overdraft": int(parts[2])} if len(parts) > 2 else {})  # noqa: PLR2004 - the third of three
 
 
+no_tokens = click.option(
+    "--no-tokens", is_flag=True, help="Make none: an issuer's word alone says who these consumers are."
+)
+
+
 @click.command(cls=Verb)
 @click.option("--from", "source", type=_file, help="Contract file with all of it: 'cloister loan contract --example'.")
 @click.option("--borrower", help="Who runs the enclave, as consumers are told.")
@@ -187,6 +194,7 @@ def _offline(text: str) -> Json:
 @clause_options
 @click.option("--out", type=_file, required=True, help="Loan file to write for the borrower (mode 0600).")
 @click.option("--tokens", type=_folder, help="Folder for the consumers' token files (mode 0600).")
+@no_tokens
 @click.option("--force", is_flag=True, help="Replace files.")
 @remote_options
 @pass_terminal
@@ -206,10 +214,11 @@ def create(
 ) -> None:
     """Lend models to a borrower. Tokens are shown in files only, and only now."""
     body = _from_options(said) if source is None else _from_file(source, said)
-    names = [item["id"] for item in body["consumers"] or () if isinstance(item, dict) and "id" in item]
+    listed = [item for item in body["consumers"] or () if isinstance(item, dict) and "id" in item]
+    names = [item["id"] for item in listed if item.get("token", True)]
     if names and tokens is None:
         msg = "loan create: consumers get tokens; say where with --tokens"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="or --no-tokens, where an issuer says who they are")
     demand_writable((out,), force=force)
     files = token_files(tokens, names, force=force)
     with from_options(home=home, url=url, ca=ca, token_file=token_file) as remote:
@@ -250,7 +259,7 @@ def _from_options(said: dict[str, Any]) -> dict[str, Any]:
         "allowance": said["allowance"],
         "borrower": said["borrower"],
         "clauses": clauses,
-        "consumers": None if said["anybody"] else consumer_json(said["consumers"]),
+        "consumers": None if said["anybody"] else consumer_json(said["consumers"], tokens=not said["no_tokens"]),
         "models": [_model(text, said["ticketed"]) for text in said["models"]],
         "policy": policy_json(said["policy"]),
         **limits,

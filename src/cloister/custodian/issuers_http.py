@@ -1,11 +1,12 @@
-"""Routes of issuers: whose word counts about callers."""
+"""Routes of issuers: whose word counts, about callers of the custodian and about consumers."""
 
 from __future__ import annotations
 
-from cloister.custodian.calls import Call, Member, Reply, json_reply
-from cloister.custodian.service import issuers
+from cloister.custodian.calls import Call, Member, Reply, json_reply, statement_reply
+from cloister.custodian.service import introductions, issuers
+from cloister.custodian.service.leases import parse_instance_id
 
-__all__ = ["ISSUER_MEMBERS", "list_issuers", "remove_issuer", "set_issuer"]
+__all__ = ["ISSUER_MEMBERS", "for_instance", "list_issuers", "remove_issuer", "set_issuer"]
 
 ISSUER_MEMBERS = (
     Member(name="kind", type="string", doc="`oidc`, `kubernetes`, `spiffe` or `certificates`"),
@@ -24,6 +25,12 @@ ISSUER_MEMBERS = (
     Member(name="keys", type="object", doc="the keys by hand: a JWKS or trust bundle", required=False),
     Member(name="authorities", type="string", doc="`certificates`: roots as PEM", required=False),
 )  # fmt: skip
+
+
+def for_instance(call: Call) -> Reply:
+    """Tell an instance, sealed to it, whose word counts for the consumers of its loan."""
+    instance = parse_instance_id(call.parameters["instance"])
+    return statement_reply(introductions.answer(call.service.context, instance, call.body))
 
 
 def list_issuers(call: Call) -> Reply:

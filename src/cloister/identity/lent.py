@@ -16,13 +16,15 @@ from cloister.wire import Fields, Json, dump_json, parse_json
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from cloister.identity.rules import Grants
+
 __all__ = ["MAX_LENT_BYTES", "MAX_LENT_ISSUERS", "dump_lent", "parse_lent"]
 
 MAX_LENT_BYTES = 512 * 1024  # bytes of one document
 MAX_LENT_ISSUERS = 32  # issuers of one loan
 
 
-def dump_lent(issuers: Iterable[tuple[Issuer, bytes | None]], consumers: Collection[str]) -> bytes:
+def dump_lent(issuers: Iterable[tuple[Issuer, bytes | None]], loan: str, consumers: Collection[str]) -> bytes:
     """Return the canonical document for a loan with these consumers.
 
     Each issuer comes with the keys that were fetched for it, None where its document brings them. Those without a rule
@@ -30,7 +32,7 @@ def dump_lent(issuers: Iterable[tuple[Issuer, bytes | None]], consumers: Collect
     """
     items: list[Json] = []
     for issuer, keys in sorted(issuers, key=lambda pair: pair[0].name):
-        rules = tuple(rule for rule in issuer.rules if rule.grants.consumer in consumers)
+        rules = tuple(rule for rule in issuer.rules if _is_for(rule.grants, loan, consumers))
         if not rules or (keys is None and issuer.keys is None):
             continue
         item: dict[str, Json] = {"issuer": replace(issuer, rules=rules).to_json()}
@@ -38,6 +40,11 @@ def dump_lent(issuers: Iterable[tuple[Issuer, bytes | None]], consumers: Collect
             item["keys"] = parse_json(keys, what="keys")
         items.append(item)
     return dump_json({"issuers": items, "v": 1})
+
+
+def _is_for(grants: Grants, loan: str, consumers: Collection[str]) -> bool:
+    """Tell whether a rule makes somebody a consumer of this loan."""
+    return grants.consumer in consumers and grants.loan in (None, loan)
 
 
 def parse_lent(data: bytes) -> Issuers:

@@ -38,7 +38,7 @@ _SPACED = frozenset({"/scope", "/scp"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
-    """What somebody is: a role, with the loan it is for where it is for one, or a consumer. Names, as they stand.
+    """What somebody is: a role, or a consumer; with the loan that it is for, where it is for one. Names, as they stand.
 
     ``person`` is who answers for them, where it matters that two are not one.
     """
@@ -50,7 +50,7 @@ class Grants:
 
     @classmethod
     def parse(cls, fields: Fields) -> Self:
-        """Take ``{"role", "loan"?, "person"?}`` or ``{"consumer"}``. Raises ``Malformed``."""
+        """Take ``{"role", "loan"?, "person"?}`` or ``{"consumer", "loan"?}``. Raises ``Malformed``."""
         found = cls(
             role=fields.optional("role", lambda name: fields.match(name, _NAME)),
             loan=fields.optional("loan", lambda name: fields.match(name, _NAME)),
@@ -59,8 +59,8 @@ class Grants:
         )
         if (found.role is None) == (found.consumer is None):
             fields.fail("role", "want a role or a consumer, and not both")
-        if found.role is None and (found.loan is not None or found.person is not None):
-            fields.fail("role", "wanted where a loan or a person is")
+        if found.role is None and found.person is not None:
+            fields.fail("role", "wanted where a person is")
         fields.end()
         return found
 

@@ -213,6 +213,7 @@ def documents() -> list[dict[str, Any]]:
         "kubernetes": CLUSTER.document(),
         "spiffe": SPIFFE.document(),
         "certificates": Authority().document(),
+        "a consumer with a loan": SITE.document(rules=[{"grants": {"consumer": "a", "loan": "b"}, "subject": "x"}]),
     }
     changed: dict[str, dict[str, Any]] = {
         "unknown member": {"x": 1},
@@ -254,7 +255,6 @@ def documents() -> list[dict[str, Any]]:
         "a rule that grants two things": {"rules": [{"grants": {"consumer": "a", "role": "b"}, "subject": "x"}]},
         "a person in capitals": {"rules": [{"grants": {"person": "Bob", "role": "lender"}, "subject": "x"}]},
         "a person with a consumer": {"rules": [{"grants": {"consumer": "a", "person": "bob"}, "subject": "x"}]},
-        "a consumer with a loan": {"rules": [{"grants": {"consumer": "a", "loan": "b"}, "subject": "x"}]},
         "a role with a line end": {"rules": [{"grants": {"role": "admin\n"}, "subject": "x"}]},
         "an unknown member of a rule": {"rules": [{**rule, "unless": "x"}]},
     }

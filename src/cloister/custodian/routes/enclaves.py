@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloister.custodian import handlers, usage_http
+from cloister.custodian import handlers, issuers_http, usage_http
 from cloister.custodian.calls import ANYBODY, BORROWER, STATEMENT_TYPE, Body, Member, Wanted
 from cloister.custodian.routes.route import WATCHERS, WATCHERS_AND_VIEWERS, route
 
@@ -37,6 +37,10 @@ _ENCLAVES = (
     ),
     route(
         "POST", "/v1/instances/{instance}/ticket", ANYBODY, handlers.ticket, body=Body.STATEMENT,
+        answers=STATEMENT_TYPE, wanted=Wanted.INSTANCE,
+    ),
+    route(
+        "POST", "/v1/instances/{instance}/issuers", ANYBODY, issuers_http.for_instance, body=Body.STATEMENT,
         answers=STATEMENT_TYPE, wanted=Wanted.INSTANCE,
     ),
     route(

@@ -42,7 +42,7 @@ _LOANS = (
             Member(name="borrower", type="string", doc="the borrower's name, shown to consumers as the operator"),
             Member(name="models", type="array", doc="`{name, digest, allowance?, ticketed?}`, at least one"),
             Member(name="allowance", type="integer", doc="units of the whole loan"),
-            Member(name="consumers", type="array or null", doc="`{id, allowance?}`; null means anybody"),
+            Member(name="consumers", type="array or null", doc="`{id, allowance?, token?}`; null means anybody"),
             Member(name="policy", type="object", doc="appraisal policy (docs/spec/policy.md)"),
             CLAUSES,
             *LIMITS,
@@ -78,7 +78,7 @@ _LOANS = (
     ),
     route(
         "POST", "/v1/loans/{loan}/consumers", MANAGE, handlers.add_consumers, body=Body.JSON, once=True,
-        members=(Member(name="consumers", type="array", doc="`{id, allowance?}`, at least one"),),
+        members=(Member(name="consumers", type="array", doc="`{id, allowance?, token?}`, at least one"),),
     ),
     route(
         "POST", "/v1/loans/{loan}/amend", MANAGE, handlers.amend, body=Body.JSON, once=True,

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloister.custodian.logs import LOG, Event
+from cloister.custodian.service.introductions import keep_fetched
 from cloister.custodian.service.issuers import GIVEN
 from cloister.custodian.store.issuers import issuers_version, list_issuers
 from cloister.custodian.tokens import Actor
@@ -120,7 +122,9 @@ class Identities:
 
     def _trust(self, now: datetime) -> None:
         with self._lock:
-            self._callers.trust(Issuers(Trusted(issuer=item, keys=self.keys.of(item, now)) for item in self._issuers))
+            self._callers.trust(
+                Issuers(Trusted(issuer=_staffing(item), keys=self.keys.of(item, now)) for item in self._issuers)
+            )
 
     def refresh(self) -> None:
         """Fetch keys that are due, and let go of those that are too old. What fails shows in the list of issuers."""
@@ -135,6 +139,12 @@ class Identities:
         fetched = [item for item in self._callers.issuers if item.issuer.keys is None]
         if any(item.keys is not self.keys.of(item.issuer, now) for item in fetched):
             self._trust(now)
+        keep_fetched(self._context, self.keys, self._issuers)
+
+
+def _staffing(issuer: Issuer) -> Issuer:
+    """Return the issuer as it counts here: with the rules that give a role, whoever else is a consumer somewhere."""
+    return replace(issuer, rules=tuple(rule for rule in issuer.rules if rule.grants.role is not None))
 
 
 def _actor(caller: Caller, *, certified: bool) -> Actor:

@@ -46,6 +46,7 @@ class Standing:
     """How it stands with the keys of one issuer: when they came, when they were last asked for, what went wrong."""
 
     keys: Keys | None = None
+    data: bytes = b""
     digest: bytes = b""
     fetched_at: datetime | None = None
     tried_at: datetime | None = None
@@ -71,6 +72,13 @@ class IssuerKeys:
         if found.keys is None or found.fetched_at is None or now - found.fetched_at > KEPT:
             return _NONE
         return found.keys
+
+    def fetched(self, issuer: Issuer, now: datetime) -> bytes | None:
+        """Return the fetched keys of an issuer as they came; empty once they are too old, None where none came yet."""
+        found = self.standing(issuer)
+        if found.fetched_at is None:
+            return None
+        return b"" if now - found.fetched_at > KEPT else found.data
 
     def standing(self, issuer: Issuer) -> Standing:
         """Return how it stands with the keys that are fetched."""
@@ -113,10 +121,11 @@ class IssuerKeys:
             data = self._get(self._uri(issuer), MAX_KEYSET_BYTES)
             digest = hashlib.sha256(data).digest()
             keys = parse_keys(issuer.kind, data) if digest != before.digest else before.keys  # the same stay the same
-            after = Standing(keys=keys, digest=digest, fetched_at=now, tried_at=now)
+            after = Standing(keys=keys, data=data, digest=digest, fetched_at=now, tried_at=now)
         except CloisterError as exc:
             after = Standing(
                 keys=before.keys,
+                data=before.data,
                 digest=before.digest,
                 fetched_at=before.fetched_at,
                 tried_at=now,

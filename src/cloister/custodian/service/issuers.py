@@ -14,7 +14,7 @@ from cloister.errors import Malformed, Rejected
 from cloister.identity import Issuer, parse_keys
 from cloister.identity.issuers import MAX_ISSUERS
 from cloister.lending.events import EventKind
-from cloister.lending.terms import LOAN_ID, LoanId
+from cloister.lending.terms import LOAN_ID, NAME, LoanId
 from cloister.wire import Fields, Json, dump_time, lp
 
 if TYPE_CHECKING:
@@ -61,9 +61,11 @@ def _demand_rule(transaction: Transaction, rule: Rule) -> None:
     """Demand that a rule gives what there is here: a role, and a loan that exists where the role is a borrower's."""
     granted = rule.grants
     body = Fields(granted.to_json(), what="rule: grants")
-    if granted.role not in GIVEN:
+    if granted.consumer is not None:
+        body.match("consumer", NAME)  # whether a loan has one of this name, its lease says
+    elif granted.role not in GIVEN:
         body.fail("role", f"want {', '.join(sorted(GIVEN))}")
-    if (granted.role == Role.BORROWER.value) != (granted.loan is not None):
+    elif (granted.role == Role.BORROWER.value) != (granted.loan is not None):
         body.fail("loan", "wanted for a borrower, and only there")
     if granted.loan is not None:
         loan = LoanId(body.match("loan", LOAN_ID))

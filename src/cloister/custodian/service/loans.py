@@ -31,6 +31,7 @@ from cloister.lending.terms import (
     MAX_UNITS,
     METER,
     NAME,
+    NO_TOKEN,
     Consumer,
     ConsumerId,
     LoanId,
@@ -126,18 +127,23 @@ def _take_consumers(
         return None, {}
     items = Fields({"consumers": value}, what="loan").items("consumers", cap=MAX_CONSUMERS)
     made = [_take_consumer(transaction, item, allowances) for item in items]
-    return tuple(consumer for consumer, _ in made), {str(consumer.id): token for consumer, token in made}
+    return tuple(consumer for consumer, _ in made), {
+        str(consumer.id): token for consumer, token in made if token is not None
+    }
 
 
-def _take_consumer(transaction: Transaction, item: Json, allowances: dict[Meter, int]) -> tuple[Consumer, str]:
+def _take_consumer(transaction: Transaction, item: Json, allowances: dict[Meter, int]) -> tuple[Consumer, str | None]:
+    """Take ``{"id", "allowance"?, "token"?}``; ``"token": false`` is for who comes by an issuer's word alone."""
     fields = Fields(item, what="loan: consumer")
     name = ConsumerId(fields.match("id", NAME))
     allowance = fields.optional("allowance", lambda member: fields.integer(member, cap=MAX_UNITS))
+    wants_token = fields.boolean("token") if "token" in fields else True
     fields.end()
     if allowance is not None:
         allowances[consumer_meter(name)] = allowance
-    token = new_token(transaction.context.rng)
-    return Consumer(id=name, token_sha256=hash_token(token), metered=allowance is not None), token
+    token = new_token(transaction.context.rng) if wants_token else None
+    digest = NO_TOKEN if token is None else hash_token(token)
+    return Consumer(id=name, token_sha256=digest, metered=allowance is not None), token
 
 
 def _take_policy(body: Fields, config: Config) -> Policy:

@@ -14,6 +14,7 @@ from cloister.custodian.store.blocks import BlockKind, blocks_on
 from cloister.custodian.store.book import read_epoch
 from cloister.custodian.store.contracts import agreed_since
 from cloister.custodian.store.instances import InstanceRow, find_instance, find_key
+from cloister.custodian.store.issuers import issuers_version
 from cloister.custodian.store.loans import LoanRow, balances_of, find_loan
 from cloister.custodian.store.models import withdrawn
 from cloister.custodian.store.offline import last_consumption
@@ -81,6 +82,7 @@ def loan_state(connection: Connection, row: LoanRow, config: Config) -> LoanStat
         evidence_age=timedelta(seconds=config.evidence_max_age_s),
         refund_on_close=terms.clauses.refund is RefundRule.UNUSED,
         agreed_at=agreed_since(connection, terms.loan),
+        issuers=0 if terms.consumers is None else issuers_version(connection),
     )
 
 

@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, insert, select, update
 
-from cloister.custodian.store.tables import ISSUER, ISSUER_VERSION, moment, stamp
+from cloister.custodian.store.tables import ISSUER, ISSUER_KEYS, ISSUER_VERSION, moment, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
-__all__ = ["IssuerRow", "delete_issuer", "find_issuer", "issuers_version", "list_issuers", "put_issuer"]
+__all__ = [
+    "IssuerRow",
+    "delete_issuer",
+    "fetched_keys",
+    "find_issuer",
+    "issuers_version",
+    "list_issuers",
+    "put_fetched_keys",
+    "put_issuer",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +47,21 @@ def put_issuer(connection: Connection, row: IssuerRow) -> bool:
 def delete_issuer(connection: Connection, issuer: str) -> bool:
     """Take an issuer away; tell whether there was one."""
     was = connection.execute(delete(ISSUER).where(ISSUER.c.id == issuer)).rowcount > 0
+    connection.execute(delete(ISSUER_KEYS).where(ISSUER_KEYS.c.issuer == issuer))
     _count(connection)
     return was
+
+
+def fetched_keys(connection: Connection) -> Mapping[str, bytes]:
+    """Return the keys that were fetched, by the id of their issuer; empty where they are too old to count."""
+    return {row.issuer: bytes(row.keys) for row in connection.execute(select(ISSUER_KEYS))}
+
+
+def put_fetched_keys(connection: Connection, issuer: str, keys: bytes) -> None:
+    """Write fetched keys of an issuer, for enclaves to be told."""
+    connection.execute(delete(ISSUER_KEYS).where(ISSUER_KEYS.c.issuer == issuer))
+    connection.execute(insert(ISSUER_KEYS).values(issuer=issuer, keys=keys))
+    _count(connection)
 
 
 def list_issuers(connection: Connection) -> Sequence[IssuerRow]:

@@ -293,6 +293,11 @@ _PERSONS = (
         SELECT person, min(created_at) FROM token WHERE role = 'admin' AND person IS NOT NULL GROUP BY person""",
 )
 
+_LENT_ISSUERS = (
+    # keys that were fetched, as they came: what enclaves are told, so every custodian over the database tells the same
+    "CREATE TABLE issuer_keys (issuer TEXT PRIMARY KEY, keys BLOB NOT NULL)",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -309,6 +314,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _ISSUERS,
     _PERSONS,
     _DEVICES,
+    _LENT_ISSUERS,
 )
 """Step n takes a database from schema version n to n + 1."""
 

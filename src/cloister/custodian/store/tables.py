@@ -37,6 +37,7 @@ __all__ = [
     "INSTANCE",
     "INSTANCE_METER",
     "ISSUER",
+    "ISSUER_KEYS",
     "ISSUER_VERSION",
     "KEK",
     "KEY_RELEASE",
@@ -127,6 +128,7 @@ AUTHORITY = _table("authority", "number certificate wrapped made_at issues_from 
 CERTIFICATE = _table("certificate", "fingerprint spki_sha256 name authority issued_at ends_at")
 SESSION = _table("session", "id sha256 actor role name loan person key created_at expires_at renew_until ended_at")
 ISSUER = _table("issuer", "id document set_at")
+ISSUER_KEYS = _table("issuer_keys", "issuer keys")
 ISSUER_VERSION = _table("issuer_version", "id version")
 FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 TENANT = _table("tenant", "name state discoverable created_at changed_at")
@@ -143,7 +145,7 @@ TABLES = (
     PROPOSAL, PERSON, TENANT, AUTHORITY, CERTIFICATE, SESSION,
     AUDIT_PRUNED, AUDIT_SECRET, AUDIT_SUBJECT, AUDIT_OPENING, AUDIT_OPENING_SUBJECT, AUDIT_HOLD,
     ALARM, PROBE,
-    ISSUER, ISSUER_VERSION,
+    ISSUER, ISSUER_KEYS, ISSUER_VERSION,
 )  # fmt: skip
 
 
