@@ -1,8 +1,9 @@
 """The certificate of a listening server, and whom it believes, changed while it listens (docs/reference/tls.md).
 
-``LiveContext`` is what the server holds; each handshake is made by the settings that are current then, and connections
-that are open keep what they began with. New settings are put together whole before they count: files that cannot be
-read, that do not fit together, that others may read or that have ended change nothing, and it is said once why.
+A ``LiveContext`` is what the server holds; each handshake is made by the settings that are current then, and
+connections that are open keep what they began with. New settings are put together whole before they count: files that
+cannot be read, that do not fit together, that others may read or that have ended change nothing, and it is said once
+why.
 
 Not done here: making certificates (``tls``, ``acme``), and who looks when (``serve``).
 """
@@ -14,7 +15,7 @@ import os
 import ssl
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -22,32 +23,17 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cloister.custodian.logs import LOG, Event
 from cloister.errors import CloisterError, Rejected, UsageError
 from cloister.private_file import read_private
+from cloister.serving.live_context import LiveContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["LiveContext", "LiveTls", "ServerFiles"]
+__all__ = ["LiveTls", "ServerFiles"]
 
 _TIME = "%Y-%m-%d %H:%M"
 _MAX_PEM_BYTES = 256 * 1024
-
-
-class LiveContext(ssl.SSLContext):
-    """A server's TLS context that hands every handshake to the one that is current."""
-
-    current: ssl.SSLContext
-
-    def __new__(cls, current: ssl.SSLContext) -> Self:
-        """Hand handshakes to ``current``; assign another to change."""
-        made = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        made.current = current
-        return made
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """Begin a handshake with the current settings."""
-        return self.current.wrap_bio(*args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cloister.errors import Unavailable, UsageError
+from cloister.serving.live_context import following
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +61,11 @@ def is_loopback(host: str) -> bool:
 
 
 def server_context(certificate: Path, key: Path, *, server: str) -> ssl.SSLContext:
-    """Return TLS 1.3 with that certificate. Raises ``UsageError``."""
+    """Return TLS 1.3 with that certificate, and with the next one once the files hold it. Raises ``UsageError``."""
+    return following(lambda: _context(certificate, key, server=server), (certificate, key))
+
+
+def _context(certificate: Path, key: Path, *, server: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
