@@ -347,3 +347,20 @@ def test_the_command_line_makes_a_host(tmp_path: Path) -> None:
     assert (home / "operator.token").stat().st_mode & 0o777 == 0o600
     config = read_host_config(home)
     assert (config.keys, config.two_operators) == ("/mnt/keys", True)
+
+
+def test_erasing_destroys_no_key_that_the_host_did_not_make_or_that_opens_another(host: HostBench) -> None:
+    keys = host.home / "keys"
+    keys.mkdir(mode=0o700, exist_ok=True)
+    KeyFile.create(keys / "brought.key")
+    host.make("brought", key_file="brought.key")
+    host.make("first")
+    host.make("second", key_file="first.key")
+    host.make("third")
+    for name, kept in (("brought", True), ("first", True), ("third", False)):
+        host.change(name, "suspend")
+        host.change(name, "remove", {"phrase": host.change(name, "remove")["phrase"]})
+        assert (keys / f"{name}.key").exists() is kept
+    host.restart()
+    assert host.client.get("/t/second/v1/loans").status_code == 401
+    assert host.shown("second")["health"] == "ready"

@@ -20,20 +20,17 @@ from cloister.errors import Unavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cloister.custodian.tenants.unlocking import Unlocking
-
 __all__ = ["erase"]
 
 
-def erase(home: Path, unlocking: Unlocking | None, keys: Path) -> None:
-    """Destroy a tenant's home, its vault first, and its key file where that lies in ``keys``.
+def erase(home: Path, key: Path | None) -> None:
+    """Destroy a tenant's home, its vault first, then the key file that the host made for it, if any.
 
     Raises ``Unavailable``; then something is left, and never the vault alone.
     """
     try:
         _shred(vault_place(home))
-        key = None if unlocking is None else unlocking.key_file
-        if key is not None and key.parent == keys:
+        if key is not None:
             _shred(key)
         if home.exists():
             shutil.rmtree(home)

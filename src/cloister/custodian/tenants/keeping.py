@@ -34,6 +34,7 @@ from cloister.custodian.tenants.figures import shown
 from cloister.custodian.tenants.names import parse_tenant
 from cloister.custodian.tenants.unlocking import Unlocking
 from cloister.custodian.tokens import SYSTEM, TokenHash
+from cloister.custodian.vaults.unlock import KeyFile
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
 from cloister.lending.events import EventKind
 from cloister.wire import Json, dump_time
@@ -41,6 +42,7 @@ from cloister.wire import Json, dump_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from cloister.custodian.service import CustodianService, Transaction
     from cloister.custodian.setup import Initialised
@@ -182,7 +184,7 @@ class Keeping:
         unlocking = None
         with contextlib.suppress(CloisterError):
             unlocking = Unlocking.read(home)
-        erase(home, unlocking, self._ground.keys)
+        erase(home, None if unlocking is None else self._own_key(name, unlocking))
 
         def work(transaction: Transaction) -> None:
             move_tenant(transaction.connection, name, TenantState.ERASED, transaction.now)
@@ -191,6 +193,17 @@ class Keeping:
         self._transact(work)
         if self._roster is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._roster.forget, name)
+
+    def _own_key(self, name: TenantName, unlocking: Unlocking) -> Path | None:
+        """Return the key file that the host made for this tenant, and that opens nobody else's vault."""
+        if not unlocking.made:
+            return None
+        for home in self._ground.home_of(name).parent.iterdir():
+            if home.name != name:
+                with contextlib.suppress(CloisterError):
+                    if Unlocking.read(home).key_file == unlocking.key_file:
+                        return None
+        return unlocking.key_file
 
     def _reserve(self, work: Transaction, name: TenantName, *, discoverable: bool) -> TenantRow:
         there = list_tenants(work.connection)
@@ -232,12 +245,19 @@ class Keeping:
         self._ground.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
         listener = self._ground.listener
         fixed = {"url": self._ground.url_of(name), "profile": listener.profile, "name": name}
-        made = init_custodian(
-            home, unlocking.lock(service), settings=fixed | settings, clock=self._ground.clock, kdf=self._ground.kdf,
-            digest=sha256,
-        )  # fmt: skip
-        unlocking.write(home)
-        (home / HOST_CA).write_text(self._ground.ca_pem or "", encoding="ascii")
+        unlock = unlocking.lock(service)
+        unlocking = replace(unlocking, made=isinstance(unlock, KeyFile) and unlock.is_new)
+        try:
+            made = init_custodian(
+                home, unlock, settings=fixed | settings, clock=self._ground.clock, kdf=self._ground.kdf,
+                digest=sha256,
+            )  # fmt: skip
+            unlocking.write(home)
+            (home / HOST_CA).write_text(self._ground.ca_pem or "", encoding="ascii")
+        except BaseException:
+            if isinstance(unlock, KeyFile) and unlock.is_new:
+                unlock.path.unlink(missing_ok=True)  # it opens nothing, and would pass for one that was brought
+            raise
         return made
 
     def _unmake(self, name: TenantName) -> None:

@@ -173,9 +173,13 @@ class Roster:
             endorsements=self._ground.endorsements,
             bounds=self._ground.bounds(tenant.row.name),
         )
-        service.ca_pem = self._ground.ca_pem
-        service.certificates.watching = self._ground.watching
-        return await self._started(service, discoverable=tenant.row.discoverable)
+        try:
+            service.ca_pem = self._ground.ca_pem
+            service.certificates.watching = self._ground.watching
+            return await self._started(service, discoverable=tenant.row.discoverable)
+        except BaseException:
+            service.abandon()
+            raise
 
     async def _started(self, service: CustodianService, *, discoverable: bool) -> Running:
         running = Running(service, routes_for(discoverable=discoverable), threads=self._ground.config.threads)

@@ -33,6 +33,7 @@ __all__ = ["UNLOCK_FILE", "Unlocking"]
 
 UNLOCK_FILE = "unlock.toml"
 _PLACES = ("key_file", "passphrase_file", "environment_file")
+_MADE = "key_file_made"
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _SECRET = re.compile(r"(?:.*_)?(?:PASSPHRASE|PIN|TOKEN|SECRET|PASSWORD)")
@@ -45,6 +46,8 @@ class Unlocking:
     key_file: Path | None = None
     passphrase_file: Path | None = None
     environment_file: Path | None = None
+    made: bool = False
+    """The host made the key file for this tenant, and may destroy it with the tenant."""
 
     def __post_init__(self) -> None:
         """Refuse what says two things, and places that depend on where the host was started. Raises ``UsageError``."""
@@ -57,20 +60,25 @@ class Unlocking:
     def take(cls, body: Fields, keys: Path) -> Self:
         """Take it out of a JSON object that names files of ``keys``. Raises ``Malformed``, ``UsageError``."""
         found = {name: body.optional(name, lambda member: body.match(member, _FILE)) for name in _PLACES}
-        return cls(**{name: None if file is None else keys / file for name, file in found.items()})
+        key_file, passphrase_file, environment_file = (
+            None if (file := found[name]) is None else keys / file for name in _PLACES
+        )
+        return cls(key_file=key_file, passphrase_file=passphrase_file, environment_file=environment_file)
 
     @classmethod
     def read(cls, home: Path) -> Self:
         """Return what a tenant's home says. Raises ``UsageError``."""
         found = _strings(home / UNLOCK_FILE)
+        made = found.pop(_MADE, "no") == "yes"
         if not set(found) <= set(_PLACES):
             msg = f"{home / UNLOCK_FILE}: want {', '.join(_PLACES)}"
             raise UsageError(msg)
-        return cls(**{name: Path(text) for name, text in found.items()})
+        return cls(**{name: Path(text) for name, text in found.items()}, made=made)
 
     def write(self, home: Path) -> None:
         """Write it into a tenant's home. Which key service it is, the vault file says."""
         named = {name: str(path) for name in _PLACES if (path := getattr(self, name)) is not None}
+        named |= {_MADE: "yes"} if self.made else {}
         spelled = {name: text.replace("\\", "\\\\").replace('"', '\\"') for name, text in named.items()}
         write_private(home / UNLOCK_FILE, "".join(f'{name} = "{text}"\n' for name, text in spelled.items()).encode())
 
