@@ -227,4 +227,4 @@ def test_few_wait_for_keys_and_the_others_are_told_to_come_again() -> None:
         hold.set()
         for thread in threads:
             thread.join()
-    assert keys.of(issuer, START).kids == {"key-1"}
+    assert [key.kid for key in keys.of(issuer, START).tokens.keys] == ["key-1"]

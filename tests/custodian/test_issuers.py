@@ -11,7 +11,7 @@ import pytest
 from custodian_kit import START, Bench
 from identity_kit import Authority, Cluster, Domain, Provider
 
-from cloister.custodian.store.issuers import IssuerRow, put_issuer
+from cloister.custodian.store.issuers import IssuerRow, list_issuers, put_issuer
 from cloister.custodian.tokens import hash_token
 
 if TYPE_CHECKING:
@@ -233,3 +233,25 @@ def test_a_document_of_another_version_proves_nobody_is_listed_and_can_be_remove
 
 def test_no_rule_gives_the_role_of_a_host(bench: Bench) -> None:
     assert bench.post("/v1/issuers", Provider().document(rules=rule("operator"))).status_code == 400
+
+
+def test_a_thread_that_read_issuers_before_a_removal_does_not_bring_them_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Provider()
+    name, token = register(bench, site.document()), bearer(site.token(now=NOW))
+    identities = bench.service.identities
+    stale = list_issuers_of(bench)
+    assert bench.client.delete(f"/v1/issuers/{name}", headers=bench.admin).status_code == 200
+    assert bench.client.get("/v1/loans", headers=token).status_code == 401
+    with monkeypatch.context() as slow:  # what a slow thread has in its hands
+        slow.setattr("cloister.custodian.service.identities.issuers_version", lambda _connection: 1)
+        slow.setattr("cloister.custodian.service.identities.list_issuers", lambda _connection: stale)
+        identities.refresh()
+        assert list(identities._callers.issuers) == []
+    assert bench.client.get("/v1/loans", headers=token).status_code == 401
+
+
+def list_issuers_of(bench: Bench) -> Any:
+    with bench.service.context.reading() as connection:
+        return list_issuers(connection)

@@ -33,11 +33,6 @@ class Keys:
     tokens: KeySet
     roots: tuple[Certificate, ...] = ()
 
-    @property
-    def kids(self) -> frozenset[str]:
-        """The ids of the keys that have one."""
-        return frozenset(key.kid for key in self.tokens.keys if key.kid is not None)
-
 
 def parse_keys(kind: IssuerKind, data: bytes) -> Keys:
     """Parse the keys of an issuer: a JWKS, a SPIFFE bundle, or PEM certificates. Raises ``Malformed``."""

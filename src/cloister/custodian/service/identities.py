@@ -116,15 +116,20 @@ class Identities:
             except Malformed:
                 LOG.write(Event.ISSUER_UNREADABLE, digest=row.id)
         with self._lock:
+            if version <= self._version:
+                return  # another thread has read what is newer: an issuer that was removed must not come back
             self._issuers, self._version = found, version
-        self.keys.keep(found)
-        self._trust(now)
+            self.keys.keep(found)
+            self._trust_all(now)
 
     def _trust(self, now: datetime) -> None:
         with self._lock:
-            self._callers.trust(
-                Issuers(Trusted(issuer=_staffing(item), keys=self.keys.of(item, now)) for item in self._issuers)
-            )
+            self._trust_all(now)
+
+    def _trust_all(self, now: datetime) -> None:
+        self._callers.trust(
+            Issuers(Trusted(issuer=_staffing(item), keys=self.keys.of(item, now)) for item in self._issuers)
+        )
 
     def refresh(self) -> None:
         """Fetch keys that are due, and let go of those that are too old. What fails shows in the list of issuers."""
