@@ -89,6 +89,7 @@ def test_t67_normal_traffic_sounds_none() -> None:
         assert alarms(shuffled(seed, SCANS[np.equal(DIGITS, seed)])) == []
         assert alarms(shuffled(seed)[:512] + rng.normal(0, 1, (512, 64))) == []
         assert alarms(shuffled(seed)[rng.integers(150, size=600)]) == []
+        assert alarms(shuffled(seed)[:512] + 100_000) == [], "what all have in common tells nothing"
 
 
 def test_t67_a_sweep_that_hides_among_many_others_is_not_noticed_and_nobody_says_so() -> None:

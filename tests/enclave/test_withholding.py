@@ -210,6 +210,27 @@ async def test_limits_refuse_inside_the_sealed_answer_and_say_when_to_ask_again(
         assert enclave.metrics.value("cloister_answers_total", "rate_limited") == 2
 
 
+@asynchronous
+async def test_a_host_that_moves_the_clock_ahead_refills_no_budget(tmp_path: Path) -> None:
+    each = Limits(budgets=(Budget(units=3, window_s=60),))
+    world = world_of(tmp_path, consumer_limits=ConsumerLimits(each=each))
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        for _ in range(2):
+            world.clock.advance(40)
+            await enclave.renewal.once()
+        assert (await consumer.infer([ROW, ROW, ROW])).status == 200
+        world.clock.step_wall(55)  # as far as the custodian's own clock, which moves with it here, lets it live
+        assert (await consumer.infer([ROW])).json["code"] == "clock_step"
+        await enclave.renewal.once()
+        world.clock.advance(10)
+        assert (await consumer.infer([ROW])).json["code"] == "budget_spent"
+        world.clock.advance(40)
+        await enclave.renewal.once()
+        world.clock.advance(15)
+        assert (await consumer.infer([ROW])).status == 200
+
+
 NUMBERS = npst.arrays(
     np.float32,
     npst.array_shapes(min_dims=1, max_dims=3, max_side=6),

@@ -226,6 +226,40 @@ def test_only_time_that_was_seen_to_pass_counts(steps: list[tuple[int, bool]]) -
             now = clock.seen
 
 
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["pass", "step", "gap"]), st.integers(-100_000, 100_000), st.integers(1, 5)), max_size=60
+)
+
+
+@given(moves=MOVES, fixed=st.booleans())
+def test_no_sequence_of_steps_and_gaps_wins_a_unit_over_time_that_passed(
+    moves: list[tuple[str, int, int]], *, fixed: bool
+) -> None:
+    """A step is a moved clock that is noticed and voids; a gap is time without a lease. Only the second is time."""
+    clock, now, real, served = LeaseClock(), START, 0, []
+    clock.observe(now)
+    counts = meters(Limits(budgets=(Budget(units=5, window_s=3600, fixed=fixed),)))
+    for kind, seconds, wanted in moves:
+        now += timedelta(seconds=abs(seconds) % 2000 if kind == "pass" else abs(seconds) if kind == "gap" else seconds)
+        if kind == "step":
+            clock.void(now)
+        else:
+            real += abs(seconds) % 2000 if kind == "pass" else abs(seconds)
+        clock.observe(now)
+        seen = clock.passed
+        assert seen is not None
+        assert seen.lasted == timedelta(seconds=real)
+        try:
+            counts.demand("ann", wanted, seen)
+        except Rejected:
+            continue
+        counts.count("ann", wanted, seen)
+        served.append((real, wanted))
+    for at, _ in served:
+        most = 2 * 5 if fixed else 5  # a fixed window may end in the middle of an hour that begins here
+        assert sum(n for when, n in served if at <= when < at + 3600) <= most
+
+
 def test_a_gap_without_a_lease_is_time_like_any_other() -> None:
     world, enclave = started(Limits(rate=Rate(units=1, per_s=10, burst=6)))
     age(world, enclave, 80)

@@ -43,14 +43,15 @@ class Sketch:
     """Fixed memory: no array here ever grows."""
 
     __slots__ = (
-        "_buckets", "_close", "_hashes", "_in_block", "_kept", "_nearest", "_points", "_registers", "_rng", "_squares",
-        "_told", "_unsure",
+        "_buckets", "_close", "_hashes", "_in_block", "_kept", "_nearest", "_origin", "_points", "_registers", "_rng",
+        "_squares", "_told", "_unsure",
     )  # fmt: skip
 
     def __init__(self, rng: np.random.Generator) -> None:
         """Start empty. ``rng`` chooses which kept point a new one replaces."""
         self._rng = rng
         self._points = np.zeros((_KEPT, POINT), dtype=np.float32)
+        self._origin = np.zeros(POINT, dtype=np.float32)
         self._squares = np.zeros(_KEPT, dtype=np.float32)
         self._hashes = np.zeros(_KEPT, dtype=np.uint64)
         self._kept = 0
@@ -62,7 +63,15 @@ class Sketch:
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        arrays = (self._points, self._squares, self._hashes, self._nearest, self._registers, self._buckets)
+        arrays = (
+            self._origin,
+            self._points,
+            self._squares,
+            self._hashes,
+            self._nearest,
+            self._registers,
+            self._buckets,
+        )
         return sum(array.nbytes for array in arrays)
 
     def take(self, features: Features, watches: Sequence[Watch]) -> Iterator[WatchKind]:
@@ -83,7 +92,9 @@ class Sketch:
         fresh = self._fresh(hashes)
         if not len(fresh):
             return  # the same again is asked for many reasons and tells nobody anything
-        points, hashes = points[fresh], hashes[fresh]
+        if not self._kept:
+            self._origin = points[0].copy()  # what all points have in common would drown what sets them apart
+        points, hashes = points[fresh] - self._origin, hashes[fresh]
         squares = np.einsum("ij,ij->i", points, points)
         if self._kept >= _FEW:
             self._note(points, squares)
