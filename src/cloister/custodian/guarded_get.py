@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEADLINE_S", "Reach", "guarded_get", "is_allowed"]
 
-DEADLINE_S = 10.0  # seconds from the first connection to the last byte
+DEADLINE_S = 5.0  # seconds from the first connection to the last byte
 _MAX_ADDRESSES = 8  # of one name
 _HTTP_OK, _HTTP_REDIRECTS = 200, range(300, 400)
 
@@ -95,8 +95,8 @@ def guarded_get(
             with plain:
                 body = _exchange(plain, parts.path or "/", parts.netloc, cap, host)
         except (OSError, http.client.HTTPException, ValueError) as exc:
-            why = f"not done within {deadline_s:.0f} s" if over.is_set() else type(exc).__name__.lower()
-            raise _silent(host, why) from exc
+            late = over.is_set() or isinstance(exc, TimeoutError)
+            raise _silent(host, f"not done within {deadline_s:.0f} s" if late else type(exc).__name__.lower()) from exc
     if over.is_set():
         raise _silent(host, f"not done within {deadline_s:.0f} s")
     return body
