@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from custodian_kit import STATEMENT, bearer
+from custodian_kit import START, STATEMENT, bearer
 from identity_kit import Provider
 from roles_kit import SAMPLE
 from sqlalchemy import insert
@@ -276,3 +276,21 @@ def test_a_refusal_takes_as_long_whether_there_is_such_a_tenant_or_not(ground: G
             times.append(time.perf_counter() - before)
     there, absent = (statistics.median(times) for times in took.values())
     assert 0.5 < there / absent < 2
+
+
+def test_whose_tokens_a_hidden_tenant_trusts_is_told_to_no_stranger(ground: Ground) -> None:
+    site, now = Provider(), int(START.timestamp())
+    rules = [{"grants": {"role": "auditor"}, "subject": "user-7"}]
+    assert ground.zenith.post("/v1/issuers", site.document(rules=rules)).status_code == 201
+    good = site.token(now=now)
+    forged = good[:-8] + b"AAAAAAAA"
+    for token in (forged, site.token(now=now - 10_000_000), site.token(now=now, sub="another"), b"a.b.c"):
+        headers = {"Authorization": f"Bearer {token.decode()}"}
+        there, absent = (
+            answer_of(ground.host.client.get(f"/t/{name}/v1/loans", headers=headers)) for name in ("zenith", "nobody")
+        )
+        assert there == absent
+        assert there[0] == 401
+    headers = {"Authorization": f"Bearer {good.decode()}"}
+    assert ground.host.client.get("/t/zenith/v1/loans", headers=headers).status_code == 200
+    assert ground.host.client.get("/t/acme/v1/loans", headers=headers).status_code == 401

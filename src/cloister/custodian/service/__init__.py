@@ -19,7 +19,7 @@ from cloister.custodian.checkpoint import marks_at
 from cloister.custodian.duty import named_operations
 from cloister.custodian.proofs import Proofs
 from cloister.custodian.service import leases, proposals, recall, release, rotation, sweep
-from cloister.custodian.service.access import authenticate
+from cloister.custodian.service.access import authenticate, unauthenticated
 from cloister.custodian.service.alarms import Watch
 from cloister.custodian.service.certificates import CertificateAuthority
 from cloister.custodian.service.context import Context, OnceKey, Transaction
@@ -28,6 +28,7 @@ from cloister.custodian.service.identities import Identities
 from cloister.custodian.service.issuer_keys import IssuerKeys, getter
 from cloister.custodian.service.start import load_log, verify_start
 from cloister.custodian.tokens import SYSTEM
+from cloister.errors import Rejected
 from cloister.lending.events import EventKind
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class CustodianService:
         self.url = config.public_url(config.port)
         self.openapi = b"{}"
         """The API document, set by the HTTP face."""
+        self.discreet = False
+        """Whether a caller that is not proven is told no reason: which issuers count here would be one."""
         self.device_authority = device_authority
         self.identities = Identities(self.context, IssuerKeys(getter(config, home)))
         self._on_close = on_close
@@ -127,7 +130,12 @@ class CustodianService:
 
     def authenticate(self, presented: Presented, *, again: bool = False) -> Actor:
         """Return who sent a request. Raises as ``access.authenticate``; ``again``: who was proven for it before."""
-        return authenticate(self.context, self.proofs, self.identities, presented, again=again)
+        try:
+            return authenticate(self.context, self.proofs, self.identities, presented, again=again)
+        except Rejected as refusal:
+            if self.discreet and refusal.code == "unauthenticated":  # whose word counts here is told to nobody
+                raise unauthenticated() from refusal
+            raise
 
     def run(self, work: Callable[[Transaction], Json], key: OnceKey | None = None) -> Json:
         """Run a use case in one transaction, at most once for each idempotency key."""

@@ -53,6 +53,7 @@ __all__ = [
     "demand_standing",
     "issue_token",
     "token_list",
+    "unauthenticated",
     "withdraw_token",
 ]
 
@@ -134,7 +135,7 @@ def authenticate(
         with context.reading() as connection:
             actor, bound_to = _holder(connection, shown.sha256, now)
     if shown.bound != (bound_to is not None):
-        raise _unauthenticated()  # RFC 9449 section 7.2: no downgrade to a bearer, nor the other way round
+        raise unauthenticated()  # RFC 9449 section 7.2: no downgrade to a bearer, nor the other way round
     if again or (bound_to is None and presented.proof is None):
         return actor
     key = proofs.prove(presented, shown.token, now, key=bound_to)
@@ -150,10 +151,10 @@ def _holder(connection: Connection, sha256: TokenHash, now: datetime) -> tuple[A
         return Actor(id=token.id, role=token.role, name=token.name, loan=token.loan, person=token.person), None
     session = find_session(connection, sha256) if token is None else None
     if session is None or not session.is_good(now):
-        raise _unauthenticated()
+        raise unauthenticated()
     opener = find_token_by_id(connection, session.actor)
     if opener is None or not opener.is_good(now):
-        raise _unauthenticated()
+        raise unauthenticated()
     actor = Actor(
         id=session.actor, role=session.role, name=session.name, loan=session.loan, person=session.person,
         session=session.id,
@@ -161,7 +162,8 @@ def _holder(connection: Connection, sha256: TokenHash, now: datetime) -> tuple[A
     return actor, session.key
 
 
-def _unauthenticated() -> Rejected:
+def unauthenticated() -> Rejected:
+    """Return what a caller is told whose token is good for nothing, and no more than that."""
     return Rejected.because("unauthenticated", "bearer token", hint="ask the custodian for a fresh token")
 
 

@@ -182,6 +182,7 @@ class Roster:
             raise
 
     async def _started(self, service: CustodianService, *, discoverable: bool) -> Running:
+        service.discreet = not discoverable
         running = Running(service, routes_for(discoverable=discoverable), threads=self._ground.config.threads)
         await running.start()
         return running
