@@ -6,10 +6,12 @@ one where it belongs, or it proves nothing.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -27,6 +29,8 @@ from cloister.client import Trust
 from cloister.custodian.setup import open_vault
 from cloister.custodian.vaults import unwrap_dek
 from cloister.custodian.vaults.encrypted_file import KeyFile
+from cloister.lending.audit import AuditEntry
+from cloister.lending.exports import FORMATS
 from cloister.sealed.directory import read_envelope
 
 if TYPE_CHECKING:
@@ -152,6 +156,21 @@ def test_the_database_that_was_searched_is_the_one_in_use(demo_run: DemoRun) -> 
         text = (demo_run.root / token).read_bytes().strip()
         digest = hashlib.sha256(text).digest()
         assert find([Needle(name=token, value=digest)], [("database", stored)])
+
+
+def test_no_sink_of_the_audit_log_names_a_person_or_holds_a_secret(demo_run: DemoRun) -> None:
+    """The log of the whole run in every format: no consumer, no free text, no secret of anybody's."""
+    database = demo_run.root / "custodian" / "home" / "custodian.db"
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        lines = [bytes(row[0]) for row in connection.execute("SELECT entry FROM audit ORDER BY idx")]
+    assert len(lines) > 20
+    sinks = [(name, b"\n".join(made.dump(line) for line in lines)) for name, made in FORMATS.items()]
+    secrets = custodians_secrets(demo_run.root) + borrowers_secrets(demo_run.root) + consumers_secrets(demo_run)
+    assert [leak for item in secrets for leak in find([item.needle], sinks)] == []
+    for name, data in sinks:
+        assert b"clinic" not in data.lower(), name
+    kinds = {AuditEntry.parse(line).kind.value: AuditEntry.parse(line) for line in lines}
+    assert "borrower" in kinds["loan_created"].committed
 
 
 def test_the_metrics_page_names_nobody(demo_run: DemoRun) -> None:
