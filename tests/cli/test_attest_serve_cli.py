@@ -98,7 +98,7 @@ def test_from_an_empty_folder_to_a_token_that_is_believed(served: Served, tmp_pa
     keys.write_bytes(httpx2.get(f"{served.issuer}/.well-known/jwks.json", trust_env=False).content)
     path = tmp_path / "token"
     path.write_text(token + "\n")
-    offline = run("token", "verify", served.issuer, "--jwks", str(keys), "--token", str(path), "--audience", "me")
+    offline = run("token", "verify", served.issuer, "--jwks", str(keys), "--token-file", str(path), "--audience", "me")
     assert offline.returncode == 0, offline.stderr
     other = run("token", "verify", served.issuer, "--jwks", str(keys), "--audience", "you", "--json", stdin=token)
     assert other.returncode == 4

@@ -34,7 +34,7 @@ def token() -> None:
 
 @token.command(cls=Verb)
 @click.argument("issuer", metavar="ISSUER")
-@click.option("--token", "token_file", type=_file, default=Path("-"), help="File with the token [default: stdin].")
+@click.option("--token-file", "token_file", type=_file, default=Path("-"), help="File with the token [default: stdin].")
 @click.option("--audience", help="Who you are: the token has to be for you. Without it any audience passes, loudly.")
 @click.option("--nonce", help="Nonce that the token has to answer, base64url.")
 @click.option("--jwks", type=_file, help="The issuer's keys from this file; nobody is asked.")
