@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -13,6 +15,7 @@ import pytest
 from custodian_kit import PASSPHRASE, STATEMENT
 from tenant_kit import ROOT, HostBench
 
+from cloister import custodian
 from cloister.attest.verifier import Verifier
 from cloister.custodian.setup import backup_custodian, open_custodian, restore_custodian
 from cloister.custodian.tenants.names import split_path
@@ -22,7 +25,6 @@ from cloister.testing.simulated import SimulatedScheme
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
 
     from tenant_kit import TenantBench
 
@@ -307,3 +309,11 @@ def test_the_passphrase_of_the_host_opens_no_tenant(host: HostBench) -> None:
     acme = host.tenant("acme")
     assert PASSPHRASE not in (acme.home / "unlock.toml").read_bytes()
     assert acme.service.key != host.host._book.key
+
+
+def test_nothing_of_a_custodian_takes_threads_that_are_not_its_tenants() -> None:
+    """Whoever waits for a disk in another pool would share it with every tenant."""
+    source = Path(custodian.__file__).parent
+    taking = re.compile(r"starlette\.concurrency|asyncio\.to_thread|run_in_executor|to_thread\.run_sync")
+    found = {path.name for path in source.rglob("*.py") if taking.search(path.read_text(encoding="utf-8"))}
+    assert found == {"threads.py"}
