@@ -9,6 +9,7 @@ service names the blocker and his reason; and it lays the blocks of a recovery a
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import tomllib
 from contextlib import suppress
@@ -437,8 +438,15 @@ def compared(entry: AuditEntry) -> tuple[Any, ...] | None:
     if kind not in COMPARED or (kind == "lease_refused" and "reply_digest" not in entry.details):
         return None
     names = COMPARED[kind]
-    details = {name: value for name, value in entry.details.items() if names is None or name in names}
-    return (kind, entry.subject, entry.at, tuple(sorted(details.items())))
+    details = {name: _impersonal(value) for name, value in entry.details.items() if names is None or name in names}
+    return (kind, _impersonal(entry.subject), entry.at, tuple(sorted(details.items())))
+
+
+def _impersonal(value: Any) -> Any:
+    """Return a value without who it names: the service's log knows persons by pseudonyms of its own."""
+    return (
+        re.sub(r"^(consumer:)?(?:ann|bob|p:[0-9a-f]{32})$", r"\1somebody", value) if isinstance(value, str) else value
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.drill) for seed in range(3, 21))])
