@@ -12,7 +12,7 @@ WORKERS ?= 2
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
 SOURCES := src tests examples benchmarks
 
-.PHONY: help demo test test-converters drill fuzz bench bench-serving lint format docs lock build clean system
+.PHONY: help demo test test-converters drill fuzz bench bench-serving lint format docs lock build manual sbom clean system
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,14 +53,28 @@ format: $(VENV)/ready ## mend what a tool can mend
 docs: $(VENV)/docs-ready ## build the documentation into site/, refusing broken links
 	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet --strict
 
-build: $(VENV)/ready ## build wheel and sdist into dist/
-	$(BIN)/hatchling build
+build: $(VENV)/ready ## build wheel and sdist into dist/; the same commit gives the same bytes
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/hatchling build
+
+manual: $(VENV)/ready ## write man pages and completions anew into share/
+	mkdir -p share/man/man1 share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d
+	rm -f share/man/man1/*.1 && $(BIN)/cloister manual share/man/man1
+	$(BIN)/cloister completion bash > share/bash-completion/completions/cloister
+	$(BIN)/cloister completion zsh > share/zsh/site-functions/_cloister
+	$(BIN)/cloister completion fish > share/fish/vendor_completions.d/cloister.fish
+
+sbom: $(VENV)/run/ready ## write what the wheel depends on anew into requirements/cloister.cdx.json
+	$(PYTHON) -m venv $(VENV)/sbom && $(VENV)/sbom/bin/python -m pip install --quiet cyclonedx-bom
+	scripts/make-sbom $(VENV)/sbom/bin/cyclonedx-py $(VENV)/run/bin/python
 
 lock: ## write requirements/*.txt anew from pyproject.toml
 	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
 	for group in dev docs triton; do $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  $$( [ $$group = dev ] && echo --all-extras pyproject.toml ) --group $$group -o requirements/$$group.txt; done
+	$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header --constraint requirements/dev.txt pyproject.toml -o requirements/run.txt
+	$(MAKE) sbom
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -70,6 +84,13 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes -r requirements/dev.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What a user of the wheel gets, and nothing else.
+$(VENV)/run/ready: requirements/run.txt
+	$(PYTHON) -m venv $(VENV)/run
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/run/bin/python -m pip install --quiet --no-input --no-deps --require-hashes -r requirements/run.txt
+	$(VENV)/run/bin/python -m pip uninstall --quiet --yes setuptools pip
 	@touch $@
 
 # An environment over the first one that adds PyTorch alone: its builds are for machines, and hundreds of megabytes large.

@@ -30,6 +30,7 @@ _NOUNS = {
     "infer": "Ask a lent model, unseen.",
     "key": "Rotate the keys that wrap model keys.",
     "loan": "Lend, top up, block and watch.",
+    "manual": "Write man pages.",
     "model": "Seal and publish models.",
     "policy": "Make, explain and lint appraisal policies.",
     "proxy": "Let programs of this machine ask, unseen.",
