@@ -25,6 +25,7 @@ _NOUNS = {
     "contract": "Read what a loan is agreed on.",
     "custodian": "Run the model owner's server.",
     "demo": "Watch the whole story on real input.",
+    "doctor": "Look at this host and say what to do.",
     "drill": "Measure what is promised, for real.",
     "enclave": "Run the borrower's server inside a TEE.",
     "infer": "Ask a lent model, unseen.",
