@@ -31,6 +31,8 @@ from figures.rounds import Row, run, show
 from peers.environments import PACKAGES, package_rows
 from peers.programs import program_rows
 
+from cloister.sealed.leaves import LeafHash
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -86,6 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=512, help="size of the model in MiB (512)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (5)")
+    parser.add_argument(
+        "--leaf-hash", type=LeafHash, default=LeafHash.BLAKE3, help="blake3 (as sealed by default) or sha256"
+    )
     parser.add_argument("--folder", type=Path, default=None, help="where to work (the system's temporary folder)")
     parser.add_argument("--peers", nargs="?", const=",".join(PACKAGES), default="", help="measure others too (all)")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cloister-benchmarks"
@@ -96,7 +101,7 @@ def main() -> None:
         in_memory = TMPFS if TMPFS.is_dir() and os.access(TMPFS, os.W_OK) else None
         memory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=in_memory, prefix="seal-open-")))
         huge = stack.enter_context(huge_memory(folder, 2 * asked.mib * MIB))
-        model = Model(folder, memory, asked.mib * MIB)
+        model = Model(folder, memory, asked.mib * MIB, asked.leaf_hash)
         rows = [*disk_rows(model), *memory_rows(model, huge)]
         if asked.peers:
             rows += program_rows(model.plain, folder, memory)

@@ -14,7 +14,7 @@ from cloister.crypto.sign import SigningKey
 from cloister.crypto.stream import Decryptor
 from cloister.sealed.directory import DirectorySource, read_package
 from cloister.sealed.keys import blob_aad, unwrap_file_key
-from cloister.sealed.leaves import LEAF_BYTES, Leaves
+from cloister.sealed.leaves import LEAF_BYTES, LeafHash, Leaves
 from cloister.sealed.manifest import blob_name, leaves_name
 from cloister.sealed.open import RandomAccess, open_model, verify_manifest
 from cloister.sealed.pages import Lane, Lanes, lane_count
@@ -41,9 +41,9 @@ def one_processor() -> Iterator[None]:
 class Model:
     """Random bytes, sealed once."""
 
-    def __init__(self, folder: Path, memory: Path, size: int) -> None:
+    def __init__(self, folder: Path, memory: Path, size: int, leaf_hash: LeafHash = LeafHash.BLAKE3) -> None:
         """Write ``size`` bytes and seal them; ``memory`` is a folder of an ordinary tmpfs."""
-        self.folder, self.memory, self.size = folder, memory, size
+        self.folder, self.memory, self.size, self.leaf_hash = folder, memory, size, leaf_hash
         self.dek, self.signer = os.urandom(32), SigningKey.generate()
         self.plain = folder / "model.bin"
         with self.plain.open("wb") as file:
@@ -60,7 +60,10 @@ class Model:
 
     def _seal(self, name: str) -> None:
         out = self.folder / name
-        seal_model(self.plain, out, name="bench", dek=self.dek, signer=self.signer, card={}, created=datetime.now(UTC))
+        seal_model(
+            self.plain, out, name="bench", dek=self.dek, signer=self.signer, card={}, created=datetime.now(UTC),
+            leaf_hash=self.leaf_hash,
+        )  # fmt: skip
 
     # to a disk: all of it durable at the end
 
@@ -154,7 +157,9 @@ class Model:
         blob, subject = blob_name(entry.blob), leaves_name(entry.blob)
         with one_processor(), ExitStack() as stack:
             hashes = self.package.read(subject, 0, layout.count * LEAF_BYTES)
-            verified = Leaves.verify(hashes, count=layout.count, root=entry.leaf_root, subject=subject)
+            verified = Leaves.verify(
+                hashes, count=layout.count, root=entry.leaf_root, subject=subject, kind=entry.leaf_hash
+            )
             key = unwrap_file_key(self.dek, entry)
             decryptor = Decryptor(key, aad=blob_aad(entry.blob), header=entry.header, segment_bytes=entry.segment_bytes)
             lane = Lane(entry.segment_bytes, stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,15 @@ def interrupted(shell: Shell, *words: str) -> Path:
     assert "--resume" in said.err
     assert not (shell.folder / "sealed").exists()
     return place
+
+
+def test_leaves_are_of_blake3_unless_a_site_asks_for_sha256(shell: Shell) -> None:
+    for words, said in (((), {"blake3"}), (("--leaf-hash", "sha256"), {None})):
+        shell.ok(*SEAL[:-1], f"sealed{len(words)}", *words)
+        manifest = json.loads((shell.folder / f"sealed{len(words)}" / "manifest.json").read_bytes())
+        assert {file.get("leaf_hash") for file in manifest["files"]} == said
+        shell.ok("model", "verify", f"sealed{len(words)}")
+    assert shell(*SEAL[:-1], "sealed", "--leaf-hash", "md5").code == 2
 
 
 def test_a_sealing_is_stopped_and_gone_on_with(shell: Shell) -> None:

@@ -22,6 +22,7 @@ from cloister.crypto.sign import Label
 from cloister.crypto.stream import Encryptor, Layout, expand
 from cloister.sealed.begun import BegunFile
 from cloister.sealed.envelope import Envelope, Recipient
+from cloister.sealed.leaves import LeafHash
 from cloister.sealed.manifest import Manifest, SealedFile
 from cloister.sealed.paths import parse_path
 from cloister.sealed.unfinished import Stamped, Unfinished
@@ -396,6 +397,12 @@ def manifests() -> list[Case]:
         entry("blob id that leads elsewhere", blob="../../../../../../../../etc/pass"),
         entry("blob id in capitals", blob="AB" * 16),
         entry("leaf root one byte short", leaf_root="00" * 31),
+        entry("leaves of blake3", "ok", leaf_hash="blake3"),
+        entry("leaves of sha256, which is said by no member", leaf_hash="sha256"),
+        entry("leaves of an unknown hash", leaf_hash="sha512"),
+        entry("leaves of a hash in capitals", leaf_hash="BLAKE3"),
+        entry("leaf hash null", leaf_hash=None),
+        entry("leaf hash a number", leaf_hash=3),
         entry("wrapped key one byte short", wrapped_key=good["files"][0]["wrapped_key"][:-2]),
         two("not sorted", "b", "a"),
         two("the same path twice", "a", "a"),
@@ -495,7 +502,10 @@ def envelopes() -> list[Case]:
 def unfinished() -> list[Case]:
     """Return the cases of the parser of what an interrupted sealing leaves."""
     random = Repeatable()
-    begun = [BegunFile.fresh(parse_path(path), size, 4096, random) for path, size in (("a.bin", 9000), ("b.bin", 0))]
+    begun = [
+        BegunFile.fresh(parse_path(path), size, 4096, random, LeafHash.SHA256)
+        for path, size in (("a.bin", 9000), ("b.bin", 0))
+    ]
     files = tuple(Stamped.wrap(file, hashlib.sha256(b"stamp").digest(), DEK, random) for file in begun)
     good = json.loads(Unfinished(kid="vault:1", wrapped_dek=bytes(60), files=files).dump())
 
@@ -528,6 +538,8 @@ def unfinished() -> list[Case]:
         case("1025 files", files=[{**first, "path": f"{n:04}"} for n in range(1025)]),
         entry("unknown member", extra=1),
         entry("a leaf root, which is not known yet", leaf_root="0" * 64),
+        entry("leaves of blake3", "ok", leaf_hash="blake3"),
+        entry("leaves of an unknown hash", leaf_hash="sha512"),
         entry("stamp one byte short", stamp="0" * 62),
         entry("stamp in capitals", stamp="A" * 64),
         entry("path that leads out", path="../a.bin"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Unavailable
+from cloister.sealed.leaves import LeafHash
 from cloister.sealed.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, blob_name, leaves_name
 from cloister.sealed.open import OpenedModel, VerifiedManifest, open_model, verify_manifest
 from cloister.sealed.paths import parse_path
@@ -134,6 +135,7 @@ def seal(
     name: str = "digits",
     card: Json = None,
     segment: int = SEGMENT,
+    leaf_hash: LeafHash = LeafHash.BLAKE3,
     maker: tuple[MakerClaim, MadeBy] | None = None,
 ) -> Sealed:
     """Seal ``plain`` into memory."""
@@ -149,6 +151,7 @@ def seal(
         card={} if card is None else card,
         created=CREATED,
         segment_bytes=segment,
+        leaf_hash=leaf_hash,
         maker=maker,
     )
     source = MemorySource({name: bytes(data) for name, data in sink.parts.items()})

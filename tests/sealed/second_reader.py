@@ -12,6 +12,7 @@ import hmac
 import json
 from typing import TYPE_CHECKING, Any
 
+from blake3 import blake3
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -69,11 +70,19 @@ def read_file(parts: Mapping[str, bytes], dek: bytes, entry: Mapping[str, Any]) 
     text = b""
     for index in range(count):
         segment, last = body[index * step : (index + 1) * step], index == count - 1
-        demand(hashlib.sha256(b"\x00" + segment).digest() == hashes[index], f"leaf {index}")
+        demand(leaf(segment, entry.get("leaf_hash", "sha256")) == hashes[index], f"leaf {index}")
         demand(segment[:4] == (len(segment).to_bytes(4, "big") if last else b"\xff" * 4), f"length of {index}")
         text += gcm(segment_key, segment[4:16], segment[16:], index.to_bytes(8, "big") + bytes((last,)))
     demand(len(text) == size, "size")
     return text
+
+
+def leaf(segment: bytes, kind: str) -> bytes:
+    """Return a leaf hash (section 2)."""
+    if kind == "blake3":
+        return blake3(segment, derive_key_context="cloister sealed model v1 leaf").digest()
+    demand(kind == "sha256", "leaf hash")
+    return hashlib.sha256(b"\x00" + segment).digest()
 
 
 def root(leaves: list[bytes]) -> bytes:

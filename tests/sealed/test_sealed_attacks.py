@@ -58,7 +58,8 @@ def segments(model: Sealed, path: str) -> list[bytes]:
 
 def with_leaves(model: Sealed, path: str, body: bytes) -> Sealed:
     """Replace a blob and make its leaf hashes fit, as anybody can."""
-    leaves = b"".join(leaf_hash(body[at : at + SEGMENT]) for at in range(0, len(body), SEGMENT))
+    kind = model.manifest.file(path).leaf_hash
+    leaves = b"".join(leaf_hash(body[at : at + SEGMENT], kind) for at in range(0, len(body), SEGMENT))
     return model.edit(model.blob(path), body).edit(model.leaves(path), leaves)
 
 

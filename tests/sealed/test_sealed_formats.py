@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import make_vectors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sealed_kit import PUBLISHER, MemorySource, seal
+from sealed_kit import PUBLISHER, MemorySource, noise, seal
 
 from cloister.crypto.sign import VerifyKey
 from cloister.crypto.stream import Decryptor
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.sealed.envelope import Envelope, Recipient, wrap_info
-from cloister.sealed.leaves import Leaves, leaf_root
+from cloister.sealed.leaves import LeafHash, Leaves, leaf_hash, leaf_root
 from cloister.sealed.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, model_digest
 from cloister.sealed.open import open_model, verify_manifest
 from cloister.sealed.paths import parse_path, parse_paths
@@ -252,15 +253,69 @@ def test_leaf_root_is_the_merkle_tree_hash_of_rfc_9162() -> None:
         assert leaf_root(leaves[:count]) == _by_the_book(leaves[:count])
 
 
+_IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
+_COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
+_DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+_PERMUTATION = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
+
+
+def _blake3_of_one_block(key: tuple[int, ...], data: bytes, flags: int) -> bytes:
+    """Return BLAKE3 of at most 64 bytes as its paper has it (section 2.2), for lack of a second implementation."""
+    assert len(data) <= 64
+    words = [int.from_bytes(data.ljust(64, b"\0")[at : at + 4], "little") for at in range(0, 64, 4)]
+    v = [*key, *_IV[:4], 0, 0, len(data), flags | 1 | 2 | 8]  # first and last block of the only chunk, the root
+    for _ in range(7):
+        for number, (a, b, c, d) in enumerate((*_COLUMNS, *_DIAGONALS)):
+            for word, right in zip(words[2 * number : 2 * number + 2], ((16, 12), (8, 7)), strict=True):
+                v[a] = (v[a] + v[b] + word) & 0xFFFFFFFF
+                v[d] = _turned(v[d] ^ v[a], right[0])
+                v[c] = (v[c] + v[d]) & 0xFFFFFFFF
+                v[b] = _turned(v[b] ^ v[c], right[1])
+        words = [words[at] for at in _PERMUTATION]
+    return b"".join((v[at] ^ v[at + 8]).to_bytes(4, "little") for at in range(8))
+
+
+def _turned(word: int, right: int) -> int:
+    return (word >> right | word << (32 - right)) & 0xFFFFFFFF
+
+
+def test_a_leaf_of_either_hash_is_what_the_specification_says() -> None:
+    for segment in (b"", b"segment", bytes(range(64))):
+        context = _blake3_of_one_block(_IV, b"cloister sealed model v1 leaf", 32)
+        key = tuple(int.from_bytes(context[at : at + 4], "little") for at in range(0, 32, 4))
+        assert leaf_hash(segment, LeafHash.BLAKE3) == _blake3_of_one_block(key, segment, 64)
+        assert leaf_hash(segment, LeafHash.SHA256) == hashlib.sha256(b"\0" + segment).digest()
+
+
+@pytest.mark.parametrize("kind", LeafHash)
+def test_a_model_with_leaves_of_either_hash_opens_and_says_which(kind: LeafHash) -> None:
+    model = seal({"a.bin": noise(9000)}, leaf_hash=kind)
+    (entry,) = model.manifest.files
+    assert entry.leaf_hash is kind
+    assert entry.to_json().get("leaf_hash") == (None if kind is LeafHash.SHA256 else "blake3")
+    with model.open() as opened:
+        assert bytes(opened.view("a.bin")) == model.plain["a.bin"]
+
+
+@pytest.mark.parametrize("kind", LeafHash)
+def test_leaves_are_never_held_to_the_other_hash(kind: LeafHash) -> None:
+    model = seal({"a.bin": noise(9000)}, leaf_hash=kind)
+    (other,) = set(LeafHash) - {kind}
+    files = tuple(replace(entry, leaf_hash=other) for entry in model.manifest.files)
+    with pytest.raises(Rejected) as caught:
+        model.resign(replace(model.manifest, files=files)).open()
+    assert caught.value.code == "digest_mismatch"
+
+
 def test_leaves_of_another_number_or_root_are_refused() -> None:
     leaves = [hashlib.sha256(b"%d" % index).digest() for index in range(3)]
     root = leaf_root(leaves)
-    good = Leaves.verify(b"".join(leaves), count=3, root=root, subject="x")
+    good = Leaves.verify(b"".join(leaves), count=3, root=root, subject="x", kind=LeafHash.SHA256)
     with pytest.raises(Rejected):
         good.verify_segment(3, b"beyond the end")
     for data, count in ((b"".join(leaves[:2]), 3), (b"".join(leaves), 2), (b"".join(reversed(leaves)), 3), (b"", 0)):
         with pytest.raises(Rejected) as caught:
-            Leaves.verify(data, count=count, root=root, subject="x")
+            Leaves.verify(data, count=count, root=root, subject="x", kind=LeafHash.SHA256)
         assert caught.value.code == "digest_mismatch"
 
 

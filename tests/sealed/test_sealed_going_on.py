@@ -15,6 +15,7 @@ from sealed_kit import PLAIN, SEGMENT, noise
 
 from cloister.crypto.stream import Encryptor
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
+from cloister.sealed.leaves import LeafHash
 from cloister.sealed.unfinished import NO_STAMP, UNFINISHED_NAME
 
 if TYPE_CHECKING:
@@ -130,6 +131,20 @@ def test_a_segment_that_is_not_whole_is_sealed_again_with_another_nonce(
     assert changed == lost
     assert all(nonces(was)[index] != nonces(now)[index] for index in lost)
     assert told.found[0][0] < HALF
+
+
+def test_what_was_begun_with_leaves_of_another_hash_is_sealed_anew(plain: Path, out: Path, vault: Vault) -> None:
+    interrupt(plain, out, vault=vault, at=PLAIN * 6, leaf_hash=LeafHash.BLAKE3)
+    told = Told()
+    sealed = seal(plain, out, vault=vault, told=told, leaf_hash=LeafHash.SHA256)
+    assert told.found[0][0] == 0
+    assert {entry.leaf_hash for entry in sealed.manifest.files} == {LeafHash.SHA256}
+    interrupt(plain, out.with_name("other"), vault=vault, at=PLAIN * 6, leaf_hash=LeafHash.BLAKE3)
+    told = Told()
+    sealed = seal(plain, out.with_name("other"), vault=vault, told=told, leaf_hash=LeafHash.BLAKE3)
+    assert told.found[0][0] > 0
+    assert {entry.leaf_hash for entry in sealed.manifest.files} == {LeafHash.BLAKE3}
+    assert opened(out.with_name("other"), vault) == FILES
 
 
 def test_a_source_that_changed_is_sealed_anew_under_a_new_key(plain: Path, out: Path, vault: Vault) -> None:

@@ -10,6 +10,7 @@ from sealed_kit import CREATED, DEK, PUBLISHER, SEGMENT, noise
 
 from cloister.errors import Rejected, Unavailable, UsageError
 from cloister.sealed.directory import DirectorySource, read_package, strangers
+from cloister.sealed.leaves import LeafHash
 from cloister.sealed.manifest import Manifest, SealedFile, blob_name, leaves_name
 from cloister.sealed.open import open_model, verify_manifest
 from cloister.sealed.package_folder import DirectorySink, PackageFolder
@@ -31,10 +32,13 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def make(source: Path, out: Path, dek: bytes, old: OldPackage | None = None) -> SealedModel:
+def make(
+    source: Path, out: Path, dek: bytes, old: OldPackage | None = None, leaf_hash: LeafHash = LeafHash.SHA256
+) -> SealedModel:
     return seal_model(
-        source, out, name="model", dek=dek, signer=PUBLISHER, card={}, created=CREATED, segment_bytes=SEGMENT, old=old
-    )
+        source, out, name="model", dek=dek, signer=PUBLISHER, card={}, created=CREATED, segment_bytes=SEGMENT, old=old,
+        leaf_hash=leaf_hash,
+    )  # fmt: skip
 
 
 def opened(package: Path, dek: bytes = DEK) -> OldPackage:
@@ -113,6 +117,18 @@ def test_another_segment_size_is_sealed_anew(tmp_path: Path, before: Path) -> No
     )  # fmt: skip
     assert not old.taken
     assert set(blobs(sealed.manifest).values()).isdisjoint(blobs(old.verified.manifest).values())
+
+
+def test_leaves_of_sha256_do_for_either_hash_and_those_of_blake3_for_no_site_that_wants_sha256(tmp_path: Path) -> None:
+    kinds, old = {}, None
+    for number, asked in enumerate((LeafHash.SHA256, LeafHash.BLAKE3, LeafHash.SHA256)):
+        source = write(tmp_path / f"v{number}", {**FILES, "new.bin": noise(2 * SEGMENT, seed=50 + number)})
+        sealed = make(source, tmp_path / f"s{number}", DEK, old, asked)
+        kinds[number] = {entry.path: entry.leaf_hash.value for entry in sealed.manifest.files}
+        old = opened(tmp_path / f"s{number}")
+    assert set(kinds[0].values()) == {"sha256"}
+    assert kinds[1] == {**kinds[0], "new.bin": "blake3"}
+    assert set(kinds[2].values()) == {"sha256"}
 
 
 def test_a_wrong_key_for_the_old_version_is_refused_before_anything_is_read(before: Path) -> None:

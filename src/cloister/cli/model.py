@@ -12,6 +12,7 @@ import click
 from cloister.cli.model_card_file import read_card
 from cloister.cli.model_convert import conversion_options, convert
 from cloister.cli.model_inspect import demand_model, inspect
+from cloister.cli.model_leaves import leaf_hash_option
 from cloister.cli.model_maker import made_json, maker_options, signed_source
 from cloister.cli.model_old import open_old
 from cloister.cli.model_second import second_publisher
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.console import Console
+
+    from cloister.sealed.leaves import LeafHash
 
 __all__ = ["model"]
 
@@ -63,6 +66,7 @@ model.add_command(convert)
 @click.option("--require-model-signature", is_flag=True, help="Refuse a model that its maker did not sign.")
 @click.option("--unverified-maker", is_flag=True, help="Seal a maker's signature that is not verified, as a file.")
 @click.option("--resume", is_flag=True, help="Go on with a sealing to --out that was interrupted, if there is one.")
+@leaf_hash_option
 @unlock_options
 @click.option("--convert", "conversion", is_flag=True, help="Make ONNX of SOURCE first, as 'model convert' does.")
 @conversion_options
@@ -115,6 +119,7 @@ def _seal(
     passphrase_file: str | None,
     reuse: Path | None,
     resume: bool,
+    leaf_hash: LeafHash,
     **maker: Any,
 ) -> None:
     demand_model(source)  # before hours of work; the enclave looks again, at what it loads
@@ -136,7 +141,7 @@ def _seal(
         sealed = seal_resumably(
             source, out, resume=resume, vault=vault, envelope=partial(envelope_of, vault), name=name,
             signer=vault.publisher_key, card=read_card(card), created=now,
-            going=Going(progress=report, found=tell_found, kept=tell_kept), old=old, signed=signed,
+            leaf_hash=leaf_hash, going=Going(progress=report, found=tell_found, kept=tell_kept), old=old, signed=signed,
             second=second_publisher(terminal, vault),
         )  # fmt: skip
     size = sealed.manifest.size

@@ -13,6 +13,7 @@ import click
 from cloister.cli.model_card_file import read_card
 from cloister.cli.model_drift import MAX_ACCURACY_LOSS, MAX_DRIFT, OutputDrift, demand_small, measure
 from cloister.cli.model_inspect import demand_model
+from cloister.cli.model_leaves import leaf_hash_option
 from cloister.cli.model_second import second_publisher
 from cloister.cli.remote import custodian_home
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from cloister.sealed.leaves import LeafHash
     from cloister.sealed.seal import SealedModel
     from cloister.sealed.tracing.detect import Finding
     from cloister.sealed.tracing.floats import FloatTensor
@@ -66,6 +68,7 @@ _share = click.FloatRange(0, 1)
 @click.option(
     "--max-accuracy-loss", type=_share, default=MAX_ACCURACY_LOSS, show_default=True, help="Refuse above: with samples."
 )
+@leaf_hash_option
 @click.option("--home", type=_folder, help="The custodian's home, whose vault wraps the keys and keeps the record.")
 @unlock_options
 @pass_terminal
@@ -82,6 +85,7 @@ def variant(
     samples: Path | None,
     max_drift: float,
     max_accuracy_loss: float,
+    leaf_hash: LeafHash,
     home: Path | None,
     key_file: Path | None,
     passphrase_file: str | None,
@@ -110,7 +114,7 @@ def variant(
         with DirectorySink(out) as sink, terminal.progress(f"sealing {name}") as report:
             sealed = seal_files(
                 tree.files, marked, sink.parts, name=name, dek=dek, signer=vault.publisher_key, card=read_card(card),
-                created=draft.created, progress=report, envelope=partial(envelope_of, vault, dek),
+                created=draft.created, progress=report, leaf_hash=leaf_hash, envelope=partial(envelope_of, vault, dek),
                 second=second_publisher(terminal, vault),
             )  # fmt: skip
             # The record first: a copy that nobody could trace must not come to be.

@@ -17,6 +17,7 @@ from cloister.sealed.manifest import ROOT_BYTES, WRAPPED_KEY_BYTES, SealedFile
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cloister.sealed.leaves import LeafHash
     from cloister.sealed.paths import ModelPath
 
 __all__ = ["BLOB_ID_BYTES", "BegunFile"]
@@ -39,7 +40,9 @@ class BegunFile:
     has_blob: bool = False
 
     @classmethod
-    def fresh(cls, path: ModelPath, size: int, segment_bytes: int, random: Callable[[int], bytes]) -> BegunFile:
+    def fresh(
+        cls, path: ModelPath, size: int, segment_bytes: int, random: Callable[[int], bytes], kind: LeafHash
+    ) -> BegunFile:
         """Begin a file: a new blob, a new key, a new FLOE message."""
         blob, key = random(BLOB_ID_BYTES).hex(), bytearray(random(KEY_BYTES))
         encryptor = Encryptor(key, aad=blob_aad(blob), segment_bytes=segment_bytes, random=random)
@@ -52,6 +55,7 @@ class BegunFile:
             segment_bytes=segment_bytes,
             leaf_root=bytes(ROOT_BYTES),
             wrapped_key=bytes(WRAPPED_KEY_BYTES),
+            leaf_hash=kind,
         )
         return cls.of(draft, key)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cloister.crypto.mldsa import PUBLIC_BYTES, SecondKey
 from cloister.crypto.stream import HEADER_BYTES, Header, Layout
 from cloister.errors import Malformed, UsageError
+from cloister.sealed.leaves import LeafHash
 from cloister.sealed.oms.bundle import MAX_BUNDLE_BYTES
 from cloister.sealed.oms.maker import MAX_MAKERS, Maker
 from cloister.sealed.paths import ModelPath, parse_path, parse_paths
@@ -92,6 +93,7 @@ class SealedFile:
     segment_bytes: int
     leaf_root: bytes
     wrapped_key: bytes
+    leaf_hash: LeafHash = LeafHash.SHA256
 
     @property
     def layout(self) -> Layout:
@@ -100,7 +102,8 @@ class SealedFile:
 
     def to_json(self) -> Json:
         """Return the JSON object."""
-        return {
+        other: dict[str, Json] = {} if self.leaf_hash is LeafHash.SHA256 else {"leaf_hash": self.leaf_hash.value}
+        return other | {
             "blob": self.blob,
             "header": dump_b64u(self.header),
             "leaf_root": self.leaf_root.hex(),
@@ -122,6 +125,7 @@ class SealedFile:
             segment_bytes=fields.integer("segment_bytes", floor=MIN_SEGMENT_BYTES, cap=MAX_SEGMENT_BYTES),
             leaf_root=fields.hex("leaf_root", size=ROOT_BYTES),
             wrapped_key=fields.b64u("wrapped_key", size=WRAPPED_KEY_BYTES),
+            leaf_hash=_leaf_hash(fields),
         )
         if entry.segment_bytes & (entry.segment_bytes - 1):
             fields.fail("segment_bytes", f"{entry.segment_bytes} is no power of two")
@@ -129,6 +133,15 @@ class SealedFile:
             fields.fail("header", "says another segment_bytes")
         fields.end()
         return entry
+
+
+def _leaf_hash(fields: Fields) -> LeafHash:
+    """Take how leaves are made: SHA-256 where nothing is said, and nothing is said where it is that."""
+    if "leaf_hash" not in fields:
+        return LeafHash.SHA256
+    if fields.text("leaf_hash", cap=16) != LeafHash.BLAKE3.value:
+        fields.fail("leaf_hash", "want blake3, or no such member: sha256")
+    return LeafHash.BLAKE3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,11 @@ class _Blob:
         leaves = leaves_name(entry.blob)
         count = self.layout.count
         self._leaves = Leaves.verify(
-            source.read(leaves, 0, count * LEAF_BYTES), count=count, root=entry.leaf_root, subject=self._name
+            source.read(leaves, 0, count * LEAF_BYTES),
+            count=count,
+            root=entry.leaf_root,
+            subject=self._name,
+            kind=entry.leaf_hash,
         )
         key = unwrap_file_key(dek, entry)
         try:

@@ -89,4 +89,6 @@ def read_leaves(source: ModelSource, entry: SealedFile) -> Leaves:
         msg = f"{leaves_name(entry.blob)}: {size} bytes, want at most {MAX_LEAVES_BYTES}"
         raise Malformed(msg, hint="seal it anew with larger segments")
     data = source.read(leaves_name(entry.blob), 0, size)
-    return Leaves.verify(data, count=entry.layout.count, root=entry.leaf_root, subject=blob_name(entry.blob))
+    return Leaves.verify(
+        data, count=entry.layout.count, root=entry.leaf_root, subject=blob_name(entry.blob), kind=entry.leaf_hash
+    )

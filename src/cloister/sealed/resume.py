@@ -17,7 +17,8 @@ from cloister.errors import Rejected, UsageError
 from cloister.sealed.begun import BegunFile
 from cloister.sealed.directory import PlainTree, settle
 from cloister.sealed.keys import blob_aad
-from cloister.sealed.leaves import leaf_hash
+from cloister.sealed.leaves import LeafHash
+from cloister.sealed.leaves import leaf_hash as hash_leaf
 from cloister.sealed.manifest import SEGMENT_BYTES, blob_name
 from cloister.sealed.seal import keeper, seal_files
 from cloister.sealed.unfinished import NO_STAMP, Stamped, Unfinished, stamp_of
@@ -69,6 +70,7 @@ def seal_resumably(
     created: datetime,
     going: Going,
     segment_bytes: int = SEGMENT_BYTES,
+    leaf_hash: LeafHash = LeafHash.SHA256,
     random: Callable[[int], bytes] = os.urandom,
     old: OldPackage | None = None,
     signed: SignedTree | None = None,
@@ -85,7 +87,7 @@ def seal_resumably(
     tree = PlainTree(source) if signed is None else signed.tree
     with UnfinishedFolder(out, resume=resume) as folder:
         dek = bytearray(random(KEY_BYTES)) if folder.found is None else folder.found.unwrap_dek(vault)
-        work = _Resumption(tree, folder, vault, dek, created, going, segment_bytes)
+        work = _Resumption(tree, folder, vault, dek, created, going, segment_bytes, leaf_hash)
         try:
             sealed = seal_files(
                 tree.files,
@@ -98,6 +100,7 @@ def seal_resumably(
                 created=created,
                 progress=going.progress,
                 segment_bytes=segment_bytes,
+                leaf_hash=leaf_hash,
                 random=random,
                 keep=None if old is None else keeper(old, tree, folder.parts, dek),
                 begin=work.begin,
@@ -130,6 +133,7 @@ class _Resumption:
     created: datetime
     going: Going
     segment_bytes: int
+    leaf_hash: LeafHash
 
     def begin(self, files: Sequence[PlainFile], lanes: Lanes, draw: Randomness) -> list[BegunFile]:
         """Return every file with what is whole of it, once it is kept how to go on."""
@@ -143,7 +147,7 @@ class _Resumption:
                 begun.append(earlier)
                 stamps.append(stamp if same else NO_STAMP)
             else:
-                begun.append(BegunFile.fresh(plain.path, plain.size, self.segment_bytes, draw))
+                begun.append(BegunFile.fresh(plain.path, plain.size, self.segment_bytes, draw, self.leaf_hash))
                 stamps.append(stamp if settle(plain) else NO_STAMP)
             looked += begun[-1].found_bytes
         for left, _ in found.values():
@@ -165,7 +169,8 @@ class _Resumption:
     def _is_unchanged(self, plain: PlainFile, file: BegunFile, lanes: Lanes, *, same: bool, before: int) -> bool:
         """Mark the segments that are whole; tell whether the file is the one they were sealed from."""
         draft, layout = file.draft, file.draft.layout
-        fits = (plain.size, self.segment_bytes) == (draft.size, draft.segment_bytes)
+        wanted = (plain.size, self.segment_bytes, self.leaf_hash)
+        fits = wanted == (draft.size, draft.segment_bytes, draft.leaf_hash)
         if not fits or not self.folder.has(draft.blob, layout.body_bytes):
             file.wipe()
             return False
@@ -209,7 +214,7 @@ class _Segments:
             self.decryptor.segment_into(index, encrypted, lane.text, final=layout.is_final(index))
         except Rejected:  # never written, or torn: it is sealed again
             return
-        leaf = leaf_hash(encrypted)
+        leaf = hash_leaf(encrypted, draft.leaf_hash)
         if not self.same:
             self.work.tree.read_into(self.plain, offset, encrypted[:size])
             if bytes(encrypted[:size]) != bytes(lane.text[:size]):  # views would be compared item by item

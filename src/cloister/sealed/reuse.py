@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from cloister.sealed.keys import unwrap_file_key, verify_dek, wrap_file_key
+from cloister.sealed.leaves import LeafHash
 from cloister.sealed.manifest import blob_name, leaves_name
 from cloister.sealed.open import RandomAccess
 from cloister.sealed.pages import Pages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from pathlib import Path
 
     from cloister.sealed.manifest import SealedFile
@@ -63,15 +64,16 @@ class OldPackage:
         verify_dek(self.verified.manifest, self.dek)
 
     def find(
-        self, plain: PlainT, source: PlainSource[PlainT], shelf: Shelf, *, segment_bytes: int
+        self, plain: PlainT, source: PlainSource[PlainT], shelf: Shelf, *, segment_bytes: int, leaf_hash: LeafHash
     ) -> SealedFile | None:
         """Return the old file with exactly the content of ``plain``, its parts on ``shelf``; None where there is none.
 
         The one of the same path is looked at first, then others of the same size: shards are renamed when their
-        number changes. A look at its beginning where it is saves moving most of those that differ.
+        number changes. A look at its beginning where it is saves moving most of those that differ. Leaves of SHA-256
+        do whatever is asked for: no rule of a site forbids them.
         Raises as ``RandomAccess`` where the old package is damaged, as ``source`` and as ``shelf``.
         """
-        for entry in self._candidates(plain, segment_bytes):
+        for entry in self._candidates(plain, segment_bytes, {leaf_hash, LeafHash.SHA256}):
             if not self._is_same(entry, plain, source, at=self.source, size=min(_STEP_BYTES, entry.size)):
                 continue
             parts = (blob_name(entry.blob), leaves_name(entry.blob))
@@ -84,11 +86,13 @@ class OldPackage:
                 shelf.drop(part)
         return None
 
-    def _candidates(self, plain: Plain, segment_bytes: int) -> Iterator[SealedFile]:
+    def _candidates(self, plain: Plain, segment_bytes: int, hashes: Container[LeafHash]) -> Iterator[SealedFile]:
         fitting = [
             entry
             for entry in self.verified.manifest.files
-            if entry.size == plain.size and entry.segment_bytes == segment_bytes and entry.blob not in self.taken
+            if (entry.size, entry.segment_bytes) == (plain.size, segment_bytes)
+            and entry.leaf_hash in hashes
+            and entry.blob not in self.taken
         ]
         yield from sorted(fitting, key=lambda entry: entry.path != plain.path)
 

@@ -17,7 +17,8 @@ from cloister.sealed.begun import BLOB_ID_BYTES, BegunFile
 from cloister.sealed.digest import OrderedDigest
 from cloister.sealed.directory import PlainTree
 from cloister.sealed.keys import blob_aad, dek_commitment
-from cloister.sealed.leaves import leaf_hash
+from cloister.sealed.leaves import LeafHash
+from cloister.sealed.leaves import leaf_hash as hash_leaf
 from cloister.sealed.manifest import (
     ENVELOPE_NAME,
     MANIFEST_NAME,
@@ -143,6 +144,7 @@ def seal_model(
     created: datetime,
     progress: Callable[[int, int], None] | None = None,
     segment_bytes: int = SEGMENT_BYTES,
+    leaf_hash: LeafHash = LeafHash.SHA256,
     random: Callable[[int], bytes] = os.urandom,
     old: OldPackage | None = None,
     signed: SignedTree | None = None,
@@ -170,6 +172,7 @@ def seal_model(
             created=created,
             progress=progress,
             segment_bytes=segment_bytes,
+            leaf_hash=leaf_hash,
             random=random,
             keep=None if old is None else keeper(old, tree, sink.parts, dek),
             maker=None if signed is None else signed.maker,
@@ -182,7 +185,7 @@ def keeper(old: OldPackage, tree: PlainTree, sink: PackageFolder, dek: bytes | b
     """Return what takes a file over from an older package, and puts its blob and leaves into the new one."""
 
     def keep(plain: PlainFile, draft: SealedFile, random: Callable[[int], bytes]) -> SealedFile | None:
-        entry = old.find(plain, tree, sink, segment_bytes=draft.segment_bytes)
+        entry = old.find(plain, tree, sink, segment_bytes=draft.segment_bytes, leaf_hash=draft.leaf_hash)
         if entry is None:
             return None
         return old.rewrap(entry, plain, dek, random)
@@ -202,6 +205,7 @@ def seal_files(
     created: datetime,
     progress: Callable[[int, int], None] | None = None,
     segment_bytes: int = SEGMENT_BYTES,
+    leaf_hash: LeafHash = LeafHash.SHA256,
     random: Callable[[int], bytes] = os.urandom,
     keep: Keep[PlainT] | None = None,
     begin: Begin[PlainT] | None = None,
@@ -221,7 +225,7 @@ def seal_files(
         created=created,
         dek_commitment=dek_commitment(dek),
         card=card,
-        files=tuple(_draft(entry, number, segment_bytes) for number, entry in enumerate(files)),
+        files=tuple(_draft(entry, number, segment_bytes, leaf_hash) for number, entry in enumerate(files)),
         maker=None if maker is None else maker[0],
         second_key=None if second is None else second.public,
     )
@@ -229,7 +233,7 @@ def seal_files(
     most = max((entry.layout.count for entry in manifest.files), default=1)
     with ExitStack() as stack:  # 2. the bulk
         lanes = stack.enter_context(Lanes(segment_bytes, lane_count(most)))
-        begun = _fresh(files, segment_bytes, draw) if begin is None else begin(files, lanes, draw)
+        begun = _fresh(files, segment_bytes, draw, leaf_hash) if begin is None else begin(files, lanes, draw)
         for file in begun:
             stack.callback(file.wipe)
         tally = _Tally(progress, sum(file.found_bytes for file in begun), manifest.size)
@@ -253,7 +257,7 @@ def seal_files(
     return SealedModel(manifest=manifest, manifest_bytes=data, digest=digest)
 
 
-def _draft(entry: Plain, number: int, segment_bytes: int) -> SealedFile:
+def _draft(entry: Plain, number: int, segment_bytes: int, leaf_hash: LeafHash) -> SealedFile:
     """Return an entry as large as the one to come, to see whether the manifest would be one that readers take."""
     header = Header(segment_bytes=segment_bytes, iv=bytes(32), tag=bytes(32)).dump()
     return SealedFile(
@@ -264,11 +268,12 @@ def _draft(entry: Plain, number: int, segment_bytes: int) -> SealedFile:
         segment_bytes=segment_bytes,
         leaf_root=bytes(ROOT_BYTES),
         wrapped_key=bytes(WRAPPED_KEY_BYTES),
+        leaf_hash=leaf_hash,
     )
 
 
-def _fresh(files: Sequence[Plain], segment_bytes: int, draw: Randomness) -> list[BegunFile]:
-    return [BegunFile.fresh(entry.path, entry.size, segment_bytes, draw) for entry in files]
+def _fresh(files: Sequence[Plain], segment_bytes: int, draw: Randomness, kind: LeafHash) -> list[BegunFile]:
+    return [BegunFile.fresh(entry.path, entry.size, segment_bytes, draw, kind) for entry in files]
 
 
 class _Tally:
@@ -343,7 +348,7 @@ class _Job(Generic[PlainT]):
             if digest is not None and not digest.add(index, lane.text[:size]):
                 return  # another lane failed, and says why
             done = encryptor.segment_into(index, lane.text[:size], lane.cipher, final=layout.is_final(index))
-            leaf = leaf_hash(lane.cipher[:done])
+            leaf = hash_leaf(lane.cipher[:done], draft.leaf_hash)
             self.sink.write(blob, layout.body(index)[0], lane.cipher[:done])
             file.mark(index, leaf)
 
