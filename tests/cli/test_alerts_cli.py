@@ -70,7 +70,7 @@ def test_a_served_custodian_shows_sends_watches_and_says(shell: Shell) -> None:
             assert refused == 401
             alarms = until(lambda: shell.ok("alerts")["alarms"])
             assert [alarm["code"] for alarm in alarms] == ["disk_low"]
-            raised = [entry for entry in entries(shell) if entry["kind"] == "alarm_raised"]
+            raised = until(lambda: [entry for entry in entries(shell) if entry["kind"] == "alarm_raised"])
             assert [entry["subject"] for entry in raised] == ["disk_low"]
             said = shell("alerts", "--fail")
             assert said.code == 4

@@ -153,7 +153,7 @@ def test_the_kill_switch_works_however_many_instances_a_borrower_had(bench: Benc
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) "
             "INSERT INTO instance SELECT printf('%064x', i), loan, pub, kem_digest, tee, tier, result, policy_digest, "
             "epoch, seq, req_digest, reply, chain_head, attested_at, committed_at, dead_at, 'closed', 1, clone_proof, "
-            "clock_trusted, clock, voucher_until, key_epoch FROM instance, n WHERE written_off = 0"
+            "clock_trusted, clock, voucher_until, key_epoch, '' FROM instance, n WHERE written_off = 0"
         )
     answer = bench.post("/v1/blocks", {"kind": "loan", "subject": lent.id, "reason": ""})
     assert answer.json()["bound"]["units"] == 10

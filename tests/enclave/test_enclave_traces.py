@@ -33,7 +33,7 @@ async def test_t64_what_is_sealed_names_the_trace_and_what_is_outside_does_not(t
     with Receiver() as receiver:
         spans = OtlpSpans(parse_traces_place(receiver.url, 100), service="cloister-enclave", version="1")
         async with world.enclave() as enclave:
-            enclave._api._spans = spans
+            enclave.api._spans = spans
             consumer = ConsumerSide(enclave, world.clock)
             inner = consumer.request("POST", "/v2/models/m/infer", infer_body([[1.0, 2.0, 3.0]]), traceparent=SEALED)
             sealed, _ = await consumer.seal(inner)

@@ -25,7 +25,7 @@ __all__ = ["gaps"]
 
 
 @click.command(cls=Verb)
-@click.argument("log", type=click.Path(path_type=Path, exists=True))
+@click.argument("log", type=click.Path(path_type=Path))
 @click.option(
     "--silence",
     type=click.IntRange(min=1),

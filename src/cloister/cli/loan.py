@@ -76,9 +76,10 @@ def draw_loan(terminal: Terminal, shown: dict[str, Any], out: Console) -> None:
         parts = (*parts, "owed")
     rows = [(meter, *(str(counts[part]) for part in parts)) for meter, counts in shown["meters"].items()]
     out.print(terminal.table(("meter", *parts), rows))
-    limits = limit_rows(Clauses.from_json(shown["terms"].get("clauses", {})), shown["terms"]["max_instances"])
-    if limits:
-        out.print(terminal.table(("limit", ""), limits))
+    if "terms" in shown:  # a borrower is shown them by 'contract show', as it signed them
+        limits = limit_rows(Clauses.from_json(shown["terms"].get("clauses", {})), shown["terms"]["max_instances"])
+        if limits:
+            out.print(terminal.table(("limit", ""), limits))
     live = [item for item in shown["instances"] if item["live"]]
     out.print(terminal.table(("instance", "tee", "state"), [(i["id"][:16], i["tee"], i["state"]) for i in live]))
     asked = [item for item in shown["requests"] if item["state"] == "open"]

@@ -17,7 +17,7 @@ from cloister.errors import Rejected
 if TYPE_CHECKING:
     from cloister.wire import Fields
 
-__all__ = ["ISSUE_MEMBERS", "authorities", "for_instance", "issue", "list_certificates", "replace_authorities"]
+__all__ = ["ISSUE_MEMBERS", "authorities", "certify_instance", "issue", "list_certificates", "replace_authorities"]
 
 ISSUE_MEMBERS = (
     Member(name="csr", type="string", doc="PKCS #10 request (DER), base64url: a key and no wishes"),
@@ -31,7 +31,7 @@ _MANAGERS = frozenset({Role.ADMIN, Role.LENDER})
 _HOSTS = frozenset({PeerKind.RELAY, PeerKind.PROXY})
 
 
-def for_instance(call: Call) -> Reply:
+def certify_instance(call: Call) -> Reply:
     """Certify a key of an attested instance; the answer is a certificate, signed."""
     instance = parse_instance_id(call.parameters["instance"])
     return statement_reply(call.service.certificates.for_instance(instance, call.body))

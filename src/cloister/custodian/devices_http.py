@@ -68,5 +68,6 @@ def retire(call: Call) -> Reply:
 
 def readmit(call: Call) -> Reply:
     """Let a retired TPM device enrol again."""
+    call.fields().end()  # before a proposal is made of it
     device = call.parameters["device"]
     return json_reply(call.run(lambda transaction: devices.readmit(transaction, call.actor, device)))

@@ -6,7 +6,7 @@ from cloister.custodian.calls import Call, Member, Reply, json_reply, statement_
 from cloister.custodian.service import introductions, issuers
 from cloister.custodian.service.leases import parse_instance_id
 
-__all__ = ["ISSUER_MEMBERS", "for_instance", "list_issuers", "remove_issuer", "set_issuer"]
+__all__ = ["ISSUER_MEMBERS", "issuers_for_instance", "list_issuers", "remove_issuer", "set_issuer"]
 
 ISSUER_MEMBERS = (
     Member(name="kind", type="string", doc="`oidc`, `kubernetes`, `spiffe` or `certificates`"),
@@ -27,7 +27,7 @@ ISSUER_MEMBERS = (
 )  # fmt: skip
 
 
-def for_instance(call: Call) -> Reply:
+def issuers_for_instance(call: Call) -> Reply:
     """Tell an instance, sealed to it, whose word counts for the consumers of its loan."""
     instance = parse_instance_id(call.parameters["instance"])
     return statement_reply(introductions.answer(call.service.context, instance, call.body))

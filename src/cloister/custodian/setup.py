@@ -18,7 +18,7 @@ from cloister.attest.endorse.bundle import verify_bundle
 from cloister.attest.schemes.site import Site
 from cloister.attest.verifier import Verifier
 from cloister.custodian.checkpoint import marks_at, sign_checkpoint, write_checkpoint
-from cloister.custodian.config_file import default_config_text, load_config, read_config
+from cloister.custodian.config_file import default_config_text, load_config, read_config, server_authority
 from cloister.custodian.database import accepted_before, back_up_database, open_store, take_lock
 from cloister.custodian.restoring import migrate_database, move_database, restore_database
 from cloister.custodian.service import CustodianService
@@ -61,7 +61,6 @@ __all__ = [
     "open_vault",
     "recover_custodian",
     "restore_custodian",
-    "server_authority",
     "vault_place",
     "verify_home_bundle",
 ]
@@ -231,21 +230,6 @@ def open_custodian(
     except BaseException:
         lock.close()
         raise
-
-
-def server_authority(home: Path, config: Config) -> str | None:
-    """Return the authority, as PEM, that proves the server's certificate; None where every system knows it.
-
-    Raises ``UsageError``.
-    """
-    if config.is_outside and not config.tls_ca:
-        return None
-    place = home / (config.tls_ca or "tls/ca.pem")
-    try:
-        return place.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"{place}: cannot be read as pem"
-        raise UsageError(msg) from exc
 
 
 def _site(home: Path, config: Config) -> Site:

@@ -152,7 +152,7 @@ def test_a_confidential_space_token_is_collected(shell: Any, tmp_path: Path) -> 
 def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Give the machine of the command line this many GPUs."""
     monkeypatch.setattr(
-        attest_collect, "_machine", lambda root, tpm: Machine(root=root, tpm=tpm, nvml=lambda: FakeNvml(count))
+        attest_collect, "machine_at", lambda root, tpm: Machine(root=root, tpm=tpm, nvml=lambda: FakeNvml(count))
     )
 
 

@@ -11,8 +11,8 @@ __all__ = ["CERTIFICATES"]
 CERTIFICATES = (
     # Signed by the instance key inside; who has no certificate yet, or none any more, asks here.
     route(
-        "POST", "/v1/instances/{instance}/certificate", ANYBODY, certificates_http.for_instance, body=Body.STATEMENT,
-        answers=STATEMENT_TYPE,
+        "POST", "/v1/instances/{instance}/certificate", ANYBODY, certificates_http.certify_instance,
+        body=Body.STATEMENT, answers=STATEMENT_TYPE,
     ),
     route(
         "POST", "/v1/certificates", WATCHERS, certificates_http.issue, body=Body.JSON, limited=True,

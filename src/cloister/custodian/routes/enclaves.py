@@ -40,7 +40,7 @@ _ENCLAVES = (
         answers=STATEMENT_TYPE, wanted=Wanted.INSTANCE,
     ),
     route(
-        "POST", "/v1/instances/{instance}/issuers", ANYBODY, issuers_http.for_instance, body=Body.STATEMENT,
+        "POST", "/v1/instances/{instance}/issuers", ANYBODY, issuers_http.issuers_for_instance, body=Body.STATEMENT,
         answers=STATEMENT_TYPE, wanted=Wanted.INSTANCE,
     ),
     route(
