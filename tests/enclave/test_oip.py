@@ -290,6 +290,8 @@ UNITS: list[tuple[str, list[TensorSpec], list[tuple[int, ...]], int]] = [
     ("unnamed first dimension", [spec(shape=(None, 3))], [(4, 3)], 4),
     ("items behind a small first input", [spec("a", shape=("n", 1)), spec("b", shape=("m", 1))], [(1, 1), (9, 1)], 9),
     ("items behind a fixed first input", [spec("a", shape=(1, 1)), spec("b", shape=("m", 1))], [(1, 1), (9, 1)], 9),
+    ("a scalar beside it", [spec(), spec("t", shape=())], [(4, 3), ()], 4),
+    ("a scalar alone", [spec("t", shape=())], [()], 1),
 ]
 
 

@@ -55,7 +55,11 @@ def units_of(tensors: Sequence[Tensor], signature: Signature) -> int:
     A model has a batch dimension where an input's first dimension is open. Where several inputs have
     one the largest counts, so that items cannot hide behind a small first input (T43).
     """
-    open_first = {spec.name for spec in signature.inputs if spec.shape is None or isinstance(spec.shape[0], str | None)}
+    open_first = {
+        spec.name
+        for spec in signature.inputs
+        if spec.shape is None or (spec.shape and isinstance(spec.shape[0], str | None))
+    }
     return max([1, *(tensor.shape[0] for tensor in tensors if tensor.name in open_first and tensor.shape)])
 
 
