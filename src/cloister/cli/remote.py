@@ -24,8 +24,9 @@ from cloister.cli.certificate_file import beside, new_request, read_held
 from cloister.cli.session_file import KeyProof, SessionFile
 from cloister.cli.terminal import read_secret
 from cloister.client.trust_file import is_loopback, parse_origin
-from cloister.custodian.config_file import read_config, server_authority
+from cloister.custodian.config_file import read_config
 from cloister.custodian.tenants.config import HOST_CA
+from cloister.custodian.tls import server_authority
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import CloisterError, Malformed, Unavailable, UsageError
 from cloister.journal import Secret

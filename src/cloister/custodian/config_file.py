@@ -26,7 +26,6 @@ __all__ = [
     "load_config",
     "read_config",
     "read_section",
-    "server_authority",
     "setting_of",
     "settings_text",
 ]
@@ -132,18 +131,3 @@ def _line(text: str, key: str) -> int:
     """Return the first line that names ``key``, for the reader of an error."""
     pattern = re.compile(rf"^\s*\[?\s*[\"']?{re.escape(key)}\b")
     return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)
-
-
-def server_authority(home: Path, config: Config) -> str | None:
-    """Return the authority, as PEM, that proves the server's certificate; None where every system knows it.
-
-    Raises ``UsageError``.
-    """
-    if config.is_outside and not config.tls_ca:
-        return None
-    place = home / (config.tls_ca or "tls/ca.pem")
-    try:
-        return place.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"{place}: cannot be read as pem"
-        raise UsageError(msg) from exc

@@ -18,7 +18,7 @@ from cloister.attest.endorse.bundle import verify_bundle
 from cloister.attest.schemes.site import Site
 from cloister.attest.verifier import Verifier
 from cloister.custodian.checkpoint import marks_at, sign_checkpoint, write_checkpoint
-from cloister.custodian.config_file import default_config_text, load_config, read_config, server_authority
+from cloister.custodian.config_file import default_config_text, load_config, read_config
 from cloister.custodian.database import accepted_before, back_up_database, open_store, take_lock
 from cloister.custodian.restoring import migrate_database, move_database, restore_database
 from cloister.custodian.service import CustodianService
@@ -29,7 +29,7 @@ from cloister.custodian.service.endorsements import bundle_keys
 from cloister.custodian.service.start import first_log
 from cloister.custodian.service.start import recover as recover_store
 from cloister.custodian.store.sqlite import SqliteStore
-from cloister.custodian.tls import authority_certificate, write_server_certificate
+from cloister.custodian.tls import authority_certificate, server_authority, write_server_certificate
 from cloister.custodian.tokens import SYSTEM, Role
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
 from cloister.errors import UsageError

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["authority_certificate", "load_authority", "write_server_certificate"]
+    from cloister.custodian.config import Config
+
+__all__ = ["authority_certificate", "load_authority", "server_authority", "write_server_certificate"]
 
 _AUTHORITY_LIFE = timedelta(days=3650)
 _SERVER_LIFE = timedelta(days=90)
@@ -75,6 +77,21 @@ def authority_certificate(pkcs8: bytes, *, name: str, now: datetime) -> bytes:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def server_authority(home: Path, config: Config) -> str | None:
+    """Return the authority, as PEM, that proves the server's certificate; None where every system knows it.
+
+    Raises ``UsageError``.
+    """
+    if config.is_outside and not config.tls_ca:
+        return None
+    place = home / (config.tls_ca or "tls/ca.pem")
+    try:
+        return place.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"{place}: cannot be read as pem"
+        raise UsageError(msg) from exc
 
 
 def write_server_certificate(folder: Path, pkcs8: bytes, *, names: Sequence[str], now: datetime) -> bool:

@@ -1,7 +1,7 @@
 """Memory for the bulk: page-aligned buffers used again and again, and lanes that work on them.
 
 A fresh ``bytearray`` costs a page fault per page and is read into up to four times slower than an
-aligned buffer. AES, SHA-256, reading and writing release the interpreter lock, so there is a lane for each
+aligned buffer. AES, the leaf hashes, reading and writing release the interpreter lock, so there is a lane for each
 processor this process may use.
 """
 
