@@ -45,6 +45,11 @@ def commands(name: str, *, after: str = "# ", before: str | None = None) -> str:
     )
 
 
+def with_ports(script: str, ports: dict[str, int]) -> str:
+    """Put free ports in place of a page's; each place once, for a free port may have a page's within it."""
+    return re.sub("|".join(ports), lambda found: str(ports[found[0]]), script)
+
+
 def play(script: str, folder: Path) -> str:
     """Run a script in a folder, end everything it has started, return what it printed."""
     surroundings = environment(frozen_package(folder), EXAMPLES=str(EXAMPLES))
@@ -83,10 +88,9 @@ def test_the_three_roles_of_the_tutorial(tmp_path: Path) -> None:
             commands("custodian.md", after="## More units"),
         )
     )
-    custodian, enclave = free_port(), free_port()
-    script = script.replace("custodian init", f"custodian init --port {custodian}").replace("8443", str(custodian))
-    script = script.replace("enclave serve", f"enclave serve --listen 127.0.0.1:{enclave}")
-    said = play(script.replace("8440", str(enclave)), tmp_path)
+    script = script.replace("custodian init", "custodian init --port 8443")
+    script = script.replace("enclave serve", "enclave serve --listen 127.0.0.1:8440")
+    said = play(with_ports(script, {"8443": free_port(), "8440": free_port()}), tmp_path)
     assert "scan-1.png: 5  [1 used, 2 remaining]" in said
     assert "7 remaining: 0" in said
     assert "allowance_exhausted" in said
@@ -111,10 +115,10 @@ def test_the_tpm_page_and_the_example_of_the_readme(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     example = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
     assert "https://enclave.example:8443" in example
-    custodian, enclave = str(free_port()), str(free_port())
+    custodian, enclave = free_port(), free_port()
     (tmp_path / "readme.py").write_text(example.replace("https://enclave.example:8443", f"http://127.0.0.1:{enclave}"))
     script = commands("tpm.md") + f"python3 {tmp_path}/readme.py\nls seven.receipt\n"
-    said = play(script.replace("8453", custodian).replace("8450", enclave), tmp_path)
+    said = play(with_ports(script, {"8453": custodian, "8450": enclave}), tmp_path)
     assert "verified: tpm, tier warning" in said
     assert "7 remaining: 98" in said
     assert said.endswith("seven.receipt\n")
