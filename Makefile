@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
-SOURCES := src tests examples benchmarks
+SOURCES := src tests examples benchmarks scripts
 
 .PHONY: help demo test test-converters drill fuzz bench bench-serving lint format docs lock build manual sbom clean system
 
@@ -65,7 +65,7 @@ manual: $(VENV)/ready ## write man pages and completions anew into share/
 
 sbom: $(VENV)/run/ready ## write what the wheel depends on anew into requirements/cloister.cdx.json
 	$(PYTHON) -m venv $(VENV)/sbom && $(VENV)/sbom/bin/python -m pip install --quiet cyclonedx-bom
-	scripts/make-sbom $(VENV)/sbom/bin/cyclonedx-py $(VENV)/run/bin/python
+	$(PYTHON) scripts/make_sbom.py $(VENV)/sbom/bin/cyclonedx-py $(VENV)/run/bin/python
 
 lock: ## write requirements/*.txt anew from pyproject.toml
 	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv

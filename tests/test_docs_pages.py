@@ -26,6 +26,14 @@ def test_no_link_outside_of_docs_leads_nowhere(page: Path) -> None:
     assert [str(path) for path in linked(page) if not path.exists()] == []
 
 
+def test_no_page_keeps_the_marks_of_a_merge() -> None:
+    pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    marked = [
+        page for page in pages if re.search(r"^(<{7} |>{7} |={7}$)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert marked == []
+
+
 @pytest.mark.parametrize("room", ["spec", "adr", "tutorial"])
 def test_every_page_of_a_room_is_in_its_index(room: str) -> None:
     index = DOCS / room / "index.md"

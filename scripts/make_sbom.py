@@ -1,11 +1,11 @@
-#!/usr/bin/env python3
-"""Write what the wheel depends on as a CycloneDX document: requirements/cloister.cdx.json (PEP 770 puts it into wheels).
+"""Write what the wheel depends on as CycloneDX (PEP 770 puts it into wheels): requirements/cloister.cdx.json.
 
-    scripts/make-sbom CYCLONEDX_PY PYTHON
+    python3 scripts/make_sbom.py CYCLONEDX_PY PYTHON
 
 CYCLONEDX_PY is the program of that name; PYTHON one of an environment that holds requirements/run.txt and nothing else.
 It lists names, versions, licences and who needs whom. Added here: our own version, and the digests that
-requirements/run.txt pins for every component, so that the document says which files are meant. Two runs give equal bytes.
+requirements/run.txt pins for every component, so that the document says which files are meant. Two runs give equal
+bytes.
 """
 
 import json
@@ -37,11 +37,12 @@ def pins(text: str) -> dict[tuple[str, str], list[str]]:
 def main(program: str, python: str) -> None:
     """Write the document."""
     command = [program, "environment", "--output-reproducible", "--mc-type", "application", "--pyproject"]
-    made = subprocess.run([*command, ROOT / "pyproject.toml", python], check=True, capture_output=True).stdout
+    whole = [*command, ROOT / "pyproject.toml", python]
+    made = subprocess.run(whole, check=True, capture_output=True).stdout  # noqa: S603 - a program that make names
     document = json.loads(made)
-    own = re.search(r'__version__ = "([^"]+)"', (ROOT / "src/cloister/__init__.py").read_text())
-    document["metadata"]["component"]["version"] = own[1]
-    document["metadata"]["component"]["purl"] = f"pkg:pypi/cloister@{own[1]}"
+    (own,) = re.findall(r'__version__ = "([^"]+)"', (ROOT / "src/cloister/__init__.py").read_text())
+    document["metadata"]["component"]["version"] = own
+    document["metadata"]["component"]["purl"] = f"pkg:pypi/cloister@{own}"
     digests = pins((ROOT / "requirements/run.txt").read_text())
     for component in document["components"]:
         found = digests[plain(component["name"]), component["version"]]
