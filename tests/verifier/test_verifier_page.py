@@ -19,9 +19,8 @@ import vendor_kit
 from cloister.attest.appraise import mismatch_code
 from cloister.attest.rats import Check, TeeKind, Verdict
 from cloister.attest.schemes import KINDS
-from cloister.verifier.page.markup import Html, joined, tag
+from cloister.attest.words import question_of
 from cloister.verifier.page.style import CONTENT_SECURITY_POLICY, STYLE
-from cloister.verifier.page.words import question_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,11 +247,6 @@ def test_kept_results_are_bounded(tmp_path: Any) -> None:
         ids = [found.post("/v1/attest", found.asked()).json()["id"] for _ in range(3)]
         assert [found.get(f"/results/{item}").status_code for item in ids] == [404, 200, 200]
         assert len(found.opened.service.results) == 2
-
-
-def test_text_is_escaped_by_being_text() -> None:
-    assert tag("p", "<b>", joined("&", tag("i", "x")), class_='"') == '<p class="&quot;">&lt;b&gt;&amp;<i>x</i></p>'
-    assert isinstance(tag("p"), Html)
 
 
 @pytest.mark.parametrize("tee", sorted(KINDS))

@@ -1,7 +1,8 @@
 """Untrusted bytes to values and back: exact, bounded, to the end.
 
 ``reader`` has byte strings, ``text`` base64url and times, ``json`` canonical JSON, ``fields`` typed
-members of an object. Every ``parse`` raises ``Malformed`` and nothing else, whatever the bytes.
+members of an object; ``markup`` writes text as HTML. Every ``parse`` raises ``Malformed`` and nothing else,
+whatever the bytes.
 Not done here: what a value means.
 """
 

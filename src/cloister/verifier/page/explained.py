@@ -9,9 +9,9 @@ from cloister.attest.appraise import NO_RULE
 from cloister.attest.ear import SUBMOD
 from cloister.attest.rats import Verdict
 from cloister.attest.trust_vector import WARNS
-from cloister.verifier.page.markup import Html, joined, tag
-from cloister.verifier.page.words import GROUPS, TIERS, VECTOR, group_of, outcome_of, question_of
+from cloister.attest.words import GROUPS, TIERS, VECTOR, group_of, outcome_of, question_of
 from cloister.wire import dump_b64u, dump_time
+from cloister.wire.markup import Html, joined, tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

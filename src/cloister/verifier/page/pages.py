@@ -23,9 +23,9 @@ from cloister.crypto.sign import KeyId
 from cloister.errors import CloisterError, Malformed, Rejected
 from cloister.serving.problems import problem
 from cloister.verifier.page.explained import explained
-from cloister.verifier.page.markup import Html, joined, tag
 from cloister.verifier.page.style import CONTENT_SECURITY_POLICY, STYLE
 from cloister.verifier.problems import STATUSES
+from cloister.wire.markup import Html, joined, tag
 
 if TYPE_CHECKING:
     from cloister.attest.describe import Description

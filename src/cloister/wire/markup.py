@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from cloister.wire import STEERING
+from cloister.wire.fields import STEERING
 
 __all__ = ["Html", "joined", "tag"]
 

@@ -1,4 +1,4 @@
-"""Plain words for what a verifier writes: tiers, checks, parts of a trustworthiness vector.
+"""Plain words for what a verifier finds: tiers, checks, parts of a trustworthiness vector; for pages and notebooks.
 
 What a claim means stands in ``attest.vocabulary``; here is what is asked by checks that are about no claim.
 """
@@ -47,12 +47,13 @@ VECTOR: Mapping[str, str] = {
 }
 """Parts of a trustworthiness vector (draft-ietf-rats-ar4si section 2.3.4)."""
 
-_CHAIN, _TCB, _FRESH, _SOFTWARE, _REST = "chain", "tcb", "fresh", "software", "rest"
+_CHAIN, _TCB, _FRESH, _SOFTWARE, _LOAN, _REST = "chain", "tcb", "fresh", "software", "loan", "rest"
 GROUPS: Mapping[str, str] = {
     _CHAIN: "Who vouches for it: chain and signatures",
     _FRESH: "Is it fresh, and for whom",
     _TCB: "Firmware and platform (TCB)",
     _SOFTWARE: "What runs",
+    _LOAN: "Whose loan it serves, and who runs it",
     _REST: "Everything else",
 }
 
@@ -81,6 +82,16 @@ _QUESTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "pcr_mismatch": (_SOFTWARE, "Was what booted measured as the policy names it?"),
     "software_mismatch": (_SOFTWARE, "Is the software manifest the one that was measured?"),
     "debug_enabled": (_SOFTWARE, "Is debugging off, so that nobody looks inside?"),
+    "keyset_not_yet_valid": (_FRESH, "Have the keys that it offers begun?"),
+    "keyset_expired": (_FRESH, "Are the keys that it offers still in their time?"),
+    "wrong_instance": (_FRESH, "Is it one and the same instance that attests and signs receipts?"),
+    "status_stale": (_FRESH, "Is the custodian's word on it fresh?"),
+    "custodian_mismatch": (_LOAN, "Does it serve the custodian that you trust?"),
+    "contract_mismatch": (_LOAN, "Does it serve under the contract that you agreed to?"),
+    "loan_mismatch": (_LOAN, "Is it the loan that its keys name?"),
+    "model_mismatch": (_LOAN, "Is it exactly the sealed model that you chose?"),
+    "instance_not_active": (_LOAN, "Does the custodian say that it may serve now?"),
+    "operator_mismatch": (_LOAN, "Is it run by somebody whom you named?"),
     "composite_mismatch": (_REST, "Do the devices belong to this machine?"),
     "hardware_not_verified": (_REST, "Was the hardware's own evidence looked at by this verifier?"),
     "memory_not_protected": (_REST, "Is the memory hidden from whoever owns the machine?"),
