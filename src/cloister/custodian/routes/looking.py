@@ -5,17 +5,22 @@ from __future__ import annotations
 from cloister.custodian import handlers, log_http, watching_http
 from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Body
 from cloister.custodian.events import EVENT_STREAM, events
-from cloister.custodian.routes.route import AFTER, LIMIT, LOAN, STAFF, VIEWERS, WATCHERS, route
+from cloister.custodian.routes.route import AFTER, LIMIT, LOAN, STAFF, VIEWERS, WATCHERS, WATCHERS_AND_VIEWERS, route
 
 __all__ = ["LOOKING"]
 
 _LOOKING = (
     route("GET", "/v1/instances", VIEWERS, handlers.list_instances),
     route("GET", "/v1/alarms", VIEWERS, watching_http.alarms),
+    route("GET", "/v1/spending", VIEWERS, watching_http.spending, query=watching_http.STEPS),
+    route(
+        "GET", "/v1/loans/{loan}/spending", WATCHERS_AND_VIEWERS, watching_http.loan_spending,
+        query=watching_http.STEPS,
+    ),
     route("GET", "/v1/audit", STAFF, handlers.audit, query=(AFTER, LIMIT)),
     route("GET", "/v1/audit/checkpoint", VIEWERS, handlers.checkpoint, answers=STATEMENT_TYPE),
     route("GET", "/v1/events", WATCHERS, events, query=(AFTER, LOAN), answers=EVENT_STREAM),
-)
+)  # fmt: skip
 
 _LOG = (
     route(

@@ -5,7 +5,7 @@ and withdraw, ``loans`` and ``asks`` allowances, ``release`` challenge and key, 
 come from, ``recall`` judge releases again, ``leases`` renew, close, status, ``rotation`` new keys for keys, ``blocks``
 stop, ``sweep`` write off, ``start`` come up and recover, ``sessions`` tokens of minutes, ``proposals`` what two persons
 decide, ``devices`` TPM identities, ``certificates`` certificates of peers, ``health``, ``figures`` and ``alarms`` how
-it stands, ``logbook`` the audit log, ``context`` the transaction under all.
+it stands, ``spending`` what loans spent lately, ``logbook`` the audit log, ``context`` the transaction under all.
 
 The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
 """
@@ -26,6 +26,7 @@ from cloister.custodian.service.context import Context, OnceKey, Transaction
 from cloister.custodian.service.endorsements import HomeBundle, home_endorsements
 from cloister.custodian.service.identities import Identities
 from cloister.custodian.service.issuer_keys import IssuerKeys, getter
+from cloister.custodian.service.spending import Spending
 from cloister.custodian.service.start import load_log, verify_start
 from cloister.custodian.tokens import SYSTEM
 from cloister.errors import Rejected
@@ -93,6 +94,7 @@ class CustodianService:
         )
         self._bundle = HomeBundle(self.context, home / config.endorsement_bundle)
         self.watch = Watch(self.context, self._bundle, home)
+        self.spending = Spending(self.context)
         self.context.endorsements = endorsements or home_endorsements(self._bundle, config, home)
         self.config = config
         self.proofs = Proofs(config, shared=store.shared, rng=os.urandom, address=lambda: self.url)

@@ -151,6 +151,7 @@ def instance_json(row: InstanceRow, now: datetime) -> dict[str, Json]:
     return {
         "attested_at": dump_time(state.attested_at),
         "clock": {"rule": row.clock, "trusted": state.clock_trusted},
+        "committed_at": dump_time(state.committed_at),
         "dead_at": dump_time(state.dead_at),
         "epoch": state.epoch,
         "id": state.id,

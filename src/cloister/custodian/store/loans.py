@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 __all__ = [
+    "HALVES",
     "LoanRow",
     "account_balances",
     "balances_of",
@@ -41,6 +42,7 @@ __all__ = [
     "replace_policy",
     "replace_terms",
     "take_turn",
+    "whole",
 ]
 
 
@@ -184,14 +186,14 @@ def postings_of(connection: Connection, loan: LoanId) -> Sequence[Posting]:
     ]
 
 
-# Summed in halves: SQLite refuses a sum beyond 2**63, and a ledger's turnover grows without end.
-_HALVES = (
+HALVES = (
     func.coalesce(func.sum(LEDGER.c.units.op(">>")(32)), 0).label("high"),
     func.coalesce(func.sum(LEDGER.c.units.op("&")(0xFFFFFFFF)), 0).label("low"),
 )
+"""Sums of units in halves: SQLite refuses a sum beyond 2**63, and a ledger's turnover grows without end."""
 
 
-def _whole(high: object, low: object) -> int:
+def whole(high: object, low: object) -> int:
     """Return the sum of both halves, whatever number type the database sums into."""
     return (int(str(high)) << 32) + int(str(low))
 
@@ -215,24 +217,24 @@ def account_balances(
     wanted = tuple(accounts)
     found: dict[tuple[Meter, Account], int] = {}
     for side, sign in ((LEDGER.c.credit, 1), (LEDGER.c.debit, -1)):
-        query = select(LEDGER.c.meter, side.label("account"), *_HALVES)
+        query = select(LEDGER.c.meter, side.label("account"), *HALVES)
         rows = connection.execute(query.where(LEDGER.c.loan == loan, side.in_(wanted)).group_by(LEDGER.c.meter, side))
         for row in rows:
             key = (Meter(row.meter), Account(row.account))
-            found[key] = found.get(key, 0) + sign * _whole(row.high, row.low)
+            found[key] = found.get(key, 0) + sign * whole(row.high, row.low)
     return found
 
 
 def debited_in_all(connection: Connection, account: Account) -> int:
     """Return the units that ever left ``account``, over all loans and meters."""
-    row = connection.execute(select(*_HALVES).where(LEDGER.c.debit == account)).one()
-    return _whole(row.high, row.low)
+    row = connection.execute(select(*HALVES).where(LEDGER.c.debit == account)).one()
+    return whole(row.high, row.low)
 
 
 def credited_in_all(connection: Connection, account: Account, meter: Meter) -> int:
     """Return the units of one meter that ever came into ``account``, over all loans."""
-    row = connection.execute(select(*_HALVES).where(LEDGER.c.credit == account, LEDGER.c.meter == meter)).one()
-    return _whole(row.high, row.low)
+    row = connection.execute(select(*HALVES).where(LEDGER.c.credit == account, LEDGER.c.meter == meter)).one()
+    return whole(row.high, row.low)
 
 
 def ledger_size(connection: Connection) -> int:
