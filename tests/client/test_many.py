@@ -72,7 +72,9 @@ def test_rows_of_an_array_keep_their_order(town: Town, kind: str, concurrency: i
 def test_questions_of_a_list_go_together_and_come_apart(town: Town, kind: str) -> None:
     questions = [scan(1), scans(3), {"image": scan(7)}, scan(4), scan(5).astype(np.float64)]
     found = ask(town, kind, questions, batch=4)
-    assert [group.rows for group in found.groups] == [(1, 3), (1, 1), (1,)]
+    assert [group.rows for group in found.groups] == [(1, 3), (1, 1, 1)], (
+        "what has another type becomes the model's first"
+    )
     answers = [None if part is None else part["label"].tolist() for part in found.each()]
     assert answers == [[1], [0, 1, 2], [7], [4], [5]]
     assert found.units == 7

@@ -119,11 +119,11 @@ class Tensor:
 
 
 def test_torch_tensors_are_taken_by_their_looks() -> None:
-    assert as_array(Tensor(np.ones((1, 2))), name="x").shape == (1, 2)
-    assert as_array(Tensor(np.ones((1, 2)), "torch.bfloat16"), name="x").shape == (1, 2)
-    assert as_array([[1, 2], [3, 4]], name="x").shape == (2, 2)
+    assert as_array(Tensor(np.ones((1, 2))), "FP32", name="x").shape == (1, 2)
+    assert as_array(Tensor(np.ones((1, 2)), "torch.bfloat16"), "FP32", name="x").shape == (1, 2)
+    assert as_array([[1, 2], [3, 4]], "FP32", name="x").shape == (2, 2)
     with pytest.raises(UsageError):
-        as_array([[1], [2, 3]], name="x")
+        as_array([[1], [2, 3]], "FP32", name="x")
 
 
 def test_inputs_are_named_or_the_one() -> None:

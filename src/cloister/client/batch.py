@@ -110,7 +110,7 @@ def group_inputs(info: ModelInfo, inputs: object, *, batch: int | None) -> tuple
     if isinstance(inputs, list | tuple):
         questions = [array_inputs(info, item) for item in inputs]
         return tuple(_joined(questions, batch) if _is_open(info) else map(_alone, questions))
-    return tuple(_split(info, array_inputs(info, inputs), batch))
+    return tuple(_split(info, array_inputs(info, inputs, many=True), batch))
 
 
 def _is_open(info: ModelInfo) -> bool:
@@ -145,6 +145,9 @@ def _split(info: ModelInfo, named: Mapping[str, Array], batch: int | None) -> It
     if not _is_open(info):
         fixed = {tensor.shape[0] for tensor in info.inputs if tensor.shape} - {_OPEN}
         step = fixed.pop() if len(fixed) == 1 else rows
+        if rows % step:
+            msg = f"infer_many: {rows} rows, want a multiple of {step}: the model takes so many at once"
+            raise UsageError(msg)
     for start in range(0, rows, step):
         part = {name: array[start : start + step] for name, array in named.items()}
         yield Group(inputs=part, rows=(min(step, rows - start),))

@@ -8,6 +8,8 @@ Not done here: preprocessing that a card cannot say; pass an array instead.
 
 from __future__ import annotations
 
+import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from cloister.wire import Fields, Json
 if TYPE_CHECKING:
     from cloister.client.datatypes import Array
 
-__all__ = ["ImageSpec", "image_to_array", "is_image", "open_image"]
+__all__ = ["ImageSpec", "as_picture", "image_to_array", "is_image", "open_image"]
 
 MAX_IMAGE_BYTES = 64 << 20  # bytes of an image file
 MAX_IMAGE_PIXELS = 100_000_000  # pixels of an image before resizing
@@ -78,26 +80,52 @@ def is_image(value: object) -> bool:
     return isinstance(value, str | Path | Image.Image)
 
 
-def open_image(path: Path | str) -> Image.Image:
-    """Return the decoded image in a file. Raises ``UsageError`` for what is no image, or too large."""
+def as_picture(value: object) -> object:
+    """Return what ``image=`` was given as a path, an image of Pillow, or a list of these.
+
+    Takes also the bytes of an image file, and arrays of NumPy: ``(h, w)``, ``(h, w, 3)`` or ``(h, w, 4)`` of uint8.
+    Raises ``UsageError`` for anything else.
+    """
+    if is_image(value):
+        return value
+    if isinstance(value, list | tuple):
+        return [as_picture(item) for item in value]
+    if isinstance(value, bytes | bytearray):
+        return open_image(io.BytesIO(value))
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[2:] in {(), (3,), (4,)} and value.size:
+        return Image.fromarray(value)
+    got = f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+    msg = f"image: {got}, want a path, an image of Pillow, the bytes of a file or an array of uint8 (h, w[, 3 or 4])"
+    raise UsageError(msg, hint="an array that is the model's input already goes into inputs=")
+
+
+def open_image(source: Path | str | io.BytesIO) -> Image.Image:
+    """Return the decoded image in a file, or of its bytes. Raises ``UsageError`` for what is no image, or too large."""
+    name = "image" if isinstance(source, io.BytesIO) else str(source)
     try:
-        size = Path(path).stat().st_size
-        if size > MAX_IMAGE_BYTES:
-            msg = f"{path}: {size} bytes, want at most {MAX_IMAGE_BYTES}"
-            raise UsageError(msg)
-        if not Path(path).is_file():
-            msg = f"{path}: no plain file"
-            raise UsageError(msg)
-        with Image.open(path, formats=_FORMATS) as image:
-            _demand_pixels(image, str(path))
-            return ImageOps.exif_transpose(image)
+        if not isinstance(source, io.BytesIO):
+            _demand_file(Path(source))
+        with Image.open(source, formats=_FORMATS) as image:
+            _demand_pixels(image, name)
+            image.load()
+            return _upright(image)
     except OSError as exc:
         detail = "no image this client reads" if isinstance(exc, UnidentifiedImageError) else exc.strerror
-        msg = f"{path}: {detail or 'a broken image'}"
+        msg = f"{name}: {detail or 'a broken image'}"
         raise UsageError(msg, hint="give a png, jpeg, webp, bmp, gif, tiff or ppm file") from exc
     except (ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        msg = f"{path}: a broken image"
+        msg = f"{name}: a broken image"
         raise UsageError(msg) from exc
+
+
+def _demand_file(path: Path) -> None:
+    size = path.stat().st_size
+    if size > MAX_IMAGE_BYTES:
+        msg = f"{path}: {size} bytes, want at most {MAX_IMAGE_BYTES}"
+        raise UsageError(msg)
+    if not path.is_file():
+        msg = f"{path}: no plain file"
+        raise UsageError(msg)
 
 
 def _demand_pixels(image: Image.Image, name: str) -> None:
@@ -110,15 +138,13 @@ def _demand_pixels(image: Image.Image, name: str) -> None:
 def image_to_array(value: object, spec: ImageSpec) -> Array:
     """Return a float32 batch of one: ``(1, h*w*c)``, ``(1, c, h, w)`` or ``(1, h, w, c)`` by ``spec.layout``.
 
-    Pixels 0..255 become ``low``..``high``; ``invert`` swaps dark and bright first. Transparency is laid on
-    white. Shrinking averages areas, growing interpolates. Raises ``UsageError``.
+    Marks for turning (EXIF) are obeyed, in files and in images of Pillow alike. Pixels 0..255 become ``low``..``high``,
+    16 bits are brought to 8; ``invert`` swaps dark and bright first. Transparency is laid on white. Shrinking averages
+    areas, growing interpolates. Raises ``UsageError``.
     """
     image = value if isinstance(value, Image.Image) else open_image(value)  # type: ignore[arg-type]  # see is_image
     _demand_pixels(image, "image")
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    image = image.convert(spec.mode)
+    image = _with_colours(_upright(image) if image is value else image, spec.mode)
     shrinks = image.width >= spec.size[0] and image.height >= spec.size[1]
     image = image.resize(spec.size, Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC)
     if spec.invert:
@@ -129,3 +155,28 @@ def image_to_array(value: object, spec: ImageSpec) -> Array:
     if spec.layout == "flat":
         return cube.reshape(1, -1)
     return cube[np.newaxis] if spec.layout == "nhwc" else np.ascontiguousarray(cube.transpose(2, 0, 1)[np.newaxis])
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, TypeError, struct.error) as exc:  # marks are a stranger's bytes
+        msg = "image: broken marks (EXIF)"
+        raise UsageError(msg) from exc
+
+
+def _with_colours(image: Image.Image, mode: str) -> Image.Image:
+    """Return the image in grey or colours. Raises ``UsageError`` where a pixel's range cannot be known."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in {"I", "F"}:
+        msg = f"image: mode {image.mode} does not say what is dark and what is bright"
+        raise UsageError(msg, hint="scale it to 0..255 and convert it to L or RGB, or pass an array")
+    try:
+        if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return image.convert(mode)
+    except (OSError, ValueError) as exc:
+        msg = f"image: mode {image.mode} cannot become {mode}"
+        raise UsageError(msg, hint="convert it to L or RGB first") from exc

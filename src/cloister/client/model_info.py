@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloister.client.images import ImageSpec
@@ -17,6 +17,7 @@ MAX_METADATA_BYTES = 1 << 20
 MAX_TENSORS = 256
 _MAX_NAME = 512
 _MAX_LABELS = 100_000
+_MAX_COLUMNS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +43,11 @@ class MakerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """One model: ``images`` says how inputs are made from pictures, ``labels`` names classes of outputs.
+    """One model: its inputs and outputs, and what its card says of them.
 
-    ``maker`` is None for a model that carries no maker's signature.
+    ``images`` says how inputs are made from pictures, ``columns`` which columns of a table an input takes, in order,
+    ``labels`` names classes of outputs. ``remaining`` are units, None where nobody counts. ``maker`` is None for a
+    model that carries no maker's signature.
     """
 
     name: str
@@ -58,6 +61,7 @@ class ModelInfo:
     labels: Mapping[str, tuple[str, ...]]
     remaining: int | None
     maker: MakerInfo | None = None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def parse_metadata(data: bytes) -> ModelInfo:
@@ -66,6 +70,7 @@ def parse_metadata(data: bytes) -> ModelInfo:
     versions = fields.texts("versions", cap=64, item_cap=64)
     parameters = fields.fields("parameters") if "parameters" in fields else Fields({}, what="model metadata")
     card = parameters.fields("card") if "card" in parameters else Fields({}, what="model card")
+    made_from = card.members("preprocess", cap=MAX_TENSORS) if "preprocess" in card else {}
     return ModelInfo(
         name=fields.text("name", cap=64, floor=1),
         digest=versions[0] if versions else "",
@@ -74,10 +79,11 @@ def parse_metadata(data: bytes) -> ModelInfo:
         outputs=_tensors(fields, "outputs"),
         task=card.text("task", cap=200) if "task" in card else "",
         description=card.text("description", cap=4000) if "description" in card else "",
-        images=_images(card),
+        images={name: ImageSpec.from_json(value) for name, value in _of_kind(made_from, "image").items()},
         labels=_labels(card),
         remaining=parameters.integer("remaining") if "remaining" in parameters else None,
         maker=_maker(parameters.fields("maker")) if "maker" in parameters else None,
+        columns={name: _columns(value) for name, value in _of_kind(made_from, "table").items()},
     )
 
 
@@ -108,16 +114,20 @@ def _dim(item: Json) -> int:
     return Fields({"shape": item}, what="model metadata").integer("shape", floor=-1, cap=(1 << 31) - 1)
 
 
-def _images(card: Fields) -> Mapping[str, ImageSpec]:
-    """Return the pictures' part of ``preprocess``; kinds this client does not know are left to the caller."""
-    if "preprocess" not in card:
-        return {}
-    members = card.members("preprocess", cap=MAX_TENSORS)
-    return {
-        name: ImageSpec.from_json(value)
-        for name, value in members.items()
-        if isinstance(value, dict) and value.get("kind") == "image"
-    }
+def _of_kind(members: Mapping[str, Json], kind: str) -> Mapping[str, Json]:
+    """Return the inputs that are made from one kind of thing; other kinds are left to the caller."""
+    return {name: value for name, value in members.items() if isinstance(value, dict) and value.get("kind") == kind}
+
+
+def _columns(value: Json) -> tuple[str, ...]:
+    """Parse what the card says of a table."""
+    fields = Fields(value, what="model card: preprocess")
+    fields.literal("kind", "table")
+    found = fields.texts("columns", cap=_MAX_COLUMNS, item_cap=200)
+    if not found or len(set(found)) != len(found):
+        fields.fail("columns", "want names, each once")
+    fields.end()
+    return found
 
 
 def _labels(card: Fields) -> Mapping[str, tuple[str, ...]]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cloister.client.datatypes import as_array, decode, element_type, encode
-from cloister.client.images import image_to_array, is_image
+from cloister.client.datatypes import as_array, decode, element_type, encode, fit
+from cloister.client.images import as_picture, image_to_array, is_image
+from cloister.client.tables import column_array, is_column, is_table, table_array, table_inputs
 from cloister.errors import Malformed, UsageError
 from cloister.wire import Fields, Json, dump_json, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cloister.client.datatypes import Array
     from cloister.client.model_info import ModelInfo, TensorInfo
@@ -26,6 +27,7 @@ MAX_HEAD_BYTES = 1 << 20  # bytes of JSON in front of the binary data
 MAX_OUTPUTS = 256
 MAX_DIM = (1 << 31) - 1
 MAX_ELEMENTS = 1 << 40  # elements of a shape that NumPy can describe, whatever their size
+_OPEN = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +41,8 @@ class InferBody:
 def name_inputs(info: ModelInfo, inputs: object, image: object) -> dict[str, object]:
     """Return what was given as one value for each input of the model.
 
-    ``inputs`` is a mapping by name, or one value where the model has one input; ``image`` goes to the one
-    input that the card makes from pictures. Raises ``UsageError``.
+    ``inputs`` is a mapping by name, a table of pandas, or one value where the model has one input; ``image`` goes to
+    the one input that the card makes from pictures. Raises ``UsageError``.
     """
     if (inputs is None) == (image is None):
         msg = "infer: want inputs or an image, and not both"
@@ -51,8 +53,10 @@ def name_inputs(info: ModelInfo, inputs: object, image: object) -> dict[str, obj
         if len(pictured) != 1:
             msg = f"model {info.name}: {len(pictured)} inputs are made from images, want one for image="
             raise UsageError(msg, hint="pass inputs={NAME: ARRAY}; the inputs are " + ", ".join(names))
-        return {pictured[0]: image}
-    named = _as_mapping(inputs)
+        return {pictured[0]: as_picture(image)}
+    if is_table(inputs):
+        return dict(table_inputs(info, inputs))
+    named = None if is_column(inputs) else _as_mapping(inputs)
     if named is not None:
         return named
     if len(names) != 1:
@@ -90,14 +94,17 @@ def dump_inputs(info: ModelInfo, named: Mapping[str, object]) -> InferBody:
     return InferBody(data=head + b"".join(parts), head_bytes=len(head))
 
 
-def array_inputs(info: ModelInfo, inputs: object) -> dict[str, Array]:
-    """Return one question's inputs as arrays; what cannot become any is refused. Raises ``UsageError``."""
+def array_inputs(info: ModelInfo, inputs: object, *, many: bool = False) -> dict[str, Array]:
+    """Return one question's inputs as arrays of the model's types; what cannot become any is refused.
+
+    ``many``: there may be more rows than one request takes. Raises ``UsageError``.
+    """
     named = name_inputs(info, None, inputs) if is_image(inputs) else name_inputs(info, inputs, None)
-    return {tensor.name: array for tensor, array in _arrays(info, named)}
+    return {tensor.name: array for tensor, array in _arrays(info, named, many=many)}
 
 
-def _arrays(info: ModelInfo, named: Mapping[str, object]) -> Iterator[tuple[TensorInfo, Array]]:
-    """Yield each input of the model with its array."""
+def _arrays(info: ModelInfo, named: Mapping[str, object], *, many: bool = False) -> Iterator[tuple[TensorInfo, Array]]:
+    """Yield each input of the model with its array, of the type and shape that it takes."""
     wanted = {tensor.name: tensor for tensor in info.inputs}
     unknown = sorted(set(named) - set(wanted))
     missing = sorted(set(wanted) - set(named))
@@ -106,18 +113,45 @@ def _arrays(info: ModelInfo, named: Mapping[str, object]) -> Iterator[tuple[Tens
         msg = f"model {info.name}: inputs: {', '.join(detail)}"
         raise UsageError(msg, hint="the inputs are " + ", ".join(wanted))
     for name, tensor in wanted.items():
-        yield tensor, _array_for(info, tensor, named[name])
+        array = fit(_array_for(info, tensor, named[name]), tensor.datatype, name=name)
+        _demand_shape(tensor, array, many=many)
+        yield tensor, array
 
 
 def _array_for(info: ModelInfo, tensor: TensorInfo, value: object) -> Array:
-    if is_image(value) and tensor.datatype != "BYTES":
-        if tensor.name not in info.images:
-            msg = f"input {tensor.name}: the model's card does not say how an image becomes this input"
-            raise UsageError(msg, hint="pass an array")
-        return image_to_array(value, info.images[tensor.name])
-    if isinstance(value, np.ndarray) and value.dtype.kind in "SU" and tensor.datatype == "BYTES":
-        return value.astype(object)
-    return as_array(value, name=tensor.name)
+    if is_table(value):
+        return table_array(info, tensor, value)
+    if is_column(value):
+        return column_array(tensor, value)
+    if tensor.datatype == "BYTES":
+        return as_array(value, tensor.datatype, name=tensor.name)
+    if is_image(value):
+        return _pictured(info, tensor, [value])
+    if isinstance(value, list | tuple) and value and all(map(is_image, value)):
+        return _pictured(info, tensor, value)
+    return as_array(value, tensor.datatype, name=tensor.name)
+
+
+def _pictured(info: ModelInfo, tensor: TensorInfo, pictures: Sequence[object]) -> Array:
+    """Return pictures as one batch."""
+    if tensor.name not in info.images:
+        msg = f"input {tensor.name}: the model's card does not say how an image becomes this input"
+        raise UsageError(msg, hint="pass an array")
+    return np.concatenate([image_to_array(picture, info.images[tensor.name]) for picture in pictures])
+
+
+def _demand_shape(tensor: TensorInfo, array: Array, *, many: bool) -> None:
+    """Refuse what the enclave would refuse. A single open dimension may stand for any rank (its metadata)."""
+    want, got = tensor.shape, array.shape
+    if want == (_OPEN,):
+        return
+    first = (_OPEN, *want[1:]) if many and want else want
+    if len(got) == len(first) and all(size in (_OPEN, there) for size, there in zip(first, got, strict=True)):
+        return
+    shown = ", ".join("any" if size == _OPEN else str(size) for size in want)
+    msg = f"input {tensor.name}: shape {list(got)}, want [{shown}]"
+    one_short = len(got) + 1 == len(want)
+    raise UsageError(msg, hint="one item alone? give it its first dimension: array[np.newaxis]" if one_short else None)
 
 
 def parse_outputs(data: bytes, *, head_bytes: int | None) -> dict[str, Array]:
