@@ -28,13 +28,16 @@ MAY_IMPORT = {
     "private_file": frozenset({"errors"}),
     "serving": _PURE_BASE | {"journal", "listener"},
     "tpm": _PURE_BASE | {"attest"},
+    "pages": _PURE_BASE | {"attest", "lending"},
     "custodian": _PURE_BASE
-    | {"crypto", "attest", "identity", "tpm", "sealed", "lending", "journal", "private_file", "serving", "listener"},
+    | {"crypto", "attest", "identity", "tpm", "sealed", "lending", "journal", "private_file", "serving", "listener"}
+    | {"pages"},
     "enclave": _PURE_BASE
     | {"crypto", "attest", "identity", "tpm", "sealed", "stores", "lending", "channel", "journal", "listener"},
-    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "journal", "listener", "private_file"},
+    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "journal", "listener", "private_file"}
+    | {"pages"},
     "relay": frozenset({"errors", "channel", "serving"}),
-    "verifier": _PURE_BASE | {"crypto", "attest", "identity", "journal", "private_file", "serving"},
+    "verifier": _PURE_BASE | {"crypto", "attest", "identity", "journal", "private_file", "serving", "pages"},
     "testing": _PURE_BASE
     | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"}
     | {"journal"},
