@@ -12,7 +12,7 @@ WORKERS ?= 2
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
 SOURCES := src tests examples benchmarks scripts
 
-.PHONY: help demo test test-converters drill fuzz bench bench-serving lint format docs lock build manual sbom clean system
+.PHONY: help demo test test-converters drill fuzz bench bench-serving lint format docs lock build reference manual sbom clean system
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,10 @@ docs: $(VENV)/docs-ready ## build the documentation into site/, refusing broken 
 
 build: $(VENV)/ready ## build wheel and sdist into dist/; the same commit gives the same bytes
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/hatchling build
+
+reference: $(VENV)/ready ## write the pages that are made from the source anew: errors, metrics, man pages
+	$(BIN)/python scripts/pages
+	$(MAKE) manual
 
 manual: $(VENV)/ready ## write man pages and completions anew into share/
 	mkdir -p share/man/man1 share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d

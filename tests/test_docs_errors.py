@@ -1,4 +1,7 @@
-"""Every reason code that somebody can meet has a line in the reference, and the reference names no other."""
+"""Every code that somebody can meet is in the table of codes, and the table has no other.
+
+A new code gets its row in ``src/cloister/codes/``; ``make reference`` writes the page from it.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,30 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from cloister.attest.appraise import mismatch_code
+from cloister.client.proxy.refusal import STATUS_BY_CODE as PROXY
+from cloister.codes import CHAPTERS, CODES, Fault, find, plain
+from cloister.custodian.metrics import ALARMS
 from cloister.custodian.problems import STATUS_BY_CODE
-from cloister.enclave.problems import _STATUSES
+from cloister.enclave.problems import STATUS_BY_CODE as ENCLAVE
+from cloister.verifier.problems import STATUSES as VERIFIER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloister.codes import Chapter, Code
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cloister"
-PAGE = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
 CODE = re.compile(r"[a-z][a-z0-9_]*")
 PLACE = {"because": 0, "_check": 0, "_skipped": 0, "_refuse": 0, "skip": 0, "expect": 1, "equal": 2}
 """Calls that take a code, and the place of the code among their arguments."""
-NAMED = {"Reason", "Check", "Bound"}  # calls with a member code=
+NAMED = {"Reason", "Check", "Bound", "Alarm"}  # calls with a member code=
+GOOD = {"ok", "no_bundle", "bundle_good"}  # said by a check that finds nothing wrong
+OF_FAULTS = {"internal", "malformed", "unavailable", "usage"}  # what an error without a reason of its own is called
+STANDING = {"ok", "degraded", "failed"}
 CLAIMS_OF_ANY_TEE = (
     "measurement",
     "host_data",
@@ -89,32 +102,65 @@ def codes_in(path: Path) -> set[str]:
     return {text for text in found if CODE.fullmatch(text)}
 
 
+def told_by_checks(path: Path) -> set[str]:
+    """Return the codes that a file pairs with how a part stands, in a tuple or in a call."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    told: list[ast.AST] = [item for item in ast.walk(tree) if isinstance(item, ast.Tuple) and len(item.elts) == 2]
+    for call in (item for item in ast.walk(tree) if isinstance(item, ast.Call)):
+        told += call.args[1:] if getattr(call.func, "id", "") == "_failed" else []
+    texts = (part.value for item in told for part in ast.walk(item) if isinstance(part, ast.Constant))
+    return {text for text in texts if isinstance(text, str) and CODE.fullmatch(text)} - STANDING
+
+
 def everything() -> set[str]:
-    """Return every code of the source, of both tables of statuses, and of claims that do not match.
-
-    Those of health are no errors: docs/reference/observability.md has them.
-    """
-    files = (path for path in SOURCE.rglob("*.py") if "simulator" not in path.parts and path.name != "health.py")
-    found = {code for path in files for code in codes_in(path)} | set(STATUS_BY_CODE) | set(_STATUSES)
-    return found | {mismatch_code(claim) for claim in ("debug", "migratable", "svn", *CLAIMS_OF_ANY_TEE)}
-
-
-def documented() -> list[str]:
-    return re.findall(r"^\| `([a-z0-9_]+)` \|", PAGE, re.MULTILINE)
+    """Return every code of the source: of reasons, tables of statuses, claims that differ, checks and alarms."""
+    files = (path for path in SOURCE.rglob("*.py") if not {"simulator", "codes"} & set(path.parts))
+    found = {code for path in files for code in codes_in(path)} | OF_FAULTS | ALARMS
+    found |= {code for table in (STATUS_BY_CODE, ENCLAVE, PROXY, VERIFIER) for code in table}
+    health = ("custodian/service/health.py", "custodian/service/endorsements.py", "enclave/instance.py")
+    found |= {code for name in health for code in told_by_checks(SOURCE / name)}
+    return (found | {mismatch_code(claim) for claim in ("debug", "migratable", "svn", *CLAIMS_OF_ANY_TEE)}) - GOOD
 
 
-def test_every_code_has_a_line() -> None:
-    assert sorted(everything() - set(documented())) == []
+def test_every_code_of_the_source_is_in_the_table() -> None:
+    assert sorted(everything() - set(CODES)) == [], "add a row in src/cloister/codes/, then run make reference"
 
 
-def test_no_line_is_about_a_code_that_is_nowhere() -> None:
-    assert sorted(set(documented()) - everything()) == []
-    assert len(documented()) == len(set(documented()))
+def test_the_table_has_no_code_that_is_nowhere() -> None:
+    assert sorted(set(CODES) - everything()) == []
+    assert len(CODES) == sum(len(chapter.codes) for chapter in CHAPTERS)
 
 
-def test_every_line_says_what_it_means_and_what_to_do() -> None:
-    rows = [line for line in PAGE.splitlines() if re.match(r"\| `[a-z0-9_]+` \|", line)]
-    for row in rows:
-        meaning, advice = (cell.strip() for cell in row.strip("| ").split("|")[1:])
-        assert len(meaning) > 10, row
-        assert len(advice) > 7, row
+def test_checks_and_alarms_are_told_apart_from_refusals() -> None:
+    told = {code for name in ("custodian/service/health.py",) for code in told_by_checks(SOURCE / name)}
+    assert {"disk_full", "database_taken"} <= told
+    assert {name for name, code in CODES.items() if code.fault is Fault.ALARM} <= ALARMS
+    assert CODES["usage"].fault is Fault.USAGE
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=lambda code: code.name)
+def test_every_row_says_cause_and_fix_and_shows_what_is_seen(code: Code) -> None:
+    assert CODE.fullmatch(code.name)
+    for text in (code.cause, code.fix):
+        assert len(text) > 7
+        assert not text.endswith(".")
+        assert "](" not in plain(text)
+        assert "|" not in text
+    assert code.name in code.example or code.name in OF_FAULTS
+    assert code.urn == f"urn:cloister:problem:{code.name}"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.title)
+def test_a_chapter_is_in_the_order_of_the_alphabet(chapter: Chapter) -> None:
+    names = [code.name for code in chapter.codes]
+    assert names == sorted(names)
+
+
+def test_a_claim_without_a_row_is_explained_by_its_form() -> None:
+    code, _ = find("family_id_mismatch")
+    assert code is not None
+    assert "`family_id`" in code.cause
+    assert code.place == "docs/reference/errors.md#evidence-does-not-satisfy-the-policy"
+    assert find("_mismatch") == (None, find("_mismatch")[1])
+    assert find("blokked") == (None, "blocked")
+    assert find("zzzz") == (None, "")

@@ -14,6 +14,7 @@ SRC = Path(__file__).parent.parent / "src" / "cloister"
 _PURE_BASE = frozenset({"errors", "wire"})
 MAY_IMPORT = {
     "errors": frozenset(),
+    "codes": frozenset(),
     "wire": frozenset({"errors"}),
     "crypto": _PURE_BASE,
     "attest": _PURE_BASE | {"crypto"},
@@ -43,14 +44,14 @@ MAY_IMPORT = {
     | {"journal"},
     "cli": _PURE_BASE
     | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}
-    | {"convert", "identity", "relay", "verifier", "serving", "tpm", "journal", "private_file"},
+    | {"convert", "identity", "relay", "verifier", "serving", "tpm", "journal", "private_file", "codes"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
     "telemetry": frozenset({"errors", "private_file"}),
 }
 SERVERS = ("custodian", "enclave", "client", "relay", "verifier", "cli")
 MAY_IMPORT |= {room: MAY_IMPORT[room] | {"telemetry"} for room in SERVERS}  # each tells about itself by one mechanism
-PURE = ("errors", "wire", "crypto", "attest", "identity", "sealed", "lending", "channel")
+PURE = ("errors", "codes", "wire", "crypto", "attest", "identity", "sealed", "lending", "channel")
 IMPURE_FILES = frozenset({"attest/endorse/fetch.py"})  # the one fetcher of endorsements
 IMPURE_MODULES = frozenset({"socket", "subprocess", "sqlite3", "httpx2", "httpx", "requests", "time", "sqlalchemy"})
 

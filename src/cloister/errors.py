@@ -1,8 +1,8 @@
 """The four faults of the house, and nothing else.
 
-Every error a caller can meet is one of these, told apart by whose fault it is. One table in
-``custodian/app.py``, ``enclave/app.py`` and ``cli/terminal.py`` maps them to HTTP statuses and exit
-codes.
+Every error a caller can meet is one of these, told apart by whose fault it is. Each server has one table
+to HTTP statuses (``problems.py``), the command line one to exit codes (``cli/exits.py``). What each code of
+a rejection means is in ``codes/``.
 
     CloisterError
     +-- UsageError   our caller asked for something that makes no sense

@@ -10,7 +10,7 @@ import pytest
 from cloister.enclave.config import EnclaveConfig, Limits
 from cloister.enclave.engines.tensor import Datatype
 from cloister.enclave.metrics import _CODES
-from cloister.enclave.problems import _STATUSES
+from cloister.enclave.problems import STATUS_BY_CODE
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -29,7 +29,7 @@ def test_every_limit_is_documented_with_its_default(name: str) -> None:
     assert f"| `{name}` | {getattr(Limits(), name)} |" in page("enclave-settings.md")
 
 
-@pytest.mark.parametrize(("code", "status"), sorted(_STATUSES.items()))
+@pytest.mark.parametrize(("code", "status"), sorted(STATUS_BY_CODE.items()))
 def test_every_inner_error_is_documented_with_its_status(code: str, status: int) -> None:
     rows = [row for row in page("enclave-api.md").splitlines() if row.startswith(f"| {status} |")]
     assert any(f"`{code}`" in row for row in rows)

@@ -50,7 +50,7 @@ def promtool_says(*words: str) -> None:
 
 def families() -> tuple[Mapping[str, Family], Mapping[str, set[str]]]:
     """Return every family of every server, and all values of every label."""
-    spec = importlib.util.spec_from_file_location("metrics_page", ROOT / "scripts" / "metrics_page.py")
+    spec = importlib.util.spec_from_file_location("metrics_page", ROOT / "scripts" / "pages" / "metrics_page.py")
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)

@@ -28,6 +28,7 @@ _NOUNS = {
     "doctor": "Look at this host and say what to do.",
     "drill": "Measure what is promised, for real.",
     "enclave": "Run the borrower's server inside a TEE.",
+    "explain": "Say what a code means and what to do.",
     "infer": "Ask a lent model, unseen.",
     "key": "Rotate the keys that wrap model keys.",
     "loan": "Lend, top up, block and watch.",

@@ -10,8 +10,9 @@ import click
 from cloister.attest.policy import Policy
 from cloister.cli.attest_verify import AT
 from cloister.cli.evidence_files import read_evidence
+from cloister.cli.exits import EXIT_REJECTED, EXIT_UNAVAILABLE
 from cloister.cli.remote import from_options, remote_options
-from cloister.cli.terminal import EXIT_REJECTED, EXIT_UNAVAILABLE, Terminal, Verb, pass_terminal
+from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.errors import UsageError
 from cloister.wire import Json, dump_b64u, dump_time
 

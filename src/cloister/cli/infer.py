@@ -12,10 +12,11 @@ from rich.text import Text
 
 from cloister.cli.consumer import connect, consumer_options
 from cloister.cli.duration import DURATION
+from cloister.cli.exits import error_json, exit_code
 from cloister.cli.infer_batch import Batch, infer_batch
 from cloister.cli.infer_files import dump_outputs, read_inputs
 from cloister.cli.receipt_files import content_files
-from cloister.cli.terminal import Terminal, Verb, demand_writable, error_json, exit_code, pass_terminal, write_file
+from cloister.cli.terminal import Terminal, Verb, demand_writable, pass_terminal, write_file
 from cloister.client.tickets import TicketNotProven
 from cloister.errors import CloisterError, UsageError
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cloister.cli.exits import error_json, exit_code
 from cloister.cli.infer_files import dump_outputs, read_batch
-from cloister.cli.terminal import error_json, exit_code, write_file
+from cloister.cli.terminal import write_file
 from cloister.client import Incomplete
 from cloister.errors import CloisterError, UsageError
 

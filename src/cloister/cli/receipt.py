@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.exits import EXIT_REJECTED, error_json
 from cloister.cli.receipt_files import kept_content, parse_key, receipt_in
 from cloister.cli.remote import as_anybody
-from cloister.cli.terminal import EXIT_REJECTED, Group, Terminal, error_json, pass_terminal
+from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.errors import CloisterError, Rejected, UsageError
 from cloister.lending.receipt import fork_evidence, head_after
 from cloister.wire import Json, dump_b64u, dump_time

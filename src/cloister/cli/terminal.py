@@ -4,7 +4,7 @@
   nothing else, also for errors.
 - Exit codes tell whose fault it was: 0 done, 2 usage, 3 malformed, 4 rejected, 5 unavailable, 6 waits
   for a second person, 130 interrupted. A reader that went away (``| head``) is no error.
-- An error ends in a hint where there is one.
+- An error ends in a hint where there is one, and a refusal in its code for ``cloister explain``.
 - No secret is taken as an argument or an option value: processes show those to everybody. Secrets come
   from files of mode 0600, from the environment, or from stdin.
 - Files are written whole or not at all, and never over an existing one without ``--force``.
@@ -39,8 +39,9 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from cloister.cli.exits import EXIT_INTERRUPTED, EXIT_PENDING, EXIT_REJECTED, EXIT_USAGE, codes, error_json, exit_code
 from cloister.cli.rate import Rate
-from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
 from cloister.journal import Secret
 from cloister.wire import STEERING
 
@@ -67,28 +68,7 @@ __all__ = [
     "write_file",
 ]
 
-EXIT_USAGE = 2
-EXIT_MALFORMED = 3
-EXIT_REJECTED = 4
-EXIT_UNAVAILABLE = 5
-EXIT_PENDING = 6
-EXIT_INTERRUPTED = 130
 _MAX_SECRET_BYTES = 64 * 1024
-
-
-def exit_code(error: CloisterError) -> int:
-    """Return the exit code of an error: the one table from fault to status on the command line."""
-    match error:
-        case UsageError():
-            return EXIT_USAGE
-        case Malformed():
-            return EXIT_MALFORMED
-        case Rejected():
-            return EXIT_REJECTED
-        case Unavailable():
-            return EXIT_UNAVAILABLE
-        case _:
-            return 1
 
 
 class _PlainConsole(Console):
@@ -163,6 +143,8 @@ class Terminal:
                 self.err.print(Text(f"  - {reason}"))
         if error.hint:
             self.err.print(Text.assemble(("hint:", "dim"), " ", error.hint))
+        if isinstance(error, Rejected) or not (error.hint or isinstance(error, UsageError)):
+            self.err.print(Text.assemble(("more:", "dim"), f" cloister explain {' '.join(codes(error))}"))
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before something that hurts; ``yes`` answers, and so does a missing terminal with no."""
@@ -204,23 +186,6 @@ class Terminal:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         return table
-
-
-def error_json(error: CloisterError) -> Json:
-    """Return an error as ``--json`` prints it."""
-    document: dict[str, Json] = {
-        "fault": type(error).__name__.lower(),
-        "message": error.message,
-        "exit_code": exit_code(error),
-    }
-    if error.hint:
-        document["hint"] = error.hint
-    if isinstance(error, Rejected):
-        document["code"] = error.code
-        document["reasons"] = [
-            {"code": item.code, "got": item.got, "subject": item.subject, "want": item.want} for item in error.reasons
-        ]
-    return document
 
 
 def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's callback

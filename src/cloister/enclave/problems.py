@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 
     from cloister.wire import Json
 
-__all__ = ["DATE_PROBLEM", "NO_STORE", "PROBLEM_TYPE", "inner_problem", "outer_problem", "plain", "status_of"]
+__all__ = [
+    "DATE_PROBLEM",
+    "NO_STORE",
+    "PROBLEM_TYPE",
+    "STATUS_BY_CODE",
+    "inner_problem",
+    "outer_problem",
+    "plain",
+    "status_of",
+]
 
 PROBLEM_TYPE = "application/problem+json"
 NO_STORE = ("cache-control", "no-store")
 DATE_PROBLEM = "https://iana.org/assignments/http-problem-types#date"  # RFC 9458 section 6.5.2
 
-_STATUSES: Mapping[str, int] = {
+STATUS_BY_CODE: Mapping[str, int] = {
     "allowance_exhausted": 402,
     "blocked": 403,
     "budget_spent": 429,
@@ -89,8 +98,8 @@ _TITLES = {
 
 def status_of(error: CloisterError) -> tuple[int, str]:
     """Return status and code of an error on the way to a consumer."""
-    if isinstance(error, Rejected) and error.code in _STATUSES:
-        return _STATUSES[error.code], error.code
+    if isinstance(error, Rejected) and error.code in STATUS_BY_CODE:
+        return STATUS_BY_CODE[error.code], error.code
     if isinstance(error, Malformed):
         return 400, "malformed"
     if isinstance(error, Unavailable):
@@ -111,7 +120,7 @@ def inner_problem(error: CloisterError) -> BinaryResponse:
         "reasons": [_reason(reason) for reason in reasons[:64]],
         "status": status,
         "title": _TITLES[status],
-        "type": DATE_PROBLEM if code.startswith("date_") else "about:blank",
+        "type": DATE_PROBLEM if code.startswith("date_") else f"urn:cloister:problem:{code}",
     }
     if error.hint is not None and code != "internal":
         members["hint"] = error.hint

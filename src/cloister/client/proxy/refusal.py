@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from cloister.wire import Json
 
-__all__ = ["Reply", "refusal"]
+__all__ = ["STATUS_BY_CODE", "Reply", "refusal"]
 
 PROBLEM_TYPE = "application/problem+json"
 
-_STATUSES: Mapping[str, int] = {
+STATUS_BY_CODE: Mapping[str, int] = {
     HOST: 403,
     TOKEN: 401,
     "body_late": 408,
@@ -76,7 +76,7 @@ def refusal(error: CloisterError) -> Reply:
         ],
         "status": status,
         "title": _TITLES[status],
-        "type": "about:blank",
+        "type": f"urn:cloister:problem:{code}",
     }
     if error.hint is not None:
         members["hint"] = error.hint
@@ -91,7 +91,7 @@ def refusal(error: CloisterError) -> Reply:
 def _status(error: CloisterError) -> tuple[int, str]:
     match error:
         case Rejected():
-            return _STATUSES.get(error.code, 502), error.code
+            return STATUS_BY_CODE.get(error.code, 502), error.code
         case UsageError():
             return 400, "usage"
         case Malformed():

@@ -1,10 +1,9 @@
-"""Writes docs/reference/metrics.md from the tables of metrics in the source; a test fails while the page is stale."""
+"""Writes docs/reference/metrics.md from the tables of metrics in the source."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
     from cloister.telemetry.registry import Family
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
+NAME = "metrics.md"
 SERVERS = {
     "Custodian": ("cloister.custodian.metrics", "setting `metrics`"),
     "Enclave": ("cloister.enclave.metrics", "setting `metrics`"),
@@ -32,7 +31,7 @@ OPEN = {
 }
 _HEAD = """# Metrics
 
-Made from the source by `python scripts/metrics_page.py`. Where they are shown, who may read them and what watches them:
+Made from the source by `make reference`. Where they are shown, who may read them and what watches them:
 [observability](observability.md). Every label has a closed set of values; a value beyond it is an error in the program.
 None names a consumer or anything that was asked.
 """
@@ -72,7 +71,3 @@ def _row(name: str, family: Family) -> str:
 def _values(label: str, labels: Mapping[str, frozenset[str]]) -> str:
     words = OPEN.get(label) or ", ".join(sorted(labels[label]))
     return f"| `{label}` | {words} |\n"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

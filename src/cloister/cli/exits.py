@@ -1,0 +1,69 @@
+"""How an error ends a command: its exit code, its codes, and how it is told to a program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from cloister.wire import Json
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "EXIT_PENDING",
+    "EXIT_REJECTED",
+    "EXIT_UNAVAILABLE",
+    "EXIT_USAGE",
+    "codes",
+    "error_json",
+    "exit_code",
+]
+
+EXIT_USAGE = 2
+EXIT_MALFORMED = 3
+EXIT_REJECTED = 4
+EXIT_UNAVAILABLE = 5
+EXIT_PENDING = 6
+EXIT_INTERRUPTED = 130
+_FAULTS = ((UsageError, "usage"), (Malformed, "malformed"), (Unavailable, "unavailable"))
+_MAX_NAMED = 4  # codes in one line
+
+
+def exit_code(error: CloisterError) -> int:
+    """Return the exit code of an error: the one table from fault to status on the command line."""
+    match error:
+        case UsageError():
+            return EXIT_USAGE
+        case Malformed():
+            return EXIT_MALFORMED
+        case Rejected():
+            return EXIT_REJECTED
+        case Unavailable():
+            return EXIT_UNAVAILABLE
+        case _:
+            return 1
+
+
+def codes(error: CloisterError) -> list[str]:
+    """Return the codes of an error, each once: those of its reasons, or that of its fault."""
+    if isinstance(error, Rejected):
+        return list(dict.fromkeys(reason.code for reason in error.reasons))[:_MAX_NAMED]
+    return [next((code for kind, code in _FAULTS if isinstance(error, kind)), "internal")]
+
+
+def error_json(error: CloisterError) -> Json:
+    """Return an error as ``--json`` prints it."""
+    document: dict[str, Json] = {
+        "code": codes(error)[0],
+        "fault": type(error).__name__.lower(),
+        "message": error.message,
+        "exit_code": exit_code(error),
+    }
+    if error.hint:
+        document["hint"] = error.hint
+    if isinstance(error, Rejected):
+        document["reasons"] = [
+            {"code": item.code, "got": item.got, "subject": item.subject, "want": item.want} for item in error.reasons
+        ]
+    return document

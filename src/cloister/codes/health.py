@@ -1,0 +1,186 @@
+"""Codes: health."""
+
+from __future__ import annotations
+
+from cloister.codes.code import Chapter, Code, Fault, Who
+
+__all__ = ["CHAPTER"]
+
+CHAPTER = Chapter(
+    title="Health",
+    about=(
+        "From `GET /readyz` and `GET /healthz`: codes without texts, for anybody may ask ([what is "
+        "tried](observability.md#health)). A custodian whose check has failed releases no key; an enclave "
+        "answers nothing."
+    ),
+    codes=(
+        Code(
+            name="bundle_ending",
+            cause="the bundle of endorsements in the home ends within `certificate_days`",
+            fix="make the next one: [endorsements](endorsements.md)",
+            who=Who.CUSTODIAN,
+            example='{"name": "endorsements", "state": "degraded", "code": "bundle_ending"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="bundle_refused",
+            cause="the bundle in the home is not signed by a key that counts, or not whole",
+            fix="sign it anew: [endorsements](endorsements.md)",
+            who=Who.CUSTODIAN,
+            example='{"name": "endorsements", "state": "degraded", "code": "bundle_refused"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="bundle_unreadable",
+            cause="the bundle in the home cannot be read",
+            fix="give the custodian the right to read it",
+            who=Who.CUSTODIAN,
+            example='{"name": "endorsements", "state": "degraded", "code": "bundle_unreadable"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="checkpoint_unwritable",
+            cause="the signed checkpoint outside of the database cannot be written",
+            fix="mount its disk, make room, or give the right to write there",
+            who=Who.CUSTODIAN,
+            example='{"name": "checkpoint", "state": "failed", "code": "checkpoint_unwritable"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="clock_behind",
+            cause="the clock is behind what was written",
+            fix="set the clock; nothing is granted until it is past that again",
+            who=Who.CUSTODIAN,
+            example='{"name": "clock", "state": "failed", "code": "clock_behind"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="clock_unset",
+            cause="the clock shows a year in which nothing of this was built",
+            fix="set the clock",
+            who=Who.CUSTODIAN,
+            example='{"name": "clock", "state": "failed", "code": "clock_unset"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="database_missing",
+            cause="the database cannot be opened where it was",
+            fix="mount the disk that it lies on, or restore it",
+            who=Who.CUSTODIAN,
+            example='{"name": "database", "state": "failed", "code": "database_missing"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="database_read_only",
+            cause="the database cannot be written",
+            fix="mount it for writing; see who changed its rights",
+            who=Who.CUSTODIAN,
+            example='{"name": "database", "state": "failed", "code": "database_read_only"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="database_stopped",
+            cause="a commit failed, so what is in memory may not be what was written",
+            fix="start the custodian anew; it reads what was written",
+            who=Who.CUSTODIAN,
+            example='{"name": "database", "state": "failed", "code": "database_stopped"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="database_taken",
+            cause="another custodian opened this database",
+            fix="let one of them serve; several take [PostgreSQL](postgresql.md)",
+            who=Who.CUSTODIAN,
+            example='{"name": "database", "state": "failed", "code": "database_taken"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="database_unavailable",
+            cause="the database did not answer",
+            fix="see its log and the way to it",
+            who=Who.CUSTODIAN,
+            example='{"name": "database", "state": "failed", "code": "database_unavailable"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="disk_full",
+            cause="the database could not be written: no space is left",
+            fix="make room on the disk; nothing is to be repaired, and the custodian goes on by itself",
+            who=Who.CUSTODIAN,
+            example='{"name": "database", "state": "failed", "code": "disk_full"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="disk_low",
+            cause="less than `disk_floor_mib` is free where database or checkpoint lie",
+            fix="make room",
+            who=Who.CUSTODIAN,
+            example='{"name": "disk", "state": "degraded", "code": "disk_low"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="disk_unknown",
+            cause="how much is free could not be found out",
+            fix="see whether the disk is mounted",
+            who=Who.CUSTODIAN,
+            example='{"name": "disk", "state": "degraded", "code": "disk_unknown"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="no_keyset",
+            cause="the enclave's keys are over, and evidence for new ones could not be had",
+            fix="see what the TEE says in the log; start the enclave anew",
+            who=Who.BORROWER,
+            example='{"name": "keyset", "state": "failed", "code": "no_keyset"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="no_lease",
+            cause="the enclave has no lease, or it is over",
+            fix="see why in its log; `blocked`, an empty allowance and a cut network are the usual ones",
+            who=Who.BORROWER,
+            example='{"name": "lease", "state": "failed", "code": "no_lease"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="renewal_failing",
+            cause="the last renewal brought no answer that holds; it serves on while the lease lasts",
+            fix="see the way to the custodian",
+            who=Who.BORROWER,
+            example='{"name": "custodian", "state": "degraded", "code": "renewal_failing"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="unloaded",
+            cause="a model was stopped, blocked or has expired, and is wiped from memory",
+            fix="see the custodian; start the enclave anew once it may serve",
+            who=Who.BORROWER,
+            example='{"name": "models", "state": "failed", "code": "unloaded"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="vault_file_missing",
+            cause="the custodian serves, and would not start again: `vault.json` is gone or cannot be read",
+            fix="put a copy of `vault.json` back before the next start",
+            who=Who.CUSTODIAN,
+            example='{"name": "vault", "state": "degraded", "code": "vault_file_missing"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="vault_locked",
+            cause="the key service that locks the vault does not answer",
+            fix="bring it back: [vaults](vaults.md)",
+            who=Who.CUSTODIAN,
+            example='{"name": "vault", "state": "failed", "code": "vault_locked"}',
+            fault=Fault.HEALTH,
+        ),
+        Code(
+            name="vault_wrong_key",
+            cause="the vault does not open what it wrapped",
+            fix="see whether its key was changed; open it with the key it was locked with",
+            who=Who.CUSTODIAN,
+            example='{"name": "vault", "state": "failed", "code": "vault_wrong_key"}',
+            fault=Fault.HEALTH,
+        ),
+    ),
+)
