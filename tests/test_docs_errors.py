@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cloister.attest.appraise import _CODES as OF_CLAIMS
 from cloister.attest.appraise import mismatch_code
 from cloister.client.proxy.refusal import STATUS_BY_CODE as PROXY
 from cloister.codes import CHAPTERS, CODES, Fault, find, plain
@@ -119,7 +120,7 @@ def everything() -> set[str]:
     found |= {code for table in (STATUS_BY_CODE, ENCLAVE, PROXY, VERIFIER) for code in table}
     health = ("custodian/service/health.py", "custodian/service/endorsements.py", "enclave/instance.py")
     found |= {code for name in health for code in told_by_checks(SOURCE / name)}
-    return (found | {mismatch_code(claim) for claim in ("debug", "migratable", "svn", *CLAIMS_OF_ANY_TEE)}) - GOOD
+    return (found | set(OF_CLAIMS.values()) | {mismatch_code(claim) for claim in CLAIMS_OF_ANY_TEE}) - GOOD
 
 
 def test_every_code_of_the_source_is_in_the_table() -> None:

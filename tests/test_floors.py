@@ -35,7 +35,8 @@ MAY_IMPORT = {
     | {"pages"},
     "enclave": _PURE_BASE
     | {"crypto", "attest", "identity", "tpm", "sealed", "stores", "lending", "channel", "journal", "listener"},
-    "client": _PURE_BASE | {"crypto", "attest", "lending", "channel", "journal", "listener", "private_file"}
+    "client": _PURE_BASE
+    | {"crypto", "attest", "lending", "channel", "journal", "listener", "private_file"}
     | {"pages"},
     "relay": frozenset({"errors", "channel", "serving"}),
     "verifier": _PURE_BASE | {"crypto", "attest", "identity", "journal", "private_file", "serving", "pages"},

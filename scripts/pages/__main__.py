@@ -1,4 +1,7 @@
-"""Writes the pages of docs/reference/ that say what the source says; tests/test_docs_made.py fails while one is stale."""
+"""Writes the pages of docs/reference/ that say what the source says.
+
+tests/test_docs_made.py fails while one is stale.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.shell_completion import ShellComplete
+
 from cloister.cli import app
 from cloister.codes import CODES
 

@@ -146,6 +146,13 @@ CHAPTER = Chapter(
             example="secure_boot: secure_boot_mismatch (got false, want true)",
         ),
         Code(
+            name="service_td_not_allowed",
+            cause="the TD is served by a service TD that the policy does not name",
+            fix="start it without one, or name it in the policy",
+            who=Who.BORROWER,
+            example="mrservicetd: service_td_not_allowed (got 91ff04c2…, want 000000…)",
+        ),
+        Code(
             name="simulated",
             cause="a note, never a refusal: the TEE is simulated and protects nothing",
             fix="do not use it for anything real",
@@ -168,11 +175,25 @@ CHAPTER = Chapter(
             example="svn: svn_too_low (got 3, want at least 4)",
         ),
         Code(
+            name="tcb_out_of_date",
+            cause="a security version of module, firmware or microcode is below the floor of the policy",
+            fix="update firmware and microcode; or lower the floor, knowing what was mended since",
+            who=Who.BORROWER,
+            example="tee_tcb_svn: tcb_out_of_date (got 5, want at least 6)",
+        ),
+        Code(
             name="tcb_status_not_allowed",
             cause="the vendor's status of this platform's firmware is not one the policy allows",
             fix="update firmware and microcode; or allow the status, knowing the advisories",
             who=Who.BORROWER,
             example="tcb_status: tcb_status_not_allowed (got OutOfDate, want UpToDate)",
+        ),
+        Code(
+            name="td_attributes_invalid",
+            cause="the TD was started with attributes or extensions that the policy does not allow",
+            fix="start it as the policy says",
+            who=Who.BORROWER,
+            example="td_attributes: td_attributes_invalid (got 0000000010000001, want 0000000010000000)",
         ),
         Code(
             name="tee_not_allowed",
