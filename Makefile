@@ -56,7 +56,7 @@ docs: $(VENV)/docs-ready ## build the documentation into site/, refusing broken 
 build: $(VENV)/ready ## build wheel and sdist into dist/; the same commit gives the same bytes
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/hatchling build
 
-reference: $(VENV)/ready ## write the pages that are made from the source anew: errors, metrics, man pages
+reference: $(VENV)/ready ## write the pages that are made from the source anew, man pages too
 	$(BIN)/python scripts/pages
 	$(MAKE) manual
 

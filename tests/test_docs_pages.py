@@ -34,10 +34,32 @@ def test_no_page_keeps_the_marks_of_a_merge() -> None:
     assert marked == []
 
 
-@pytest.mark.parametrize("room", ["spec", "adr", "tutorial"])
+@pytest.mark.parametrize("room", ["spec", "adr", "tutorial", "how-to", "explanation"])
 def test_every_page_of_a_room_is_in_its_index(room: str) -> None:
     index = DOCS / room / "index.md"
     assert {path.resolve() for path in (DOCS / room).glob("*.md")} - {index.resolve()} <= linked(index)
+
+
+def slugs(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as the site makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found: set[str] = set()
+    for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title)
+        slug = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", words).strip().lower())
+        number = 0
+        while slug + (f"_{number}" if number else "") in found:
+            number += 1
+        found.add(slug + (f"_{number}" if number else ""))
+    return found
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+def test_no_anchor_leads_nowhere(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", text):
+        there = page if not target else (page.parent / target).resolve()
+        assert anchor in slugs(there), f"{target}#{anchor}"
 
 
 def test_every_reference_page_is_linked_from_the_front_page() -> None:
