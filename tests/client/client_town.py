@@ -34,7 +34,7 @@ from cloister.channel.keyset import (
     KeysetModel,
 )
 from cloister.channel.ohttp import GatewayKeys
-from cloister.client import Client, CustodianPin, SystemTls, Trust
+from cloister.client import Client, CustodianPin, Retry, SystemTls, Trust
 from cloister.crypto.hpke import Kem
 from cloister.crypto.sign import SigningKey, Statement
 from cloister.errors import Rejected
@@ -279,12 +279,12 @@ class Town(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         return [SimulatedScheme(self.root.public)]
 
     def client(self, **changes: Any) -> Client:
-        """Return a verified client; ``trust`` members may be changed."""
-        options = {name: changes.pop(name) for name in ("token", "url", "schemes") if name in changes}
+        """Return a verified client that asks once; ``trust`` members may be changed."""
+        options = {name: changes.pop(name) for name in ("token", "url", "schemes", "retry") if name in changes}
         return Client.verify(
             options.pop("url", ENCLAVE),
             self.trust(**changes),
-            **{"token": TOKEN, "schemes": self.schemes, **options},
+            **{"token": TOKEN, "schemes": self.schemes, "retry": Retry.never(), **options},
             transport=self,
             clock=self.clock,
         )
@@ -351,7 +351,7 @@ class Town(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
     def restart(self) -> None:
         """Put a new instance of the same software in the enclave's place."""
         self.enclave = replace(
-            self.enclave, key=SigningKey.generate(), keys=GatewayKeys.generate(), head=GENESIS, index=0
+            self.enclave, key=SigningKey.generate(), keys=GatewayKeys.generate(), head=GENESIS, index=0, kept={}
         )
 
 

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 from cloister.attest.endorse import Given
 from cloister.attest.endorse.names import vendor_signed
 from cloister.attest.verifier import Verifier
-from cloister.client import AsyncClient, CustodianPin, SystemTls, Trust
+from cloister.client import AsyncClient, CustodianPin, Retry, SystemTls, Trust
 from cloister.custodian.app import create_app as custodian_app
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
 from cloister.custodian.vaults import wrap_dek
@@ -297,8 +297,10 @@ class House:
         }
         return Trust(**values | changes)
 
-    async def client(self, name: str = "clinic", *, token: Any = None, **changes: Any) -> AsyncClient:
-        """Return a verified client of a consumer, with its own token or with another's word."""
+    async def client(
+        self, name: str = "clinic", *, token: Any = None, retry: Retry | None = None, **changes: Any
+    ) -> AsyncClient:
+        """Return a verified client of a consumer, with its own token or with another's word; it asks once."""
         return await AsyncClient.verify(
             ENCLAVE,
             self.trust(**changes),
@@ -307,6 +309,7 @@ class House:
             endorsements=self.token_keys(),
             transport=self.wires,
             clock=self.clock,
+            retry=retry or Retry.never(),
         )
 
     def token_keys(self) -> Mapping[str, bytes]:

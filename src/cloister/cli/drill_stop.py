@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cloister.client import TruncatedResponse
+from cloister.client import Retry, TruncatedResponse
 from cloister.client.datatypes import element_type
 from cloister.errors import CloisterError, Rejected, Unavailable
 
@@ -149,7 +149,7 @@ class Asker:
     def _ask(self) -> bool:
         """Ask once; tell whether it was the last time."""
         try:
-            answer = self._client.infer(self._model, self._inputs)
+            answer = self._client.infer(self._model, self._inputs, retry=Retry.never())
         except CloisterError as exc:
             return self._note(exc)
         if answer.receipt.receipt.instance != self.instance:

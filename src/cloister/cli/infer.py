@@ -13,7 +13,7 @@ from rich.text import Text
 from cloister.cli.consumer import connect, consumer_options
 from cloister.cli.duration import DURATION
 from cloister.cli.exits import error_json, exit_code
-from cloister.cli.infer_batch import Batch, infer_batch
+from cloister.cli.infer_batch import Batch, infer_batch, say_again
 from cloister.cli.infer_files import dump_outputs, read_inputs
 from cloister.cli.receipt_files import content_files
 from cloister.cli.terminal import Terminal, Verb, demand_writable, pass_terminal, write_file
@@ -196,7 +196,14 @@ class _Asking:
     def ask(self, client: Client, question: object) -> Inference:
         """Return the answer. Raises as ``Client.infer``."""
         self.told = False
-        return client.infer(self.model, question, wait=self.wait, idempotency_key=self.key, on_wait=self._on_wait)
+        return client.infer(
+            self.model,
+            question,
+            wait=self.wait,
+            idempotency_key=self.key,
+            on_wait=self._on_wait,
+            on_retry=lambda again: say_again(self.terminal, again),
+        )
 
     def _on_wait(self, refusal: Rejected, left: timedelta) -> None:
         if not self.told:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cloister.cli.terminal import Terminal
-    from cloister.client import Answers, Client
+    from cloister.client import Answers, Client, Retrying
     from cloister.wire import Json
 
-__all__ = ["Batch", "infer_batch"]
+__all__ = ["Batch", "infer_batch", "say_again"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ def infer_batch(
                 concurrency=batch.concurrency,
                 wait=batch.wait,
                 on_progress=lambda progress: report(progress.done, progress.total),
+                on_retry=lambda again: say_again(terminal, again),
             )
         except Incomplete as exc:
             answered, stopped = exc.answered, exc
@@ -70,6 +71,12 @@ def infer_batch(
         raise cause
     terminal.result({**shown, "error": error_json(cause)})
     return exit_code(cause)
+
+
+def say_again(terminal: Terminal, again: Retrying) -> None:
+    """Tell that a question is asked again, and why; it is counted once."""
+    when = f"asking again in {again.pause.total_seconds():.1f} s ({again.number} of {again.tries})"
+    terminal.say(f"{again.cause.message}; {when}")
 
 
 def _make(folder: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cloister.client.many import Incomplete, Progress
     from cloister.client.model_info import ModelInfo
     from cloister.client.receipts import VerifiedReceipt
+    from cloister.client.retries import Retry, Retrying
     from cloister.client.sub_allowance import HeldSubAllowance
     from cloister.client.tickets import TicketNotProven
     from cloister.client.trust import VerifiedEnclave
@@ -33,6 +34,8 @@ __all__ = [
     "Inference",
     "ModelInfo",
     "Progress",
+    "Retry",
+    "Retrying",
     "SystemTls",
     "TicketNotProven",
     "TruncatedResponse",
@@ -52,6 +55,8 @@ _FILES = {
     "Inference": "inference",
     "ModelInfo": "model_info",
     "Progress": "many",
+    "Retry": "retries",
+    "Retrying": "retries",
     "SystemTls": "trust_file",
     "TicketNotProven": "tickets",
     "TruncatedResponse": "exchange",

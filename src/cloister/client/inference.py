@@ -6,7 +6,7 @@ with a flag.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from cloister.channel.fields import value_of
 from cloister.client.model_info import ModelInfo, parse_metadata
 from cloister.client.plan import Pause
 from cloister.client.receipts import verify_answer, verify_paid
+from cloister.client.retries import DEFAULT_RETRY, Attempt, EnclaveFault, Retrying
 from cloister.client.tensors import HEADER_LENGTH, dump_inputs, name_inputs, parse_outputs
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable
 from cloister.lending.messages.form import take_reasons
@@ -25,12 +26,14 @@ from cloister.wire import Fields, dump_b64u
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from cloister.channel.fields import FieldLines
     from cloister.client.datatypes import Array
     from cloister.client.exchange import Answer
     from cloister.client.plan import Plan
     from cloister.client.receipts import ReceiptChain, VerifiedReceipt
+    from cloister.client.retries import Retry
     from cloister.client.session import Session
     from cloister.client.trust import VerifiedEnclave
     from cloister.lending.messages import Ticket
@@ -65,7 +68,7 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a consumer asks. ``key`` makes asking again free; ``wait`` bounds waiting for more units."""
+    """What a consumer asks. ``key`` makes asking again free; ``wait`` bounds waiting for more units, ``end`` it all."""
 
     model: str
     inputs: object = field(default=None, repr=False)
@@ -74,6 +77,9 @@ class Question:
     wait: timedelta | None = None
     key: str | None = None
     on_wait: Callable[[Rejected, timedelta], None] | None = None
+    retry: Retry = DEFAULT_RETRY
+    end: datetime | None = None
+    on_retry: Callable[[Retrying], None] | None = None
     fields: FieldLines = ()
     """What goes beside the token: a sub-allowance."""
 
@@ -84,7 +90,7 @@ class Inference:
 
     ``units`` is what it cost, ``remaining`` what is left as far as the instance knows. ``ticket`` is the custodian's
     proven signature for just this answer, None where the model takes none. ``request`` and ``response`` are the exact
-    bytes the receipt commits to.
+    bytes the receipt commits to. ``tries`` is how often it was asked for.
     """
 
     model: str
@@ -98,6 +104,7 @@ class Inference:
     enclave: VerifiedEnclave = field(repr=False)
     request: bytes = field(repr=False)
     response: bytes = field(repr=False)
+    tries: int = 1
 
     @property
     def label(self) -> str | None:
@@ -123,19 +130,43 @@ def describe(
 
 
 def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptChain) -> Plan[Inference]:
-    """Return the proven answer to ``question``.
+    """Return the proven answer to ``question``, asked for again where none came, as its ``retry`` says.
 
-    Raises ``UsageError`` for inputs that cannot fit; ``Rejected`` with the enclave's reasons
-    (``allowance_exhausted``, ``blocked``, ...) or for a receipt that does not hold, ``TicketNotProven`` for an answer
-    without the ticket it takes; ``Unavailable``.
+    Raises ``UsageError`` for inputs that cannot fit; ``Rejected`` with the enclave's reasons (``allowance_exhausted``,
+    ``blocked``, ...), for a receipt that does not hold, where asking again would count again (``instance_changed``);
+    ``TicketNotProven`` for an answer without the ticket it takes; ``Unavailable``.
     """
-    body = dump_inputs(info, name_inputs(info, question.inputs, question.image))
     # One key for all tries: whoever cuts or answers in the enclave's place cannot make one question cost twice.
-    key = question.key or dump_b64u(session.rng(_KEY_BYTES))
+    question = replace(question, key=question.key or dump_b64u(session.rng(_KEY_BYTES)))
+    until = None if question.wait is None else session.clock() + question.wait
+    attempt = Attempt(end=question.end, until=until, other_instance=question.retry.other_instance)
+    tried = 1
+    while True:
+        try:
+            answer = yield from _infer_once(session, question, info, chain, attempt)
+        except CloisterError as exc:
+            pause = question.retry.pause(tried, exc, session.rng(2))
+            if pause is None:
+                raise
+            left = attempt.left(session.clock())
+            if left is not None and pause >= left:
+                raise
+            tried += 1
+            if question.on_retry is not None:
+                question.on_retry(Retrying(cause=exc, number=tried, tries=question.retry.tries, pause=pause))
+            yield Pause(pause)
+        else:
+            return replace(answer, tries=tried)
+
+
+def _infer_once(
+    session: Session, question: Question, info: ModelInfo, chain: ReceiptChain, attempt: Attempt
+) -> Plan[Inference]:
+    body = dump_inputs(info, name_inputs(info, question.inputs, question.image))
     extra: FieldLines = (
         ("content-type", OCTETS),
         (HEADER_LENGTH, str(body.head_bytes)),
-        ("idempotency-key", key),
+        ("idempotency-key", question.key or ""),
     )
     request = BinaryRequest(
         method="POST",
@@ -143,7 +174,7 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
         headers=(*bearer(question.token), *question.fields, *extra),
         body=body.data,
     )
-    answer, enclave = yield from _ask(session, request, question)
+    answer, enclave = yield from _ask(session, request, question, attempt)
     receipt = verify_answer(enclave, question.model, request=body.data, response=answer.body, trailers=answer.trailers)
     units, remaining = _count(answer, "cloister-units"), _count(answer, "cloister-remaining")
     if units != receipt.receipt.units:
@@ -165,23 +196,25 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
     )
 
 
-def _ask(session: Session, request: BinaryRequest, question: Question) -> Plan[tuple[Answer, VerifiedEnclave]]:
+def _ask(
+    session: Session, request: BinaryRequest, question: Question, attempt: Attempt
+) -> Plan[tuple[Answer, VerifiedEnclave]]:
     """Ask until there is an answer; while the allowance is exhausted and time is left, wait and ask again."""
-    end = None if question.wait is None else session.clock() + question.wait
     pause = _FIRST_PAUSE
     while True:
-        answer, enclave = yield from session.ask(request)
+        answer, enclave = yield from session.ask(request, attempt)
         if answer.status == _OK:
             return answer, enclave
         exc = refusal(answer)
-        if not isinstance(exc, Rejected) or exc.code != "allowance_exhausted" or end is None:
+        if not isinstance(exc, Rejected) or exc.code != "allowance_exhausted" or attempt.until is None:
             raise exc
-        left = end - session.clock()
+        left = attempt.until - session.clock()
         if left <= timedelta(0):
             raise exc
         duration = min(pause, left)
         if question.on_wait is not None:
             question.on_wait(exc, left)
+        attempt.left(session.clock())
         yield Pause(duration)
         pause = min(pause * 3 / 2, _LAST_PAUSE)
 
@@ -230,8 +263,8 @@ def refusal(answer: Answer) -> CloisterError:
     if answer.status >= _SERVER_FAULT or answer.status == _TOO_MANY_REQUESTS:
         after = value_of(answer.headers, "retry-after") or ""
         seconds = int(after) if after.isascii() and after.isdigit() and len(after) < 6 else None  # noqa: PLR2004
-        msg = f"enclave: status {answer.status} ({code})"
-        return Unavailable(msg, retry_after_s=seconds, hint=hint)
+        kind = EnclaveFault if answer.status == _SERVER_FAULT else Unavailable
+        return kind(f"enclave: status {answer.status} ({code})", retry_after_s=seconds, hint=hint)
     if not reasons:
         reasons = (Reason(code=code, subject="enclave", got=f"status {answer.status}"),)
     return Rejected("; ".join(map(str, reasons)), reasons=reasons, hint=hint)

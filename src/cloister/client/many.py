@@ -1,7 +1,7 @@
-"""Many inferences at once, by threads or tasks over one plan: in order, asked again where that is free, ended cleanly.
+"""Many inferences at once, by threads or tasks over one plan: in order, ended cleanly.
 
-An answer that did not come, or came cut, is asked for again under the same Idempotency-Key. The first error that
-stays stops what was not asked yet, lets what is under way end, and is raised with everything that was answered.
+The first error that stays stops what was not asked yet, lets what is under way end, and is raised with everything that
+was answered.
 """
 
 from __future__ import annotations
@@ -9,33 +9,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.client.batch import Answers, demand_rows
-from cloister.client.exchange import TruncatedResponse
-from cloister.client.inference import infer
-from cloister.client.plan import Pause
-from cloister.errors import CloisterError, Unavailable, UsageError
-from cloister.wire import dump_b64u
+from cloister.errors import CloisterError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from cloister.client.batch import Group
-    from cloister.client.inference import Inference, Question
-    from cloister.client.model_info import ModelInfo
-    from cloister.client.plan import Plan
-    from cloister.client.receipts import ReceiptChain
-    from cloister.client.session import Session
+    from cloister.client.inference import Inference
 
-__all__ = ["Incomplete", "Progress", "Run", "infer_again"]
+__all__ = ["Incomplete", "Progress", "Run"]
 
 MAX_CONCURRENCY = 64
-_PAUSES = (timedelta(seconds=1), timedelta(seconds=3), timedelta(seconds=9))
-_LONGEST = timedelta(seconds=30)  # that a server's Retry-After is followed
-_KEY_BYTES = 18
 
 
 class Incomplete(CloisterError):
@@ -57,19 +45,6 @@ class Progress:
     total: int
     units: int
     remaining: int
-
-
-def infer_again(session: Session, question: Question, info: ModelInfo, chain: ReceiptChain) -> Plan[Inference]:
-    """Return the proven answer, asked for up to four times where none or a cut one came. Raises as ``infer``."""
-    question = replace(question, key=question.key or dump_b64u(session.rng(_KEY_BYTES)))
-    for pause in _PAUSES:
-        try:
-            return (yield from infer(session, question, info, chain))
-        except TruncatedResponse:
-            yield Pause(pause)
-        except Unavailable as exc:
-            yield Pause(max(pause, min(_LONGEST, timedelta(seconds=exc.retry_after_s or 0))))
-    return (yield from infer(session, question, info, chain))
 
 
 class Run:

@@ -69,7 +69,8 @@ class Open:
     """Send ``body`` to the enclave and hand the open answer back. Answered by ``Head``.
 
     With ``keys`` only on a TLS 1.3 connection that shows one of them (SHA-256 of its SubjectPublicKeyInfo), with
-    ``hybrid`` under the post-quantum key exchange. Raises ``UnlistedKey`` before anything is sent on another.
+    ``hybrid`` under the post-quantum key exchange. ``within`` cuts silence short. Raises ``UnlistedKey`` before
+    anything is sent on another; ``NoAnswer`` where it was sent and nothing came back.
     """
 
     url: str
@@ -78,6 +79,7 @@ class Open:
     method: str = "POST"
     keys: tuple[bytes, ...] = ()
     hybrid: bool = False
+    within: timedelta | None = None
 
 
 class Head(Protocol):

@@ -22,6 +22,7 @@ from cloister.client.direct import DirectExchange, open_direct
 from cloister.client.exchange import OUTER_HEADERS, Answer, Exchange, TruncatedResponse
 from cloister.client.pinned_tls import UnlistedKey
 from cloister.client.plan import Close, Head, Hold, Open, Read, Release
+from cloister.client.retries import Attempt, NoAnswer
 from cloister.client.sub_allowance import SUB_ALLOWANCE_FIELD
 from cloister.client.trust import establish
 from cloister.client.way import Way
@@ -147,42 +148,53 @@ class Session:
         finally:
             yield Release()
 
-    def open(self, request: BinaryRequest) -> Plan[Opened]:
+    def open(self, request: BinaryRequest, attempt: Attempt | None = None) -> Plan[Opened]:
         """Send ``request`` and return the exchange with its outer answer, still to be read.
 
-        Raises ``Malformed`` for an answer that is no encapsulated response, ``Rejected`` and
-        ``Unavailable`` for what the gateway says in the clear, ``UsageError`` for a model that the trust does
-        not name; as ``contract`` where the trust names the borrower's key.
+        ``attempt`` is what is known of earlier tries, and learns of this one. Raises ``Malformed`` for an answer that
+        is no encapsulated response, ``Rejected`` and ``Unavailable`` for what the gateway says in the clear,
+        ``UsageError`` for a model that the trust does not name; as ``contract`` where the trust names the borrower's
+        key, as ``Attempt`` where asking again would count again, or comes too late.
         """
         found = _MODEL.match(request.path)
         if found is not None:
             self.trust.digest_of(found[1])
         request = self._keyed(request)
+        attempt = attempt or Attempt()
         enclave = yield from self._agreed_with(request)
-        opened = yield from self._opened(enclave, request)
+        opened = yield from self._opened(enclave, request, attempt)
         if isinstance(opened, CloisterError):
             # The keys are not the enclave's (any more), and nothing was processed (RFC 9458 section 5.3). That may be
             # a lie of whoever is on the way; the request's own key makes a second run free.
             yield from self._renewed(enclave)
             enclave = yield from self._agreed_with(request)
-            opened = yield from self._opened(enclave, request)
+            opened = yield from self._opened(enclave, request, attempt)
         if isinstance(opened, CloisterError):
             raise opened
         return opened
 
-    def ask(self, request: BinaryRequest) -> Plan[tuple[Answer, VerifiedEnclave]]:
+    def ask(self, request: BinaryRequest, attempt: Attempt | None = None) -> Plan[tuple[Answer, VerifiedEnclave]]:
         """Return the whole response, and who gave it. Raises as ``open``; ``TruncatedResponse`` for a cut one."""
-        exchange, head = yield from self.open(request)
+        attempt = attempt or Attempt()
+        exchange, head = yield from self.open(request, attempt)
+        try:
+            return (yield from self._read(exchange, head, attempt)), exchange.enclave
+        except (TruncatedResponse, Unavailable) as exc:
+            attempt.lose(exchange.enclave.instance, exc)
+            raise
+
+    def _read(self, exchange: Exchange | DirectExchange, head: Head, attempt: Attempt) -> Plan[Answer]:
         pieces: list[ResponseHead | Data] = []
         try:
             while (data := (yield Read(head))) is not None:
+                attempt.left(self.clock())
                 pieces += exchange.feed(data)
         except StreamCut as exc:
             raise TruncatedResponse from exc
         finally:
             yield Close(head)
         last, end = exchange.end()
-        return _whole([*pieces, *last], end), exchange.enclave
+        return _whole([*pieces, *last], end)
 
     def _agreed_with(self, request: BinaryRequest) -> Plan[VerifiedEnclave]:
         """Return the enclave that ``request`` may go to: its contract is signed as the trust demands.
@@ -206,22 +218,38 @@ class Session:
         key = dump_b64u(self.rng(_KEY_BYTES))
         return replace(request, headers=(*request.headers, ("idempotency-key", key)))
 
-    def _opened(self, enclave: VerifiedEnclave, request: BinaryRequest) -> Plan[Opened | CloisterError]:
+    def _opened(
+        self, enclave: VerifiedEnclave, request: BinaryRequest, attempt: Attempt
+    ) -> Plan[Opened | CloisterError]:
         """Send ``request``; return an error where the enclave has to be verified anew, raise any other."""
         if enclave is self._unreached or not self._way.is_pinned(enclave):
-            return (yield from self._sealed(enclave, request))
+            return (yield from self._sealed(enclave, request, attempt))
         try:
-            return (yield from self._direct(enclave, request))
+            return (yield from self._direct(enclave, request, attempt))
         except Unavailable:
             if self._way is not Way.AUTO:
                 raise
         # Whoever keeps us from pinned TLS has us encapsulate, which is as safe.
         self._unreached = enclave
-        return (yield from self._sealed(enclave, request))
+        return (yield from self._sealed(enclave, request, attempt))
 
-    def _direct(self, enclave: VerifiedEnclave, request: BinaryRequest) -> Plan[Opened | CloisterError]:
+    def _sent(self, enclave: VerifiedEnclave, step: Open, attempt: Attempt) -> Plan[Head]:
+        """Take the step that sends a question, while there is time and nobody else may have counted it."""
+        attempt.demand(enclave.instance)
+        step = replace(step, within=attempt.left(self.clock()))
         try:
-            head: Head = yield open_direct(enclave, request, hybrid=self._way.demands_hybrid)
+            head: Head = yield step
+        except NoAnswer as exc:
+            attempt.lose(enclave.instance, exc)
+            raise
+        return head
+
+    def _direct(
+        self, enclave: VerifiedEnclave, request: BinaryRequest, attempt: Attempt
+    ) -> Plan[Opened | CloisterError]:
+        step = open_direct(enclave, request, hybrid=self._way.demands_hybrid)
+        try:
+            head = yield from self._sent(enclave, step, attempt)
         except UnlistedKey as exc:
             return exc
         try:
@@ -236,10 +264,13 @@ class Session:
             raise
         return exchange, head
 
-    def _sealed(self, enclave: VerifiedEnclave, request: BinaryRequest) -> Plan[Opened | CloisterError]:
+    def _sealed(
+        self, enclave: VerifiedEnclave, request: BinaryRequest, attempt: Attempt
+    ) -> Plan[Opened | CloisterError]:
         exchange = Exchange(enclave, request, now=self.clock(), max_response_bytes=self._max_response_bytes)
         headers = (*OUTER_HEADERS, ("attested-instance", enclave.instance))
-        head: Head = yield Open(url=enclave.url + GATEWAY_PATH, headers=headers, body=exchange.body)
+        step = Open(url=enclave.url + GATEWAY_PATH, headers=headers, body=exchange.body)
+        head = yield from self._sent(enclave, step, attempt)
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
         if head.status not in _OK:
             problem = yield from _problem(head)

@@ -1,8 +1,7 @@
 """The outer connections of a consumer, over httpx2: what takes the steps of a plan.
 
-No cookies, no redirects; proxies of the environment are used but never for this machine. The enclave's TLS
-certificate is checked as the trust says; what keeps bodies secret is the encryption inside, or TLS under a key that
-is attested (``pinned_tls``), over connections of its own.
+What keeps bodies secret is the encryption inside, or TLS under a key that is attested (``pinned_tls``), over
+connections of its own.
 
 Not done here: deciding anything.
 """
@@ -16,16 +15,15 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 
 import httpx2
 
-from cloister.attest.rules import NotChecked
-from cloister.client.pinned_tls import PinnedContext, UnlistedKey, UnlistedKeyShown, shown_key
+from cloister.client.connections import AGENT, custodian_options, enclave_options, pinned_options
+from cloister.client.pinned_tls import UnlistedKey, UnlistedKeyShown, shown_key
 from cloister.client.plan import Close, Fetch, Fetched, Hold, Open, Party, Pause, Read, Release
+from cloister.client.retries import NoAnswer
 from cloister.client.session import StreamCut
-from cloister.client.trust_file import CustodianPin, is_loopback
 from cloister.errors import Malformed, Reason, Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -39,10 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TIMEOUT", "AsyncWire", "Wire"]
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)  # until the next byte must have arrived
-CONNECT_TIMEOUT = timedelta(seconds=10)
-_AGENT = "cloister"
-_IDLE_S = 60  # seconds a connection is kept on which nothing is asked; an enclave keeps it for 75
-_LIMITS = httpx2.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=_IDLE_S)
 _PINNED = 2  # sets of keys whose connections are kept: the enclave's, and those it had before
 
 
@@ -67,45 +61,6 @@ class _Head:
         return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw)
 
 
-def _options(url: str, tls: ssl.SSLContext | bool, timeout: timedelta) -> dict[str, Any]:  # noqa: FBT001 - httpx2's own type
-    """Return the settings of one client; a fresh cookie jar that takes no cookie."""
-    return {
-        "cookies": CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-        "follow_redirects": False,
-        "headers": {"user-agent": _AGENT},
-        "limits": _LIMITS,
-        "timeout": httpx2.Timeout(timeout.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds()),
-        "trust_env": not is_loopback(url),
-        "verify": tls,
-    }
-
-
-def _context(ca_pem: str | None, *, what: str) -> ssl.SSLContext:
-    if ca_pem is not None and not ca_pem.strip():
-        msg = f"{what}: empty"  # for ssl an empty bundle is none, and none is the system's
-        raise Malformed(msg)
-    try:
-        context = ssl.create_default_context(cadata=ca_pem)
-    except (ssl.SSLError, TypeError) as exc:  # TypeError: text beyond ascii
-        msg = f"{what}: no certificate in PEM"
-        raise Malformed(msg) from exc
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _enclave_options(url: str, trust: Trust, timeout: timedelta) -> dict[str, Any]:
-    if isinstance(trust.tls, NotChecked):
-        return _options(url, tls=False, timeout=timeout)
-    if url.startswith("http:") and not is_loopback(url):
-        msg = f"{url}: plain http, while the trust checks the enclave's tls certificate"
-        raise UsageError(msg, hint="use https, or say tls not_checked in the trust: bodies are encrypted either way")
-    return _options(url, _context(trust.tls.ca_pem, what="trust: tls"), timeout)
-
-
-def _pinned_options(step: Open, timeout: timedelta, certificate: Path | str | None) -> dict[str, Any]:
-    return _options(step.url, PinnedContext.of(step.keys, hybrid=step.hybrid, certificate=certificate), timeout)
-
-
 def _demand_network(transport: object) -> None:
     """Refuse to go where no connection is made: there is no key to see."""
     if transport is not None:
@@ -124,22 +79,20 @@ _address = lru_cache(maxsize=64)(httpx2.URL)  # of one enclave there are few, an
 def _request(step: Open, timeout: httpx2.Timeout) -> httpx2.Request:
     """Return a request with the fields of ``step`` and those that every client of HTTP sends."""
     content = step.body or (b"" if step.method == "POST" else None)
-    headers = [("user-agent", _AGENT), *step.headers]
-    extensions = {"timeout": timeout.as_dict()}
+    headers = [("user-agent", AGENT), *step.headers]
+    seconds = timeout.as_dict()
+    if step.within is not None:
+        most = step.within.total_seconds()
+        seconds = {name: most if limit is None else min(limit, most) for name, limit in seconds.items()}
+    extensions = {"timeout": seconds}
     return httpx2.Request(step.method, _address(step.url), headers=headers, content=content, extensions=extensions)
 
 
-def _custodian_options(trust: Trust, timeout: timedelta) -> dict[str, Any] | None:
-    pin = trust.custodian
-    if not isinstance(pin, CustodianPin):
-        return None
-    return _options(pin.url, _context(pin.ca_pem, what="trust: custodian"), timeout)
-
-
-def _unreachable(party: Party, exc: Exception) -> NoReturn:
+def _unreachable(party: Party, exc: Exception, *, sent: bool = False) -> NoReturn:
     """Say that there was no answer, without the text of the library, which may quote addresses.
 
-    Raises ``UnlistedKey`` where the connection was closed for its key, else ``Unavailable``.
+    Raises ``UnlistedKey`` where the connection was closed for its key, ``NoAnswer`` where a question may have been
+    sent, else ``Unavailable``.
     """
     cause: BaseException | None = exc
     while cause is not None:
@@ -154,7 +107,7 @@ def _unreachable(party: Party, exc: Exception) -> NoReturn:
         Party.CUSTODIAN: "the trust asks this custodian for the enclave's status; is it running?",
     }[party]
     msg = f"{party}: no answer ({kind}){detail}"
-    raise Unavailable(msg, hint=hint) from exc
+    raise (NoAnswer if sent else Unavailable)(msg, hint=hint) from exc
 
 
 def _demand_in_time(party: Party, end: float) -> None:
@@ -182,6 +135,7 @@ def _demand_repeatable(step: Open) -> None:
 
 
 _GONE = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
+_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 _FAULTS = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, ssl.SSLError, OSError)
 
 
@@ -198,6 +152,7 @@ class Wire:
         certificate: Path | str | None = None,
     ) -> None:
         """Prepare; nothing is opened yet."""
+        self._closed = False
         self._certificate = certificate
         self._seconds = timeout.total_seconds()
         self._turn = threading.Lock()
@@ -205,19 +160,23 @@ class Wire:
         self._transport = transport
         self._pinned: dict[tuple[bytes, ...], httpx2.Client] = {}
         self._making = threading.Lock()
-        self._clients = {Party.ENCLAVE: httpx2.Client(transport=transport, **_enclave_options(url, trust, timeout))}
-        custodian = _custodian_options(trust, timeout)
+        self._clients = {Party.ENCLAVE: httpx2.Client(transport=transport, **enclave_options(url, trust, timeout))}
+        custodian = custodian_options(trust, timeout)
         if custodian is not None:
             self._clients[Party.CUSTODIAN] = httpx2.Client(transport=transport, **custodian)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; then nothing is asked any more."""
+        self._closed = True
         for client in (*self._clients.values(), *self._pinned.values()):
             client.close()
 
     def take(self, step: Step) -> Any:
         """Perform one step. Raises ``Unavailable``, ``Malformed`` (too long) and ``StreamCut``."""
         match step:
+            case Fetch() | Open() if self._closed:
+                msg = "client: closed"
+                raise UsageError(msg, hint="make a new one with verify, and ask inside its with block")
             case Fetch():
                 return self._fetch(step)
             case Open():
@@ -260,7 +219,7 @@ class Wire:
             if client is None:
                 _demand_network(self._transport)
                 client = self._pinned[step.keys] = httpx2.Client(
-                    **_pinned_options(step, self._timeout, self._certificate)
+                    **pinned_options(step, self._timeout, self._certificate)
                 )
                 if len(self._pinned) > _PINNED:
                     self._pinned.pop(next(iter(self._pinned))).close()
@@ -268,14 +227,16 @@ class Wire:
 
     def _open(self, step: Open) -> _Head:
         client = self._client(step)
+        sent = False
         try:
             try:
                 response = client.send(_request(step, client.timeout), stream=True)
             except _GONE:
                 _demand_repeatable(step)
+                sent = True
                 response = client.send(_request(step, client.timeout), stream=True)
         except _FAULTS as exc:
-            _unreachable(Party.ENCLAVE, exc)
+            _unreachable(Party.ENCLAVE, exc, sent=sent or not isinstance(exc, _UNSENT))
         return _Head(response, response.iter_raw())
 
 
@@ -300,26 +261,31 @@ class AsyncWire:
         certificate: Path | str | None = None,
     ) -> None:
         """Prepare; nothing is opened yet."""
+        self._closed = False
         self._certificate = certificate
         self._seconds = timeout.total_seconds()
         self._turn = asyncio.Lock()
-        options = _enclave_options(url, trust, timeout)
+        options = enclave_options(url, trust, timeout)
         self._timeout = timeout
         self._transport = transport
         self._pinned: dict[tuple[bytes, ...], httpx2.AsyncClient] = {}
         self._clients = {Party.ENCLAVE: httpx2.AsyncClient(transport=transport, **options)}
-        custodian = _custodian_options(trust, timeout)
+        custodian = custodian_options(trust, timeout)
         if custodian is not None:
             self._clients[Party.CUSTODIAN] = httpx2.AsyncClient(transport=transport, **custodian)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; then nothing is asked any more."""
+        self._closed = True
         for client in (*self._clients.values(), *self._pinned.values()):
             await client.aclose()
 
     async def take(self, step: Step) -> Any:
         """Perform one step. Raises ``Unavailable``, ``Malformed`` (too long) and ``StreamCut``."""
         match step:
+            case Fetch() | Open() if self._closed:
+                msg = "client: closed"
+                raise UsageError(msg, hint="make a new one with verify, and ask inside its with block")
             case Fetch():
                 return await self._fetch(step)
             case Open():
@@ -361,7 +327,7 @@ class AsyncWire:
         if client is None:
             _demand_network(self._transport)
             client = self._pinned[step.keys] = httpx2.AsyncClient(
-                **_pinned_options(step, self._timeout, self._certificate)
+                **pinned_options(step, self._timeout, self._certificate)
             )
             if len(self._pinned) > _PINNED:
                 await self._pinned.pop(next(iter(self._pinned))).aclose()
@@ -369,14 +335,16 @@ class AsyncWire:
 
     async def _open(self, step: Open) -> _Head:
         client = await self._client(step)
+        sent = False
         try:
             try:
                 response = await client.send(_request(step, client.timeout), stream=True)
             except _GONE:
                 _demand_repeatable(step)
+                sent = True
                 response = await client.send(_request(step, client.timeout), stream=True)
         except _FAULTS as exc:
-            _unreachable(Party.ENCLAVE, exc)
+            _unreachable(Party.ENCLAVE, exc, sent=sent or not isinstance(exc, _UNSENT))
         return _Head(response, response.aiter_raw())
 
 

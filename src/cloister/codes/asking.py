@@ -97,6 +97,13 @@ CHAPTER = Chapter(
             example="input pixels: input (got shape [1, 32], want [-1, 64])",
         ),
         Code(
+            name="instance_changed",
+            cause="an answer was lost that may have been counted, and the instance there now would count it again",
+            fix="ask anew if a second count is fine, or allow it: `Retry(other_instance=True)`",
+            who=Who.CONSUMER,
+            example="enclave: instance_changed (got 5b1e…, want 91ff…)",
+        ),
+        Code(
             name="lease_expired",
             cause="the enclave's lease has ended, or its keys are gone",
             fix="try again when the enclave has renewed; see its log",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.cli.demo.schemes import simulated_schemes
-from cloister.client import Client, Trust
+from cloister.client import Client, Retry, Trust
 from cloister.errors import CloisterError, Rejected
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str]) -> None:
     """Verify once, then ask until ended."""
     url, trust_file, token_file, seconds, *images = arguments
     trust = Trust.load(trust_file)
-    with Client.verify(url, trust, token_file=token_file, schemes=simulated_schemes(trust)) as client:
+    once, schemes = Retry.never(), simulated_schemes(trust)
+    with Client.verify(url, trust, token_file=token_file, schemes=schemes, retry=once) as client:
         _say(kind="verified", text=datetime.now(UTC).isoformat())
         turn = 0
         while True:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cloister.attest.rules import NotChecked
-from cloister.client import AsyncClient, CustodianPin, Trust
+from cloister.client import AsyncClient, CustodianPin, Retry, Trust
 from cloister.enclave.config import EnclaveConfig
 from cloister.enclave.measure import measure_software
 from cloister.testing.simulated import SimulatedScheme, simulated_policy
@@ -260,6 +260,7 @@ class Simulator:
                 transport=self.network.transport(name),
                 clock=clock,
                 rng=self.world.chance.randbytes,
+                retry=Retry.never(),  # a scenario says itself when it asks again
             )
         )
         self._clients.append(client)
