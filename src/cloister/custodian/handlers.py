@@ -11,6 +11,7 @@ from cloister.custodian.service import (
     blocks,
     contracts,
     drills,
+    instance_views,
     loan_views,
     loans,
     logbook,
@@ -255,6 +256,18 @@ def recall(call: Call) -> Reply:
 def list_instances(call: Call) -> Reply:
     """List enclave instances."""
     return json_reply(loan_views.instance_list(call.service.context))
+
+
+def show_instance(call: Call) -> Reply:
+    """Show one enclave instance, with its attestation result."""
+    instance = parse_instance_id(call.parameters["instance"])
+    return json_reply(instance_views.instance_view(call.service.context, instance))
+
+
+def evidence(call: Call) -> Reply:
+    """Give the evidence that an instance's last key release was decided by, to be judged anew."""
+    instance = parse_instance_id(call.parameters["instance"])
+    return json_reply(instance_views.evidence_view(call.service.context, instance))
 
 
 def audit(call: Call) -> Reply:

@@ -11,6 +11,8 @@ __all__ = ["LOOKING"]
 
 _LOOKING = (
     route("GET", "/v1/instances", VIEWERS, handlers.list_instances),
+    route("GET", "/v1/instances/{instance}", VIEWERS, handlers.show_instance),
+    route("GET", "/v1/instances/{instance}/evidence", VIEWERS, handlers.evidence),
     route("GET", "/v1/alarms", VIEWERS, watching_http.alarms),
     route("GET", "/v1/spending", VIEWERS, watching_http.spending, query=watching_http.STEPS),
     route(

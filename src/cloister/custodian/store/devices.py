@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeviceRow",
+    "device_of",
     "find_device",
     "insert_device",
     "insert_enrolment",
@@ -138,6 +139,11 @@ def readmit_device(connection: Connection, device: str) -> None:
 def note_device(connection: Connection, instance: InstanceId, device: str) -> None:
     """Note on which device an instance attested."""
     connection.execute(update(INSTANCE).where(INSTANCE.c.id == instance).values(device=device))
+
+
+def device_of(connection: Connection, instance: InstanceId) -> str | None:
+    """Return the device that an instance attested on, None where it named none of ours."""
+    return connection.execute(select(INSTANCE.c.device).where(INSTANCE.c.id == instance)).scalar() or None
 
 
 def instances_on(connection: Connection, device: str) -> Sequence[InstanceId]:

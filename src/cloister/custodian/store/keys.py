@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, Select
 
 __all__ = [
     "FIRST_EPOCH",
@@ -38,6 +38,7 @@ __all__ = [
     "move_instance",
     "read_schedule",
     "released_keys",
+    "released_to",
     "retire_keks",
     "retired_keks",
     "set_schedule",
@@ -194,7 +195,16 @@ def insert_released_key(connection: Connection, row: ReleasedKeyRow) -> None:
 def released_keys(connection: Connection, loan: LoanId) -> Sequence[ReleasedKeyRow]:
     """Return the keys that were released to instances of this loan, newest first, up to a cap."""
     query = select(RELEASED_KEY).join_from(RELEASED_KEY, INSTANCE, RELEASED_KEY.c.instance == INSTANCE.c.id)
-    rows = connection.execute(query.where(INSTANCE.c.loan == loan).order_by(RELEASED_KEY.c.id.desc()).limit(MAX_LISTED))
+    return _released(connection, query.where(INSTANCE.c.loan == loan))
+
+
+def released_to(connection: Connection, instance: InstanceId) -> Sequence[ReleasedKeyRow]:
+    """Return the keys that were released to one instance, newest first, up to a cap."""
+    return _released(connection, select(RELEASED_KEY).where(RELEASED_KEY.c.instance == instance))
+
+
+def _released(connection: Connection, query: Select[Any]) -> Sequence[ReleasedKeyRow]:
+    rows = connection.execute(query.order_by(RELEASED_KEY.c.id.desc()).limit(MAX_LISTED))
     return [
         ReleasedKeyRow(
             instance=InstanceId(row.instance),

@@ -39,6 +39,7 @@ __all__ = [
     "insert_release",
     "purge_releases",
     "read_release",
+    "release_to",
     "releases_after",
     "set_accepted_bundle",
 ]
@@ -102,6 +103,11 @@ def releases_after(connection: Connection, after: int, *, limit: int) -> Sequenc
     """Return the numbers of up to ``limit`` releases behind ``after``, oldest first."""
     query = select(KEY_RELEASE.c.id).where(KEY_RELEASE.c.id > after).order_by(KEY_RELEASE.c.id).limit(limit)
     return list(connection.execute(query).scalars())
+
+
+def release_to(connection: Connection, instance: InstanceId) -> int | None:
+    """Return the number of the last release to an instance, None where it is kept no more."""
+    return connection.execute(select(KEY_RELEASE.c.id).where(KEY_RELEASE.c.instance == instance)).scalar()
 
 
 def read_release(connection: Connection, release: int) -> ReleaseRow | None:
