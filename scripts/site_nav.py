@@ -23,9 +23,9 @@ def spread(nav: list[Any], docs: Path, named: set[str]) -> list[Any]:
     found: list[Any] = []
     for item in nav:
         if isinstance(item, dict):
-            found.append({
-                title: spread(part, docs, named) if isinstance(part, list) else part for title, part in item.items()
-            })
+            found.append(
+                {title: spread(part, docs, named) if isinstance(part, list) else part for title, part in item.items()}
+            )
         elif item.endswith(_ANY):
             pages = sorted(path.relative_to(docs).as_posix() for path in docs.glob(item + ".md"))
             found += [page for page in pages if page not in named]
