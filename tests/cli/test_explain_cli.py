@@ -48,7 +48,7 @@ def test_a_word_that_is_no_code_is_a_mistake_with_the_nearest_beside_it(shell: S
 def test_a_shell_completes_codes() -> None:
     complete = ShellComplete(app, {}, "cloister", "_CLOISTER_COMPLETE")
     found = [item.value for item in complete.get_completions(["explain"], "tcb_")]
-    assert found == ["tcb_mismatch", "tcb_status_not_allowed"]
+    assert found == ["tcb_mismatch", "tcb_out_of_date", "tcb_status_not_allowed"]
 
 
 def test_a_refusal_names_its_codes_and_where_to_read(shell: Shell) -> None:
