@@ -26,19 +26,21 @@ MAY_IMPORT = {
     "lending": _PURE_BASE | {"crypto", "attest"},
     "journal": _PURE_BASE,
     "listener": frozenset(),
+    "live_context": frozenset(),
     "private_file": frozenset({"errors"}),
-    "serving": _PURE_BASE | {"journal", "listener"},
+    "serving": _PURE_BASE | {"journal", "listener", "live_context"},
     "tpm": _PURE_BASE | {"attest"},
     "pages": _PURE_BASE | {"attest", "lending"},
     "custodian": _PURE_BASE
     | {"crypto", "attest", "identity", "tpm", "sealed", "lending", "journal", "private_file", "serving", "listener"}
-    | {"pages"},
+    | {"live_context", "pages"},
     "enclave": _PURE_BASE
-    | {"crypto", "attest", "identity", "tpm", "sealed", "stores", "lending", "channel", "journal", "listener"},
+    | {"crypto", "attest", "identity", "tpm", "sealed", "stores", "lending", "channel", "journal", "listener"}
+    | {"live_context"},
     "client": _PURE_BASE
     | {"crypto", "attest", "lending", "channel", "journal", "listener", "private_file"}
     | {"pages"},
-    "relay": frozenset({"errors", "channel", "serving"}),
+    "relay": frozenset({"errors", "channel", "journal", "lending", "private_file", "serving", "wire"}),
     "verifier": _PURE_BASE | {"crypto", "attest", "identity", "journal", "private_file", "serving", "pages"},
     "testing": _PURE_BASE
     | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import ssl
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
@@ -30,13 +31,16 @@ from mtls_kit import (
     send,
 )
 
-from cloister.custodian.certificates.issuing import verify_peer
+from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.custodian.certificates.signing_request import verify_signing_request
 from cloister.custodian.peer_certificate import peer_certificate
 from cloister.custodian.peers import demand_peer
 from cloister.custodian.routes import ROUTES
 from cloister.custodian.tokens import Actor, Role
 from cloister.errors import Malformed, Rejected
+from cloister.lending.messages import CertificateRequest, InstanceCertificate
+from cloister.lending.peer import verify_peer
+from cloister.lending.terms import InstanceId
 from mutations import mutated
 
 if TYPE_CHECKING:
@@ -148,7 +152,7 @@ def _authority_key(bench: Bench) -> ec.EllipticCurvePrivateKey:
 
 def _authority(bench: Bench) -> Identity:
     """Return the custodian's own authority with its key, for certificates that it would never issue."""
-    from cloister.custodian.service.certificates import _aad  # noqa: PLC0415 - to get at the key
+    from cloister.custodian.service.authorities import _aad  # noqa: PLC0415 - to get at the key
     from cloister.custodian.store.certificates import authorities  # noqa: PLC0415 - likewise
     from cloister.custodian.tls import load_authority  # noqa: PLC0415 - likewise
 
@@ -238,6 +242,61 @@ def test_a_key_certified_for_one_instance_is_not_certified_for_another(toy: Toy)
     csr, other = csr_for(new_key()), toy.bench.lend().boot()
     assert ask(toy, request_certificate(toy, csr)).status_code == 200
     assert ask(other, request_certificate(other, csr)).json()["code"] == "key_certified"
+
+
+def test_a_listeners_key_keeps_its_certificate_for_half_its_life_and_then_gets_the_next(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Consumers pin the key, so it stays; a request that is replayed gets what everybody is shown."""
+    with mtls_bench(tmp_path_factory.mktemp("listener"), certificate_life_s=600) as bench:
+        toy, csr = bench.lend(ttl_s=3600).boot(), csr_for(new_key())
+        statement = request_certificate(toy, csr, server=True)
+        first = _leaf(bench, ask(toy, statement))
+        assert list(first.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [CLIENT, SERVER]
+        entries = len(bench.audit())
+        assert _leaf(bench, ask(toy, statement)) == first
+        assert _leaf(bench, ask(toy, request_certificate(toy, csr, server=True))) == first
+        assert len(bench.audit()) == entries, "nothing was issued, so nothing is logged"
+        bench.clock.advance(301)
+        second = _leaf(bench, ask(toy, statement))
+        assert second.serial_number != first.serial_number
+        assert second.public_key() == first.public_key()
+        assert second.not_valid_after_utc > first.not_valid_after_utc
+        assert bench.post("/v1/certificates/authorities").status_code == 201
+        third = _leaf(bench, ask(toy, statement))
+        assert third.issuer != second.issuer, "of an authority that is believed"
+        assert bench.post("/v1/blocks", {"kind": "instance", "subject": toy.id, "reason": ""}).status_code == 201
+        assert ask(toy, statement).json()["code"] == "blocked"
+
+
+def _leaf(bench: Bench, answer: Any) -> x509.Certificate:
+    """Return the certificate in the custodian's answer to an instance."""
+    assert answer.status_code == 200, answer.text
+    payload = Statement.parse(answer.content, label=Label.CERTIFICATE).verify([bench.init.key])
+    return x509.load_der_x509_certificate(InstanceCertificate.parse(payload).certificate)
+
+
+def test_a_listeners_key_is_no_other_instances_and_a_clients_key_is_no_listeners(toy: Toy) -> None:
+    csr, other, clients = csr_for(new_key()), toy.bench.lend().boot(), csr_for(new_key())
+    assert ask(toy, request_certificate(toy, csr, server=True)).status_code == 200
+    assert ask(other, request_certificate(other, csr, server=True)).json()["code"] == "key_certified"
+    assert ask(toy, request_certificate(toy, csr)).json()["code"] == "key_certified"
+    assert ask(toy, request_certificate(toy, clients)).status_code == 200
+    assert ask(toy, request_certificate(toy, clients, server=True)).json()["code"] == "key_certified"
+
+
+def test_no_certificate_is_issued_before_attestation(toy: Toy) -> None:
+    """An enclave that has shown no evidence: its id is unknown, whoever signs for it."""
+    stranger = SigningKey.generate()
+    name = InstanceId(hashlib.sha256(stranger.verify_key.raw).hexdigest())
+    before = len(toy.bench.get("/v1/certificates").json()["certificates"])
+    for server in (False, True):
+        payload = CertificateRequest(instance=name, csr=csr_for(new_key()), server=server).dump()
+        for key, path in ((stranger, name), (toy.key, name), (stranger, toy.id)):
+            statement = Statement.sign(key, CertificateRequest.LABEL, payload).dump()
+            answer = toy.bench.client.post(f"/v1/instances/{path}/certificate", content=statement, headers=STATEMENT)
+            assert answer.status_code in {403, 404}, answer.text
+    assert len(toy.bench.get("/v1/certificates").json()["certificates"]) == before
 
 
 def test_a_request_signed_by_another_instance_or_for_another_path_is_refused(toy: Toy) -> None:

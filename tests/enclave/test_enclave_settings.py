@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import ssl
 import subprocess
 import sys
 from datetime import timedelta
@@ -32,6 +31,7 @@ from cloister.enclave.measure import measure_software, measure_tree
 from cloister.enclave.metrics import METRICS, Metrics
 from cloister.enclave.served import wants_prepacking
 from cloister.enclave.tls import prepare_tls
+from cloister.enclave.web.listener import server_context
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.journal import LibraryHandler
 from cloister.lending.terms import LoanId
@@ -104,6 +104,11 @@ def test_later_sources_win(tmp_path: Path) -> None:
         (SMALLEST + 'tls = "files"\n', "tls"),
         (SMALLEST + 'tls_key = "k"\n', "tls"),
         (SMALLEST + 'profile = "prod"\n', "profile"),
+        (SMALLEST + 'relays = "all"\n', "relays"),
+        (SMALLEST + 'tls = "generated"\nrelays = "require"\n', "relays"),
+        (SMALLEST + 'listener_certificate = "issued"\n', "listener_certificate"),
+        (SMALLEST + 'tls = "files"\ntls_key = "k"\ntls_certificate = "c"\nlistener_certificate = "issued"\n', "issued"),
+        (SMALLEST + 'tls = "generated"\nairgapped = true\nmedia = "m"\nlistener_certificate = "issued"\n', "issued"),
         (SMALLEST + 'profile = "production"\nlisten = "0.0.0.0:1"\n', "without tls"),
     ],
 )
@@ -349,10 +354,9 @@ def test_a_generated_tls_key_is_in_memory_only(tmp_path: Path) -> None:
     settings = config(tmp_path, SMALLEST + 'tls = "generated"\n')
     tls = prepare_tls(settings, START)
     assert tls is not None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls.certificate, tls.key)
-    assert Path(tls.key).readlink().name.startswith("memfd:")
-    tls.close()
+    assert server_context(tls.chain + tls.key)
+    assert b"PRIVATE KEY" in tls.key
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
     assert len(tls.spki_sha256) == 32
     assert prepare_tls(config(tmp_path, SMALLEST), START) is None
 

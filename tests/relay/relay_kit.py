@@ -14,6 +14,7 @@ from client_town import ENCLAVE, TOKEN, Reply, Town, unchecked
 from cloister.client import AsyncClient
 from cloister.relay.gateway import client_context
 from cloister.relay.limits import Limits
+from cloister.relay.link import GatewayTls
 from cloister.relay.serve import serve_relay
 from cloister.serving.place import Place
 
@@ -137,7 +138,7 @@ async def relayed(limits: Limits | None = None) -> AsyncIterator[Relayed]:
             Place("127.0.0.1", 0),
             limits=limits or Limits(),
             tls=None,
-            gateway_tls=client_context(None),
+            gateway_tls=GatewayTls(make=lambda: client_context(None)),
             stop=stop,
             on_listening=listening.set_result,
         )

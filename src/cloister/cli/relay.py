@@ -33,6 +33,15 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--gateway-ca", type=_file, help="Authorities of the gateway's certificate, in PEM [default the system's]."
 )
+@click.option(
+    "--gateway-peer",
+    "peers",
+    metavar="SPIFFE-ID",
+    multiple=True,
+    help="Who the gateway must be by a certificate below --gateway-ca, such as spiffe://DOMAIN/enclave; repeatable.",
+)
+@click.option("--gateway-certificate", type=_file, help="Certificate of our own to show to the gateway, in PEM.")
+@click.option("--gateway-key", type=_file, help="Its key, in PEM and mode 0600 [default in the same file].")
 @click.option("--ready-file", type=_file, help="Write the address here, as JSON, once listening.")
 @metrics_options
 @pass_terminal
@@ -46,6 +55,9 @@ def relay(
     tls_key: Path | None,
     behind_proxy: bool,
     gateway_ca: Path | None,
+    peers: tuple[str, ...],
+    gateway_certificate: Path | None,
+    gateway_key: Path | None,
     ready_file: Path | None,
     metrics: str | None,
     metrics_token_file: Path | None,
@@ -55,7 +67,7 @@ def relay(
     The enclave then sees the relay's address alone, and the relay sees ciphertext alone. That hides consumers only from
     a borrower who does not run the relay too.
     """
-    from cloister.relay.gateway import client_context, parse_gateway  # noqa: PLC0415 - of no other command
+    from cloister.relay.gateway import gateway_tls_of, parse_gateway  # noqa: PLC0415 - of no other command
     from cloister.relay.limits import Limits  # noqa: PLC0415 - the same
     from cloister.relay.serve import serve_relay  # noqa: PLC0415 - the same
     from cloister.serving.place import parse_place, server_context  # noqa: PLC0415 - brings the web server along
@@ -68,7 +80,10 @@ def relay(
     )
     place = parse_place(listen, encrypted=tls is not None or behind_proxy, server="relay")
     shown = metrics_place(metrics, metrics_token_file)
-    origin, gateway_tls = parse_gateway(gateway), client_context(gateway_ca)
+    origin = parse_gateway(gateway)
+    gateway_tls = gateway_tls_of(
+        origin, peers, authorities=gateway_ca, certificate=gateway_certificate, key=gateway_key
+    )
 
     def tell(address: str) -> None:
         said = {"address": address, "gateway": origin}

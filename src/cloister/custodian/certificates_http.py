@@ -6,13 +6,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.custodian.calls import Call, Member, Reply, json_reply, statement_reply
-from cloister.custodian.certificates.names import PeerKind, PeerName
 from cloister.custodian.certificates.signing_request import MAX_REQUEST_BYTES
 from cloister.custodian.service.leases import parse_instance_id
 from cloister.custodian.service.standing import loan_row, parse_loan_id
 from cloister.custodian.store.tokens import TokenRow, find_token_by_id
 from cloister.custodian.tokens import Role
 from cloister.errors import Rejected
+from cloister.lending.peer_name import PeerKind, PeerName
 
 if TYPE_CHECKING:
     from cloister.wire import Fields

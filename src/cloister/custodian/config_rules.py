@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from cloister.custodian.certificates.names import TRUST_DOMAIN
 from cloister.custodian.config import MTLS_MODES, Config, Profile, is_address
 from cloister.custodian.duty import AS_THE_PROFILE_SAYS, Operation
 from cloister.custodian.guarded_get import Reach
 from cloister.errors import Malformed, UsageError
 from cloister.lending.clock_trust import CLOCK_TEES
 from cloister.lending.events import DETAILS
+from cloister.lending.peer_name import TRUST_DOMAIN
 from cloister.lending.tlog.note import NoteKey, SignatureKind
 
 __all__ = ["fail", "refuse_insecure", "refuse_nonsense"]

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cloister.custodian.logs import LOG, Event
 from cloister.errors import CloisterError, Rejected, UsageError
+from cloister.live_context import LiveContext
 from cloister.private_file import read_private
-from cloister.serving.live_context import LiveContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable

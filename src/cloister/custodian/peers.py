@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloister.custodian.calls import Wanted
-from cloister.custodian.certificates.names import PeerKind
 from cloister.custodian.tokens import Role
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
+from cloister.lending.peer_name import PeerKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from cloister.custodian.calls import Route
-    from cloister.custodian.certificates.issuing import Peer
     from cloister.custodian.config import Config
     from cloister.custodian.service import CustodianService
     from cloister.custodian.tokens import Actor
+    from cloister.lending.peer import Peer
 
 __all__ = ["demand_peer", "peer_mode"]
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
-from enum import StrEnum
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.crypto.mldsa import PUBLIC_BYTES, SecondKey
+from cloister.enclave.config_rules import demand_sane
+from cloister.enclave.modes import ListenerCertificate, Mtls, Profile, Relays, Tls
 from cloister.errors import Malformed, UsageError
 from cloister.sealed.oms import Maker, parse_makers
 from cloister.sealed.oms.maker import MAX_MAKERS
@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 
     from cloister.stores import Access, Place
 
-__all__ = ["ENV_PREFIX", "Batching", "EnclaveConfig", "Limits", "Mtls", "Profile", "Tls", "load_config"]
+__all__ = [
+    "ENV_PREFIX",
+    "Batching",
+    "EnclaveConfig",
+    "Limits",
+    "ListenerCertificate",
+    "Mtls",
+    "Profile",
+    "Relays",
+    "Tls",
+    "load_config",
+]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8440
@@ -40,28 +51,6 @@ _TRUTHS = ("airgapped", "behind_proxy", "require_model_signature", "require_unsw
 _SIZE = re.compile(r"([1-9][0-9]{0,15})(KiB|MiB|GiB|TiB)?")
 _SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 _NUMBERS = ("engine_threads", "engine_workers", "traces_percent")
-
-
-class Profile(StrEnum):
-    """How strict to be with settings: production refuses what is fit for a desk only."""
-
-    DEVELOPMENT = "development"
-    PRODUCTION = "production"
-
-
-class Tls(StrEnum):
-    """Outer TLS. What keeps bodies secret is the encryption inside; this is armour around it."""
-
-    OFF = "off"
-    GENERATED = "generated"
-    FILES = "files"
-
-
-class Mtls(StrEnum):
-    """When to have a certificate for the connection to the custodian: once it is wanted there, or from the start."""
-
-    WANTED = "wanted"
-    ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +101,8 @@ class EnclaveConfig:
     tls: Tls = Tls.OFF
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    listener_certificate: ListenerCertificate = ListenerCertificate.OWN
+    relays: Relays = Relays.OFF
     mtls: Mtls = Mtls.WANTED
     client_certificates: bool = False
     profile: Profile = Profile.DEVELOPMENT
@@ -156,6 +147,7 @@ class EnclaveConfig:
             else sorted(maker.fingerprint for maker in self.model_makers),
             "profile": self.profile.value,
             "second_publisher": None if self.second_publisher is None else self.second_publisher.fingerprint,
+            "relays": self.relays.value,
             "require_model_signature": self.require_model_signature,
             "require_unswappable": self.require_unswappable,
             "tls": self.tls.value,
@@ -173,7 +165,7 @@ def load_config(
         config = _parse(settings, base=path.parent if path else Path())
     except Malformed as exc:
         raise UsageError(exc.message, hint="see docs/reference/enclave-settings.md") from exc
-    _demand_sane(config)
+    demand_sane(config)
     return config
 
 
@@ -242,6 +234,10 @@ def _parse(settings: dict[str, Json], *, base: Path) -> EnclaveConfig:
         tls=Tls(_choice(taken, "tls", Tls.OFF, tuple(Tls))),
         tls_certificate=_path(taken, "tls_certificate", base),
         tls_key=_path(taken, "tls_key", base),
+        listener_certificate=ListenerCertificate(
+            _choice(taken, "listener_certificate", ListenerCertificate.OWN, tuple(ListenerCertificate))
+        ),
+        relays=Relays(_choice(taken, "relays", Relays.OFF, tuple(Relays))),
         mtls=Mtls(_choice(taken, "mtls", Mtls.WANTED, tuple(Mtls))),
         client_certificates=taken.optional("client_certificates", taken.boolean) or False,
         profile=Profile(_choice(taken, "profile", Profile.DEVELOPMENT, tuple(Profile))),
@@ -364,34 +360,3 @@ def _listen(taken: Fields) -> tuple[str, int]:
     if not colon or not host or not (port.isascii() and port.isdigit() and int(port[:6]) <= 0xFFFF):  # noqa: PLR2004
         taken.fail("listen", "want HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _demand_sane(config: EnclaveConfig) -> None:
-    files = (config.tls_certificate, config.tls_key)
-    if (config.tls is Tls.FILES) != all(files) or (config.tls is not Tls.FILES and any(files)):
-        msg = "tls: want tls = 'files' together with tls_certificate and tls_key"
-        raise UsageError(msg)
-    if config.client_certificates and config.tls is not Tls.GENERATED:
-        msg = "client_certificates: want tls = 'generated', which ends in the enclave"
-        raise UsageError(msg)
-    if config.airgapped and config.media is None:
-        msg = "airgapped: want media, the folder in which files come and go"
-        raise UsageError(msg)
-    if not config.models:
-        msg = "models: none, want the folder or url of at least one sealed model"
-        raise UsageError(msg)
-    urls = [place for place in config.models if isinstance(place, ModelUrl)]
-    if config.airgapped and urls:
-        msg = "airgapped: want folders of sealed models, for no connection is opened"
-        raise UsageError(msg)
-    exposed = config.tls is Tls.OFF and not config.behind_proxy and not _is_loopback(config.host)
-    if config.profile is Profile.PRODUCTION and exposed:
-        msg = f"listen: {config.host} without tls"
-        raise UsageError(msg, hint="set tls = 'generated' or 'files', or behind_proxy = true where a proxy ends tls")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

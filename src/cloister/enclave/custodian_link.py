@@ -3,7 +3,8 @@
 The custodian's CA is pinned by the loan file, proxies and environment are ignored, redirects are not followed,
 every call has an end and every answer a cap. TLS only guards the borrower's token: what matters in the answers
 is signed and verified by ``boot`` and ``lending``. Where the custodian wants to see a certificate of the instance, one
-is got and shown, on connections of its own; the old ones end with the calls that are on them.
+is got and shown, on connections of its own; the old ones end with the calls that are on them. Certificates are asked
+for on connections that show none: one that is not believed any more must not keep the next one away.
 
 Not done here: retries (``renew``), verifying statements, getting certificates (``certificate``).
 """
@@ -30,13 +31,21 @@ __all__ = ["STATEMENT_TYPE", "CustodianLink", "Link", "pinned", "refusal"]
 
 STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
 _KEEP_ALIVE_S = 60  # shorter than the custodian keeps it: none is used that is being closed
-_CERTIFICATE_WANTED = frozenset({"certificate_wanted", "certificate_expired"})
+_CERTIFICATE_WANTED = frozenset({"certificate_wanted", "certificate_expired", "wrong_peer"})
 _JSON = "application/json"
 _MAX_ANSWER_BYTES = 2 << 20
 _TOO_MANY_REQUESTS = 429
 _SERVER_FAULT = 500
 _OK = range(200, 300)
+_ENDED = (httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError, ssl.SSLError)
 _REFUSED = range(400, 500)
+
+
+class _HungUp(Unavailable):
+    """The custodian ended a connection without an answer, as it does where it does not take our certificate.
+
+    TLS 1.3 says so behind the handshake, and often nobody is left to read why.
+    """
 
 
 class Certify(Protocol):
@@ -106,12 +115,12 @@ class CustodianLink:
     ) -> None:
         """Prepare; nothing is opened yet. Raises ``Malformed`` for a CA that is none."""
         self._loan, self._within, self._transport = loan, timeout, transport
-        self._client = self._connect(None)
+        self._bare = self._client = self._connect(None)
         self._leaving: set[asyncio.Task[None]] = set()
         self._borrower = {"authorization": f"Bearer {loan.token}"}
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
+        await self._bare.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -119,6 +128,7 @@ class CustodianLink:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._client.aclose()
+        await self._bare.aclose()
 
     def _connect(self, pem: bytes | None) -> httpx2.AsyncClient:
         context = pinned(self._loan)
@@ -138,7 +148,7 @@ class CustodianLink:
         """Show this certificate, with its key, from the next call on; calls under way end as they began."""
         before, self._client = self._client, self._connect(pem)
         self.presented += 1
-        if self._transport is None:  # one that was handed in serves them all
+        if self._transport is None and before is not self._bare:  # one that was handed in serves them all
             task = asyncio.create_task(self._leave(before))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
@@ -192,7 +202,7 @@ class CustodianLink:
     async def certificate(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send a CertificateRequest statement; return a Certificate statement that came ``within`` this time."""
         path = f"/v1/instances/{instance}/certificate"
-        return await self._post(path, statement, {}, within=min(within, self._within))
+        return await self._post(path, statement, {}, within=min(within, self._within), client=self._bare)
 
     async def issuers(self, instance: InstanceId, statement: bytes, *, within: timedelta) -> bytes:
         """Send an IssuersRequest statement; return the IssuersAnswer statement that came ``within`` this time."""
@@ -203,7 +213,7 @@ class CustodianLink:
         await self._post_as(f"/v1/instances/{instance}/close", statement, {}, within=self._within)
 
     async def _post_as(self, path: str, body: bytes, headers: dict[str, str], *, within: timedelta) -> bytes:
-        """Post as the instance; where its certificate is wanted and there is none, or it has ended, get one and repeat.
+        """Post as the instance; where its certificate is wanted and there is none, or no good one, get one and repeat.
 
         All of it takes no longer than one call may. Raises as ``_post``.
         """
@@ -214,10 +224,21 @@ class CustodianLink:
         except Rejected as exc:
             if self.certify is None or exc.code not in _CERTIFICATE_WANTED:
                 raise
+        except _HungUp:
+            if self.certify is None or not shown:
+                raise
         await self.certify(within=timedelta(seconds=max(0, end - loop.time())), instead_of=shown)
         return await self._post(path, body, headers, within=timedelta(seconds=max(0, end - loop.time())))
 
-    async def _post(self, path: str, body: bytes, headers: dict[str, str], *, within: timedelta | None = None) -> bytes:
+    async def _post(
+        self,
+        path: str,
+        body: bytes,
+        headers: dict[str, str],
+        *,
+        within: timedelta | None = None,
+        client: httpx2.AsyncClient | None = None,
+    ) -> bytes:
         """Return the body of a 2xx answer.
 
         Raises ``Rejected`` with the custodian's reasons for a 4xx, ``Unavailable`` for everything that is no
@@ -229,12 +250,13 @@ class CustodianLink:
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._client.stream("POST", path, content=body, headers=headers) as answer,
+                (client or self._client).stream("POST", path, content=body, headers=headers) as answer,
             ):
                 data = await _bounded(answer)
         except (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, TimeoutError) as exc:
             msg = f"custodian: no answer ({type(exc).__name__})"
-            raise Unavailable(msg, hint="is the custodian running, and is this its address?") from exc
+            kind = _HungUp if isinstance(exc, _ENDED) else Unavailable
+            raise kind(msg, hint="is the custodian running, and is this its address?") from exc
         if answer.status_code in _OK:
             return data
         if answer.status_code in _REFUSED and answer.status_code != _TOO_MANY_REQUESTS:

@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING
 
 from cloister.channel.keyset import EngineInfo, Keyset, KeysetModel
 from cloister.enclave.admission import Admission
-from cloister.enclave.certificate import InstanceIdentity
+from cloister.enclave.certificate import Certifier, InstanceIdentity
 from cloister.enclave.clock_source import find_clock_source
-from cloister.enclave.config import Mtls
 from cloister.enclave.direct import Direct
 from cloister.enclave.gateway import Gateway
 from cloister.enclave.inference import Inference
 from cloister.enclave.inner import InnerApi
 from cloister.enclave.introductions import Introductions
+from cloister.enclave.listener_identity import ListenerIdentity
 from cloister.enclave.logs import Event
 from cloister.enclave.media import CLOSE, MediaFolder
 from cloister.enclave.metering import Metering
 from cloister.enclave.metrics import CLOCK_CODES, Metrics
+from cloister.enclave.modes import ListenerCertificate, Mtls
 from cloister.enclave.published import KeysetPublisher
+from cloister.enclave.relays import RelayRule
 from cloister.enclave.renew import Renewal
 from cloister.enclave.revocations import Revocations
 from cloister.enclave.rollout import Rollout
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from cloister.enclave.custodian_link import Link
     from cloister.enclave.engines import Engine
     from cloister.enclave.evidence import EvidenceSource
+    from cloister.enclave.listener_tls import ListenerTls
     from cloister.enclave.loanfile import LoanFile
     from cloister.enclave.logs import EventLog
     from cloister.enclave.pool import Staged
@@ -67,14 +70,14 @@ class EnclaveInstance:
         clock: Clock,
         log: EventLog,
         spans: Spans | None = None,
-        tls_spki: tuple[bytes, ...] = (),
+        tls: ListenerTls | None = None,
     ) -> None:
         """Wire it up; nothing is served before a lease and a keyset are there."""
         self._booted: Booted | None = booted
         self._config = config
         self._loan = loan
         self._engine = EngineInfo(kind=engine.kind, digest=_engine_digest(engine, booted))
-        self._tls_spki = tls_spki
+        self._tls_spki = () if tls is None else tls.pinned
         self._link = link
         self.log = log
         self._receipt_key = booted.key.verify_key
@@ -91,12 +94,13 @@ class EnclaveInstance:
         self._policy_digest = booted.grant.policy_digest
         self.pool = booted.pool
         self.pool.show(self.metrics)
-        self.identity = InstanceIdentity(
-            link, key=booted.key, instance=self.metering.instance, custodian=loan.custodian_key, clock=clock, log=log,
-            always=config.mtls is Mtls.ALWAYS and link.is_online,
-        )  # fmt: skip
+        name, custodian, always = self.metering.instance, loan.custodian_key, config.mtls is Mtls.ALWAYS
+        self._certifier = Certifier(link, key=booted.key, instance=name, custodian=custodian)
+        self.identity = InstanceIdentity(link, self._certifier, clock=clock, log=log, always=always and link.is_online)
+        self.listener = self._listener_identity(tls, clock)
+        self.relays = RelayRule(config.relays, self.listener, now=self.metering.now, metrics=self.metrics)
         link.certify = self.identity.ask
-        self.introductions = Introductions(self.metering, link, custodian=loan.custodian_key, log=log)
+        self.introductions = Introductions(self.metering, link, custodian=custodian, log=log)
         self.renewal = Renewal(
             self.metering, link, introductions=self.introductions, metrics=self.metrics, log=log,
             identity=self.identity, spans=spans,
@@ -115,6 +119,12 @@ class EnclaveInstance:
         self.admission = Admission(config.limits, self.metrics)
         self.gateway = Gateway(self.api, self.publisher, self.metering, admission=self.admission, log=log)
         self.direct = Direct(self.api, self.metering, admission=self.admission, log=log)
+
+    def _listener_identity(self, tls: ListenerTls | None, clock: Clock) -> ListenerIdentity | None:
+        """Return what keeps the listener's certificate, where the custodian's is to be shown."""
+        if self._config.listener_certificate is not ListenerCertificate.ISSUED or tls is None or tls.own is None:
+            return None
+        return ListenerIdentity(self._certifier, tls.own, clock=clock, log=self.log, show=tls.show)
 
     @property
     def booted(self) -> Booted | None:
@@ -218,7 +228,7 @@ class EnclaveInstance:
         if self._booted is None:
             return
         self._closing = self.metering.close()
-        self.identity.wipe()
+        self._certifier.wipe()
         self.publisher.wipe()
         self.inference.close()
         self._booted.wipe()

@@ -24,7 +24,6 @@ from cloister.lending.introduction import open_issuers
 from cloister.lending.terms import ConsumerId
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
 
@@ -57,20 +56,20 @@ class Introductions:
         self._log = log
         self._callers = Callers(Issuers(()))
         self._version = 0
-        self._listeners: list[ssl.SSLContext] = []
+        self._listeners: list[Callable[[bytes], None]] = []
 
-    def show_roots_to(self, context: ssl.SSLContext) -> None:
-        """Let a listener take certificates below the roots that count, now and from now on.
+    def show_roots_to(self, believe: Callable[[bytes], None]) -> None:
+        """Let a listener take certificates below the roots that count, now and from now on (DER, one after the other).
 
-        One that does not count any more is still taken there, and then refused here: this room decides.
+        A connection from before is judged here, request by request.
         """
-        self._listeners.append(context)
+        self._listeners.append(believe)
         self._show_roots()
 
     def _show_roots(self) -> None:
         roots = b"".join(root.der for item in self._callers.issuers for root in item.keys.roots)
-        for context in self._listeners if roots else ():
-            context.load_verify_locations(cadata=roots)
+        for believe in self._listeners:
+            believe(roots)
 
     @property
     def is_due(self) -> bool:

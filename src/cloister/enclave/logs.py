@@ -25,6 +25,8 @@ class Event(JournalEvent):
     RENEWAL_FAILED = "renewal_failed"
     CERTIFICATE_RENEWED = "certificate_renewed"
     CERTIFICATE_FAILED = "certificate_failed"
+    LISTENER_CERTIFIED = "listener_certified"
+    LISTENER_UNCERTIFIED = "listener_uncertified"
     CLOCK_SOURCE = "clock_source"
     CLOCK_STEP = "clock_step"
     KEYS_ROTATED = "keys_rotated"

@@ -50,7 +50,9 @@ METRICS: Mapping[str, Family] = {
 
 
 CLOCK_CODES = frozenset({"clock_step", "clock_rate", "clock_gap", "clock_frozen", "clock_slow", "clock_fast"})
-_OUTCOMES = frozenset({"answered", "cut", "ohttp_key", "undecipherable", "replayed", "too_large", "busy", "failed"})
+_OUTCOMES = frozenset(
+    {"answered", "cut", "ohttp_key", "undecipherable", "replayed", "too_large", "busy", "failed", "peer_refused"}
+)
 _RESULTS = frozenset({"lease", "refusal", "stop", "unavailable", "rejected"})
 _REASONS = frozenset({"full", "displaced", "deadline", "gone", "ended"})
 _CODES = frozenset(

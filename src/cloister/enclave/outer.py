@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Outer"]
 
 _DIRECT = "/v2"
+_FOR_OPERATORS = frozenset({"/healthz", "/readyz"})  # no content ever, so no certificate either
 _MAX_QUERY_BYTES = 256
 
 
@@ -44,6 +45,9 @@ class Outer:
     def begin(self, head: Head) -> Exchange | Answer:
         """Find the resource."""
         path = head.path
+        refusal = None if path in _FOR_OPERATORS else self._instance.relays.refusal(head)
+        if refusal is not None:
+            return refusal
         if path == GATEWAY_PATH:
             return self._instance.gateway.begin(head)
         if path == _DIRECT or path.startswith(_DIRECT + "/"):

@@ -26,14 +26,16 @@ from cloister.enclave.engines.onnx import OnnxEngine
 from cloister.enclave.file_link import FileLink
 from cloister.enclave.hardening import demand_unswappable, harden
 from cloister.enclave.instance import EnclaveInstance
+from cloister.enclave.listener_tls import ListenerTls
 from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import Event, EventLog
 from cloister.enclave.measure import measure_software
 from cloister.enclave.media import MediaFolder
+from cloister.enclave.modes import Relays
 from cloister.enclave.outer import Outer
 from cloister.enclave.renew import Ending
 from cloister.enclave.tls import prepare_tls
-from cloister.enclave.web.listener import Listener, server_context
+from cloister.enclave.web.listener import Listener
 from cloister.errors import CloisterError, Rejected, UsageError
 from cloister.journal import libraries_to
 from cloister.lending.messages import Lease
@@ -41,7 +43,7 @@ from cloister.sealed.huge import memory_pages
 from cloister.telemetry.listener import MetricsListener, parse_metrics_place, read_metrics_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     import httpx2
 
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from cloister.enclave.custodian_link import Link
     from cloister.enclave.engines import Engine
     from cloister.enclave.evidence import EvidenceSource
-    from cloister.enclave.tls import OuterTls
+    from cloister.enclave.loanfile import LoanFile
     from cloister.enclave.web.exchange import Application
     from cloister.telemetry.listener import MetricsPlace
     from cloister.telemetry.spans import Spans
@@ -122,20 +124,15 @@ async def serve_async(
 ) -> Ending:
     """Boot and serve until the end, or until ``stop`` is set. Raises as ``serve``; does not harden the process."""
     loan = read_loan_file(config.loan)
-    media = None if config.media is None else MediaFolder(config.media)
     software = measure_software(config)
     engine = around.engine or OnnxEngine(threads=config.engine_threads)
-    tls = prepare_tls(config, around.clock.wall())
+    tls = _listener_tls(config, around)
     shown, spans = _metrics_place(config), _spans(config)
     within = timedelta(seconds=config.limits.custodian_timeout_s)
     async with contextlib.AsyncExitStack() as stack:
         if spans is not None:
             stack.callback(spans.close)
-        link: Link
-        if config.airgapped and media is not None:
-            link = FileLink(media)
-        else:
-            link = await stack.enter_async_context(CustodianLink(loan, timeout=within, transport=around.transport))
+        link = await stack.enter_async_context(_linked(config, loan, around))
         booted = await boot(
             config,
             loan,
@@ -157,7 +154,7 @@ async def serve_async(
             clock=around.clock,
             log=around.log,
             spans=spans,
-            tls_spki=() if tls is None or not tls.is_own else (tls.spki_sha256,),
+            tls=tls,
         )
         del booted  # the instance owns keys and models now, and drops them in ``wipe``
         run = _Run(instance=instance, config=config, tls=tls, around=around)
@@ -167,11 +164,31 @@ async def serve_async(
                 run.metrics = await stack.enter_async_context(listener)
             if link.is_online:
                 await _begin(instance)
+            if instance.listener is not None:
+                await instance.listener.keep(within=within)
             await instance.publisher.tick()
             with _listening(config) as place:
                 return await run.until_end(place, stop or asyncio.Event(), on_ready)
         finally:
             await _end(instance, around.log)
+
+
+@contextlib.asynccontextmanager
+async def _linked(config: EnclaveConfig, loan: LoanFile, around: Surroundings) -> AsyncIterator[Link]:
+    """Yield the way to the custodian: by courier, or over the network."""
+    if config.airgapped and config.media is not None:
+        yield FileLink(MediaFolder(config.media))
+        return
+    within = timedelta(seconds=config.limits.custodian_timeout_s)
+    async with CustodianLink(loan, timeout=within, transport=around.transport) as link:
+        yield link
+
+
+def _listener_tls(config: EnclaveConfig, around: Surroundings) -> ListenerTls | None:
+    """Return what the listener shows at first, None for no TLS. Raises ``UsageError``."""
+    outer = prepare_tls(config, around.clock.wall())
+    asks = config.client_certificates or config.relays is not Relays.OFF
+    return None if outer is None else ListenerTls(outer, asks_certificates=asks)
 
 
 def _metrics_place(config: EnclaveConfig) -> MetricsPlace | None:
@@ -205,7 +222,7 @@ class _Run:
 
     instance: EnclaveInstance
     config: EnclaveConfig
-    tls: OuterTls | None
+    tls: ListenerTls | None
     around: Surroundings
     metrics: MetricsListener | None = None
 
@@ -220,6 +237,8 @@ class _Run:
             publishing = tasks.create_task(self._keep_published())
             carrying = tasks.create_task(self._carry())
             changing = tasks.create_task(self._change_over())
+            certifying = tasks.create_task(self._keep_certified())
+            dropping = tasks.create_task(self._drop_ended())
             stopping = tasks.create_task(stop.wait())
             with _signals(stop):
                 self.around.log.write(
@@ -233,7 +252,7 @@ class _Run:
             self.instance.wipe()
             self.around.log.write(Event.ENDING, state=ending.value)
             await server.stop(_LAST_ANSWERS_S)
-            for task in (renewing, publishing, carrying, changing, stopping):
+            for task in (renewing, publishing, carrying, changing, certifying, dropping, stopping):
                 task.cancel()
         return ending
 
@@ -241,15 +260,12 @@ class _Run:
         limits, tls, application = self.config.limits, self.tls, self.around.application(self.instance)
         if tls is None:
             return Listener(application, limits)
-        try:
-            context = server_context(tls.certificate, tls.key, asks_certificates=self.config.client_certificates)
-        except OSError as exc:
-            msg = "tls: certificate and key do not fit together"
-            raise UsageError(msg) from exc
-        finally:
-            tls.close()
-        self.instance.introductions.show_roots_to(context)
-        return Listener(application, limits, context=context, pinned=tls.is_own)
+        if self.config.client_certificates:
+            self.instance.introductions.show_roots_to(tls.believe)
+        return Listener(
+            application, limits,
+            context=tls.context, pinned=bool(tls.pinned), asks_certificates=tls.asks_certificates,
+        )  # fmt: skip
 
     async def _keep_published(self) -> None:
         while True:
@@ -258,6 +274,19 @@ class _Run:
                 await self.instance.publisher.tick()
             except CloisterError as exc:  # tried again at the next tick, until the keys come to their end
                 self.around.log.write(Event.ROTATION_FAILED, error=type(exc).__name__)
+
+    async def _keep_certified(self) -> None:
+        """Renew the listener's certificate again and again, where it has one."""
+        within = timedelta(seconds=self.config.limits.custodian_timeout_s)
+        while self.instance.listener is not None:
+            await self.instance.listener.keep(within=within)
+            await asyncio.sleep(_TICK_S)
+
+    async def _drop_ended(self) -> None:
+        """Show no certificate that has ended, however long the custodian takes to answer."""
+        while self.instance.listener is not None:
+            self.instance.listener.drop_ended()
+            await asyncio.sleep(_TICK_S)
 
     async def _change_over(self) -> None:
         """Look for newer versions of models again and again."""

@@ -1,15 +1,15 @@
 """Outer TLS of an enclave: a key made in memory, or the operator's files; its SPKI hash goes into the keyset.
 
 A generated certificate is self-signed and proves nothing by itself. The hash inside attested evidence is for clients
-that pin it (docs/spec/channel.md); ours do not yet, for what they send is encrypted to attested keys anyway. The
-generated key never touches a disk: the server's library insists on paths, so it gets paths into anonymous memory.
+that pin it (docs/spec/channel.md). The generated key never touches a disk.
+
+Not done here: what is shown with the key while serving (``listener_tls``).
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -17,15 +17,11 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from cloister.enclave.config import Tls
+from cloister.enclave.certificate import pem_of_key
+from cloister.enclave.modes import Tls
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,24 +36,17 @@ _LIFETIME = timedelta(days=30)
 _BACKDATED = timedelta(minutes=5)  # for clients whose clock is behind
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OuterTls:
-    """Where certificate and key are, and the hash of the public key. ``close`` gives memory back.
+    """Certificate chain and key, both PEM, and the hash of the public key.
 
-    ``is_own`` says that the key was made here and is in nobody else's hands: only then may consumers pin it.
+    ``own`` is the key where it was made here and is in nobody else's hands: only then may consumers pin it.
     """
 
-    certificate: str
-    key: str
+    chain: bytes
+    key: bytes = field(repr=False)
     spki_sha256: bytes
-    is_own: bool
-    descriptors: tuple[int, ...] = ()
-
-    def close(self) -> None:
-        """Close the memory files; the server has read them."""
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.descriptors = ()
+    own: ec.EllipticCurvePrivateKey | None = field(default=None, repr=False)
 
 
 def prepare_tls(config: EnclaveConfig, now: datetime) -> OuterTls | None:
@@ -86,14 +75,8 @@ def _generated(host: str, now: datetime) -> OuterTls:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, SHA256())
     )
-    certificate_fd = _memory(certificate.public_bytes(Encoding.PEM))
-    key_fd = _memory(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return OuterTls(
-        certificate=f"/proc/self/fd/{certificate_fd}",
-        key=f"/proc/self/fd/{key_fd}",
-        spki_sha256=_spki(certificate),
-        is_own=True,
-        descriptors=(certificate_fd, key_fd),
+        chain=certificate.public_bytes(Encoding.PEM), key=pem_of_key(key), spki_sha256=_spki(certificate), own=key
     )
 
 
@@ -104,12 +87,6 @@ def _name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _memory(data: bytes) -> int:
-    descriptor = os.memfd_create("cloister", os.MFD_CLOEXEC)
-    os.write(descriptor, data)
-    return descriptor
-
-
 def _from_files(certificate: Path | None, key: Path | None) -> OuterTls:
     if certificate is None or key is None:
         msg = "tls: want tls_certificate and tls_key"
@@ -118,11 +95,12 @@ def _from_files(certificate: Path | None, key: Path | None) -> OuterTls:
         if key.stat().st_mode & 0o077:
             msg = f"{key}: readable by others, want mode 0600"
             raise UsageError(msg, hint=f"chmod 600 {key}")
-        parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
+        chain, secret = certificate.read_bytes(), key.read_bytes()
+        parsed = x509.load_pem_x509_certificate(chain)
     except (OSError, ValueError) as exc:
         msg = f"tls: {certificate} and {key}: cannot be read as PEM"
         raise UsageError(msg) from exc
-    return OuterTls(certificate=str(certificate), key=str(key), spki_sha256=_spki(parsed), is_own=False)
+    return OuterTls(chain=chain, key=secret, spki_sha256=_spki(parsed))
 
 
 def _spki(certificate: x509.Certificate) -> bytes:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import httpx2
 from starlette.applications import Starlette
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from cloister.relay.limits import Limits
+    from cloister.relay.link import GatewayLink
     from cloister.relay.metrics import RelayMetrics
 
 __all__ = ["relay_app"]
@@ -37,11 +39,12 @@ _REQUEST_TYPES = frozenset({CHUNKED_REQUEST_TYPE, "message/ohttp-req"})
 _RESPONSE_FIELDS = ("cache-control", "content-length", "content-type", "incremental", "retry-after")
 _NONCE = re.compile(r"nonce=[A-Za-z0-9_-]{43}")
 _LENGTH = re.compile(r"[0-9]{1,15}")
+_Content: TypeAlias = "AsyncIterator[bytes] | None"
 
 
-def relay_app(gateway: str, client: httpx2.AsyncClient, limits: Limits, metrics: RelayMetrics | None = None) -> ASGIApp:
+def relay_app(gateway: str, link: GatewayLink, limits: Limits, metrics: RelayMetrics | None = None) -> ASGIApp:
     """Return an ASGI application that forwards to the gateway at the origin ``gateway`` and to nothing else."""
-    relay = _Relay(gateway, client, limits)
+    relay = _Relay(gateway, link, limits)
     methods = ["GET", "HEAD", "POST"]
     app = Starlette(
         routes=[
@@ -92,13 +95,14 @@ _FAULTS: dict[type[Exception], int] = {  # the first that fits
     httpx2.PoolTimeout: _BUSY,
     httpx2.TimeoutException: 504,
     httpx2.HTTPError: 502,
+    ssl.SSLError: 502,  # what a gateway says of our certificate, once our side of the handshake is over
 }
 
 
 class _Relay:
-    def __init__(self, gateway: str, client: httpx2.AsyncClient, limits: Limits) -> None:
+    def __init__(self, gateway: str, link: GatewayLink, limits: Limits) -> None:
         self._gateway = gateway
-        self._client = client
+        self._link = link
         self._limits = limits
 
     async def exchange(self, request: Request) -> Response:
@@ -122,11 +126,7 @@ class _Relay:
             headers["content-length"] = length
         if request.headers.getlist("incremental") == ["?1"]:
             headers["incremental"] = "?1"
-        return await self._answered(
-            self._client.build_request(
-                "POST", self._gateway + GATEWAY_PATH, headers=headers, content=self._body(request)
-            )
-        )
+        return await self._answered("POST", GATEWAY_PATH, headers=headers, content=self._body(request))
 
     async def keyset(self, request: Request) -> Response:
         """Fetch attested keys: proven by their evidence, so whoever brings them need not be trusted."""
@@ -136,7 +136,7 @@ class _Relay:
         return await self._fetched(request, KEYSET_PATH + ("?" + query if query else ""))
 
     async def _fetched(self, request: Request, target: str) -> Response:
-        return await self._answered(self._client.build_request(request.method, self._gateway + target))
+        return await self._answered(request.method, target)
 
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """Yield the body as it comes. Raises ``_TooLarge``, ``TimeoutError`` and ``ClientDisconnect``."""
@@ -153,9 +153,13 @@ class _Relay:
             if part:
                 yield part
 
-    async def _answered(self, request: httpx2.Request) -> Response:
+    async def _answered(
+        self, method: str, target: str, *, headers: dict[str, str] | None = None, content: _Content = None
+    ) -> Response:
+        client = self._link.client()
+        request = client.build_request(method, self._gateway + target, headers=headers, content=content)
         try:
-            response = await self._client.send(request, stream=True)
+            response = await client.send(request, stream=True)
         except tuple(_FAULTS) as exc:
             status = next(status for kind, status in _FAULTS.items() if isinstance(exc, kind))
             return _refusal(status, {"retry-after": "1"} if status == _BUSY else None)

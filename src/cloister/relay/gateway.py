@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cloister.errors import UsageError
+from cloister.relay.link import GatewayTls
+from cloister.relay.peer_tls import PeerContext, parse_gateway_name
 from cloister.serving.place import is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["client_context", "parse_gateway"]
+__all__ = ["client_context", "gateway_tls_of", "parse_gateway"]
 
 
 def parse_gateway(url: str) -> str:
@@ -32,6 +34,35 @@ def parse_gateway(url: str) -> str:
         msg = "gateway: want no query, no fragment and ascii only"
         raise UsageError(msg)
     return url.rstrip("/")
+
+
+def gateway_tls_of(
+    origin: str, peers: tuple[str, ...], *, authorities: Path | None, certificate: Path | None, key: Path | None
+) -> GatewayTls:
+    """Return what connections to a gateway are held to, as the command line says it. Raises ``UsageError``.
+
+    Without ``peers`` a gateway is known by its host's name. With them it is one of these by its certificate's URI,
+    below ``authorities`` and no others, and we show a certificate too where there is one.
+    """
+    if not peers:
+        if certificate is not None or key is not None:
+            msg = "relay: a certificate for the gateway wants --gateway-peer, for whoever it is shown to"
+            raise UsageError(msg)
+        return GatewayTls(make=lambda: client_context(authorities))
+    names = tuple(map(parse_gateway_name, peers))
+    if authorities is None:
+        msg = "relay: --gateway-peer wants --gateway-ca, the file of the custodian's authorities"
+        raise UsageError(msg)
+    if not origin.startswith("https:"):
+        msg = "relay: --gateway-peer wants a gateway over https"
+        raise UsageError(msg)
+    if key is not None and certificate is None:
+        msg = "relay: want --gateway-certificate with --gateway-key"
+        raise UsageError(msg)
+    files = tuple(path for path in (authorities, certificate, key) if path is not None)
+    return GatewayTls(
+        make=lambda: PeerContext.of(names, authorities=authorities, certificate=certificate, key=key), files=files
+    )
 
 
 def client_context(authorities: Path | None) -> ssl.SSLContext:

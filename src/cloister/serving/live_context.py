@@ -1,24 +1,23 @@
-"""TLS settings of a server that change while it listens: each handshake is made by those that are current then.
+"""A server's certificate out of files that are looked at for every handshake, for servers that nobody else looks after.
 
-``LiveContext`` hands handshakes to another context, whole: certificates, and whom clients are believed by. Connections
-that are open keep what they began with. ``following`` looks at files for every handshake, for servers that nobody else
-looks after; what does not fit leaves everything as it was, and is said once.
+What does not fit leaves everything as it was, and is said once.
 """
 
 from __future__ import annotations
 
-import ssl
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from cloister.errors import CloisterError
 from cloister.journal import EventLog, JournalEvent
+from cloister.live_context import LiveContext
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["LiveContext", "ServingEvent", "following"]
+__all__ = ["ServingEvent", "following", "marks_of"]
 
 
 class ServingEvent(JournalEvent):
@@ -31,22 +30,6 @@ class ServingEvent(JournalEvent):
 _LOG = EventLog(lambda: datetime.now(UTC))
 
 
-class LiveContext(ssl.SSLContext):
-    """A server's TLS context that hands every handshake to the one that is current."""
-
-    current: ssl.SSLContext
-
-    def __new__(cls, current: ssl.SSLContext) -> Self:
-        """Hand handshakes to ``current``; assign another to change."""
-        made = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        made.current = current
-        return made
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """Begin a handshake with the current settings."""
-        return self.current.wrap_bio(*args, **kwargs)
-
-
 class _Following(LiveContext):
     """Makes itself anew when its files have changed."""
 
@@ -56,7 +39,7 @@ class _Following(LiveContext):
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Look, and begin a handshake."""
-        marks = _marks(self.files)
+        marks = marks_of(self.files)
         if marks != self.seen:
             self.seen = marks  # what does not fit is looked at again once it has changed
             try:
@@ -73,13 +56,13 @@ def following(make: Callable[[], ssl.SSLContext], files: Sequence[Path]) -> Live
 
     Raises as ``make``.
     """
-    seen = _marks(files)
+    seen = marks_of(files)
     found = _Following(make())
     found.make, found.files, found.seen = make, tuple(files), seen
     return found
 
 
-def _marks(files: Sequence[Path]) -> tuple[object, ...]:
+def marks_of(files: Sequence[Path]) -> tuple[object, ...]:
     """Return what changes when a file does."""
     found: list[object] = []
     for path in files:

@@ -32,8 +32,7 @@ class Tls:
         config = EnclaveConfig(loan=Path("loan.json"), models=(Path("sealed"),), tls=Kind.GENERATED)
         made = prepare_tls(config, datetime.now(UTC))
         assert made is not None
-        self.server = server_context(made.certificate, made.key)
-        made.close()
+        self.server = server_context(made.chain + made.key)
         self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.client.check_hostname = False
         self.client.verify_mode = ssl.CERT_NONE

@@ -2,12 +2,11 @@
 
 An instance asks with the key that evidence bound, and gets one only while nothing forbids it a lease; a holder of a
 token gets one for what the token stands for. None lives longer than the settings let it, nothing is revoked but by
-its end, and a key is certified once: to renew is to make another (docs/spec/certificates.md).
+its end, and a key is certified once: to renew is to make another (docs/spec/certificates.md). The key of an instance's
+listener alone stays, for consumers pin it: it has one certificate at a time, and the next from half its life on.
 
-Authorities follow one another by themselves: halfway through its life one gets a successor, which is believed at
-once, everywhere, and issues a quarter of a life later. Their keys rest in the database, wrapped by the vault.
-
-Not done here: who may do what with a certificate (``peers``), sockets (``live_tls``).
+Not done here: authorities (``authorities``), who may do what with a certificate (``peers``), sockets
+(``live_tls``).
 """
 
 from __future__ import annotations
@@ -18,38 +17,36 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloister.crypto.sign import Statement
-from cloister.custodian.certificates.issuing import Peer, fingerprint, issue, make_authority, verify_peer
-from cloister.custodian.certificates.names import PeerKind, PeerName
+from cloister.custodian.certificates.issuing import issue
 from cloister.custodian.certificates.signing_request import verify_signing_request
+from cloister.custodian.service.authorities import authority_key, is_due, issuer_of, make, standing, succeed
 from cloister.custodian.service.kept import Kept
 from cloister.custodian.service.standing import instance_key, instance_row, loan_row, loan_state
 from cloister.custodian.store.certificates import (
     AuthorityRow,
     CertificateRow,
     authorities,
-    certified_name,
+    certificate_of_key,
     ended_certificates,
     forget_certificates,
-    insert_authority,
-    insert_certificate,
     list_certificates,
     retire_authorities,
+    write_certificate,
 )
 from cloister.custodian.store.loans import take_turn
-from cloister.custodian.tls import load_authority
-from cloister.custodian.tokens import SYSTEM
 from cloister.errors import Rejected, Unavailable
 from cloister.lending.events import EventKind
 from cloister.lending.messages import CertificateRequest, InstanceCertificate
+from cloister.lending.peer import Peer, fingerprint, verify_peer
+from cloister.lending.peer_name import PeerKind, PeerName
 from cloister.lending.standing import stops
 from cloister.wire import Json, dump_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from datetime import datetime
 
     from cloister.custodian.certificates.signing_request import CertifiedKey
@@ -59,7 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CertificateAuthority"]
 
-_LABEL = b"cloister/custodian/authority"
 _KEEP_ENDED = timedelta(days=7)  # how long a key is known to have been certified, after its certificate's end
 _KEPT_PEERS = 4096
 
@@ -122,8 +118,8 @@ class CertificateAuthority:
     def keep(self) -> None:
         """Make the authority that is due, and forget certificates that ended long ago."""
         context = self._context
-        if _is_due(self._rows(), context.now()):
-            context.transact(self._succeed)
+        if is_due(self._rows(), context.now()):
+            context.transact(lambda work: succeed(work, self.domain))
         with context.reading() as connection:
             forgettable = ended_certificates(connection, context.now() - _KEEP_ENDED)
         if forgettable:
@@ -134,7 +130,7 @@ class CertificateAuthority:
         """Believe no authority any more, and make another that issues at once: a key of theirs may be known."""
         retired = retire_authorities(transaction.connection, transaction.now)
         transaction.record(EventKind.AUTHORITIES_RETIRED, actor, self.domain, size=retired)
-        made = self._make(transaction, actor, issues_from=transaction.now)
+        made = make(transaction, actor, self.domain, issues_from=transaction.now)
         return {"fingerprint": fingerprint(made), "retired": retired, "trust_domain": self.domain}
 
     def for_instance(self, instance: InstanceId, statement: bytes) -> bytes:
@@ -152,11 +148,14 @@ class CertificateAuthority:
             if request.instance != instance:
                 raise Rejected.because("wrong_instance", "certificate request", got=request.instance, want=instance)
             certified = verify_signing_request(request.csr)
-            self._demand_issuer()
+            self.demand_issuer()
 
             def work(transaction: Transaction) -> x509.Certificate:
                 _demand_standing(transaction, instance)
-                return self._issue(transaction, instance, name, certified, life=life, server=request.server)
+                if request.server:
+                    return self._for_listener(transaction, instance, name, certified, life=life)
+                _demand_new(transaction, certified)
+                return self.issue(transaction, instance, name, certified, life=life)
 
             certificate = context.transact(work, beside=True)
         except Rejected as refusal:
@@ -173,20 +172,34 @@ class CertificateAuthority:
         return Statement.sign(context.vault.signing_key, answer.LABEL, answer.dump()).dump()
 
     def for_actor(
-        self, actor: Actor, name: PeerName, csr: bytes, *, life: timedelta, ends_at: datetime | None, server: bool
+        self,
+        actor: Actor,
+        name: PeerName,
+        csr: bytes,
+        *,
+        life: timedelta,
+        ends_at: datetime | None,
+        server: bool,
     ) -> Json:
         """Return a certificate of this name; not beyond ``ends_at``, where the token that asks for it ends."""
         context = self._context
         try:
             certified = verify_signing_request(csr)
-            self._demand_issuer()
+            self.demand_issuer()
             left = life if ends_at is None else min(life, ends_at - context.now())
-            certificate = context.transact(
-                lambda work: self._issue(work, actor, name, certified, life=left, server=server), beside=True
-            )
+
+            def work(transaction: Transaction) -> x509.Certificate:
+                _demand_new(transaction, certified)
+                return self.issue(transaction, actor, name, certified, life=left, server=server)
+
+            certificate = context.transact(work, beside=True)
         except Rejected as refusal:
             context.refuse(EventKind.CERTIFICATE_REFUSED, actor, name.label, refusal)
             raise
+        return self.shown(certificate, name)
+
+    def shown(self, certificate: x509.Certificate, name: PeerName) -> Json:
+        """Return a fresh certificate as who asked for it gets it, with whom to believe."""
         return {
             "authorities": self.pem,
             "certificate": certificate.public_bytes(Encoding.PEM).decode("ascii"),
@@ -232,45 +245,36 @@ class CertificateAuthority:
     def _rows(self) -> tuple[AuthorityRow, ...]:
         return tuple(row for row, _ in self._believed)
 
-    def _demand_issuer(self) -> None:
+    def demand_issuer(self) -> None:
         """Make the first authority where there is none."""
-        if _issuer(self._rows(), self._context.now()) is None:
+        if issuer_of(self._rows(), self._context.now()) is None:
             self.keep()
 
-    def _succeed(self, transaction: Transaction) -> None:
-        """Make an authority if one is still due: another custodian may have been faster."""
-        rows = _standing(authorities(transaction.connection), transaction.now)
-        if not _is_due(rows, transaction.now):
-            return
-        quarter = timedelta(days=self._context.config.authority_life_days) / 4
-        last = rows[-1].ends_at - timedelta(seconds=self._context.config.certificate_max_life_s) if rows else None
-        begins = transaction.now if last is None else max(transaction.now, min(transaction.now + quarter, last))
-        self._make(transaction, SYSTEM, issues_from=begins)
+    def _for_listener(
+        self,
+        transaction: Transaction,
+        instance: InstanceId,
+        name: PeerName,
+        certified: CertifiedKey,
+        *,
+        life: timedelta,
+    ) -> x509.Certificate:
+        """Return the certificate that the key of an instance's listener has, and the next one in its last half.
 
-    def _make(self, transaction: Transaction, actor: Actor, *, issues_from: datetime) -> x509.Certificate:
-        known = authorities(transaction.connection)
-        number = known[-1].number + 1 if known else 1
-        key = ec.generate_private_key(ec.SECP256R1())
-        life = timedelta(days=self._context.config.authority_life_days)
-        name = f"{number} {self._context.vault.signing_key.key_id}"
-        made = make_authority(key, domain=self.domain, name=name, now=transaction.now, life=life)
-        plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        row = AuthorityRow(
-            number=number,
-            certificate=made.public_bytes(Encoding.DER),
-            wrapped=self._context.vault.wrap(plain, aad=_aad(number)),
-            made_at=transaction.now,
-            issues_from=issues_from,
-            ends_at=made.not_valid_after_utc,
-        )
-        insert_authority(transaction.connection, row)
-        transaction.record(
-            EventKind.AUTHORITY_MADE, actor, self.domain,
-            fingerprint=fingerprint(made), ends_at=int(row.ends_at.timestamp()),
-        )  # fmt: skip
-        return made
+        A request that is replayed gets what anybody who connects is shown. Raises ``Rejected`` (``key_certified``) for
+        a key that was certified for anything else.
+        """
+        held = certificate_of_key(transaction.connection, certified.spki_sha256)
+        if held is not None:
+            if held.der is None or held.name != name.label:
+                raise _certified_before()
+            believed = {row.number for row in standing(authorities(transaction.connection), transaction.now)}
+            half = held.issued_at + (held.ends_at - held.issued_at) / 2
+            if held.authority in believed and transaction.now < half:
+                return x509.load_der_x509_certificate(held.der)
+        return self.issue(transaction, instance, name, certified, life=life, server=True, keeps=True)
 
-    def _issue(
+    def issue(
         self,
         transaction: Transaction,
         actor: Actor | str,
@@ -278,20 +282,19 @@ class CertificateAuthority:
         certified: CertifiedKey,
         *,
         life: timedelta,
-        server: bool,
+        server: bool = False,
+        keeps: bool = False,
     ) -> x509.Certificate:
-        """Issue one, note it and log it. Raises ``Rejected`` (``key_certified``) for a key that has been certified."""
-        if certified_name(transaction.connection, certified.spki_sha256) is not None:
-            raise Rejected.because("key_certified", "certificate request", hint="make another key for each certificate")
-        row = _issuer(_standing(authorities(transaction.connection), transaction.now), transaction.now)
+        """Issue one, note it and log it; with ``keeps`` the certificate itself is noted too."""
+        row = issuer_of(standing(authorities(transaction.connection), transaction.now), transaction.now)
         if row is None:
             msg = "certificates: no authority issues now"
             raise Unavailable(msg)
-        key = load_authority(self._context.vault.unwrap(row.wrapped, aad=_aad(row.number)))
+        key = authority_key(transaction, row)
         authority = x509.load_der_x509_certificate(row.certificate)
         certificate = issue(authority, key, certified, name, now=transaction.now, life=life, server=server)
         ends_at, print_ = certificate.not_valid_after_utc, fingerprint(certificate)
-        insert_certificate(
+        write_certificate(
             transaction.connection,
             CertificateRow(
                 fingerprint=print_,
@@ -300,6 +303,7 @@ class CertificateAuthority:
                 authority=row.number,
                 issued_at=transaction.now,
                 ends_at=ends_at,
+                der=certificate.public_bytes(Encoding.DER) if keeps else None,
             ),
         )
         transaction.record(
@@ -308,25 +312,14 @@ class CertificateAuthority:
         return certificate
 
 
-def _aad(number: int) -> bytes:
-    return _LABEL + b"/%d" % number
+def _demand_new(transaction: Transaction, certified: CertifiedKey) -> None:
+    """Prove that a key has not been certified yet. Raises ``Rejected`` (``key_certified``)."""
+    if certificate_of_key(transaction.connection, certified.spki_sha256) is not None:
+        raise _certified_before()
 
 
-def _standing(rows: Iterable[AuthorityRow], now: datetime) -> tuple[AuthorityRow, ...]:
-    """Return the authorities that are believed now."""
-    return tuple(row for row in rows if row.retired_at is None and now < row.ends_at)
-
-
-def _issuer(rows: tuple[AuthorityRow, ...], now: datetime) -> AuthorityRow | None:
-    """Return the newest authority whose time to issue has come."""
-    return next((row for row in reversed(rows) if row.issues_from <= now < row.ends_at), None)
-
-
-def _is_due(rows: tuple[AuthorityRow, ...], now: datetime) -> bool:
-    """Tell whether another authority is to be made: none issues, or the newest is halfway through its life."""
-    if _issuer(rows, now) is None:
-        return True
-    return now >= rows[-1].made_at + (rows[-1].ends_at - rows[-1].made_at) / 2
+def _certified_before() -> Rejected:
+    return Rejected.because("key_certified", "certificate request", hint="make another key for each certificate")
 
 
 def _demand_standing(transaction: Transaction, instance: InstanceId) -> None:

@@ -19,13 +19,13 @@ __all__ = [
     "AuthorityRow",
     "CertificateRow",
     "authorities",
-    "certified_name",
+    "certificate_of_key",
     "ended_certificates",
     "forget_certificates",
     "insert_authority",
-    "insert_certificate",
     "list_certificates",
     "retire_authorities",
+    "write_certificate",
 ]
 
 MAX_LISTED = 1000
@@ -46,7 +46,10 @@ class AuthorityRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateRow:
-    """One certificate that was issued; the certificate itself is with who asked for it."""
+    """One certificate that was issued: the last one of its key.
+
+    ``der`` is the certificate itself, of an instance's listener alone; every other is with who asked for it.
+    """
 
     fingerprint: str
     spki_sha256: bytes
@@ -54,6 +57,7 @@ class CertificateRow:
     authority: int
     issued_at: datetime
     ends_at: datetime
+    der: bytes | None = None
 
 
 def authorities(connection: Connection) -> Sequence[AuthorityRow]:
@@ -98,8 +102,9 @@ def retire_authorities(connection: Connection, now: datetime) -> int:
     return int(found.rowcount)
 
 
-def insert_certificate(connection: Connection, row: CertificateRow) -> None:
-    """Note that a certificate was issued."""
+def write_certificate(connection: Connection, row: CertificateRow) -> None:
+    """Note that a certificate was issued, in the place of an older one of the same key."""
+    connection.execute(delete(CERTIFICATE).where(CERTIFICATE.c.spki_sha256 == row.spki_sha256))
     connection.execute(
         insert(CERTIFICATE).values(
             fingerprint=row.fingerprint,
@@ -108,15 +113,15 @@ def insert_certificate(connection: Connection, row: CertificateRow) -> None:
             authority=row.authority,
             issued_at=stamp(row.issued_at),
             ends_at=stamp(row.ends_at),
+            der=row.der,
         )
     )
 
 
-def certified_name(connection: Connection, spki_sha256: bytes) -> str | None:
-    """Return for whom a key was certified, None for a key that never was, or so long ago that it is forgotten."""
-    name = connection.execute(select(CERTIFICATE.c.name).where(CERTIFICATE.c.spki_sha256 == spki_sha256))
-    found: str | None = name.scalar_one_or_none()
-    return found
+def certificate_of_key(connection: Connection, spki_sha256: bytes) -> CertificateRow | None:
+    """Return the certificate of a key, None for a key that never had one, or so long ago that it is forgotten."""
+    row = connection.execute(select(CERTIFICATE).where(CERTIFICATE.c.spki_sha256 == spki_sha256)).one_or_none()
+    return None if row is None else _certificate(row)
 
 
 def list_certificates(connection: Connection, now: datetime) -> Sequence[CertificateRow]:
@@ -125,17 +130,19 @@ def list_certificates(connection: Connection, now: datetime) -> Sequence[Certifi
     rows = connection.execute(
         query.order_by(CERTIFICATE.c.issued_at.desc(), CERTIFICATE.c.fingerprint).limit(MAX_LISTED)
     )
-    return [
-        CertificateRow(
-            fingerprint=row.fingerprint,
-            spki_sha256=row.spki_sha256,
-            name=row.name,
-            authority=row.authority,
-            issued_at=moment(row.issued_at),
-            ends_at=moment(row.ends_at),
-        )
-        for row in rows
-    ]
+    return [_certificate(row) for row in rows]
+
+
+def _certificate(row: Row[tuple[object, ...]]) -> CertificateRow:
+    return CertificateRow(
+        fingerprint=row.fingerprint,
+        spki_sha256=row.spki_sha256,
+        name=row.name,
+        authority=row.authority,
+        issued_at=moment(row.issued_at),
+        ends_at=moment(row.ends_at),
+        der=row.der,
+    )
 
 
 def ended_certificates(connection: Connection, before: datetime) -> bool:

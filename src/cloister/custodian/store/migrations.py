@@ -298,6 +298,11 @@ _LENT_ISSUERS = (
     "CREATE TABLE issuer_keys (issuer TEXT PRIMARY KEY, keys BLOB NOT NULL)",
 )
 
+_LISTENERS = (
+    # the certificate of a listener's key, to be told again
+    "ALTER TABLE certificate ADD COLUMN der BLOB",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -315,6 +320,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _PERSONS,
     _DEVICES,
     _LENT_ISSUERS,
+    _LISTENERS,
 )
 """Step n takes a database from schema version n to n + 1."""
 

@@ -12,6 +12,7 @@ import ssl
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cloister.enclave.certificate import load_identity
 from cloister.enclave.web.http1 import Http1Connection
 from cloister.enclave.web.http2 import Http2Connection
 
@@ -121,16 +122,25 @@ class Listener:
     """Serves an application on a listening socket, from ``start`` to ``stop``."""
 
     def __init__(
-        self, application: Application, limits: Limits, *, context: ssl.SSLContext | None = None, pinned: bool = False
+        self,
+        application: Application,
+        limits: Limits,
+        *,
+        context: ssl.SSLContext | None = None,
+        pinned: bool = False,
+        asks_certificates: bool = False,
     ) -> None:
-        """Serve over TLS where there is a ``context``; ``pinned`` where its key is this process' own."""
+        """Serve over TLS where there is a ``context``; ``pinned`` where its key is this process' own.
+
+        ``asks_certificates`` says that the context asks clients for them.
+        """
         self._application = application
         self._context = context
         self.connections = Connections(
             limits,
             encrypted=context is not None,
             pinned=pinned and context is not None,
-            asks_certificates=context is not None and context.verify_mode is not ssl.CERT_NONE,
+            asks_certificates=context is not None and asks_certificates,
         )
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -186,17 +196,18 @@ class _Negotiated(asyncio.Protocol):
         protocol.connection_made(transport)
 
 
-def server_context(certificate: str, key: str, *, asks_certificates: bool = False) -> ssl.SSLContext:
+def server_context(pem: bytes, *, asks_certificates: bool = False) -> ssl.SSLContext:
     """Return TLS 1.3 and nothing older, without resumption: each connection shows the key that clients pin.
 
-    ``asks_certificates``: clients may show one, below the roots that the context is given later; without a root none is
-    taken. Raises ``OSError`` (``ssl.SSLError`` is one) for files that do not fit.
+    ``pem`` is the certificate chain and the key behind it. ``asks_certificates``: clients may show one, below the roots
+    that the context is given later; without a root none is taken. Raises ``OSError`` (``ssl.SSLError`` is one) for what
+    does not fit.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     context.set_alpn_protocols(_PROTOCOLS)
-    context.load_cert_chain(certificate, key)
+    load_identity(context, pem)
     if asks_certificates:
         context.verify_mode = ssl.CERT_OPTIONAL
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a root is what is trusted, signed by itself or not
