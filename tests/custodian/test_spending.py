@@ -39,8 +39,11 @@ def test_each_unit_is_in_the_step_in_which_it_was_reported(bench: Bench) -> None
     shown = told(bench, "/v1/spending?step_s=60&steps=3")
     assert (shown["from"], shown["to"], shown["step_s"]) == ("2026-11-21T11:59:00Z", "2026-11-21T12:01:05Z", 60)
     assert shown["loans"] == [
-        {"granted": 100, "loan": lent.id, "spent": 12, "steps": [0, 7, 5], "written_off": 0},
-    ]
+        {
+            "added_steps": [0, 100, 0], "granted": 100, "loan": lent.id, "spent": 12, "spent_steps": [0, 7, 5],
+            "written_off": 0,
+        },
+    ]  # fmt: skip
 
 
 def test_what_an_instance_took_down_with_it_is_spent(bench: Bench) -> None:
@@ -51,7 +54,7 @@ def test_what_an_instance_took_down_with_it_is_spent(bench: Bench) -> None:
     bench.service.sweep()
     (loan,) = told(bench, f"/v1/loans/{lent.id}/spending?step_s=3600&steps=2")["loans"]
     assert (loan["spent"], loan["written_off"]) == (3, 10)
-    assert sum(loan["steps"]) == 13
+    assert sum(loan["spent_steps"]) == 13
 
 
 def test_a_step_of_the_past_stays_the_same_and_what_is_older_falls_out(bench: Bench) -> None:
@@ -60,11 +63,11 @@ def test_a_step_of_the_past_stays_the_same_and_what_is_older_falls_out(bench: Be
     path = "/v1/spending?step_s=10&steps=5"
     bench.clock.advance(13)
     spend(toy, 1)
-    assert told(bench, path)["loans"][0]["steps"] == [0, 0, 0, 7, 1]
+    assert told(bench, path)["loans"][0]["spent_steps"] == [0, 0, 0, 7, 1]
     bench.clock.advance(20)
-    assert told(bench, path)["loans"][0]["steps"] == [0, 7, 1, 0, 0]
+    assert told(bench, path)["loans"][0]["spent_steps"] == [0, 7, 1, 0, 0]
     bench.clock.advance(20)
-    assert told(bench, path)["loans"][0]["steps"] == [1, 0, 0, 0, 0]
+    assert told(bench, path)["loans"][0]["spent_steps"] == [1, 0, 0, 0, 0]
 
 
 def test_granted_is_less_what_was_taken_back_and_a_new_loan_has_spent_nothing(bench: Bench) -> None:
@@ -72,7 +75,7 @@ def test_granted_is_less_what_was_taken_back_and_a_new_loan_has_spent_nothing(be
     bench.post(f"/v1/loans/{lent.id}/set", {"units": 40})
     bench.post(f"/v1/loans/{lent.id}/top-up", {"units": 5})
     (loan,) = told(bench, f"/v1/loans/{lent.id}/spending?steps=2")["loans"]
-    assert loan == {"granted": 45, "loan": lent.id, "spent": 0, "steps": [0, 0], "written_off": 0}
+    assert (loan["granted"], loan["spent"], loan["spent_steps"], loan["added_steps"]) == (45, 0, [0, 0], [0, 45])
     assert [one["loan"] for one in told(bench)["loans"]] == [lent.id]
 
 
@@ -81,7 +84,7 @@ def test_meters_of_models_and_consumers_count_no_unit_twice(bench: Bench) -> Non
     lent = bench.lend(allowance=100, models=models)
     spend(running(lent), 6)
     (loan,) = told(bench)["loans"]
-    assert (loan["granted"], loan["spent"], sum(loan["steps"])) == (100, 6, 6)
+    assert (loan["granted"], loan["spent"], sum(loan["spent_steps"])) == (100, 6, 6)
 
 
 def test_a_borrower_is_told_of_its_own_loan_alone(bench: Bench) -> None:

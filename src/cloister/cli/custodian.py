@@ -18,6 +18,7 @@ from cloister.cli.custodian_login import end_session, login, logout, sessions
 from cloister.cli.custodian_proposals import COMMANDS
 from cloister.cli.custodian_shares import shares
 from cloister.cli.custodian_token import token
+from cloister.cli.custodian_top import top
 from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_option
@@ -55,7 +56,7 @@ custodian.add_command(host)
 custodian.add_command(issuer)
 custodian.add_command(shares)
 custodian.add_command(token)
-for command in (*COMMANDS, login, logout, sessions, end_session):
+for command in (*COMMANDS, login, logout, sessions, end_session, top):
     custodian.add_command(command)
 
 

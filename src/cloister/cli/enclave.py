@@ -12,6 +12,7 @@ import click
 
 from cloister.attest.binding import fold
 from cloister.cli.enclave_tee import Tee, attester_for, policy_for, tee_options
+from cloister.cli.enclave_top import top
 from cloister.cli.endorsement_folder import read_endorsements
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.enclave.config import EnclaveConfig, load_config
@@ -38,6 +39,9 @@ _folder = click.Path(path_type=Path, file_okay=False)
 @click.group(cls=Group)
 def enclave() -> None:
     """Run the borrower's server inside a TEE."""
+
+
+enclave.add_command(top)
 
 
 def _config(path: Path | None, overrides: dict[str, Any]) -> EnclaveConfig:

@@ -11,7 +11,7 @@ from rich.text import Text
 from cloister.cli.limit_words import limit_rows
 from cloister.cli.loan_contract import accept, amend, roll_out, show_contract
 from cloister.cli.loan_create import consumer_json, create, no_tokens, policy_json, token_files, write_tokens
-from cloister.cli.loan_watch import watch_loan
+from cloister.cli.loan_watch import watch
 from cloister.cli.pending import settled, wait_option
 from cloister.cli.remote import from_loan_file, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
@@ -229,16 +229,7 @@ def unblock(terminal: Terminal, /, *, subject: str, kind: str, of_loan: str | No
     terminal.result(shown, lambda out: out.print("unblocked"))
 
 
-@loan.command()
-@click.argument("loan_id", metavar="LOAN")
-@remote_options
-@pass_terminal
-def watch(terminal: Terminal, /, *, loan_id: str, **where: Any) -> None:
-    """Follow a loan live until interrupted."""
-    with from_options(**where) as remote:
-        watch_loan(terminal, remote, loan_id, lambda shown, out: draw_loan(terminal, shown, out))
-
-
+loan.add_command(watch)
 loan.add_command(voucher)
 
 

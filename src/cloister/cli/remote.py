@@ -112,6 +112,11 @@ class Remote:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._client.close()
 
+    @property
+    def url(self) -> str:
+        """Where the custodian is."""
+        return self._url
+
     def get(self, path: str, **query: str | int) -> Any:
         """GET a JSON document."""
         return self._call("GET", path, params=query)
@@ -142,13 +147,19 @@ class Remote:
         return self._call("DELETE", path, params=query)
 
     @contextmanager
-    def events(self, path: str) -> Iterator[Iterator[str]]:
-        """Read server-sent events: yields the ``data`` lines as they come."""
+    def events(self, path: str, *, quiet_s: float | None = None) -> Iterator[Iterator[str]]:
+        """Read server-sent events: yields the ``data`` lines as they come.
+
+        A stream that says nothing at all for ``quiet_s`` is ``Unavailable``, and a sign of life in it is yielded as an
+        empty text; None waits for ever, for data alone.
+        """
+        heads = ("data:",) if quiet_s is None else ("data:", ":")
         try:
-            with self._client.stream("GET", path, timeout=None) as answer:
+            with self._client.stream("GET", path, timeout=httpx2.Timeout(_TIMEOUT_S, read=quiet_s)) as answer:
                 if answer.status_code >= HTTP_BAD_REQUEST:
                     raise fault(whole(answer))
-                yield (line.removeprefix("data:").strip() for line in lines(answer) if line.startswith("data:"))
+                found = (line for line in lines(answer) if line.startswith(heads))
+                yield ("" if line.startswith(":") else line.removeprefix("data:").strip() for line in found)
         except httpx2.HTTPError as exc:
             raise self._unreachable(exc) from exc
 

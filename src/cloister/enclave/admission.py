@@ -6,6 +6,7 @@ One for all the ways into the enclave, so that none of them gets around another'
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from cloister.enclave.problems import plain
@@ -72,6 +73,7 @@ class Admitted:
         self._size = 0
         self._arriving = True
         self._outcome: str | None = None
+        self._begun = time.monotonic()
         admission.enter()
 
     def fits(self, size: int) -> Answer | None:
@@ -104,6 +106,7 @@ class Admitted:
         """Leave, and count how it ended unless that was said before."""
         self.whole()
         self._admission.metrics.add("cloister_exchanges_total", label=self._outcome or outcome.value)
+        self._admission.metrics.observe("cloister_exchange_seconds", time.monotonic() - self._begun)
         self._admission.leave()
 
     def _refused(

@@ -31,6 +31,7 @@ from cloister.enclave.tickets import Tickets
 from cloister.enclave.vouchers import Vouchers
 from cloister.errors import CloisterError, Unavailable
 from cloister.lending.lease import LeaseState
+from cloister.lending.terms import LOAN_METER
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -209,6 +210,8 @@ class EnclaveInstance:
         left = 0.0 if snapshot.deadline is None else max(0.0, (snapshot.deadline - now).total_seconds())
         self.metrics.set("cloister_lease_active", int(snapshot.state is LeaseState.ACTIVE))
         self.metrics.set("cloister_lease_seconds_left", round(left, 3))
+        self.metrics.set("cloister_lease_ceiling_units", snapshot.limits.get(LOAN_METER, 0))
+        self.metrics.set("cloister_lease_used_units", snapshot.used.get(LOAN_METER, 0))
         self.metrics.set("cloister_keyset_seconds_left", round(max(0.0, self.publisher.seconds_left), 3))
         for code in CLOCK_CODES:
             self.metrics.set("cloister_clock_anomalies_total", self.metering.anomalies[code], code)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloister.lending.watch import WatchKind
-from cloister.telemetry.registry import Registry, counter, gauge
+from cloister.telemetry.registry import Registry, counter, gauge, histogram
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["CLOCK_CODES", "LABELS", "METRICS", "Metrics"]
 
+EXCHANGE_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""No more than the host sees on its network."""
+
 METRICS: Mapping[str, Family] = {
     "cloister_exchanges_total": counter("Outer exchanges by how they ended.", "outcome"),
+    "cloister_exchange_seconds": histogram(
+        "Seconds from the head of an outer exchange to its end.", buckets=EXCHANGE_SECONDS
+    ),
     "cloister_answers_total": counter("Inner answers by problem code; ok for none.", "code"),
     "cloister_inferences_total": counter("Inferences that were charged.", "model"),
     "cloister_units_total": counter("Units charged.", "model"),
@@ -36,6 +42,8 @@ METRICS: Mapping[str, Family] = {
     "cloister_queue_length": gauge("Inferences that wait for their turn at the engine."),
     "cloister_lease_active": gauge("1 while a lease is active."),
     "cloister_lease_seconds_left": gauge("Seconds until the lease ends unless renewed."),
+    "cloister_lease_ceiling_units": gauge("Units up to which the lease lets this instance serve, since it began."),
+    "cloister_lease_used_units": gauge("Units of these that it has served."),
     "cloister_units_remaining": gauge("Units left as far as this instance knows.", "model"),
     "cloister_model_loaded": gauge("1 while the model is in memory.", "model"),
     "cloister_model_loads_total": counter("Times the model was opened again after an eviction.", "model"),

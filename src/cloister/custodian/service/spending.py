@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cloister.custodian.service.standing import loan_row
-from cloister.custodian.store.spending import Totals, spent_in_steps, totals
+from cloister.custodian.store.spending import Moved, Totals, moved_in_steps, totals
 from cloister.wire import dump_time
 
 if TYPE_CHECKING:
@@ -64,15 +64,17 @@ class Spending:
         """Say it. Steps begin at multiples of their length, so that the same one is the same when asked again."""
         now = self._context.now()
         start = now - (now - _BEGINNING) % step - step * (steps - 1)
-        units = spent_in_steps(connection, loan, start=start, step=step, steps=steps)
+        moved = moved_in_steps(connection, loan, start=start, step=step, steps=steps)
+        still = Moved(spent=[0] * steps, added=[0] * steps)
         return {
             "from": dump_time(start),
             "loans": [
                 {
+                    "added_steps": moved.get(name, still).added,
                     "granted": one.granted,
                     "loan": name,
                     "spent": one.spent,
-                    "steps": list(units.get(name, (0,) * steps)),
+                    "spent_steps": moved.get(name, still).spent,
                     "written_off": one.written_off,
                 }
                 for name, one in found.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from cloister.custodian.store.loans import HALVES, whole
 from cloister.custodian.store.tables import LEDGER, stamp
@@ -18,9 +18,18 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-__all__ = ["Totals", "spent_in_steps", "totals"]
+__all__ = ["Moved", "Totals", "moved_in_steps", "totals"]
 
 _GONE = (SPENT, WRITTEN_OFF)
+_SPENT, _ADDED, _TAKEN = 0, 1, 2  # which way units of a loan went
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """Units step by step: spent or written off, and added by the custodian less what it took back."""
+
+    spent: list[int]
+    added: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +60,30 @@ def totals(connection: Connection, loan: LoanId | None) -> Mapping[LoanId, Total
     }
 
 
-def spent_in_steps(
+def moved_in_steps(
     connection: Connection, loan: LoanId | None, *, start: datetime, step: timedelta, steps: int
-) -> Mapping[LoanId, tuple[int, ...]]:
-    """Return what was spent or written off in each step from ``start`` on; a loan that spent nothing is not there."""
+) -> Mapping[LoanId, Moved]:
+    """Return what moved in each step from ``start`` on; a loan of which nothing moved is not there."""
     first = stamp(start)
     width = stamp(start + step) - first
     number = ((LEDGER.c.at - first) // width).label("number")
-    query = select(LEDGER.c.loan, number, *HALVES).where(
+    way = case((LEDGER.c.credit.in_(_GONE), _SPENT), (LEDGER.c.debit == ISSUED, _ADDED), else_=_TAKEN).label("way")
+    query = select(LEDGER.c.loan, number, way, *HALVES).where(
         LEDGER.c.id >= _posting_since(connection, first),
         LEDGER.c.at >= first,
         LEDGER.c.at < first + width * steps,
-        LEDGER.c.credit.in_(_GONE),
+        LEDGER.c.credit.in_((*_GONE, WITHDRAWN)) | (LEDGER.c.debit == ISSUED),
         *_of(loan),
     )
-    found: dict[LoanId, list[int]] = {}
-    for row in connection.execute(query.group_by(LEDGER.c.loan, number)):
-        found.setdefault(LoanId(row.loan), [0] * steps)[int(row.number)] = whole(row.high, row.low)
-    return {name: tuple(units) for name, units in found.items()}
+    found: dict[LoanId, Moved] = {}
+    for row in connection.execute(query.group_by(LEDGER.c.loan, number, way)):
+        moved = found.setdefault(LoanId(row.loan), Moved(spent=[0] * steps, added=[0] * steps))
+        units = whole(row.high, row.low)
+        if row.way == _SPENT:
+            moved.spent[int(row.number)] += units
+        else:
+            moved.added[int(row.number)] += units if row.way == _ADDED else -units
+    return found
 
 
 def _of(loan: LoanId | None) -> tuple[ColumnElement[bool], ...]:
