@@ -118,7 +118,7 @@ def test_zeros_at_the_end_of_text_arrive() -> None:
 def test_a_shape_that_the_enclave_would_refuse_is_refused_before_it_leaves() -> None:
     town = Town()
     with town.client() as client:
-        with pytest.raises(UsageError, match=r"input image: shape \[64\], want \[any, 64\]") as caught:
+        with pytest.raises(UsageError, match=r"input image: shape \[64\], want image FP32\[any, 64\]") as caught:
             client.infer("digits", scan(1)[0])
         assert "newaxis" in (caught.value.hint or "")
         with pytest.raises(UsageError, match=r"shape \[1, 63\]"):

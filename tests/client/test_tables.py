@@ -58,7 +58,7 @@ def test_the_card_names_columns_and_their_order() -> None:
 
 def test_without_names_anywhere_columns_are_taken_as_they_stand() -> None:
     assert array_inputs(WIDE, pd.DataFrame({"b": [1, 2], "a": [True, False]}))["x"].tolist() == [[1, 1], [2, 0]]
-    with pytest.raises(UsageError, match=r"shape \[2, 3\], want \[any, 2\]"):
+    with pytest.raises(UsageError, match=r"shape \[2, 3\], want x FP32\[any, 2\]"):
         array_inputs(WIDE, pd.DataFrame(np.zeros((2, 3))))
 
 
@@ -110,7 +110,7 @@ def test_a_column_is_one_item_for_each_row() -> None:
     asked = {"age": PATIENTS["age"], "weight": PATIENTS["weight"], "ward": PATIENTS["ward"]}
     assert array_inputs(NAMED, asked)["age"].tolist() == [[41], [63]]
     assert array_inputs(model(("y", "FP64", (-1,))), PATIENTS["age"])["y"].tolist() == [41.0, 63.0]
-    with pytest.raises(UsageError, match=r"shape \[2\], want \[any, 2\]"):
+    with pytest.raises(UsageError, match=r"shape \[2\], want x FP32\[any, 2\]"):
         array_inputs(WIDE, PATIENTS["age"])
 
 

@@ -108,6 +108,7 @@ async def test_a_consumer_sees_the_contract_that_both_have_signed_and_evidence_b
         signed = await lend(house, clauses={"purpose": "triage", "precision": 2})
         async with house.enclave(), await house.client(borrower=BORROWER.verify_key) as client:
             agreed = await client.contract()
+            assert "both signatures verified" in agreed._repr_html_()
         assert agreed.document == signed.dump()
         assert agreed.consumers == ("clinic",)
         assert agreed.contract.terms.clauses.purpose == "triage"

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from cloister.client.inference import Inference
     from cloister.client.many import Incomplete, Progress
     from cloister.client.model_info import ModelInfo
+    from cloister.client.notebook.bar import ProgressBar
     from cloister.client.receipts import VerifiedReceipt
+    from cloister.client.results import Ranked
     from cloister.client.retries import Retry, Retrying
     from cloister.client.sub_allowance import HeldSubAllowance
     from cloister.client.tickets import TicketNotProven
@@ -34,6 +36,8 @@ __all__ = [
     "Inference",
     "ModelInfo",
     "Progress",
+    "ProgressBar",
+    "Ranked",
     "Retry",
     "Retrying",
     "SystemTls",
@@ -55,6 +59,8 @@ _FILES = {
     "Inference": "inference",
     "ModelInfo": "model_info",
     "Progress": "many",
+    "ProgressBar": "notebook.bar",
+    "Ranked": "results",
     "Retry": "retries",
     "Retrying": "retries",
     "SystemTls": "trust_file",

@@ -17,6 +17,7 @@ from cloister.client.sub_allowance import take_field
 from cloister.client.trust_file import parse_origin
 from cloister.client.way import Way
 from cloister.errors import UsageError
+from cloister.wire.markup import tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -56,6 +57,17 @@ class Asker:
         self._fields = take_field(held)
         self._models: dict[tuple[str, str], ModelInfo] = {}
         self._chain = ReceiptChain()
+
+    def __repr__(self) -> str:
+        """Return whom it asks and how that was verified; never a token."""
+        enclave = self._session.enclave
+        known = "not verified" if enclave is None else f"{enclave.tee}, {enclave.result.tier.value}"
+        return f"<{type(self).__name__} of {self._session.url}: {known}>"
+
+    def _repr_html_(self) -> str:
+        """Return the verified enclave as a notebook shows it."""
+        enclave = self._session.enclave
+        return tag("code", repr(self)) if enclave is None else enclave._repr_html_()
 
     @property
     def _token(self) -> str | None:

@@ -6,7 +6,7 @@ contract and run under another. Who the borrower's key belongs to is the trust f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloister.attest.rats import Check, Verdict
@@ -47,8 +47,14 @@ class AgreedContract:
 
     contract: Contract
     consumers: tuple[str, ...] | None
-    document: bytes
-    checks: tuple[Check, ...]
+    document: bytes = field(repr=False)
+    checks: tuple[Check, ...] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        from cloister.client.notebook.models import contract_html  # noqa: PLC0415 - of notebooks alone
+
+        return contract_html(self)
 
 
 def contract(session: Session, headers: FieldLines) -> Plan[AgreedContract]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -18,6 +18,7 @@ from cloister.channel.fields import value_of
 from cloister.client.model_info import ModelInfo, parse_metadata
 from cloister.client.plan import Pause
 from cloister.client.receipts import verify_answer, verify_paid
+from cloister.client.results import output_of, shapes_of, table_of, tensors_of, top_of
 from cloister.client.retries import DEFAULT_RETRY, Attempt, EnclaveFault, Retrying
 from cloister.client.tensors import HEADER_LENGTH, dump_inputs, name_inputs, parse_outputs
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable
@@ -25,7 +26,7 @@ from cloister.lending.messages.form import take_reasons
 from cloister.wire import Fields, dump_b64u
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, KeysView, Mapping
     from datetime import datetime
 
     from cloister.channel.fields import FieldLines
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from cloister.client.exchange import Answer
     from cloister.client.plan import Plan
     from cloister.client.receipts import ReceiptChain, VerifiedReceipt
+    from cloister.client.results import Ranked
     from cloister.client.retries import Retry
     from cloister.client.session import Session
     from cloister.client.trust import VerifiedEnclave
@@ -84,10 +86,12 @@ class Question:
     """What goes beside the token: a sub-allowance."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Inference:
-    """A whole answer from a verified enclave, with its proven receipt.
+    """A whole answer from a verified enclave, with its proven receipt. Also a mapping of outputs by name.
 
+    ``outputs`` are NumPy arrays, BF16 as float32, strings as objects of ``bytes``; ``labels`` names the class of each
+    item by output, and ``classes`` all there are, where the model's card does.
     ``units`` is what it cost, ``remaining`` what is left as far as the instance knows. ``ticket`` is the custodian's
     proven signature for just this answer, None where the model takes none. ``request`` and ``response`` are the exact
     bytes the receipt commits to. ``tries`` is how often it was asked for.
@@ -105,6 +109,49 @@ class Inference:
     request: bytes = field(repr=False)
     response: bytes = field(repr=False)
     tries: int = 1
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        """Return what it is about; no value of an output but the label."""
+        label = "" if self.label is None else f"label={self.label!r}, "
+        again = f", tries={self.tries}" if self.tries > 1 else ""
+        return (
+            f"Inference({label}model={self.model!r}, outputs=[{shapes_of(self.outputs)}], units={self.units}, "
+            f"remaining={self.remaining}, receipt={self.receipt.receipt.index}{again})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        from cloister.client.notebook.answers import inference_html  # noqa: PLC0415 - of notebooks alone
+
+        return inference_html(self)
+
+    def __getitem__(self, name: str) -> Array:
+        """Return the output of that name. Raises ``KeyError``."""
+        return output_of(self.outputs, name)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the outputs."""
+        return iter(self.outputs)
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the outputs; with ``[]`` it makes ``dict(answer)`` work."""
+        return self.outputs.keys()
+
+    def top(self, count: int = 5, *, output: str | None = None) -> tuple[tuple[Ranked, ...], ...]:
+        """Return the best classes of each item, best first. Raises ``UsageError`` where no one output has scores."""
+        return top_of(self.outputs, self.classes, count, output)
+
+    def to_pandas(self, *, index: object = None) -> Any:
+        """Return a ``DataFrame``, a row for each item; ``index`` as pandas takes it, say that of the table asked about.
+
+        Raises ``UsageError`` where the outputs are no table, or without pandas.
+        """
+        return table_of(self.outputs, self.labels, self.classes, index)
+
+    def to_torch(self) -> dict[str, Any]:
+        """Return tensors of torch by name. Raises ``UsageError`` for strings, or without torch."""
+        return tensors_of(self.outputs)
 
     @property
     def label(self) -> str | None:
@@ -193,6 +240,7 @@ def _infer_once(
         enclave=enclave,
         request=body.data,
         response=answer.body,
+        classes=info.labels,
     )
 
 

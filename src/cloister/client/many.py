@@ -31,8 +31,7 @@ class Incomplete(CloisterError):
 
     def __init__(self, answered: Answers, cause: CloisterError) -> None:
         """Say how far it came and why no farther."""
-        total = sum(sum(group.rows) for group in answered.groups)
-        super().__init__(f"{answered.done} of {total} answered: {cause.message}", hint=cause.hint)
+        super().__init__(f"{answered.done} of {answered.total} answered: {cause.message}", hint=cause.hint)
         self.answered = answered
         self.cause = cause
 

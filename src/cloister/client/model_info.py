@@ -28,6 +28,10 @@ class TensorInfo:
     datatype: str
     shape: tuple[int, ...]
 
+    def __str__(self) -> str:
+        """Return ``name FP32[any, 64]``."""
+        return f"{self.name} {self.datatype}[{', '.join('any' if size < 0 else str(size) for size in self.shape)}]"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakerInfo:
@@ -41,7 +45,7 @@ class MakerInfo:
     signer: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ModelInfo:
     """One model: its inputs and outputs, and what its card says of them.
 
@@ -62,6 +66,17 @@ class ModelInfo:
     remaining: int | None
     maker: MakerInfo | None = None
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return its name, inputs, outputs and what is left."""
+        inputs, outputs = (", ".join(map(str, tensors)) for tensors in (self.inputs, self.outputs))
+        return f"ModelInfo(name={self.name!r}, inputs=[{inputs}], outputs=[{outputs}], remaining={self.remaining})"
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        from cloister.client.notebook.models import model_html  # noqa: PLC0415 - of notebooks alone
+
+        return model_html(self)
 
 
 def parse_metadata(data: bytes) -> ModelInfo:

@@ -16,7 +16,7 @@ from cloister.crypto.sign import VerifyKey
 from cloister.errors import Malformed, Reason, Rejected
 from cloister.lending.receipt import SALT_BYTES, fork_evidence, head_after, verify_commitment, verify_receipt
 from cloister.private_file import write_private
-from cloister.wire import Fields, Json, dump_b64u, dump_json, parse_b64u
+from cloister.wire import Fields, Json, dump_b64u, dump_json, dump_time, parse_b64u
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ _REQUEST_SALT = "cloister-request-salt"
 _RESPONSE_SALT = "cloister-response-salt"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class VerifiedReceipt:
     """A receipt whose signature and commitments were proven. Made by ``verify_answer`` and ``load`` only.
 
@@ -54,6 +54,20 @@ class VerifiedReceipt:
     """The custodian's signed status of the instance, where the consumer asked for it: whose instance this is."""
     ticket: bytes | None = None
     """The custodian's signed ticket for this answer, of a ticketed model; ``prove_ticket`` proves it."""
+
+    def __repr__(self) -> str:
+        """Return what it is about; no salts, which let content be guessed."""
+        made = self.receipt
+        return (
+            f"VerifiedReceipt(index={made.index}, units={made.units}, model={made.model[:16]!r}, "
+            f"instance={made.instance[:16]!r}, issued_at={dump_time(made.issued_at)!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        from cloister.client.notebook.receipts import receipt_html  # noqa: PLC0415 - of notebooks alone
+
+        return receipt_html(self)
 
     def dump(self) -> bytes:
         """Return the receipt file: statement, key and salts as canonical JSON (docs/spec/receipt-file.md)."""

@@ -148,8 +148,7 @@ def _demand_shape(tensor: TensorInfo, array: Array, *, many: bool) -> None:
     first = (_OPEN, *want[1:]) if many and want else want
     if len(got) == len(first) and all(size in (_OPEN, there) for size, there in zip(first, got, strict=True)):
         return
-    shown = ", ".join("any" if size == _OPEN else str(size) for size in want)
-    msg = f"input {tensor.name}: shape {list(got)}, want [{shown}]"
+    msg = f"input {tensor.name}: shape {list(got)}, want {tensor}"
     one_short = len(got) + 1 == len(want)
     raise UsageError(msg, hint="one item alone? give it its first dimension: array[np.newaxis]" if one_short else None)
 

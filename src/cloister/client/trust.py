@@ -50,11 +50,12 @@ MAX_STATUS_BYTES = 64 * 1024
 NONCE_BYTES = 32
 _BEFORE_THE_FIRST_REQUEST = NotChecked("proven before the first request: only consumers are shown the contract")
 _STATUS_ACTIVE = "active"
+_SIMULATED = "simulated"
 _OK = 200
 _SERVER_FAULT = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class VerifiedEnclave:
     """An enclave that satisfies a consumer's trust, with the keys to encrypt to. Made by ``establish`` only.
 
@@ -74,6 +75,31 @@ class VerifiedEnclave:
     """``status`` as the custodian signed it; empty where it was not asked."""
     tls_key: bytes = b""
     """SHA-256 of the attested key under which the evidence came by TLS 1.3; empty where it came in another way."""
+
+    def __repr__(self) -> str:
+        """Return where and what it is, and how the checks came out; the SIMULATED one says so."""
+        made = sum(check.verdict is Verdict.PASSED for check in self.checks)
+        left = sum(check.verdict is Verdict.NOT_CHECKED for check in self.checks)
+        return (
+            f"VerifiedEnclave(url={self.url!r}, tee={self.tee!r}, tier={self.result.tier.value!r}, "
+            f"operator={self.operator!r}, instance={self.instance[:16]!r}, checks={made} passed, {left} not checked)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it, check by check."""
+        from cloister.client.notebook.enclave import enclave_html  # noqa: PLC0415 - of notebooks alone
+
+        return enclave_html(self)
+
+    @property
+    def tee(self) -> str:
+        """The kind of TEE, loud where it protects nothing."""
+        return "SIMULATED" if self.is_simulated else self.result.tee
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether there is no hardware behind it, so that nothing is protected."""
+        return _SIMULATED in {self.result.tee, *(item.tee for item in self.result.submodules)}
 
     @property
     def instance(self) -> InstanceId:
