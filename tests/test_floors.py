@@ -41,13 +41,16 @@ MAY_IMPORT = {
     | {"crypto", "attest", "lending", "channel", "journal", "listener", "private_file"}
     | {"pages"},
     "relay": frozenset({"errors", "channel", "journal", "lending", "private_file", "serving", "wire"}),
+    "asking": _PURE_BASE | {"attest", "lending", "client", "pages", "serving"},
+    "borrowing": _PURE_BASE | {"crypto", "lending", "pages", "serving"},
     "verifier": _PURE_BASE | {"crypto", "attest", "identity", "journal", "private_file", "serving", "pages"},
     "testing": _PURE_BASE
     | {"crypto", "attest", "sealed", "lending", "channel", "custodian", "enclave", "client"}
     | {"journal"},
     "cli": _PURE_BASE
     | {"crypto", "attest", "sealed", "stores", "lending", "channel", "custodian", "enclave", "client", "testing"}
-    | {"convert", "identity", "relay", "verifier", "serving", "tpm", "journal", "private_file", "codes"},
+    | {"convert", "identity", "relay", "verifier", "serving", "tpm", "journal", "private_file", "codes"}
+    | {"asking", "borrowing"},
     "__init__": frozenset({"client", "errors"}),
     "__main__": frozenset({"cli"}),
     "telemetry": frozenset({"errors", "private_file"}),

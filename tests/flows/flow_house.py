@@ -201,7 +201,7 @@ class House:
         assert answer.is_success, answer.text
         return answer.json()
 
-    async def publish(self, name: str, model: bytes) -> None:
+    async def publish(self, name: str, model: bytes, card: Json = CARD) -> None:
         """Seal a model on the custodian's machine, publish it, give the borrower the sealed folder."""
         source = self.folder / f"{name}-plain"
         source.mkdir()
@@ -209,7 +209,7 @@ class House:
         vault = open_vault(self.folder / "home", Passphrase(b"correct horse"))
         dek = os.urandom(32)
         out = self.folder / f"{name}-sealed"
-        sealed = seal_model(source, out, name=name, dek=dek, signer=vault.publisher_key, card=CARD, created=START)
+        sealed = seal_model(source, out, name=name, dek=dek, signer=vault.publisher_key, card=card, created=START)
         entry = wrap_dek(vault, dek, manifest_digest=sealed.digest)
         envelope = Envelope(manifest_digest=sealed.digest, recipients=(entry,))
         body: Json = {
@@ -324,7 +324,11 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    folder: Path, *, models: Mapping[str, bytes] | None = None, hardware: str = ""
+    folder: Path,
+    *,
+    models: Mapping[str, bytes] | None = None,
+    cards: Mapping[str, Json] | None = None,
+    hardware: str = "",
 ) -> AsyncIterator[House]:
     """Make a custodian with published models; nothing is lent yet. ``hardware`` names a synthetic machine."""
     clock, wires, root = HouseClock(), Wires(), SimulatedRoot.generate()
@@ -355,7 +359,7 @@ async def open_house(
             )
             (folder / "loan.json").touch(mode=0o600)
             for name, model in (models or {"digits": brightest()}).items():
-                await house.publish(name, model)
+                await house.publish(name, model, (cards or {}).get(name, CARD))
             yield house
     finally:
         service.close()

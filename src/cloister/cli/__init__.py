@@ -18,6 +18,7 @@ __all__ = ["app", "main"]
 _NOUNS = {
     "alerts": "List what the custodian says is wrong.",
     "allowance": "Hand out a narrower part of a loan.",
+    "ask": "Open a page to ask in, unseen by others.",
     "attest": "Collect, verify and explain evidence.",
     "audit": "Prove and read the audit log.",
     "borrower": "Make the key that signs contracts.",

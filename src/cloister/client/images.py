@@ -99,14 +99,17 @@ def as_picture(value: object) -> object:
     raise UsageError(msg, hint="an array that is the model's input already goes into inputs=")
 
 
-def open_image(source: Path | str | io.BytesIO) -> Image.Image:
-    """Return the decoded image in a file, or of its bytes. Raises ``UsageError`` for what is no image, or too large."""
+def open_image(source: Path | str | io.BytesIO, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Return the decoded image in a file, or of its bytes. Raises ``UsageError`` for what is no image, or too large.
+
+    One of more than ``max_pixels`` is refused before it is decoded.
+    """
     name = "image" if isinstance(source, io.BytesIO) else str(source)
     try:
         if not isinstance(source, io.BytesIO):
             _demand_file(Path(source))
         with Image.open(source, formats=_FORMATS) as image:
-            _demand_pixels(image, name)
+            _demand_pixels(image, name, max_pixels)
             image.load()
             return _upright(image)
     except OSError as exc:
@@ -128,10 +131,10 @@ def _demand_file(path: Path) -> None:
         raise UsageError(msg)
 
 
-def _demand_pixels(image: Image.Image, name: str) -> None:
+def _demand_pixels(image: Image.Image, name: str, most: int = MAX_IMAGE_PIXELS) -> None:
     """Refuse a picture that is small as a file and huge in memory, before it is decoded."""
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        msg = f"{name}: {image.width}x{image.height} pixels, want at most {MAX_IMAGE_PIXELS} in all"
+    if image.width * image.height > most:
+        msg = f"{name}: {image.width}x{image.height} pixels, want at most {most} in all"
         raise UsageError(msg)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cloister.client.columns import Column, parse_columns
 from cloister.client.images import ImageSpec
 from cloister.wire import Fields, Json, parse_json
 
@@ -17,7 +18,6 @@ MAX_METADATA_BYTES = 1 << 20
 MAX_TENSORS = 256
 _MAX_NAME = 512
 _MAX_LABELS = 100_000
-_MAX_COLUMNS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,8 @@ class ModelInfo:
     """One model: its inputs and outputs, and what its card says of them.
 
     ``images`` says how inputs are made from pictures, ``columns`` which columns of a table an input takes, in order,
-    ``labels`` names classes of outputs. ``remaining`` are units, None where nobody counts. ``maker`` is None for a
-    model that carries no maker's signature.
+    ``about`` what is said of these, ``labels`` names classes of outputs. ``remaining`` are units, None where nobody
+    counts. ``maker`` is None for a model that carries no maker's signature.
     """
 
     name: str
@@ -66,6 +66,7 @@ class ModelInfo:
     remaining: int | None
     maker: MakerInfo | None = None
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    about: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Return its name, inputs, outputs and what is left."""
@@ -86,6 +87,7 @@ def parse_metadata(data: bytes) -> ModelInfo:
     parameters = fields.fields("parameters") if "parameters" in fields else Fields({}, what="model metadata")
     card = parameters.fields("card") if "card" in parameters else Fields({}, what="model card")
     made_from = card.members("preprocess", cap=MAX_TENSORS) if "preprocess" in card else {}
+    about = {name: parse_columns(value) for name, value in _of_kind(made_from, "table").items()}
     return ModelInfo(
         name=fields.text("name", cap=64, floor=1),
         digest=versions[0] if versions else "",
@@ -98,7 +100,8 @@ def parse_metadata(data: bytes) -> ModelInfo:
         labels=_labels(card),
         remaining=parameters.integer("remaining") if "remaining" in parameters else None,
         maker=_maker(parameters.fields("maker")) if "maker" in parameters else None,
-        columns={name: _columns(value) for name, value in _of_kind(made_from, "table").items()},
+        columns={name: tuple(column.name for column in found) for name, found in about.items()},
+        about=about,
     )
 
 
@@ -132,17 +135,6 @@ def _dim(item: Json) -> int:
 def _of_kind(members: Mapping[str, Json], kind: str) -> Mapping[str, Json]:
     """Return the inputs that are made from one kind of thing; other kinds are left to the caller."""
     return {name: value for name, value in members.items() if isinstance(value, dict) and value.get("kind") == kind}
-
-
-def _columns(value: Json) -> tuple[str, ...]:
-    """Parse what the card says of a table."""
-    fields = Fields(value, what="model card: preprocess")
-    fields.literal("kind", "table")
-    found = fields.texts("columns", cap=_MAX_COLUMNS, item_cap=200)
-    if not found or len(set(found)) != len(found):
-        fields.fail("columns", "want names, each once")
-    fields.end()
-    return found
 
 
 def _labels(card: Fields) -> Mapping[str, tuple[str, ...]]:

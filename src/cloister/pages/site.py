@@ -36,12 +36,15 @@ class NavEntry:
 class Site:
     """Renders pages. Immutable once made; may be used from several threads."""
 
-    def __init__(self, *, product: str, templates: Path, nav: Sequence[NavEntry] = ()) -> None:
+    def __init__(
+        self, *, product: str, templates: Path, nav: Sequence[NavEntry] = (), assets: Path | None = None
+    ) -> None:
         """Take the pages' templates from ``templates``; ``product`` is what every page is headed by.
 
-        ``nav`` stands on every page that is not given another ``nav``.
+        ``nav`` stands on every page that is not given another ``nav``. ``assets`` holds what its own pages refer to,
+        beside what is shared.
         """
-        self.assets = Assets()
+        self.assets = Assets() if assets is None else Assets(assets)
         self._environment = environment(templates)
         self._product = product
         self._nav = tuple(nav)

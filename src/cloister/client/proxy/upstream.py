@@ -72,6 +72,10 @@ class Upstream(AsyncClient):
         """Return the time."""
         return self._session.clock()
 
+    def demand_trusted(self, model: str) -> None:
+        """Raise ``UsageError`` for a model that the trust does not name."""
+        self._session.trust.digest_of(model)
+
     async def remaining(self, model: str) -> int | None:
         """Ask what is left of the allowance for ``model``; None where the enclave does not say."""
         try:

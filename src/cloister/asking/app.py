@@ -1,0 +1,276 @@
+"""The page as an ASGI application: the form of a model, its answers, and what was verified.
+
+The door (``serving.door``) stands before it. Not done here: TLS and sockets (``serve``); what the words mean
+(``readers``, ``words``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
+
+from cloister.asking.answer import outputs_of
+from cloister.asking.questionnaire import fill_in, questionnaire
+from cloister.asking.questions import Question, Questions, State
+from cloister.asking.words import told_of
+from cloister.errors import CloisterError, Rejected, Unavailable
+from cloister.pages import NavEntry, Site
+from cloister.pages.checks import check_groups, unruled
+from cloister.pages.site import base_of
+from cloister.serving.bodies import Bodies
+from cloister.serving.door import DOOR_STATUSES, FORM_TOKEN
+from cloister.serving.door_guard import DoorGuard, visitor_of
+from cloister.serving.forms import parse_form
+from cloister.serving.problems import problem
+from cloister.serving.rates import RateLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.types import ASGIApp
+
+    from cloister.asking.asker import Asker
+    from cloister.asking.limits import Limits
+    from cloister.serving.door import Door
+    from cloister.serving.forms import Form
+
+__all__ = ["STATUSES", "ask_app"]
+
+STATUSES: Mapping[str, int] = {
+    **DOOR_STATUSES,
+    "allowance_exhausted": 402,
+    "busy": 429,
+    "method_not_allowed": 405,
+    "not_found": 404,
+    "payload_too_large": 413,
+    "readers_changed": 409,
+    "request_timeout": 408,
+    "too_many_requests": 429,
+    "unknown_model": 404,
+}
+"""Codes of the page's own, and those of the enclave's that browsers know a status for; the others are 403."""
+
+_FOLDER = Path(__file__).parent
+_REFERRER = {"referrer-policy": "same-origin"}  # without it a browser hides from us whose a form is
+
+
+def ask_app(asker: Asker, questions: Questions, *, door: Door, limits: Limits, secure: bool) -> ASGIApp:
+    """Return the application, behind its door; ``secure`` where browsers come over TLS."""
+    page = _Page(asker, questions, door, limits)
+
+    def route(path: str, handler: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except CloisterError as error:
+                return page.refused(error, request)
+            except Exception as error:  # noqa: BLE001 - the server's edge: nothing of a bug is shown
+                return page.refused(CloisterError(f"internal error ({type(error).__name__})"), request)
+
+        return Route(path, endpoint, methods=list(methods or ("GET",)))
+
+    async def unrouted(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
+        return page.refused(Rejected.because(code, "page"), request)
+
+    app = Starlette(
+        routes=[
+            route("/", page.front),
+            route("/verified", page.verified),
+            route("/models/{model}", page.model, "GET"),
+            route("/models/{model}", page.ask, "POST"),
+            route("/answers/{id}", page.answer),
+            route("/answers/{id}/wait", page.wait, "POST"),
+            route("/answers/{id}/forget", page.forget, "POST"),
+            route("/answers/{id}/{file}", page.file),
+            Mount("/assets", page.site.assets),
+        ],
+        exception_handlers={HTTPException: unrouted},
+    )
+    app.router.redirect_slashes = False
+    return DoorGuard(app, door=door, secure=secure, refused=page.refused)
+
+
+class _Page:
+    """One coroutine for each route."""
+
+    def __init__(self, asker: Asker, questions: Questions, door: Door, limits: Limits) -> None:
+        self._asker, self._questions, self._door, self._limits = asker, questions, door, limits
+        self._bodies = Bodies(
+            within_s=limits.body_timeout_s, cap=limits.max_body_bytes, waiting_bytes=limits.max_waiting_bytes
+        )
+        self._decoding = asyncio.Semaphore(limits.max_decoding)
+        self._rate = RateLimit(per_minute=limits.per_minute, subject="questions") if asker.is_open else None
+        self.site = Site(product="Cloister", templates=_FOLDER / "templates", assets=_FOLDER / "assets")
+
+    async def front(self, request: Request) -> Response:
+        """Go to the first model."""
+        models = self._asker.models()
+        if not models:
+            raise Rejected.because("unknown_model", "enclave", got="none that the trust names")
+        return RedirectResponse(f"{base_of(request)}/models/{models[0]}", status_code=303)
+
+    async def model(self, request: Request) -> Response:
+        """Return the form of a model."""
+        return await self._form(request, str(request.path_params["model"]))
+
+    async def ask(self, request: Request) -> Response:
+        """Ask, and go to where the answer will be; what cannot be asked comes back with the form."""
+        model = str(request.path_params["model"])
+        form = await self._posted(request)
+        if self._rate is not None:
+            self._rate.take(request.client.host if request.client else "unknown", self._asker.now())
+        info, panel = await self._asker.info(model), await self._asker.panel()
+        try:
+            if form.text("readers") != panel.digest:
+                raise Rejected.because("readers_changed", "readers", got="another panel", want=panel.digest)
+            async with self._decoding:
+                asked = questionnaire(info, self._limits)
+                inputs = await asyncio.to_thread(fill_in, info, asked, form, self._limits)
+            question = self._questions.start(visitor_of(request).id, model, inputs)
+        except CloisterError as error:
+            return await self._form(request, model, error=error, filled=form)
+        await self._questions.settled(question)
+        return self._to(request, question)
+
+    async def answer(self, request: Request) -> Response:
+        """Return an answer, or where it is."""
+        question = self._own(request)
+        info = self._asker.known(question.model)
+        inference = question.inference
+        return self._shown(
+            request,
+            "answer.html",
+            again=question.state in (State.ASKING, State.WAITING),
+            info=info,
+            outputs=() if inference is None else outputs_of(inference, info),
+            panel=await self._asker.panel(),
+            question=question,
+            told=None if question.error is None else told_of(question.error),
+            wait_s=self._limits.max_wait_s,
+            status=200 if question.error is None else _status(question.error),
+        )
+
+    async def wait(self, request: Request) -> Response:
+        """Let a question wait for units."""
+        await self._posted(request)
+        question = self._own(request)
+        self._questions.wait(question)
+        return self._to(request, question)
+
+    async def forget(self, request: Request) -> Response:
+        """End a question and let go of its answer."""
+        await self._posted(request)
+        question = self._own(request)
+        self._questions.forget(question)
+        return RedirectResponse(f"{base_of(request)}/models/{question.model}", status_code=303)
+
+    async def file(self, request: Request) -> Response:
+        """Return the receipt of an answer, or the exact bytes that it is about."""
+        inference = self._own(request).inference
+        name, given = str(request.path_params["file"]), {}
+        if inference is not None:
+            receipt = inference.receipt.receipt
+            stem = f"{receipt.instance[:16]}-{receipt.index:012d}.receipt"
+            given = {
+                "receipt": (stem, inference.receipt.dump() + b"\n"),
+                "request": (f"{stem}.request", inference.request),
+                "response": (f"{stem}.response", inference.response),
+            }
+        if name not in given:
+            raise Rejected.because("not_found", "file")
+        shown, data = given[name]
+        headers = {"content-disposition": f'attachment; filename="{shown}"', "cache-control": "no-store"}
+        headers |= {"x-content-type-options": "nosniff", "content-security-policy": "default-src 'none'; sandbox"}
+        return Response(data, media_type="application/octet-stream", headers=headers)
+
+    async def verified(self, request: Request) -> Response:
+        """Return everything that was verified, check by check."""
+        enclave, contract = self._asker.enclave(), await self._asker.contract()
+        checks = [*enclave.checks, *(() if contract is None else contract.checks)]
+        return self._shown(
+            request,
+            "verified.html",
+            changes=self._asker.changes,
+            contract=self._asker.contract_rows(contract),
+            devices=[(device.name, check_groups(device.tee, device.checks)) for device in enclave.result.submodules],
+            enclave=enclave,
+            here="/verified",
+            groups=check_groups(enclave.result.tee, checks),
+            panel=await self._asker.panel(),
+            pinned=self._asker.is_pinned(enclave),
+            unruled=unruled(enclave.checks),
+        )
+
+    def refused(self, error: CloisterError, request: Request | None = None) -> Response:
+        """Return the page that says no, without anything of the enclave."""
+        if request is None:
+            request = Request({"type": "http", "headers": [], "root_path": ""})
+        status = _status(error)
+        inside = bool(getattr(request.state, "visitor", None))
+        page = self.site.render(
+            request, "refused.html", now=self._asker.now(), status=status, told=told_of(error), inside=inside
+        )
+        page.headers.update(_REFERRER)
+        if isinstance(error, Unavailable) and error.retry_after_s is not None:
+            page.headers["retry-after"] = str(error.retry_after_s)
+        return page
+
+    async def _form(
+        self, request: Request, model: str, *, error: CloisterError | None = None, filled: Form | None = None
+    ) -> Response:
+        info = await self._asker.info(model)
+        return self._shown(
+            request,
+            "model.html",
+            asked=questionnaire(info, self._limits),
+            enclave=self._asker.enclave(),
+            filled={} if filled is None else filled.texts,
+            here=f"/models/{model}",
+            info=info,
+            limits=self._limits,
+            panel=await self._asker.panel(),
+            told=None if error is None else told_of(error),
+            status=200 if error is None else _status(error),
+        )
+
+    def _shown(self, request: Request, template: str, *, status: int = 200, **values: object) -> Response:
+        page = self.site.render(
+            request,
+            template,
+            now=self._asker.now(),
+            nav=self._nav(),
+            status=status,
+            token=visitor_of(request).form_token,
+            **values,
+        )
+        page.headers.update(_REFERRER)
+        return page
+
+    def _nav(self) -> list[NavEntry]:
+        models = [NavEntry(path=f"/models/{name}", title=name) for name in self._asker.models()]
+        return [*models, NavEntry(path="/verified", title="What was verified", keys="g v")]
+
+    async def _posted(self, request: Request) -> Form:
+        """Return a form that this visitor was given. Raises ``Rejected``, ``Malformed``."""
+        form = parse_form(await self._bodies.read(request), request.headers.get("content-type", ""))
+        self._door.demand_token(visitor_of(request), form.text(FORM_TOKEN))
+        return form
+
+    def _own(self, request: Request) -> Question:
+        return self._questions.find(visitor_of(request).id, str(request.path_params["id"]))
+
+    def _to(self, request: Request, question: Question) -> Response:
+        return RedirectResponse(f"{base_of(request)}/answers/{question.id}", status_code=303)
+
+
+def _status(error: CloisterError) -> int:
+    return problem(error, STATUSES)[0]
