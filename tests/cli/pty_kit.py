@@ -29,14 +29,21 @@ class Pty:
     """A command that believes it has a terminal; ended with its block."""
 
     def __init__(
-        self, words: list[str], *, folder: Path, environment: dict[str, str], columns: int = 80, rows: int = 24
+        self,
+        words: list[str],
+        *,
+        folder: Path,
+        environment: dict[str, str],
+        columns: int = 80,
+        rows: int = 24,
+        program: tuple[str, ...] = ("-m", "cloister"),
     ) -> None:
         self._ours, theirs = pty.openpty()
         self.theirs = theirs
         self.resize(columns, rows)
         self.before = termios.tcgetattr(theirs)
         self.process = subprocess.Popen(  # noqa: S603 - our own command line
-            [sys.executable, "-m", "cloister", *words], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs,
+            [sys.executable, *program, *words], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs,
             env={"TERM": "xterm-256color", **environment}, start_new_session=True,
         )  # fmt: skip
         self.data = b""

@@ -32,6 +32,7 @@ from cloister.lending.pruning import PrunedEntry
 from cloister.lending.tlog.checkpoint import VerifiedCheckpoint, demand_quorum, log_key, verify_log_checkpoint
 
 if TYPE_CHECKING:
+    from cloister.cli.remote import Remote
     from cloister.crypto.sign import VerifyKey
     from cloister.lending.audit import Checkpoint
     from cloister.lending.tlog.note import NoteKey
@@ -116,12 +117,13 @@ def verify(
         with from_options(**where) as remote:
             # The checkpoint first: the log may grow meanwhile, and what is behind the checkpoint does no harm.
             data = remote.raw("/log/checkpoint", witnesses=wanted) if wanted else remote.raw("/v1/audit/checkpoint")
-            lines = list(log_entries(remote, after=-1, limit=None))
+            lines = _read_all(terminal, remote)
             origin = key or str(remote.get("/v1/custodian")["key"])
         if key is None:
             terminal.say("the key came from the custodian itself; pass --key to hold the log against one you know")
     checkpoint = _checkpoint(data, origin, keys, wanted)
-    verified = verify_log(lines, checkpoint)
+    with terminal.working(f"proving {len(lines):,} entries"):
+        verified = verify_log(lines, checkpoint)
     result: Json = {
         "at": None if isinstance(checkpoint, VerifiedCheckpoint) else str(checkpoint.at),
         "entries": len(lines),
@@ -135,12 +137,24 @@ def verify(
     terminal.result(result, lambda out: out.print(text))
 
 
+def _read_all(terminal: Terminal, remote: Remote) -> list[bytes]:
+    """Return the whole log. It may grow meanwhile: what comes behind its size is read too."""
+    size = int(remote.get("/v1/audit", after=-1, limit=1)["size"])
+    lines = []
+    with terminal.progress("reading the log", unit="entries") as report:
+        for line in log_entries(remote, after=-1, limit=None):
+            lines.append(line)
+            report(len(lines), max(size, len(lines)))
+    return lines
+
+
 def _show_export(
     terminal: Terminal, log: Path, manifest: Path, custodian: VerifyKey, *, witnesses: tuple[NoteKey, ...], quorum: int
 ) -> None:
     """Prove one export and say what it is."""
     read = read_manifest(manifest)
-    found = verify_export(records_of(log), read, log_key(custodian), witnesses=witnesses, quorum=quorum)
+    with terminal.working("proving the export"):
+        found = verify_export(records_of(log), read, log_key(custodian), witnesses=witnesses, quorum=quorum)
     result: Json = {
         "entries": found.size - found.first, "first": found.first, "format": read.format, "pruned": found.pruned,
         "root": found.root.hex(), "size": found.size, "witnesses": witnesses_json(found.checkpoint),

@@ -52,7 +52,7 @@ def converted(
         inputs=dict(map(_parse_input, inputs)),
     )
     with tempfile.TemporaryDirectory(prefix="cloister-convert-") as folder:
-        with terminal.progress(f"converting {source.name}"):
+        with terminal.working(f"converting {source.name}"):
             found = convert_model(asked, Path(folder))
             ours = _run(found.model, found.inputs)
         yield found, demand_agreement(found.outputs, ours, tolerance=tolerance)

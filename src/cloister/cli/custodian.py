@@ -164,7 +164,8 @@ def backup(terminal: Terminal, /, *, home: Path | None, out: Path) -> None:
     The copy opens nothing without the vault. Keep vault and key file elsewhere, once; never restore the
     checkpoint together with the database: it is what tells an older one.
     """
-    size = backup_custodian(custodian_home(home), out, environment=os.environ)
+    with terminal.working("copying the database"):
+        size = backup_custodian(custodian_home(home), out, environment=os.environ)
     terminal.result({"bytes": size, "out": str(out)}, lambda console: console.print(f"{out}: {size:,} bytes"))
 
 
@@ -192,7 +193,9 @@ def restore(
     """
     place = custodian_home(home)
     terminal.confirm("The database will be replaced by the backup. Go on?", yes=yes)
-    done = restore_custodian(place, unlock_with(place, key_file, passphrase_file), backup_file, environment=os.environ)
+    unlock = unlock_with(place, key_file, passphrase_file)
+    with terminal.working("proving the backup and putting it back"):
+        done = restore_custodian(place, unlock, backup_file, environment=os.environ)
     result: dict[str, Json] = {
         "entries": done.entries, "kept": None if done.kept is None else str(done.kept), "older": done.older or None,
         "variants": done.variants,
@@ -222,7 +225,8 @@ def migrate(terminal: Terminal, /, *, home: Path | None, check: bool, target: st
     if check and target is not None:
         msg = "migrate: --check and --to"
         raise UsageError(msg, hint="one at a time")
-    before, after = migrate_custodian(place, check=check or target is not None, environment=os.environ)
+    with terminal.working("looking at the schema" if check else "bringing the schema up to date"):
+        before, after = migrate_custodian(place, check=check or target is not None, environment=os.environ)
     if target is not None:
         with terminal.progress("copying", unit="rows") as progress:
             rows = move_custodian(place, target, progress=progress, environment=os.environ)
@@ -250,7 +254,9 @@ def recover(
     """
     place = custodian_home(home)
     terminal.confirm("Every running enclave will be stopped. Go on?", yes=yes)
-    done = recover_custodian(place, unlock_with(place, key_file, passphrase_file), environment=os.environ)
+    unlock = unlock_with(place, key_file, passphrase_file)
+    with terminal.working("writing off what was leased"):
+        done = recover_custodian(place, unlock, environment=os.environ)
     terminal.result({"epoch": done.epoch}, lambda out: out.print(f"recovered; the epoch is {done.epoch} now"))
 
 

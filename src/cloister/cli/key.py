@@ -68,7 +68,9 @@ def rotate(
         seconds = 0 if every is None else int(parse_duration(every, days=_MAX_DAYS).total_seconds())
         path, body = "/v1/keys/schedule", {"every_s": seconds}
     with from_options(home=home, url=url, ca=ca, token_file=token_file) as remote:
-        shown = settled(terminal, remote, remote.post(path, body), wait=wait)
+        with terminal.working("wrapping models' keys anew"):
+            answer = remote.post(path, body)
+        shown = settled(terminal, remote, answer, wait=wait)
     terminal.result(dict(shown), lambda out: _draw_rotation(terminal, shown, out))
 
 

@@ -25,22 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from cloister.cli.exits import EXIT_INTERRUPTED, EXIT_PENDING, EXIT_REJECTED, EXIT_USAGE, codes, error_json, exit_code
-from cloister.cli.rate import Rate
+from cloister.cli.progress import bar, spinner
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
 from cloister.journal import Secret
 from cloister.wire import STEERING
@@ -89,6 +79,10 @@ class _PlainConsole(Console):
 
 def _shown(found: re.Match[str]) -> str:
     return found[0] if found[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+
+
+def _unseen(done: int, total: int) -> None:
+    """Take a report where nobody looks."""
 
 
 def _json_text(value: Json, *, indent: int | None = None) -> str:
@@ -158,17 +152,21 @@ class Terminal:
     @contextlib.contextmanager
     def progress(self, what: str, *, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
         """Show progress of long work on a terminal; yields ``report(done, total)``, in bytes or another ``unit``."""
-        sizes: tuple[ProgressColumn, ...] = (DownloadColumn(binary_units=True), TransferSpeedColumn())
-        counts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), Rate(unit))
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            *(sizes if unit == "bytes" else counts),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        if not self._shows_progress:
+            yield _unseen
+            return
+        with bar(self.err, what, unit=unit) as report:
+            yield report
+
+    @contextlib.contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Show on a terminal that long work goes on whose end nobody knows."""
+        with spinner(self.err, what) if self._shows_progress else contextlib.nullcontext():
+            yield
+
+    @property
+    def _shows_progress(self) -> bool:
+        return sys.stderr.isatty() and not self.as_json and not self.err.is_dumb_terminal
 
     @staticmethod
     def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
