@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
@@ -57,11 +58,17 @@ class Two:
 
 
 @pytest.fixture
-def two(shell: Shell) -> Iterator[Two]:
-    """Yield the two."""
+def port(shell: Shell) -> int:
+    """Make a custodian in production; return where it is to listen."""
     port = free_port()
     words = ("custodian", "init", "--person", "alice", "--profile", "production", "--port", str(port))
     assert shell(*words).code == 0
+    return port
+
+
+@pytest.fixture
+def two(shell: Shell, port: int) -> Iterator[Two]:
+    """Yield the two."""
     with shell.start("custodian", "serve") as server:
         server.until_port(port)
         yield Two(shell)
@@ -121,6 +128,68 @@ def test_a_proposal_is_withdrawn_and_a_token_is_revoked(two: Two) -> None:
     assert viewer["role"] == "viewer"
     assert two.shell("loan", "list", "--token-file", "v.token").code == 0
     assert two.shell("audit", "list", "--token-file", "v.token").code == 4
+
+
+DIVIDED = ("--of", "3", "--need", "2", "--holder", "alice", "--holder", "bob", "--holder", "carol")
+
+
+def test_the_vault_is_split_once_two_persons_said_so(shell: Shell, port: int) -> None:
+    split = ("custodian", "shares", "split", *DIVIDED, "--out", "shares")
+    with shell.start("custodian", "serve") as server:
+        server.until_port(port)
+        two = Two(shell)
+        alone = shell(*split, "--json")
+        assert (alone.code, alone.json["error"]["code"]) == (4, "permit_wanted")
+        assert "cloister custodian shares permit" in shell(*split).err
+        ask = ("custodian", "shares", "permit", "--out", "a.permit")
+        assert shell(*ask).code == 2
+        said = shell(*ask, *DIVIDED)
+        assert (said.code, "not done yet" in said.out) == (PENDING, True)
+        identity = two.waiting()
+        assert shell(*ask, "--proposal", identity).code == PENDING
+        assert not (shell.folder / "a.permit").exists()
+        assert two.bob("approve", identity, "--yes").json["state"] == "executed"
+        shell.ok(*ask, "--proposal", identity)
+        assert stat.S_IMODE((shell.folder / "a.permit").stat().st_mode) == 0o600
+        busy = shell(*split, "--permit", "a.permit")
+        assert busy.code == 5, "the custodian runs"
+        assert server.stop() == 0
+    other = shell("custodian", "shares", "split", *DIVIDED[:2], "--need", "3", *DIVIDED[4:], "--permit", "a.permit",
+                  "--out", "other", "--json")  # fmt: skip
+    assert (other.code, other.json["error"]["code"]) == (4, "permit_mismatch")
+    made = shell.ok(*split, "--permit", "a.permit")
+    assert len(made["files"]) == 3
+    again = shell(*split[:-1], "more", "--permit", "a.permit", "--json")
+    assert (again.code, again.json["error"]["code"]) == (4, "permit_used")
+    (shell.folder / "vault.key").unlink()
+    shell.ok("custodian", "shares", "combine", made["files"][0], made["files"][2])
+    with shell.start("custodian", "serve") as server:
+        server.until_port(port)
+        entries = map(json.loads, shell("audit", "list", "--limit", "1000", "--json").out.splitlines())
+        told = {entry["kind"]: entry for entry in entries}
+        assert told["permit_used"]["details"]["split"] == told["vault_changed"]["details"]["split"] == made["split"]
+        revoked = shell("custodian", "shares", "revoke", identity, "--json")
+        assert (revoked.code, revoked.json["error"]["code"]) == (4, "already_decided")
+
+
+def test_a_share_that_cannot_be_written_leaves_none_and_the_permit_is_spent(shell: Shell, port: int) -> None:
+    """What is in the way is found only when the second share is written: a link to nowhere."""
+    with shell.start("custodian", "serve") as server:
+        server.until_port(port)
+        two = Two(shell)
+        ask = ("custodian", "shares", "permit", "--out", "a.permit")
+        assert shell(*ask, *DIVIDED).code == PENDING
+        identity = two.waiting()
+        assert two.bob("approve", identity, "--yes").code == 0
+        shell.ok(*ask, "--proposal", identity)
+        assert server.stop() == 0
+    (shell.folder / "shares").mkdir()
+    (shell.folder / "shares" / "share-2-of-3.json").symlink_to("nowhere/at/all")
+    split = ("custodian", "shares", "split", *DIVIDED, "--permit", "a.permit", "--json", "--out")
+    assert shell(*split, "shares").code == 2
+    assert [path.name for path in (shell.folder / "shares").iterdir()] == ["share-2-of-3.json"]
+    again = shell(*split, "more")
+    assert (again.code, again.json["error"]["code"]) == (4, "permit_used")
 
 
 def test_a_custodian_that_shows_one_request_and_keeps_another_is_found_out() -> None:

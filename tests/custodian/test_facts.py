@@ -62,6 +62,8 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("DELETE", "/v1/blocks/{kind}/{subject}"): (EventKind.UNBLOCKED,),
     ("POST", "/v1/keys/rotate"): (EventKind.KEYS_ROTATED, EventKind.ENVELOPE_STUCK, EventKind.KEY_DESTROYED),
     ("POST", "/v1/keys/schedule"): (EventKind.ROTATION_SCHEDULED,),
+    ("POST", "/v1/keys/exports"): (EventKind.PERMIT_ISSUED,),
+    ("DELETE", "/v1/keys/exports/{proposal}"): (EventKind.PERMIT_REVOKED,),
     ("POST", "/v1/recall"): (EventKind.RECALLED,),
     ("POST", "/v1/tokens"): (EventKind.TOKEN_CREATED,),
     ("DELETE", "/v1/tokens/{token}"): (EventKind.TOKEN_REVOKED,),
@@ -109,6 +111,8 @@ NO_ROUTE = {
     EventKind.TENANT_CREATED, EventKind.TENANT_SUSPENDED, EventKind.TENANT_RESUMED, EventKind.TENANT_REMOVAL_ASKED,
     EventKind.TENANT_ERASED,
     EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED,
+    # of commands on the custodian's own machine
+    EventKind.PERMIT_USED, EventKind.VAULT_CHANGED,
 }  # fmt: skip
 """Facts that no route of their own brings about."""
 

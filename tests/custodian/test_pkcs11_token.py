@@ -15,6 +15,7 @@ from softhsm_kit import PIN, SoftHsm
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault, open_by_shares, relock, split_vault
 from cloister.custodian.vaults.key_service import connect
 from cloister.custodian.vaults.pkcs11_token import MODULE_VARIABLE, PIN_FILE_VARIABLE, PIN_VARIABLE, Pkcs11Token
+from cloister.custodian.vaults.shares import Division
 from cloister.custodian.vaults.unlock import Passphrase
 from cloister.custodian.vaults.vault_file import service_of
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
@@ -177,7 +178,7 @@ def test_a_vault_of_a_token_opens_by_it_and_holds_no_key_of_it(hsm: SoftHsm, tmp
 def test_a_vault_whose_token_is_gone_comes_back_by_shares(hsm: SoftHsm, tmp_path: Path) -> None:
     path, service = tmp_path / "vault.json", _service(hsm)
     made = EncryptedFileVault.create(path, service)
-    shares = split_vault(path, service, need=2, of=3)
+    shares = split_vault(path, service, Division(need=2, of=3))
     assert isinstance(service, Pkcs11Token)
     with pytest.raises(Unavailable):
         EncryptedFileVault.open(path, _Renamed(replace(service, token="gone")))  # noqa: S106 - its label

@@ -12,7 +12,7 @@ import pytest
 from custodian_kit import CHEAP, PASSPHRASE
 
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault, open_by_shares, relock, split_vault
-from cloister.custodian.vaults.shares import Share, rebuild_key, share_key
+from cloister.custodian.vaults.shares import Division, Share, rebuild_key, share_key
 from cloister.custodian.vaults.unlock import FileKey, KeyFile, Passphrase
 from cloister.custodian.vaults.vault_file import open_content
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
@@ -73,20 +73,21 @@ def test_a_damaged_share_is_malformed_whatever_the_damage() -> None:
 
 def test_any_two_of_four_open_the_vault_to_its_keys(path: Path) -> None:
     vault = EncryptedFileVault.open(path, UNLOCK)
-    for chosen in itertools.permutations(split_vault(path, UNLOCK, need=2, of=4), 2):
+    for chosen in itertools.permutations(split_vault(path, UNLOCK, Division(need=2, of=4)), 2):
         opened = EncryptedFileVault.open(path, open_by_shares(path, chosen))
         assert (opened.kid, opened.kek_id) == (vault.kid, vault.kek_id)
 
 
 def test_who_cannot_open_the_vault_cannot_split_it(path: Path) -> None:
     with pytest.raises(Rejected) as refused:
-        split_vault(path, NEW, need=2, of=3)
+        split_vault(path, NEW, Division(need=2, of=3))
     assert refused.value.code == "wrong_key"
 
 
 def test_shares_of_another_vault_are_named_one_by_one(path: Path, tmp_path: Path) -> None:
     EncryptedFileVault.create(tmp_path / "other.json", UNLOCK, kdf=CHEAP)
-    own, others = split_vault(path, UNLOCK, need=2, of=3), split_vault(tmp_path / "other.json", UNLOCK, need=2, of=3)
+    division = Division(need=2, of=3)
+    own, others = (split_vault(of, UNLOCK, division) for of in (path, tmp_path / "other.json"))
     with pytest.raises(Rejected) as refused:
         open_by_shares(path, [own[0], others[1], others[2]])
     assert [reason.subject for reason in refused.value.reasons] == ["share 2 of 3", "share 3 of 3"]
@@ -95,15 +96,15 @@ def test_shares_of_another_vault_are_named_one_by_one(path: Path, tmp_path: Path
 
 def test_a_stranger_s_share_given_first_makes_none_of_our_own_look_wrong(path: Path, tmp_path: Path) -> None:
     EncryptedFileVault.create(tmp_path / "other.json", UNLOCK, kdf=CHEAP)
-    (stranger, _) = split_vault(tmp_path / "other.json", UNLOCK, need=2, of=2)
-    own = split_vault(path, UNLOCK, need=2, of=2)  # with a share 1 too
+    (stranger, _) = split_vault(tmp_path / "other.json", UNLOCK, Division(need=2, of=2))
+    own = split_vault(path, UNLOCK, Division(need=2, of=2))  # with a share 1 too
     with pytest.raises(Rejected) as refused:
         open_by_shares(path, [stranger, *own])
     assert [reason.got for reason in refused.value.reasons] == [f"vault file {stranger.vault[:16]}"]
 
 
 def test_a_share_forged_with_a_right_checksum_opens_nothing(path: Path) -> None:
-    one, two, three = split_vault(path, UNLOCK, need=3, of=3)
+    one, two, three = split_vault(path, UNLOCK, Division(need=3, of=3))
     liar = Share(need=3, of=3, part=type(one.part)(x=3, values=os.urandom(32)), split=one.split, vault=one.vault)
     assert Share.parse(liar.dump()) == liar
     with pytest.raises(Rejected) as refused:
@@ -113,7 +114,7 @@ def test_a_share_forged_with_a_right_checksum_opens_nothing(path: Path) -> None:
 
 
 def test_shares_open_nothing_after_the_vault_was_altered(path: Path) -> None:
-    shares = split_vault(path, UNLOCK, need=2, of=2)
+    shares = split_vault(path, UNLOCK, Division(need=2, of=2))
     data = bytearray(path.read_bytes())
     data[data.index(b"sealed") + 12] ^= 1
     path.write_bytes(bytes(data))
@@ -125,7 +126,7 @@ def test_shares_open_nothing_after_the_vault_was_altered(path: Path) -> None:
 def test_a_vault_locked_anew_has_the_same_keys_and_takes_neither_old_secret_nor_old_shares(path: Path) -> None:
     vault = EncryptedFileVault.open(path, UNLOCK)
     wrapped = vault.wrap(b"dek", aad=b"a")
-    shares = split_vault(path, UNLOCK, need=2, of=3)
+    shares = split_vault(path, UNLOCK, Division(need=2, of=3))
     relock(path, open_by_shares(path, shares), NEW, kdf=CHEAP)
     again = EncryptedFileVault.open(path, NEW)
     assert again.kid == vault.kid
@@ -195,7 +196,7 @@ def _shown(things: Sequence[object]) -> str:
 
 def test_nothing_prints_a_key_or_a_part(path: Path) -> None:
     opened = open_content(path.read_bytes(), UNLOCK)
-    shares = split_vault(path, UNLOCK, need=2, of=3)
+    shares = split_vault(path, UNLOCK, Division(need=2, of=3))
     shown = _shown([opened, FileKey(opened.key), *shares])
     for secret in (opened.key, *(share.part.values for share in shares)):
         assert secret.hex() not in shown
@@ -204,7 +205,7 @@ def test_nothing_prints_a_key_or_a_part(path: Path) -> None:
 
 def test_no_share_holds_the_key_and_two_splits_share_nothing() -> None:
     key = os.urandom(32)
-    first, second = (share_key(key, vault_file=b"{}", need=2, of=3) for _ in range(2))
+    first, second = (share_key(key, Division(need=2, of=3), vault_file=b"{}") for _ in range(2))
     values = [share.part.values for share in (*first, *second)]
     assert key not in values
     assert len(set(values)) == 6

@@ -14,6 +14,7 @@ import pytest
 from cloister.attest.tpm.algorithms import Alg
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault, open_by_shares, relock, split_vault
 from cloister.custodian.vaults.key_service import connect
+from cloister.custodian.vaults.shares import Division
 from cloister.custodian.vaults.tpm_state import TPM_VARIABLE
 from cloister.custodian.vaults.unlock import Passphrase
 from cloister.custodian.vaults.vault_file import service_of
@@ -138,7 +139,7 @@ def test_after_a_pcr_changed_the_vault_is_shut_and_shares_relock_it(tmp_path: Pa
     with start_swtpm(tmp_path) as swtpm:
         _extend(swtpm, 7, 11)
         made = EncryptedFileVault.create(path, _service(swtpm))
-        shares = split_vault(path, _service(swtpm), need=2, of=3)
+        shares = split_vault(path, _service(swtpm), Division(need=2, of=3))
         assert service_of(path.read_bytes()) == NAME
         with pytest.raises(UsageError):
             EncryptedFileVault.open(path, Passphrase(b"correct horse"))

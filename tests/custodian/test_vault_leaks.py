@@ -23,6 +23,7 @@ from vault_grounds import GROUNDS, Ground, Machine, Wrong
 from cloister.custodian.setup import backup_custodian, vault_place
 from cloister.custodian.store.keys import keks
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault, open_by_shares, relock, split_vault
+from cloister.custodian.vaults.shares import Division
 from cloister.custodian.vaults.unlock import KeyFile, Passphrase
 from cloister.custodian.vaults.vault_file import open_content
 from cloister.errors import CloisterError
@@ -127,7 +128,7 @@ def _fail(bench: Bench, ground: Ground, search: Search, monkeypatch: pytest.Monk
 def _share(bench: Bench, ground: Ground, search: Search) -> dict[str, bytes]:
     """Split the vault, open it by shares, lock it anew by them; return what was secret in that."""
     path = vault_place(bench.home)
-    shares = split_vault(path, ground.unlock, need=2, of=3)
+    shares = split_vault(path, ground.unlock, Division(need=2, of=3))
     key = open_by_shares(path, shares[1:])
     bench.unlock = key
     bench.open()

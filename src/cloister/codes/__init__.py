@@ -31,6 +31,7 @@ from cloister.codes import (
     proxy,
     receipts,
     sealed,
+    splitting,
     sub_allowances,
     trust,
 )
@@ -63,6 +64,7 @@ CHAPTERS: tuple[Chapter, ...] = tuple(
         certificates,
         api,
         persons,
+        splitting,
         books,
         health,
         alarms,

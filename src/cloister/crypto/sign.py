@@ -82,6 +82,8 @@ class Label(StrEnum):
     CONTRACT = _PREFIX + "contract+json"
     SUB_ALLOWANCE = _PREFIX + "sub-allowance+json"
     REVOCATIONS = _PREFIX + "revocations+json"
+    PERMIT = _PREFIX + "permit+json"
+    VAULT_CHANGE = _PREFIX + "vault-change+json"
     CHECKPOINT = _PREFIX + "checkpoint+json"
     ENDORSEMENTS = _PREFIX + "endorsements+json"
     SIMULATED_EVIDENCE = _PREFIX + "simulated-evidence"

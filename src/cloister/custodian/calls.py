@@ -18,7 +18,7 @@ from cloister.wire import Fields, Json, dump_json, lp
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cloister.custodian.duty import Duty
+    from cloister.custodian.duty import Approved, Duty
     from cloister.custodian.service import CustodianService, Transaction
     from cloister.lending.terms import LoanId
 
@@ -88,6 +88,8 @@ class Call:
     once_key: str | None = None
     carrier: Callable[[Callable[[Transaction], Json]], Json] | None = field(default=None, repr=False)
     """Carries out what ``run`` is given, in another way than at once: as a proposal, or in an approval."""
+    approved: Approved | None = None
+    """What two persons decided, in the call that carries it out, and only there."""
 
     @property
     def loan(self) -> LoanId:

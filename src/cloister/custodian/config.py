@@ -192,9 +192,11 @@ class Config:
     two_person: tuple[str, ...] = _setting(
         ("profile",),
         "operations that a second person has to approve: `policy`, `unblock`, `person`, `rotation`, `erasure`, "
-        "`issuer`; `profile`: none in development, all but `issuer` in production once two admins are named",
+        "`issuer`, `key_export`, `key_recovery`; `profile`: none in development, all but `issuer` in production once "
+        "two admins are named",
     )
     proposal_ttl_s: int = _setting(86_400, "seconds a proposal waits for a second person", floor=60, cap=2_592_000)
+    permit_ttl_s: int = _setting(3600, "seconds a permit to split the vault is good for", floor=60, cap=86_400)
     session_ttl_s: int = _setting(900, "seconds a session is good for before it is renewed", floor=60, cap=43_200)
     session_max_s: int = _setting(43_200, "seconds a session can be renewed for in all", floor=60, cap=43_200)
     dpop_nonce: bool = _setting(

@@ -5,13 +5,14 @@ Not done here: putting a backup back and moving from one database to another (``
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
 from cloister.custodian.lock import HomeLock
 from cloister.custodian.store.backup import back_up, last_bundle
 from cloister.custodian.store.book import initialise_epoch
-from cloister.custodian.store.copying import snapshot_of
+from cloister.custodian.store.copying import beside, demand_newest, snapshot_of
 from cloister.custodian.store.postgres import PostgresStore, copy_out, plain_engine
 from cloister.custodian.store.releases import accepted_bundle
 from cloister.custodian.store.sqlite import SqliteStore
@@ -20,15 +21,17 @@ from cloister.errors import UsageError
 from cloister.private_file import write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from cloister.attest.endorse.bundle import Accepted
     from cloister.custodian.config import Config
     from cloister.custodian.store import Store
 
-__all__ = ["accepted_before", "back_up_database", "open_store", "take_lock"]
+__all__ = ["accepted_before", "back_up_database", "open_store", "reading_beside", "take_lock"]
 
 
 def take_lock(home: Path, config: Config) -> HomeLock:
@@ -99,6 +102,18 @@ def back_up_database(home: Path, config: Config, out: Path) -> int:
         return back_up(home / config.database, out, variant_files(home))
     copy_out(config.database, out, variant_files(home))
     return out.stat().st_size
+
+
+@contextlib.contextmanager
+def reading_beside(home: Path, config: Config) -> Iterator[Connection]:
+    """Run one read-only transaction on the database, also while the custodian runs. Raises ``UsageError``."""
+    if not config.is_shared:
+        with beside(home / config.database) as connection:
+            yield connection
+        return
+    with plain_engine(config.database) as engine, snapshot_of(engine) as connection:
+        demand_newest(connection)
+        yield connection
 
 
 def accepted_before(home: Path, config: Config) -> Accepted | None:

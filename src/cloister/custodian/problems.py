@@ -34,6 +34,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "last_admin": 409,
     "model_withdrawn": 409,
     "no_fork": 422,
+    "permit_not_needed": 409,
     "policy_version_old": 409,
     "quorum_missed": 409,
     "tenant_state": 409,

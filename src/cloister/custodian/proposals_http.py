@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloister.custodian.calls import Call, Member, Reply, json_reply
+from cloister.custodian.duty import Approved
 from cloister.custodian.service import proposals
 from cloister.custodian.service.proposals import Asked
 from cloister.custodian.store.issuers import issuers_version
@@ -166,6 +167,9 @@ def _perform(call: Call, transaction: Transaction, row: ProposalRow) -> Json:
         query={name: str(value) for name, value in asked.members("query", cap=64).items()},
         body=row.body,
         carrier=lambda work: work(transaction),
+        approved=Approved(
+            proposal=row.id, digest=row.digest, by=f"{row.role.value}:{row.actor}", approved_by=call.actor.label
+        ),
     )
     if dump_json(_basis(duty, transaction, again)) != row.basis:
         raise Rejected.because("proposal_stale", "proposal", hint="what it was made on has changed: ask anew")

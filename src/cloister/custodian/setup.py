@@ -28,6 +28,7 @@ from cloister.custodian.service.devices import DeviceAuthority
 from cloister.custodian.service.endorsements import bundle_keys
 from cloister.custodian.service.start import first_log
 from cloister.custodian.service.start import recover as recover_store
+from cloister.custodian.store.permits import note_vault_files
 from cloister.custodian.store.sqlite import SqliteStore
 from cloister.custodian.tls import authority_certificate, server_authority, write_server_certificate
 from cloister.custodian.tokens import SYSTEM, Role
@@ -121,7 +122,7 @@ def init_custodian(
             log=first_log(now), checkpoint_path=home / config.checkpoint,
         )  # fmt: skip
         write_checkpoint(home / config.checkpoint, sign_checkpoint(context.checkpoint(), vault.signing_key))
-        token = context.transact(lambda transaction: _begin(transaction, identity, first, person, digest))
+        token = context.transact(lambda transaction: _begin(transaction, vault, first, person, digest))
     finally:
         store.close()
     return Initialised(
@@ -134,9 +135,13 @@ def init_custodian(
     )
 
 
-def _begin(transaction: Transaction, identity: bytes, first: Role, person: str | None, digest: TokenHash | None) -> str:
+def _begin(
+    transaction: Transaction, vault: EncryptedFileVault, first: Role, person: str | None, digest: TokenHash | None
+) -> str:
     """Write the first entries; return the first token, nothing where its holder has made it."""
-    transaction.record(EventKind.CUSTODIAN_INITIALISED, SYSTEM, "custodian", custodian=identity.hex())
+    identity = vault.signing_key.verify_key.raw.hex()
+    transaction.record(EventKind.CUSTODIAN_INITIALISED, SYSTEM, "custodian", custodian=identity)
+    note_vault_files(transaction.connection, [vault.file_digest], transaction.now)
     name = f"first {first.value}"
     if digest is None:
         return issue_token(transaction, SYSTEM, role=first, name=name, person=person)
@@ -221,7 +226,8 @@ def open_custodian(
         store = open_store(home, config, fence=rng(_FENCE_BYTES), identity=identity, make_store=make_store)
         try:
             return CustodianService(
-                store, vault, verifier, config=config, clock=clock, rng=rng, home=home, ca_pem=ca_pem,
+                store, vault, verifier, config=config, clock=clock, rng=rng, home=home, vault_file=vault.file_digest,
+                ca_pem=ca_pem,
                 device_authority=devices, endorsements=endorsements, on_close=lock.close,
             )  # fmt: skip
         except BaseException:

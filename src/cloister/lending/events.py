@@ -42,6 +42,10 @@ class EventKind(Enum):
     PROPOSAL_EXPIRED = "proposal_expired"
     PROPOSAL_EXECUTED = "proposal_executed"
     PROPOSAL_REFUSED = "proposal_refused"
+    PERMIT_ISSUED = "permit_issued"
+    PERMIT_REVOKED = "permit_revoked"
+    PERMIT_USED = "permit_used"
+    VAULT_CHANGED = "vault_changed"
     ISSUER_SET = "issuer_set"
     ISSUER_REMOVED = "issuer_removed"
     ACCESS_DENIED = "access_denied"
@@ -144,6 +148,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "field": _NAME,
     "first": int,
     "hold": _NAME,
+    "holders": int,
     "index": int,
     "instance": _HEX,
     "judged": int,
@@ -160,6 +165,8 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "model": _HEX,
     "models": int,
     "name": _NAME,
+    "need": int,
+    "of": int,
     "operation": _NAME,
     "operations": _CODES,
     "own": bool,
@@ -175,6 +182,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "seq": int,
     "size": int,
     "software": _HEX,
+    "split": _HEX,
     "stop": bool,
     "stuck": int,
     "subject": _NAME,
@@ -185,6 +193,7 @@ DETAILS: Mapping[str, re.Pattern[str] | type[int | bool]] = {
     "undecided": int,
     "units": int,
     "used": int,
+    "vault": _HEX,
     "version": _NAME,
 }
 """The allow-list: every detail that an event may have, and its form."""

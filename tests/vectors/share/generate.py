@@ -50,6 +50,7 @@ BAD = {
     "v": (0, 2, "1", True, None),
     "vault": ("", "AB" * 32, "ab" * 31, "ab" * 33, 7, None),
 }
+BAD_HOLDERS = ("", "Alice", "alice smith", "-alice", "al\u00efce", "a" * 129, 7, None)
 
 
 def files(good: dict[str, Any]) -> list[dict[str, str]]:
@@ -77,7 +78,24 @@ def files(good: dict[str, Any]) -> list[dict[str, str]]:
         ("an array", "[]", "Malformed"),
         ("too long", spelled({**good, "part": "A" * 2000}), "Malformed"),
     ]
+    found += _named({**good, "v": 2})
     return [{"name": name, "text": text, "expect": want} for name, text, want in found]
+
+
+def _named(good: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return files of version 2, which say whose they are."""
+    found = [
+        ("version 2, with its holder", spelled({**good, "holder": "alice@example.org"}), "valid"),
+        ("version 2 without a holder", spelled(good), "Malformed"),
+        ("version 1 with a holder", spelled({**good, "holder": "alice", "v": 1}), "Malformed"),
+        ("version 3 with a holder", spelled({**good, "holder": "alice", "v": 3}), "Malformed"),
+        (
+            "another holder under the old checksum",
+            spelled({**good, "holder": "alice"}).replace("alice", "bob"),
+            "Malformed",
+        ),
+    ]
+    return found + [(f"holder of {name!r}", spelled({**good, "holder": name}), "Malformed") for name in BAD_HOLDERS]
 
 
 def _flipped(text: str, part: str) -> str:
@@ -112,9 +130,10 @@ def sets() -> list[dict[str, Any]]:
 
 
 def _shares(need: int, of: int, rng: Stream) -> list[str]:
-    from cloister.custodian.vaults.shares import share_key  # noqa: PLC0415 - the bad files need no code of ours
+    from cloister.custodian.vaults.shares import Division, share_key  # noqa: PLC0415 - bad files need no code of ours
 
-    return [share.dump().decode() for share in share_key(KEY, vault_file=VAULT_FILE, need=need, of=of, rng=rng)]
+    made = share_key(KEY, Division(need=need, of=of), vault_file=VAULT_FILE, rng=rng)
+    return [share.dump().decode() for share in made]
 
 
 def main() -> None:

@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     from cloister.custodian.service import Transaction
     from cloister.wire import Json
 
-__all__ = ["ERASURE", "INCIDENT", "ISSUER", "LETS_IN", "PERSON", "POLICY", "READMIT", "SCHEDULE", "UNBLOCK"]
+__all__ = [
+    "ERASURE",
+    "INCIDENT",
+    "ISSUER",
+    "KEY_EXPORT",
+    "LETS_IN",
+    "PERSON",
+    "POLICY",
+    "READMIT",
+    "SCHEDULE",
+    "UNBLOCK",
+]
 
 
 def _policy_there(transaction: Transaction, call: Call) -> Json:
@@ -54,6 +65,10 @@ def _device_there(transaction: Transaction, call: Call) -> Json:
 def _keys_there(transaction: Transaction, _call: Call) -> Json:
     row = current_kek(transaction.connection)
     return {"epoch": transaction.epoch.epoch, "key_epoch": FIRST_EPOCH if row is None else row.number}
+
+
+def _vault_there(transaction: Transaction, call: Call) -> Json:
+    return {"epoch": transaction.epoch.epoch, "vault": call.service.vault_file}
 
 
 def _holds_there(transaction: Transaction, _call: Call) -> Json:
@@ -105,4 +120,5 @@ SCHEDULE = Duty(operation=Operation.ROTATION, basis=_keys_there)
 ERASURE = Duty(operation=Operation.ERASURE, basis=_holds_there)
 PERSON = Duty(operation=Operation.PERSON, basis=_nothing, applies=_names_another)
 LETS_IN = Duty(operation=Operation.PERSON, basis=_issuer_there, applies=_lets_another_in)
+KEY_EXPORT = Duty(operation=Operation.KEY_EXPORT, basis=_vault_there)
 ISSUER = Duty(operation=Operation.ISSUER, basis=_issuer_named)

@@ -34,6 +34,11 @@ _KEYS = (
         "POST", "/v1/keys/schedule", ADMIN, keys_http.schedule_rotation, body=Body.JSON,
         members=keys_http.SCHEDULE_MEMBERS, once=True, duty=duties.SCHEDULE,
     ),
+    route(
+        "POST", "/v1/keys/exports", ADMIN, keys_http.permit_export, body=Body.JSON,
+        members=keys_http.EXPORT_MEMBERS, once=True, duty=duties.KEY_EXPORT,
+    ),
+    route("DELETE", "/v1/keys/exports/{proposal}", ADMIN, keys_http.revoke_permit),
 )  # fmt: skip
 
 _RECALL = (

@@ -3,9 +3,10 @@
 ``access`` tokens, ``issuers``, ``issuer_keys`` and ``identities`` callers of a site's own issuers, ``models`` publish
 and withdraw, ``loans`` and ``asks`` allowances, ``release`` challenge and key, ``endorsements`` where vendors' objects
 come from, ``recall`` judge releases again, ``leases`` renew, close, status, ``rotation`` new keys for keys, ``blocks``
-stop, ``sweep`` write off, ``start`` come up and recover, ``sessions`` tokens of minutes, ``proposals`` what two persons
-decide, ``devices`` TPM identities, ``certificates`` certificates of peers, ``health``, ``figures`` and ``alarms`` how
-it stands, ``spending`` what loans spent lately, ``logbook`` the audit log, ``context`` the transaction under all.
+stop, ``sweep`` write off, ``start`` come up and recover, ``beginnings`` what a start says, ``sessions`` tokens of
+minutes, ``proposals`` what two persons decide, ``permits`` to make shares, ``devices`` TPM identities,
+``certificates`` certificates of peers, ``health``, ``figures`` and ``alarms`` how it stands, ``spending`` what loans
+spent lately, ``logbook`` the audit log, ``context`` the transaction under all.
 
 The order of steps and nothing else: deciding is done in ``lending``, verifying in ``attest``.
 """
@@ -16,11 +17,11 @@ import os
 from typing import TYPE_CHECKING
 
 from cloister.custodian.checkpoint import marks_at
-from cloister.custodian.duty import named_operations
 from cloister.custodian.proofs import Proofs
 from cloister.custodian.service import leases, proposals, recall, release, rotation, sweep
 from cloister.custodian.service.access import authenticate, unauthenticated
 from cloister.custodian.service.alarms import Watch
+from cloister.custodian.service.beginnings import note_start
 from cloister.custodian.service.certificates import CertificateAuthority
 from cloister.custodian.service.context import Context, OnceKey, Transaction
 from cloister.custodian.service.endorsements import HomeBundle, home_endorsements
@@ -29,6 +30,7 @@ from cloister.custodian.service.issuer_keys import IssuerKeys, getter
 from cloister.custodian.service.spending import Spending
 from cloister.custodian.service.start import load_log, verify_start
 from cloister.custodian.tokens import SYSTEM
+from cloister.custodian.vaults.change import read_change
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
 
@@ -56,9 +58,9 @@ __all__ = ["Context", "CustodianService", "OnceKey", "Transaction"]
 class CustodianService:
     """A running custodian without its HTTP face.
 
-    ``home`` holds the checkpoint; ``url`` and ``ca_pem`` go into loan files; ``endorsements`` take the place of
-    those that the settings name, for who brings its own. Raises what
-    ``start.verify_start`` raises when the database is older than the checkpoint, and ``Unavailable``
+    ``home`` holds the checkpoint, ``vault_file`` is the digest of the file that the vault was opened from; ``url`` and
+    ``ca_pem`` go into loan files; ``endorsements`` take the place of those that the settings name, for who brings its
+    own. Raises what ``start.verify_start`` raises when the database is older than the checkpoint, and ``Unavailable``
     when the clock stands behind it.
     """
 
@@ -72,6 +74,7 @@ class CustodianService:
         clock: Callable[[], datetime],
         rng: Callable[[int], bytes],
         home: Path,
+        vault_file: str,
         ca_pem: str | None = "",
         device_authority: DeviceAuthority | None = None,
         endorsements: Endorsements | None = None,
@@ -112,12 +115,10 @@ class CustodianService:
         self.upkeep: list[Callable[[], object]] = [self.keep_certificates]
         """What is done every now and then to keep the server itself good."""
         self._leases = leases.Leases(self.context)
+        self.vault_file = vault_file
         self.context.sequence()  # what a custodian that died has left waiting
-        ruled = ",".join(sorted(item.value for item in named_operations(config))) or "none"
         self.context.transact(
-            lambda transaction: transaction.record(
-                EventKind.CUSTODIAN_STARTED, SYSTEM, "custodian", epoch=transaction.epoch.epoch, operations=ruled
-            )
+            lambda transaction: note_start(transaction, vault_file, lambda after: read_change(home, after, self.key))
         )
 
     @property

@@ -51,6 +51,8 @@ __all__ = [
     "deny",
     "expire",
     "in_force",
+    "is_ruled",
+    "is_spelled",
     "proposal_list",
     "proposal_view",
     "propose",
@@ -80,10 +82,19 @@ def in_force(connection: Connection, config: Config, operation: Operation) -> bo
     As the profile says it, or for making another person's token: since two persons have been let in as administrators.
     Before that there is nobody who could approve. An operation that the settings spell out: always.
     """
-    if operation not in named_operations(config):
+    return is_ruled(connection, named_operations(config), operation, spelled=is_spelled(config))
+
+
+def is_spelled(config: Config) -> bool:
+    """Tell whether the settings name the operations one by one."""
+    return config.two_person != (AS_THE_PROFILE_SAYS,)
+
+
+def is_ruled(connection: Connection, named: frozenset[Operation], operation: Operation, *, spelled: bool) -> bool:
+    """Tell whether an operation needs two persons, where these are named."""
+    if operation not in named:
         return False
-    spelled = config.two_person != (AS_THE_PROFILE_SAYS,) and operation is not Operation.PERSON
-    return spelled or admins_ever(connection) > 1
+    return (spelled and operation is not Operation.PERSON) or admins_ever(connection) > 1
 
 
 def propose(

@@ -7,7 +7,9 @@ PostgreSQL. Tables are copied in the order in which they refer to one another.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from sqlalchemy import URL, create_engine, func, insert, inspect, select, text, update
 from sqlalchemy.pool import NullPool
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.sql.expression import TableClause
 
-__all__ = ["carry", "claim", "file_engine", "snapshot_of"]
+__all__ = ["beside", "carry", "claim", "demand_newest", "file_engine", "snapshot_of"]
 
 _BATCH = 1000  # rows carried at once
+_BUSY_S = 5
 
 
 @contextlib.contextmanager
@@ -38,6 +41,36 @@ def file_engine(path: Path) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Connection]:
+    """Run one read-only transaction on a SQLite file, whoever has it open to write. Raises ``UsageError``.
+
+    The schema must be the newest: who brings it up to date is the custodian, or ``migrate``.
+    """
+    if not path.exists():
+        msg = f"database {path}: no such file"
+        raise UsageError(msg, hint="run cloister custodian init first")
+    place = f"file:{quote(str(path.absolute()))}?mode=ro"
+    engine = create_engine(
+        "sqlite://", hide_parameters=True, poolclass=NullPool,
+        creator=lambda: sqlite3.connect(place, uri=True, timeout=_BUSY_S),
+    )  # fmt: skip
+    try:
+        with snapshot_of(engine) as connection:
+            demand_newest(connection)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def demand_newest(connection: Connection) -> None:
+    """Prove that a database has the newest schema. Raises ``UsageError``."""
+    version = schema_version(connection)
+    if version != len(MIGRATIONS):
+        msg = f"database: schema version {version}, want {len(MIGRATIONS)}"
+        raise UsageError(msg, hint="run cloister custodian migrate first")
 
 
 @contextlib.contextmanager
@@ -55,9 +88,7 @@ def carry(source: Engine, target: Engine, progress: Callable[[int, int], None] |
     Raises ``UsageError`` for a source of another schema and a target that is not empty, ``Unavailable``.
     """
     with snapshot_of(source) as full, database_faults(), target.begin() as fresh:
-        if schema_version(full) != len(MIGRATIONS):
-            msg = f"database: schema version {schema_version(full)}, want {len(MIGRATIONS)}"
-            raise UsageError(msg, hint="run cloister custodian migrate first")
+        demand_newest(full)
         _demand_empty(fresh)
         migrate(fresh)
         copied, total = 0, sum(_count(full, table) for table in TABLES)

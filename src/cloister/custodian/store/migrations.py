@@ -303,6 +303,16 @@ _LISTENERS = (
     "ALTER TABLE certificate ADD COLUMN der BLOB",
 )
 
+_PERMITS = (
+    # permits to make shares that are good no more: used, by the split it was for, or revoked (docs/spec/permit.md)
+    "CREATE TABLE permit_end (proposal TEXT PRIMARY KEY, ended_at INTEGER NOT NULL, split TEXT)",
+    # vault files that a start has seen, by SHA-256: one that is not here was made since
+    "CREATE TABLE vault_file (digest TEXT PRIMARY KEY, noted_at INTEGER NOT NULL)",
+    # one row: which operations needed two persons when a custodian last started, and whether they were spelled out
+    """CREATE TABLE start_rule (
+        id INTEGER PRIMARY KEY CHECK (id = 1), operations TEXT NOT NULL, spelled INTEGER NOT NULL)""",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -321,6 +331,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _DEVICES,
     _LENT_ISSUERS,
     _LISTENERS,
+    _PERMITS,
 )
 """Step n takes a database from schema version n to n + 1."""
 

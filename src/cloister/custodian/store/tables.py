@@ -47,6 +47,7 @@ __all__ = [
     "LOG_HEAD",
     "MODEL",
     "NONCE",
+    "PERMIT_END",
     "PERSON",
     "PROBE",
     "PROPOSAL",
@@ -55,6 +56,7 @@ __all__ = [
     "REQUEST",
     "ROTATION",
     "SESSION",
+    "START_RULE",
     "TABLES",
     "TENANT",
     "TICKET",
@@ -62,6 +64,7 @@ __all__ = [
     "USAGE_REPORT",
     "USAGE_SUM",
     "USAGE_TOTAL",
+    "VAULT_FILE",
     "VOUCHER",
     "moment",
     "stamp",
@@ -134,6 +137,9 @@ FORK_EVIDENCE = _table("fork_evidence", "instance idx first second at")
 TENANT = _table("tenant", "name state discoverable created_at changed_at")
 ALARM = _table("alarm", "code place since")
 PROBE = _table("probe", "id at")
+PERMIT_END = _table("permit_end", "proposal ended_at split")
+VAULT_FILE = _table("vault_file", "digest noted_at")
+START_RULE = _table("start_rule", "id operations spelled")
 
 TABLES = (
     EPOCH, TOKEN, MODEL, LOAN, LOAN_MODEL, ALLOWANCE, INSTANCE, INSTANCE_METER, NONCE, LEDGER, BLOCK, REQUEST,
@@ -144,7 +150,7 @@ TABLES = (
     KEK, ROTATION, RELEASED_KEY,
     PROPOSAL, PERSON, TENANT, AUTHORITY, CERTIFICATE, SESSION,
     AUDIT_PRUNED, AUDIT_SECRET, AUDIT_SUBJECT, AUDIT_OPENING, AUDIT_OPENING_SUBJECT, AUDIT_HOLD,
-    ALARM, PROBE,
+    ALARM, PROBE, PERMIT_END, VAULT_FILE, START_RULE,
     ISSUER, ISSUER_KEYS, ISSUER_VERSION,
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cloister.crypto.mldsa import SEED_BYTES, SecondSigner
 from cloister.crypto.sign import SigningKey
 from cloister.custodian.vaults.kek import Kek, KekRing
-from cloister.custodian.vaults.shares import rebuild_key, share_key
+from cloister.custodian.vaults.shares import rebuild_key, share_key, vault_digest
 from cloister.custodian.vaults.unlock import KEY_BYTES, FileKey, KeyFile, Passphrase, Unlock
 from cloister.custodian.vaults.vault_file import MAX_VAULT_BYTES, Kdf, lock_content, open_content
 from cloister.errors import CloisterError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from cloister.custodian.vaults.shares import Share
+    from cloister.custodian.vaults.shares import Division, Share
 
 __all__ = ["EncryptedFileVault", "Kdf", "KeyFile", "Passphrase", "Unlock", "open_by_shares", "relock", "split_vault"]
 
@@ -72,11 +72,12 @@ def _new_ec_key() -> bytes:
 class EncryptedFileVault:
     """An unlocked vault. It never prints its keys."""
 
-    __slots__ = ("_kek", "_ring", "_secrets", "kek_id", "kid", "publisher_key", "signing_key")
+    __slots__ = ("_kek", "_ring", "_secrets", "file_digest", "kek_id", "kid", "publisher_key", "signing_key")
 
-    def __init__(self, secrets: _Secrets, *, rng: Callable[[int], bytes] = os.urandom) -> None:
-        """Keep the content of an opened vault file."""
+    def __init__(self, secrets: _Secrets, *, file: bytes, rng: Callable[[int], bytes] = os.urandom) -> None:
+        """Keep the content of an opened vault file, and which file that was."""
         self._secrets = secrets
+        self.file_digest = vault_digest(file)
         self._kek = Kek(secrets.kek, rng=rng)
         self._ring = KekRing(kek=secrets.kek, signing=secrets.signing, rng=rng)
         self.signing_key = SigningKey(secrets.signing)
@@ -99,12 +100,13 @@ class EncryptedFileVault:
         data = lock_content(secrets.dump(), unlock, rng=rng, kdf=kdf)
         open_content(data, unlock)  # a vault that nobody can open must never be made
         write_private(path, data)
-        return cls(secrets, rng=rng)
+        return cls(secrets, file=data, rng=rng)
 
     @classmethod
     def open(cls, path: Path, unlock: Unlock | FileKey, *, rng: Callable[[int], bytes] = os.urandom) -> Self:
         """Return the vault. Raises ``Rejected`` (``wrong_key``), ``Malformed``, ``UsageError``."""
-        return cls(_Secrets.parse(open_content(read_vault(path), unlock).content), rng=rng)
+        data = read_vault(path)
+        return cls(_Secrets.parse(open_content(data, unlock).content), file=data, rng=rng)
 
     def second_publisher(self) -> SecondSigner:
         """Return the key that signs manifests a second time. Raises ``Unavailable`` where OpenSSL has no ML-DSA.
@@ -151,11 +153,11 @@ def read_vault(path: Path) -> bytes:
 
 
 def split_vault(
-    path: Path, unlock: Unlock, *, need: int, of: int, rng: Callable[[int], bytes] = os.urandom
+    path: Path, unlock: Unlock, division: Division, *, rng: Callable[[int], bytes] = os.urandom
 ) -> tuple[Share, ...]:
-    """Return ``of`` shares, any ``need`` of which open this vault file as it is now. It is opened first, so they do."""
+    """Return shares that open this vault file as it is now. It is opened first, so they do."""
     data = read_vault(path)
-    return share_key(open_content(data, unlock).key, vault_file=data, need=need, of=of, rng=rng)
+    return share_key(open_content(data, unlock).key, division, vault_file=data, rng=rng)
 
 
 def open_by_shares(path: Path, shares: Sequence[Share]) -> FileKey:
@@ -167,15 +169,22 @@ def open_by_shares(path: Path, shares: Sequence[Share]) -> FileKey:
 
 
 def relock(
-    path: Path, old: Unlock | FileKey, new: Unlock, *, rng: Callable[[int], bytes] = os.urandom, kdf: Kdf | None = None
+    path: Path,
+    old: Unlock | FileKey,
+    new: Unlock,
+    *,
+    note: Callable[[SigningKey, str, str], None] = lambda _key, _before, _after: None,
+    rng: Callable[[int], bytes] = os.urandom,
+    kdf: Kdf | None = None,
 ) -> None:
     """Lock the same content anew under ``new``, in place and at once. Old secrets and old shares open it no more.
 
-    A copy of the old file still opens by them, and holds the same keys. A key file that was made for this goes again
-    where the vault stays as it was.
+    ``note`` gets the key that signs, and the digests of the old file and of the new one, before that takes its place;
+    where it raises, the vault stays as it was. A copy of the old file still opens by what opened it, and holds the same
+    keys. A key file that was made for this goes again where the vault stays as it was.
     """
     try:
-        _relock(path, old, new, rng=rng, kdf=kdf)
+        _relock(path, old, new, note=note, rng=rng, kdf=kdf)
     except BaseException:
         if isinstance(new, KeyFile) and new.is_new and _opens(path, old):
             new.path.unlink(missing_ok=True)  # it opens nothing, and would stand in the way of the next try
@@ -190,8 +199,18 @@ def _opens(path: Path, unlock: Unlock | FileKey) -> bool:
     return True
 
 
-def _relock(path: Path, old: Unlock | FileKey, new: Unlock, *, rng: Callable[[int], bytes], kdf: Kdf | None) -> None:
-    content = open_content(read_vault(path), old).content
+def _relock(
+    path: Path,
+    old: Unlock | FileKey,
+    new: Unlock,
+    *,
+    note: Callable[[SigningKey, str, str], None],
+    rng: Callable[[int], bytes],
+    kdf: Kdf | None,
+) -> None:
+    data = read_vault(path)
+    content = open_content(data, old).content
     fresh = lock_content(content, new, rng=rng, kdf=kdf)
     open_content(fresh, new)  # a vault that nobody can open must not take the old one's place
+    note(SigningKey(_Secrets.parse(content).signing), vault_digest(data), vault_digest(fresh))
     replace_private(path, fresh)
