@@ -147,6 +147,13 @@ def test_a_thousand_loans_are_moved_through_with_keys() -> None:
     assert plain(view.frame(132, 30)) == first
 
 
+def test_a_printed_frame_has_every_loan_and_the_newest_events() -> None:
+    known = standing(custody([loan_json(number) for number in range(1000)]), [entry_json(n) for n in range(90)])
+    lines = plain(custodian_view(known, keys=False).frame(80, 100_000)).splitlines()
+    assert sum(line.startswith("loan-") for line in lines) == 1000
+    assert sum("more requested" in line for line in lines) == 20
+
+
 def test_the_filter_finds_by_id_borrower_state_and_model_and_escape_clears_it() -> None:
     view = custodian_view(standing(whole()))
     for text in ("/", *"holy GHOSX", "backspace", *"T", "enter"):
@@ -262,7 +269,7 @@ def test_steps_that_do_not_fit_are_malformed() -> None:
 
 def test_what_an_entry_says_beside_its_kind_is_short() -> None:
     entry = EntryHeard.of(Doc(entry_json(3, "blocked", digest="ab" * 32, units=7, codes="a,b", loan="loan-x")))
-    assert (entry.details, entry.loan, entry.is_routine) == ("units 7 codes a,b", "loan-x", False)
+    assert (entry.details, entry.is_routine) == ("units 7 codes a,b", False)
 
 
 @given(st.text(max_size=60), st.integers(0, 40))

@@ -19,6 +19,7 @@ from cloister.cli.consoles.parts import (
     entry_table,
     freshness,
     instance_table,
+    newest,
     outlook_cell,
     trouble_lines,
 )
@@ -115,7 +116,7 @@ class CustodianView:
         top.append(self._totals(data, len(loans), width))
         top += alarm_lines(data.alarms, theirs, width, self._glyphs)
         live = [one for one in data.instances if one.live]
-        entries = [one for one in reversed(standing.entries) if self._routine or not one.is_routine]
+        entries = newest(standing, routine=self._routine, printed=self._opened is None)
         room = height - len(top) - 3 - bool(self._opened)  # titles of three tables, and the foot
         shares = _shares(room, max(1, len(loans)), max(1, len(live)), max(1, len(entries)))
         lines = [*top, *self._loan_table(loans, shares[0], width)]

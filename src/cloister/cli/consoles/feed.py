@@ -34,7 +34,7 @@ T_co = TypeVar("T_co", covariant=True)
 KEPT_ENTRIES = 200
 _FIRST_S, _LONGEST_S, _REFUSED_S = 1.0, 30.0, 30.0  # until the next try: doubled each time; after a refusal
 _GAP_S = 0.5  # between two questions, however fast the log grows
-_SHARE = 5  # times as long as an answer took until the next question: a large custodian is asked less often
+_SHARE, _SHARE_OF_NEWS = 5, 2  # times as long as an answer took, until the next: a large custodian is asked less often
 _QUIET_S = 45.0  # without a sign of life after which a stream of events is dead: it gives one every 15 s
 
 
@@ -97,10 +97,6 @@ class Feed(Generic[C, T]):
         self._over.set()
         self._news.set()
 
-    def sooner(self) -> None:
-        """Ask again now."""
-        self._news.set()
-
     @property
     def standing(self) -> Standing[T]:
         """What is known now."""
@@ -127,7 +123,7 @@ class Feed(Generic[C, T]):
                         began = time.monotonic()
                         self._heard(self._ask(remote))
                         wait_s = _FIRST_S
-                        self._pause(max(self._interval_s, _SHARE * (time.monotonic() - began)))
+                        self._pause(time.monotonic() - began)
             except CloisterError as exc:
                 wait_s = self._failed(exc, wait_s)
 
@@ -139,10 +135,11 @@ class Feed(Generic[C, T]):
         self._over.wait(wait_s)
         return min(_LONGEST_S, wait_s * 2)
 
-    def _pause(self, seconds: float) -> None:
-        """Wait so long, or until there is news."""
-        self._over.wait(_GAP_S)
-        self._news.wait(max(0.0, seconds - _GAP_S))
+    def _pause(self, took_s: float) -> None:
+        """Wait for the next time, or until there is news; either way longer where an answer took long."""
+        gap_s = max(_GAP_S, _SHARE_OF_NEWS * took_s)
+        self._over.wait(gap_s)
+        self._news.wait(max(0.0, max(self._interval_s, _SHARE * took_s) - gap_s))
         self._news.clear()
 
     def _keep_following(self, events: Events[C]) -> None:
@@ -154,6 +151,8 @@ class Feed(Generic[C, T]):
                     wait_s = _FIRST_S
                 self._quiet("the stream of events ended")
             except CloisterError as exc:
+                if not self._standing.quiet:
+                    wait_s = _FIRST_S  # events came until now
                 self._quiet(f"no events: {exc.message}")
                 if isinstance(exc, Rejected) and exc.code == "forbidden":
                     return  # this role is never shown the log

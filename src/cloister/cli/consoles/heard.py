@@ -6,7 +6,7 @@ Texts are as they came: ``glyphs`` makes them fit to be shown. A member that is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -142,6 +142,7 @@ class LoanHeard:
         spending = self.spending
         return {
             "borrower": self.borrower,
+            "bound_s": self.bound_s,
             "forecast": self.forecast.to_json(),
             "granted": None if spending is None else spending.granted,
             "held": self.held,
@@ -246,7 +247,6 @@ class EntryHeard:
     actor: str
     subject: str
     details: str = ""
-    loan: str = field(default="")
 
     @classmethod
     def of(cls, doc: Doc) -> EntryHeard:
@@ -261,14 +261,9 @@ class EntryHeard:
             actor=doc.text("actor"),
             subject=doc.text("subject"),
             details=" ".join(shown),
-            loan=details.text("loan") if "loan" in details else doc.text("subject"),
         )
 
     @property
     def is_routine(self) -> bool:
         """Tell whether it comes all the time while everything is well."""
         return self.kind in _ROUTINE
-
-    def to_json(self) -> dict[str, Json]:
-        """Return it for programs; the whole entry is in the log."""
-        return {"actor": self.actor, "index": self.index, "kind": self.kind, "subject": self.subject}

@@ -16,6 +16,7 @@ from cloister.cli.consoles.parts import (
     entry_table,
     freshness,
     instance_table,
+    newest,
     outlook_cell,
     trouble_lines,
 )
@@ -153,7 +154,7 @@ class LoanView:
             lines += self._figures(data, width)
             theirs = data.at + (now - (standing.heard_at or now))
             below = [*self._requests(data, width), *self._instances(data, theirs, width)]
-            entries = [one for one in reversed(standing.entries) if self._routine or not one.is_routine]
+            entries = newest(standing, routine=self._routine, printed=not self._keys)
             log = entry_table(entries, width, self._glyphs)
             if not entries:
                 log.append(cut(Text(self._glyphs.line(standing.quiet or "nothing lately"), style=FAINT), width))

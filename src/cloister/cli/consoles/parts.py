@@ -27,6 +27,7 @@ __all__ = [
     "freshness",
     "instance_table",
     "is_stale",
+    "newest",
     "outlook_cell",
     "trouble_lines",
 ]
@@ -35,6 +36,7 @@ STATE_STYLES = {"active": GOOD, "exhausted": WARN, "blocked": BAD}
 _STALE = timedelta(seconds=15)  # without an answer, beyond what was asked for, after which figures are called old
 _LATE = 2 / 3  # of the time from a heartbeat to the end of the lease: three retries would have come before
 _MOST_ALARMS = 4
+_PRINTED = 20  # entries
 _SOON = timedelta(hours=1)
 
 _INSTANCE_COLUMNS = (
@@ -115,6 +117,12 @@ def instance_table(
         ]  # fmt: skip
         rows.append(table.row(cells))
     return rows
+
+
+def newest(standing: Standing[object], *, routine: bool, printed: bool) -> list[EntryHeard]:
+    """Return the entries to show, newest first; a frame that is printed has room for any number, and wants few."""
+    found = [one for one in reversed(standing.entries) if routine or not one.is_routine]
+    return found[:_PRINTED] if printed else found
 
 
 def entry_table(entries: Iterable[EntryHeard], width: int, glyphs: Glyphs) -> list[Text]:

@@ -35,7 +35,7 @@ __all__ = ["View", "Wake", "glyphs_of", "is_live", "print_frame", "show"]
 
 _TICK_S = 1.0  # seconds after which a frame is old though nothing was heard
 _LOOK_S = 0.25  # seconds between two looks at the size of the window
-_WIDTH_PRINTED, _MOST_ROWS_PRINTED = 80, 500  # of a frame that is printed
+_WIDTH_PRINTED, _MOST_ROWS_PRINTED = 80, 100_000  # of a frame that is printed
 
 
 class View(Protocol):
@@ -65,18 +65,13 @@ class Wake:
 
     def call(self) -> None:
         """Wake it; more than once is once."""
-        with contextlib.suppress(OSError):  # full: it is awake; closed: it is over
+        with contextlib.suppress(OSError):  # full: it is awake
             os.write(self._write, b"!")
 
     def taken(self) -> None:
         """Forget that it was called."""
         with contextlib.suppress(OSError):
             os.read(self._read, 4096)
-
-    def close(self) -> None:
-        """Close the pipe."""
-        os.close(self._read)
-        os.close(self._write)
 
 
 def is_live(terminal: Terminal) -> bool:
@@ -99,7 +94,8 @@ def print_frame(terminal: Terminal, view: View) -> None:
 
 def show(terminal: Terminal, view: View, wake: Wake) -> None:
     """Draw until a key or a signal ends it."""
-    with _ended_by_signals(), keys_of(sys.stdin.fileno()) as keys:
+    descriptor = -1 if sys.stdin is None or sys.stdin.closed else sys.stdin.fileno()
+    with _ended_by_signals(), keys_of(descriptor) as keys:
         console = terminal.out
         with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as it:
             while True:
