@@ -15,7 +15,7 @@ from typing import Any
 
 from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.errors import Reason
-from cloister.lending.audit import FIRST_PREVIOUS, Checkpoint, MerkleTree, next_entry
+from cloister.lending.audit import FIRST_PREVIOUS, Checkpoint, MerkleTree
 from cloister.lending.events import Event, EventKind
 from cloister.lending.messages import Close, Lease, LeaseRequest, Receipt, Refusal
 from cloister.lending.receipt import GENESIS, commit, content_of, head_after, record_of
@@ -30,7 +30,7 @@ from cloister.lending.terms import (
     model_meter,
 )
 from cloister.lending.watch import WatchKind
-from cloister.wire import dump_json
+from cloister.wire import dump_json, dump_time
 
 ROOT = Path(__file__).parent.parent
 CUSTODIAN = SigningKey(bytes(range(32)))
@@ -400,9 +400,9 @@ def logs() -> tuple[list[str], Checkpoint]:
     )
     tree, previous, lines = MerkleTree(), FIRST_PREVIOUS, []
     for index, event in enumerate(events):
-        line = next_entry(event, index=index, at=AT + timedelta(seconds=index), previous=previous).dump()
-        previous = tree.append(line)
-        lines.append(line.decode())
+        line = _first(event, index, AT + timedelta(seconds=index), previous)
+        previous = tree.append(line.encode())
+        lines.append(line)
     checkpoint = Checkpoint(
         origin=CUSTODIAN.verify_key,
         size=tree.size,
@@ -452,7 +452,14 @@ def _next(lines: list[str]) -> str:
     for line in lines:
         previous = tree.append(line.encode())
     event = Event(kind=EventKind.UNBLOCKED, actor="lender", subject=LOAN, details={"block_version": 2})
-    return next_entry(event, index=len(lines), at=AT + timedelta(hours=1), previous=previous).dump().decode()
+    return _first(event, len(lines), AT + timedelta(hours=1), previous)
+
+
+def _first(event: Event, index: int, at: datetime, previous: bytes) -> str:
+    """Return an entry of version 1, which no program writes any more and all of them read."""
+    members = {"actor": event.actor, "at": dump_time(at), "details": dict(event.details), "index": index}
+    more = {"kind": event.kind.value, "previous": previous.hex(), "subject": event.subject, "v": 1}
+    return _dump({**members, **more})
 
 
 def entry_cases(lines: list[str]) -> list[dict[str, str]]:
@@ -473,6 +480,32 @@ def entry_cases(lines: list[str]) -> list[dict[str, str]]:
     return found
 
 
+def second_cases(lines: list[str]) -> list[dict[str, str]]:
+    """Return entries of version 2, which commit to what they do not show, and ways to spell them wrong."""
+    zeros = "00" * 32
+    first = json.loads(lines[1])
+    good = {**first, "committed": {"reason": zeros}, "subject": "p:" + "0" * 32, "v": 2}
+    plain = {name: value for name, value in good.items() if name != "committed"}
+    found: list[tuple[str, Any, str]] = [
+        ("v2: good", good, "valid"),
+        ("v2: nothing committed", {**good, "committed": {}}, "valid"),
+        ("v2: no member committed", plain, "Malformed"),
+        ("v1: with commitments", {**good, "v": 1}, "Malformed"),
+        ("v3", {**good, "v": 3}, "Malformed"),
+        ("v0", {**good, "v": 0}, "Malformed"),
+        ("v2: commitment to no detail", {**good, "committed": {"password": zeros}}, "Malformed"),
+        ("v2: shown and committed", {**good, "details": {"reason": "x"}}, "Malformed"),
+        ("v2: commitment too short", {**good, "committed": {"reason": zeros[2:]}}, "Malformed"),
+        ("v2: commitment in capitals", {**good, "committed": {"reason": "AB" * 32}}, "Malformed"),
+        ("v2: commitment is a number", {**good, "committed": {"reason": 1}}, "Malformed"),
+        ("v2: what is left of a pruned one", {"index": 1, "leaf": zeros, "pruned": 1, "v": 2}, "Malformed"),
+    ]
+    return [
+        {"name": f"entry {name}", "format": "entry", "text": _dump(members), "expect": want}
+        for name, members, want in found
+    ]
+
+
 def main() -> None:
     """Write all files."""
     messages = {"lease-request": REQUEST, "lease": LEASE, "refusal": REFUSAL, "close": CLOSE}
@@ -486,7 +519,7 @@ def main() -> None:
     write("receipt/receipts.json", receipts())
     write("receipt/batches.json", batches())
     lines, checkpoint = logs()
-    parsed = [*entry_cases(lines), *cases("checkpoint", checkpoint.dump())]
+    parsed = [*entry_cases(lines), *cases("checkpoint", checkpoint.dump()), *second_cases(lines)]
     write("audit/parse.json", {"format": 1, "cases": parsed})
     write("audit/logs.json", audit())
 
