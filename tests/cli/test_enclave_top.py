@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +17,12 @@ from hypothesis import strategies as st
 
 from cloister.cli.consoles.glyphs import ASCII
 from cloister.cli.consoles.scrape import MAX_TEXT_BYTES, Look, parse_look, quantile
+from cloister.cli.demo.certificate import write_certificate
 from cloister.errors import Malformed, Unavailable
 from cloister.wire import STEERING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 INFINITE = float("inf")
@@ -120,3 +125,53 @@ def test_mistakes_on_the_command_line_are_told(shell: Shell, tmp_path: Path) -> 
     assert (nobody.code, nobody.json["error"]["fault"]) == (5, "unavailable")
     assert shell("enclave", "top", "--url", "not an address").code in {2, 3}
     assert shell("enclave", "top", "--metrics", "http://[", "--url", "http://127.0.0.1:1", "--once").code in {2, 5}
+
+
+class _Told(BaseHTTPRequestHandler):
+    """An enclave's outer resources and its metrics, as they are answered."""
+
+    def do_GET(self) -> None:
+        ready = json.dumps({"state": "active", "checks": [{"name": "lease", "state": "ok", "code": "ok"}]}).encode()
+        needs = self.path == "/metrics" and self.headers.get("authorization") != "Bearer scraper-0123456789"
+        body = metrics_text(3) if self.path == "/metrics" else ready
+        self.send_response(401 if needs else 200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[int]:
+    """Yield the port of a listener whose certificate nobody vouches for, as an enclave's own is."""
+    certificate, key = write_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Told) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield int(server.server_address[1])
+        server.shutdown()
+        thread.join()
+
+
+def test_an_enclaves_own_certificate_is_no_hindrance_on_its_host(shell: Shell, told: int) -> None:
+    token = shell.folder / "scraper.token"
+    token.write_text("scraper-0123456789")
+    token.chmod(0o600)
+    url = f"https://127.0.0.1:{told}"
+    words = ("enclave", "top", "--url", url, "--metrics", f"{url}/metrics", "--once")
+    said = shell(*words, "--metrics-token-file", token)
+    assert said.code == 0, said.err
+    assert "3 of 1k units served" in said.out
+    assert shell.ok("enclave", "top", "--url", url, "--once")["metrics"] == {}
+    refused = shell(*words)
+    assert refused.code == 2
+    assert "pass --metrics-token-file" in refused.err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", "/dev/null")
+        other = shell("enclave", "top", "--url", f"https://enclave.invalid:{told}", "--once")
+        assert other.code == 5

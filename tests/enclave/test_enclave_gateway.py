@@ -35,6 +35,8 @@ from cloister.channel.padding import padded_size
 from cloister.channel.replay import dump_http_date
 from cloister.enclave.app import create_app
 from cloister.errors import Rejected
+from cloister.lending.terms import LOAN_METER
+from cloister.telemetry.exposition import prometheus_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -316,6 +318,21 @@ async def test_what_looks_like_smuggling_is_refused(world: World) -> None:
             [kind, (b"content-length", b"\xb2")],
         ):
             assert (await drive(app, [b"12345"], raw_headers=lines))[0] == 400
+
+
+@asynchronous
+async def test_metrics_say_how_long_exchanges_took_and_what_the_lease_allows_and_no_more(world: World) -> None:
+    async with world.enclave() as enclave:
+        consumer = ConsumerSide(enclave, world.clock)
+        sealed, opener = await consumer.seal(asked(consumer))
+        assert opened(await consumer.post(sealed), opener).status == 200
+        await drive(create_app(enclave), [b"noise"])
+        enclave.measure()
+        text = prometheus_text(enclave.metrics)
+        assert "\ncloister_exchange_seconds_count 2\n" in text
+        assert "\ncloister_lease_used_units 1\n" in text
+        limit = enclave.metering.snapshot().limits[LOAN_METER]
+        assert f"\ncloister_lease_ceiling_units {limit}\n" in text
 
 
 @asynchronous
