@@ -16,7 +16,7 @@ ROWS = [
     for line in PAGE.splitlines()
     if re.match(r"\| T\d+ \|", line)
 ]
-LAST_THREAT = 105
+LAST_THREAT = 106
 ACTORS = {"B", "B+", "C", "K", "N", "S", "X", "I", "D"}
 STATE = re.compile(r"tested|hardware|(?:partly|later) \([A-Za-z ]+\)")
 

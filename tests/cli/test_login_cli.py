@@ -12,7 +12,7 @@ from cli_kit import free_port
 
 from cloister.cli.session_file import SessionFile
 from cloister.errors import Malformed
-from cloister.wire import dump_time
+from cloister.wire import dump_time, parse_time
 from mutations import mutated
 
 if TYPE_CHECKING:
@@ -80,3 +80,16 @@ def test_a_damaged_session_file_is_malformed(served: Shell) -> None:
             SessionFile.parse(damaged)
         except Malformed:
             continue
+
+
+def test_a_link_to_the_dashboard_is_a_session_of_a_minute_behind_the_number_sign(served: Shell) -> None:
+    before = datetime.now(UTC)
+    made = served.ok("custodian", "dashboard")
+    address, _, token = made["link"].partition("#")
+    assert address.endswith("/ui/sign-in")
+    assert token.startswith("clss_")
+    assert parse_time(made["expires_at"], what="link") < before + timedelta(seconds=90)
+    plain = served("custodian", "dashboard")
+    assert plain.code == 0
+    served.ok("custodian", "login", "--out", "session.json")
+    assert served("custodian", "dashboard", "--token-file", "session.json").code != 0

@@ -11,6 +11,7 @@ import click
 
 from cloister.cli.custodian_attest import attestation_mount
 from cloister.cli.custodian_certificate import certificate
+from cloister.cli.custodian_dashboard import dashboard
 from cloister.cli.custodian_device import device
 from cloister.cli.custodian_host import host
 from cloister.cli.custodian_issuer import issuer
@@ -56,7 +57,7 @@ custodian.add_command(host)
 custodian.add_command(issuer)
 custodian.add_command(shares)
 custodian.add_command(token)
-for command in (*COMMANDS, login, logout, sessions, end_session, top):
+for command in (*COMMANDS, dashboard, login, logout, sessions, end_session, top):
     custodian.add_command(command)
 
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
 
-from cloister.custodian.bodies import Bodies
+from cloister.custodian.admitting import ASK_AGAIN, Limits, admit, demand_role
 from cloister.custodian.calls import NOBODY, Call
-from cloister.custodian.events import Streams, follow, stream_parameters
+from cloister.custodian.dashboard import UI, dashboard
+from cloister.custodian.events import EventStream, follow, stream_parameters
 from cloister.custodian.logs import LOG, Event
 from cloister.custodian.openapi import openapi_document
 from cloister.custodian.peer_certificate import certificates_of, peer_certificate
@@ -33,18 +34,15 @@ from cloister.custodian.proposals_http import carry_out
 from cloister.custodian.routes import ROUTES
 from cloister.custodian.threads import run_in_threadpool
 from cloister.errors import CloisterError, Malformed, Rejected
-from cloister.lending.events import EventKind
 from cloister.serving.armour import Armour
-from cloister.serving.rates import RateLimit
 from cloister.telemetry.spans import spanned
 from cloister.wire import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from datetime import datetime
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
     from cloister.custodian.calls import Reply, Route
     from cloister.custodian.service import CustodianService
@@ -56,30 +54,10 @@ __all__ = ["Armour", "create_app"]
 _MAX_QUERY_BYTES = 4096
 _READS = frozenset({"GET", "HEAD"})
 _CONDITIONS = ("if-match", "if-unmodified-since")
-_ASK_AGAIN = "dpop_nonce_wanted"  # no failure, but how a proof with a nonce begins
 NO_MOUNTS: Mapping[str, ASGIApp] = MappingProxyType({})
 """Nothing beside the custodian itself."""
 _SERVER_ERROR = 500
 _LOOK_EVERY_S = 0.5  # seconds between two looks at what others logged
-
-
-class _Limits:
-    """What strangers and borrowers may do how often."""
-
-    def __init__(self, service: CustodianService) -> None:
-        config = service.config
-        self.failures = RateLimit(per_minute=config.failures_per_minute, subject="failed logins")
-        self.challenges = RateLimit(per_minute=config.challenges_per_minute, subject="challenges")
-        self.forks = RateLimit(per_minute=config.forks_per_minute, subject="fork evidence")
-        self.streams = Streams(cap=config.event_streams)
-        self.bodies = Bodies(within_s=config.request_timeout_s, waiting_bytes=config.body_memory_mib << 20)
-
-    def demand(self, actor: Actor, request: Request, now: datetime) -> None:
-        """Use one of the caller's tries: of its token, or of its address where it has none."""
-        if actor is NOBODY:
-            self.forks.take(request.client.host if request.client else "unknown", now)
-        else:
-            self.challenges.take(actor.id, now)
 
 
 def create_app(
@@ -87,10 +65,13 @@ def create_app(
 ) -> Starlette:
     """Return the ASGI application over ``service``, with sweep and looks running while it is up.
 
-    ``routes`` are the whole API; ``mounts`` are other applications by the path that they are below. The application
-    does not close the service: whoever opened it does.
+    ``routes`` are the whole API, and where they are the custodian's own it has pages too; ``mounts`` are other
+    applications by the path that they are below. The application does not close the service: whoever opened it does.
     """
-    limits = _Limits(service)
+    limits = Limits(service)
+    pages: Mapping[str, ASGIApp] = (
+        {UI: dashboard(service, limits)} if service.config.dashboard and routes is ROUTES else {}
+    )
     service.context.metrics.grow("route", [f"{route.method} {route.path}" for route in routes])
     service.openapi = dump_json(openapi_document(routes))
 
@@ -111,7 +92,7 @@ def create_app(
     app = Starlette(
         routes=[
             *(_starlette_route(service, limits, route) for route in routes),
-            *(Mount(path, app) for path, app in mounts.items()),
+            *(Mount(path, app) for path, app in {**pages, **mounts}.items()),
         ],
         middleware=[Middleware(Armour, tls=service.config.tls)],
         exception_handlers={HTTPException: _plain_problem},
@@ -172,7 +153,7 @@ async def _look(service: CustodianService) -> None:
             LOG.write(Event.LOG_NOT_FOLLOWED, error=type(exc).__name__)
 
 
-def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -> StarletteRoute:
+def _starlette_route(service: CustodianService, limits: Limits, route: Route) -> StarletteRoute:
     metrics, name = service.context.metrics, f"{route.method} {route.path}"
     about = {"http.request.method": route.method, "http.route": route.path}
 
@@ -201,11 +182,10 @@ def _starlette_route(service: CustodianService, limits: _Limits, route: Route) -
     return StarletteRoute(path, endpoint, methods=[route.method], name=route.handler.__name__)
 
 
-async def _answer(service: CustodianService, limits: _Limits, route: Route, request: Request) -> Response:
+async def _answer(service: CustodianService, limits: Limits, route: Route, request: Request) -> Response:
     """Return the answer to one request: who, may they, by which certificate, how often, what, do it."""
-    actor = NOBODY if route.roles is None else await _actor(service, limits, request)
-    if route.roles is not None and actor.role not in route.roles:
-        await run_in_threadpool(_refuse_role, service, actor, route)
+    actor = NOBODY if route.roles is None else await admit(service, limits, request, _presented(request))
+    await run_in_threadpool(demand_role, service, actor, route)
     await _demand_peer(service, route, actor, request)
     _demand_unconditional(request)
     if route.limited:
@@ -234,19 +214,6 @@ async def _demand_peer(service: CustodianService, route: Route, actor: Actor, re
         await run_in_threadpool(demand_peer, service, route, actor, parameters, shown)
 
 
-async def _actor(service: CustodianService, limits: _Limits, request: Request) -> Actor:
-    """Return who calls. A stranger's failures are counted by address, and logged once they are too many."""
-    client = request.client.host if request.client else "unknown"
-    limits.failures.demand(client, service.context.now())
-    try:
-        return await run_in_threadpool(service.authenticate, _presented(request))
-    except Rejected as refusal:
-        if refusal.code != _ASK_AGAIN and limits.failures.spend(client, service.context.now()):
-            subject = f"ip:{client.partition('%')[0]}"  # no IPv6 zone: the log takes no such character
-            await run_in_threadpool(service.context.refuse, EventKind.ACCESS_DENIED, "stranger", subject, refusal)
-        raise
-
-
 def _presented(request: Request) -> Presented:
     """Return what the request shows of its sender. A header that is there twice is not there."""
     proofs = request.headers.getlist("dpop")
@@ -257,14 +224,6 @@ def _presented(request: Request) -> Presented:
         path=request.url.path,
         certificates=certificates_of(request.scope),
     )
-
-
-def _refuse_role(service: CustodianService, actor: Actor, route: Route) -> None:
-    """Refuse a proven actor whose role is not enough, and log it."""
-    wanted = ", ".join(sorted(role.value for role in route.roles or ()))
-    refusal = Rejected.because("forbidden", f"{route.method} {route.path}", got=actor.role.value, want=wanted)
-    service.context.refuse(EventKind.ACCESS_DENIED, actor, route.handler.__name__, refusal)
-    raise refusal
 
 
 def _demand_unconditional(request: Request) -> None:
@@ -291,24 +250,12 @@ def _demand_again(service: CustodianService, route: Route, request: Request) -> 
     demand_peer(service, route, actor, {}, peer_certificate(request.scope))
 
 
-class _EventStream(StreamingResponse):
-    """Gives its place back however it ends, also when its reader was gone before the first event."""
-
-    streams: Streams
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self.streams.leave()
-
-
 def _stream(
-    service: CustodianService, limits: _Limits, call: Call, reply: Reply, demand: Callable[[], object]
+    service: CustodianService, limits: Limits, call: Call, reply: Reply, demand: Callable[[], object]
 ) -> Response:
     loan, after = stream_parameters(call)
     events = follow(service, limits.streams, loan, after, demand=demand)
-    response = _EventStream(events, media_type=reply.media_type)
+    response = EventStream(events, media_type=reply.media_type)
     response.streams = limits.streams
     limits.streams.enter()
     return response
@@ -320,7 +267,7 @@ def _response(reply: Reply) -> Response:
 
 def _error_response(error: CloisterError, service: CustodianService) -> Response:
     status, body, headers = problem(error)
-    if isinstance(error, Rejected) and error.code == _ASK_AGAIN:
+    if isinstance(error, Rejected) and error.code == ASK_AGAIN:
         headers["DPoP-Nonce"] = service.proofs.nonce(service.context.now())
     return _problem_response(status, body, headers)
 

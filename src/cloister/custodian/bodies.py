@@ -36,3 +36,7 @@ class Bodies:
         if data:
             demand_media(request, _MEDIA[body])
         return data
+
+    async def read_form(self, request: Request) -> bytes:
+        """Return the body of a form, of whatever media type it says to be."""
+        return await self._bodies.read(request)

@@ -211,6 +211,7 @@ class Config:
         False,  # noqa: FBT003
         "serve an attestation service below `/attest`, by `attest.toml` in the home",
     )
+    dashboard: bool = _setting(True, "serve the custodian's pages below `/ui`")  # noqa: FBT003
     metrics: str = _setting("", "address of their own at which metrics are shown, `HOST:PORT`; empty: nowhere")
     metrics_token_file: str = _setting(
         "", "file with the token that a scraper shows, relative to the home; demanded beyond loopback"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from starlette.responses import StreamingResponse
+
 from cloister.custodian.calls import Reply
 from cloister.custodian.service.loan_views import loan_summary
 from cloister.custodian.service.logbook import entries_since
@@ -22,11 +24,13 @@ from cloister.wire import MAX_INT, dump_json
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from starlette.types import Receive, Scope, Send
+
     from cloister.custodian.calls import Call
     from cloister.custodian.service import CustodianService
     from cloister.lending.terms import LoanId
 
-__all__ = ["EVENT_STREAM", "Streams", "events"]
+__all__ = ["EVENT_STREAM", "EventStream", "Streams", "events"]
 
 EVENT_STREAM = "text/event-stream"
 _LOOK_EVERY_S = 0.25  # seconds between two looks at the log's size, a number in memory
@@ -54,6 +58,19 @@ class Streams:
     def leave(self) -> None:
         """Count one stream less."""
         self._open -= 1
+
+
+class EventStream(StreamingResponse):
+    """Gives its place back however it ends, also when its reader was gone before the first event."""
+
+    streams: Streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream, then give its place back."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.streams.leave()
 
 
 def events(call: Call) -> Reply:

@@ -10,7 +10,7 @@ from cloister.custodian.service import sessions
 if TYPE_CHECKING:
     from cloister.custodian.calls import Call, Reply
 
-__all__ = ["end_session", "list_sessions", "open_session", "renew_session"]
+__all__ = ["end_session", "exchange_session", "list_sessions", "open_session", "renew_session"]
 
 
 def open_session(call: Call) -> Reply:
@@ -23,6 +23,11 @@ def open_session(call: Call) -> Reply:
 def renew_session(call: Call) -> Reply:
     """Let the session that calls be good for another while."""
     return json_reply(call.change(lambda transaction, body: sessions.renew(transaction, call.actor, body)))
+
+
+def exchange_session(call: Call) -> Reply:
+    """Open a session in the place of the one that calls, which ends: what came in a link is good for this once."""
+    return json_reply(call.change(lambda transaction, body: sessions.exchange(transaction, call.actor, body)))
 
 
 def list_sessions(call: Call) -> Reply:

@@ -19,7 +19,7 @@ _ALWAYS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # none to others; with no-referrer a form would not say where it is from
     "x-content-type-options": "nosniff",
 }
 PAGE_HEADERS: Mapping[str, str] = {

@@ -34,7 +34,7 @@ class NavEntry:
 
 
 class Site:
-    """Renders pages. Immutable once made; may be used from several threads."""
+    """Renders pages. Not changed once pages are made; may be used from several threads."""
 
     def __init__(
         self, *, product: str, templates: Path, nav: Sequence[NavEntry] = (), assets: Path | None = None
@@ -49,15 +49,28 @@ class Site:
         self._product = product
         self._nav = tuple(nav)
 
+    def teach(self, **words: object) -> None:
+        """Let every template use these, before the first page is made."""
+        self._environment.globals.update(words)
+
     def render(
-        self, request: Request, template: str, /, *, now: datetime, status: int = 200, **values: object
+        self,
+        request: Request,
+        template: str,
+        /,
+        *,
+        now: datetime,
+        status: int = 200,
+        base: str | None = None,
+        **values: object,
     ) -> HTMLResponse:
         """Return a page. ``now`` is what relative times are relative to; the other values are the template's.
 
-        Addresses are below the mount that ``request`` came through (``base``), so that one site can be mounted twice.
+        Addresses are below ``base``, or below the mount that ``request`` came through where that is not given.
         """
+        root = base_of(request) if base is None else base
         return HTMLResponse(
-            self.text(template, now=now, base=base_of(request), theme=_theme(request.cookies), **values),
+            self.text(template, now=now, base=root, theme=_theme(request.cookies), **values),
             status_code=status,
             headers=PAGE_HEADERS,
         )

@@ -16,6 +16,7 @@ SESSIONS = (
         ),
     ),
     route("POST", "/v1/sessions/renew", EVERYBODY, sessions_http.renew_session, body=Body.JSON),
+    route("POST", "/v1/sessions/exchange", EVERYBODY, sessions_http.exchange_session, body=Body.JSON),
     route("GET", "/v1/sessions", EVERYBODY, sessions_http.list_sessions),
     route("DELETE", "/v1/sessions/{session}", EVERYBODY, sessions_http.end_session),
 )  # fmt: skip

@@ -30,6 +30,7 @@ from cloister.wire import Fields, Json, dump_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from cloister.custodian.tokens import Actor
     from cloister.lending.state import InstanceState
 
-__all__ = ["block", "block_list", "take_kind", "unblock"]
+__all__ = ["block", "block_list", "bound_of", "take_kind", "unblock"]
 
 
 def block(transaction: Transaction, actor: Actor, body: Fields) -> Json:
@@ -58,7 +59,7 @@ def block(transaction: Transaction, actor: Actor, body: Fields) -> Json:
             EventKind.BLOCKED, actor, subject, kind=kind.value, reason=reason, block_version=version,
             **({} if loan is None else {"loan": str(loan)}),
         )  # fmt: skip
-    bound, instances = _bound(transaction, kind, subject, loan)
+    bound, instances = _bound(transaction.connection, transaction.now, kind, subject, loan)
     return {
         "block_version": version,
         "bound": {"seconds": bound.seconds, "units": bound.units},
@@ -98,6 +99,12 @@ def block_list(context: Context) -> Json:
     return {"block_version": version, "blocks": blocks}
 
 
+def bound_of(context: Context, kind: BlockKind, subject: str, loan: LoanId | None = None) -> Bound:
+    """Return within which bound a block would stop what is named, if it were made now: what is said beside a button."""
+    with context.reading() as connection:
+        return _bound(connection, context.now(), kind, subject, loan)[0]
+
+
 def take_kind(body: Fields) -> BlockKind:
     """Return what kind of thing a block is about. Raises ``Malformed``."""
     text = body.text("kind", cap=16)
@@ -132,13 +139,12 @@ def _stop_instance(transaction: Transaction, subject: str) -> None:
 
 
 def _bound(
-    transaction: Transaction, kind: BlockKind, subject: str, loan: LoanId | None
+    connection: Connection, now: datetime, kind: BlockKind, subject: str, loan: LoanId | None
 ) -> tuple[Bound, dict[str, int]]:
     """Return within how many seconds, after how many units at most, all has stopped; and the units of each instance."""
-    connection = transaction.connection
     loans, instances = _affected(connection, kind, subject, loan)
     ttls = [loan_row(connection, item).terms.ttl for item in loans]
-    ttl, now = max(ttls, default=timedelta(0)), transaction.now
+    ttl = max(ttls, default=timedelta(0))
     live = [item for item in instances if is_live(item, now=now)]
     each = {str(item.id): block_bound([item], ttl=ttl, now=now).units for item in live}
     return block_bound(live, ttl=ttl, now=now), each

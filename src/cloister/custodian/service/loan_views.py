@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from cloister.custodian.store.keys import ReleasedKeyRow
     from cloister.lending.state import LoanState
 
-__all__ = ["ask_json", "instance_json", "instance_list", "loan_list", "loan_summary", "loan_view"]
+__all__ = ["ask_json", "instance_json", "instance_list", "loan_brief", "loan_list", "loan_summary", "loan_view"]
 
 
 def loan_list(context: Context) -> Json:
     """Return every loan, shortly."""
     with context.reading() as connection:
-        return {"loans": [_short(connection, row, context.config, context.now()) for row in list_loans(connection)]}
+        return {"loans": [loan_brief(connection, row, context.config, context.now()) for row in list_loans(connection)]}
 
 
 def loan_view(context: Context, loan: LoanId) -> Json:
@@ -41,7 +41,7 @@ def loan_view(context: Context, loan: LoanId) -> Json:
         now = context.now()
         instances = list_instances(connection, loan=loan)
         return {
-            **_short(connection, row, context.config, now),
+            **loan_brief(connection, row, context.config, now),
             "instances": [instance_json(item, now) for item in instances],
             "keys_released": [_released_json(item) for item in released_keys(connection, loan)],
             "meters": _meters(connection, row),
@@ -58,7 +58,7 @@ def loan_summary(context: Context, loan: LoanId) -> Json:
         now = context.now()
         instances = list_instances(connection, loan=loan)
         return {
-            **_short(connection, row, context.config, now),
+            **loan_brief(connection, row, context.config, now),
             "instances": [instance_json(item, now) for item in instances],
             "meters": _meters(connection, row),
             "requests": [ask_json(ask) for ask in list_asks(connection, loan)],
@@ -72,7 +72,8 @@ def instance_list(context: Context) -> Json:
         return {"instances": [instance_json(row, now) for row in list_instances(connection)]}
 
 
-def _short(connection: Connection, row: LoanRow, config: Config, now: datetime) -> dict[str, Json]:
+def loan_brief(connection: Connection, row: LoanRow, config: Config, now: datetime) -> dict[str, Json]:
+    """Return one loan as lists show it."""
     state = loan_state(connection, row, config)
     instances = [item.state for item in standing_instances(connection, loan=row.terms.loan)]
     bound = block_bound(instances, ttl=row.terms.ttl, now=now)

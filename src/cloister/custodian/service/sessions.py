@@ -27,11 +27,13 @@ from cloister.lending.events import EventKind
 from cloister.wire import dump_b64u, dump_time
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.tokens import Actor
     from cloister.wire import Fields, Json
 
-__all__ = ["end", "open_session", "renew", "session_list"]
+__all__ = ["end", "exchange", "open_session", "renew", "session_list"]
 
 _ID_BYTES = 8
 _MIN_LIFE_S = 60
@@ -55,24 +57,8 @@ def open_session(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     purge_sessions(transaction.connection, now - _KEPT)
     if good_sessions(transaction.connection, actor.id, now) >= _MAX_OPEN:
         raise Rejected.because("too_many_sessions", "session", want=f"at most {_MAX_OPEN}", hint="end another first")
-    rng = transaction.context.rng
-    token = new_session_token(rng)
-    row = SessionRow(
-        id=f"ses-{rng(_ID_BYTES).hex()}",
-        sha256=hash_token(token),
-        actor=actor.id,
-        role=actor.role,
-        name=actor.name,
-        loan=actor.loan,
-        person=actor.person,
-        key=actor.key,
-        created_at=now,
-        expires_at=now + timedelta(seconds=life_s),
-        renew_until=now + timedelta(seconds=config.session_max_s),
-    )
-    insert_session(transaction.connection, row)
-    transaction.record(EventKind.SESSION_OPENED, actor, row.id, bound=row.key is not None)
-    return {**_view(row), "token": token}
+    until = now + timedelta(seconds=life_s)
+    return _opened(transaction, actor, until, now + timedelta(seconds=config.session_max_s))
 
 
 def renew(transaction: Transaction, actor: Actor, body: Fields) -> Json:
@@ -90,6 +76,46 @@ def renew(transaction: Transaction, actor: Actor, body: Fields) -> Json:
     transaction.record(EventKind.SESSION_RENEWED, actor, row.id, bound=row.key is not None)
     found = find_session_by_id(transaction.connection, row.id)
     return _view(row if found is None else found)
+
+
+def exchange(transaction: Transaction, actor: Actor, body: Fields) -> Json:
+    """Open a session in the place of the one that calls, which is over: once, whoever calls by it first.
+
+    So what came in a link becomes what nobody has seen. It is renewable for no longer than the one before.
+    Raises ``Rejected``: ``session_wanted`` where no good session calls, ``token_wanted`` for one bound to a key.
+    """
+    body.end()
+    row = None if actor.session is None else find_session_by_id(transaction.connection, actor.session)
+    if row is None or not row.is_good(transaction.now):
+        raise Rejected.because("session_wanted", "session", want="a session's own token, the first time")
+    if row.key is not None:
+        raise Rejected.because("token_wanted", "session", got="one that is bound to a key", want="one that is not")
+    end_session(transaction.connection, row.id, transaction.now)
+    transaction.record(EventKind.SESSION_ENDED, actor, row.id, bound=False)
+    longer = transaction.now + timedelta(seconds=transaction.context.config.session_ttl_s)
+    return _opened(transaction, actor, min(longer, row.renew_until), row.renew_until)
+
+
+def _opened(transaction: Transaction, actor: Actor, expires_at: datetime, renew_until: datetime) -> Json:
+    """Open a session, and return it with its token."""
+    rng = transaction.context.rng
+    token = new_session_token(rng)
+    row = SessionRow(
+        id=f"ses-{rng(_ID_BYTES).hex()}",
+        sha256=hash_token(token),
+        actor=actor.id,
+        role=actor.role,
+        name=actor.name,
+        loan=actor.loan,
+        person=actor.person,
+        key=actor.key,
+        created_at=transaction.now,
+        expires_at=expires_at,
+        renew_until=renew_until,
+    )
+    insert_session(transaction.connection, row)
+    transaction.record(EventKind.SESSION_OPENED, actor, row.id, bound=row.key is not None)
+    return {**_view(row), "token": token}
 
 
 def end(transaction: Transaction, actor: Actor, session: str) -> Json:

@@ -32,7 +32,7 @@ function replace(page) {
 const busy = (part) => part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
 async function refresh() {
   if (document.querySelector("dialog[open]")) return;
-  const { answer, page } = await fetched(location.href);
+  const { answer, page } = await fetched(location.href, { headers: { "x-live": "1" } });
   if (!answer.ok || answer.redirected) return location.reload();
   for (const part of all("[data-fragment]")) {
     const newer = page.getElementById(part.id);
@@ -74,7 +74,7 @@ document.addEventListener("submit", async (event) => {
   for (const button of buttons) button.disabled = true;
   try {
     const { answer, page } = await fetched(form.action, { method: "post", body: data });
-    history[answer.url === location.href ? "replaceState" : "pushState"](null, "", answer.url);
+    if (answer.redirected) history[answer.url === location.href ? "replaceState" : "pushState"](null, "", answer.url);
     const told = page.querySelector(".notice")?.textContent.trim().replace(/\s+/g, " ") || "Done.";
     replace(page);
     document.getElementById("content").focus();
@@ -86,10 +86,26 @@ document.addEventListener("submit", async (event) => {
 });
 addEventListener("popstate", () => location.reload());
 
+// A stream holds one of the few connections that a browser has to a server: a page that nobody sees gives it back.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) { stream?.source.close(); stream = null; } else { follow(); refresh().catch(() => {}); }
+});
+
+// A link that signs in brings its token behind #, where no server and no log sees it; a person presses the button.
+function linked() {
+  const field = document.querySelector("[data-sign-in] input[name=token]");
+  if (!field || !/^#clss_[A-Za-z0-9_-]+$/.test(location.hash)) return;
+  field.value = location.hash.slice(1);
+  document.getElementById("linked").hidden = false;
+  history.replaceState(null, "", location.pathname + location.search);
+}
+
 // Dialogs, tables, filters.
 document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-dialog]");
   if (opener) { event.preventDefault(); document.getElementById(opener.dataset.dialog)?.showModal(); }
+  const back = event.target.closest("[data-back]");
+  if (back) { event.preventDefault(); location.reload(); }
   const skip = event.target.closest("a.skip");
   if (skip) { event.preventDefault(); document.querySelector(skip.hash).focus(); }
   const closer = event.target.closest("[data-close]");
@@ -207,4 +223,5 @@ function enhance(within = document) {
 }
 
 enhance();
+linked();
 follow();
