@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "pages": _PURE_BASE | {"attest", "lending"},
     "custodian": _PURE_BASE
     | {"crypto", "attest", "identity", "tpm", "sealed", "lending", "journal", "private_file", "serving", "listener"}
-    | {"live_context", "pages"},
+    | {"codes", "live_context", "pages"},
     "enclave": _PURE_BASE
     | {"crypto", "attest", "identity", "tpm", "sealed", "stores", "lending", "channel", "journal", "listener"}
     | {"live_context"},

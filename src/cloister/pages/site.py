@@ -61,16 +61,15 @@ class Site:
         *,
         now: datetime,
         status: int = 200,
-        base: str | None = None,
         **values: object,
     ) -> HTMLResponse:
         """Return a page. ``now`` is what relative times are relative to; the other values are the template's.
 
         Addresses are below ``base``, or below the mount that ``request`` came through where that is not given.
         """
-        root = base_of(request) if base is None else base
+        base = str(values.pop("base", base_of(request)))
         return HTMLResponse(
-            self.text(template, now=now, base=root, theme=_theme(request.cookies), **values),
+            self.text(template, now=now, base=base, theme=_theme(request.cookies), **values),
             status_code=status,
             headers=PAGE_HEADERS,
         )

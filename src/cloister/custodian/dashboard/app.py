@@ -15,7 +15,7 @@ from cloister.custodian.dashboard.desk import UI, Desk, Page
 from cloister.custodian.dashboard.gate import endpoint, signed_in
 from cloister.custodian.dashboard.live import live
 from cloister.custodian.dashboard.refusal import refusal_page
-from cloister.custodian.dashboard.words import ALARMS, OPERATIONS, ROLES
+from cloister.custodian.dashboard.words import OPERATIONS, ROLES, cause_of, fix_of
 from cloister.custodian.threads import run_in_threadpool
 from cloister.errors import Rejected
 from cloister.pages import Site
@@ -45,7 +45,7 @@ PAGES = (
 def _site() -> Site:
     """Return the templates and assets, which all custodians of a process share: they hold nothing of any."""
     site = Site(product="Cloister custodian", templates=Path(__file__).parent / "templates")
-    site.teach(alarm_words=ALARMS, operation_words=OPERATIONS, role_words=ROLES)
+    site.teach(cause_of=cause_of, fix_of=fix_of, operation_words=OPERATIONS, role_words=ROLES)
     return site
 
 

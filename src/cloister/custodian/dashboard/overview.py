@@ -25,7 +25,7 @@ def overview(visit: Visit) -> Response:
     visit.demand("GET /v1/loans")
     context = visit.desk.service.context
     spending = visit.ask("GET /v1/spending", query={"step_s": "60", "steps": str(_MINUTES)})
-    minutes = [sum(loan["steps"][index] for loan in spending["loans"]) for index in range(_MINUTES)]
+    minutes = [sum(loan["spent_steps"][index] for loan in spending["loans"]) for index in range(_MINUTES)]
     return visit.page(
         "overview.html",
         here="/",
@@ -41,14 +41,14 @@ def overview(visit: Visit) -> Response:
 
 def _busiest(visit: Visit, loans: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the loans that spent most in the last hour, with what they have left."""
-    spent = [loan for loan in loans if any(loan["steps"])]
-    found = sorted(spent, key=lambda loan: sum(loan["steps"]), reverse=True)[:_BUSIEST]
+    spent = [loan for loan in loans if any(loan["spent_steps"])]
+    found = sorted(spent, key=lambda loan: sum(loan["spent_steps"]), reverse=True)[:_BUSIEST]
     names = lists.borrowers(visit.desk.service.context, [LoanId(loan["loan"]) for loan in found])
     return [
         {
             **loan,
             "borrower": names[loan["loan"]],
-            "hour": sum(loan["steps"]),
+            "hour": sum(loan["spent_steps"]),
             "left": loan["granted"] - loan["spent"] - loan["written_off"],
         }
         for loan in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.custodian.dashboard.words import cause_of, fix_of
 from cloister.custodian.problems import STATUS_BY_CODE, problem
 from cloister.errors import Rejected, Unavailable
 
@@ -24,17 +25,6 @@ _TITLES = {
     429: "Too much at once",
     503: "Not possible just now",
 }
-_PLAIN = {
-    "already_decided": "Somebody else was faster: it is decided.",
-    "forbidden": "Your role does not allow it, or the form did not come from one of these pages. Nothing was changed.",
-    "not_found": "There is no such thing, or it is gone.",
-    "person_wanted": "Your token names no person, and what two persons decide wants one.",
-    "same_person": "Whoever asked for it cannot approve it. Another person has to.",
-    "session_unbound": "A session in a browser does not do this by itself: it wants your token once more.",
-    "token_wanted": "It wants the very token that you signed in with.",
-    "unauthenticated": "That is not a token of this custodian's, or it is good no more.",
-    "too_many_units": "The allowance would be larger than can be counted.",
-}
 
 
 def refusal_page(desk: Desk, request: Request, visit: Visit | None, error: CloisterError) -> Response:
@@ -43,9 +33,9 @@ def refusal_page(desk: Desk, request: Request, visit: Visit | None, error: Clois
     reasons = error.reasons if isinstance(error, Rejected) else ()
     values = {
         "back": request.headers.get("sec-fetch-site") == "same-origin" and request.method == "POST",
-        "hint": error.hint,
+        "hint": error.hint or (fix_of(reasons[0].code) if reasons else ""),
         "message": error.message,
-        "plain": next((_PLAIN[item.code] for item in reasons if item.code in _PLAIN), ""),
+        "plain": cause_of(reasons[0].code) if reasons else "",
         "reasons": reasons,
         "title": _TITLES.get(status, "That cannot be done"),
     }

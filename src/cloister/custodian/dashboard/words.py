@@ -1,32 +1,15 @@
-"""What the pages say of what has short names elsewhere: alarms, operations, what was done, roles."""
+"""What the pages say of what has short names elsewhere: codes, operations, what was done, roles."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.codes import CODES, plain
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ALARMS", "DONE", "OPERATIONS", "ROLES"]
-
-ALARMS: Mapping[str, str] = {
-    "allowance_low": "Loans in use have little left of what they were granted.",
-    "attestations_failing": "Several enclaves were refused lately: their evidence was not as it has to be.",
-    "certificate_ending": "A certificate ends soon.",
-    "checkpoint_stale": "Entries wait for the checkpoint outside of the database.",
-    "clock_anomaly": "The clock of an enclave went another way than ours.",
-    "disk_low": "A disk of the custodian is nearly full.",
-    "endorsements_ending": "What vendors publish about their hardware is old, or ends soon.",
-    "extraction": "Somebody asks a model the way one asks to copy it.",
-    "fork_detected": "An enclave's memory was copied, or it served more than it had.",
-    "heartbeat_missing": "An enclave was not heard of when it had to be, or was written off.",
-    "key_old": "The key that wraps the models' keys is older than it should be.",
-    "requests_waiting": "A borrower has waited for an answer for more than a day.",
-    "unhealthy": "A part of the custodian does not work.",
-    "vault_failing": "The vault does not answer: no key can be released.",
-    "witness_behind": "A witness of the log is late.",
-}
-"""Alarms by their code (docs/reference/observability.md)."""
+__all__ = ["DONE", "OPERATIONS", "ROLES", "cause_of", "fix_of"]
 
 DONE: Mapping[str, str] = {
     "answered": "The request was answered, and the borrower sees it.",
@@ -59,3 +42,20 @@ ROLES: Mapping[str, str] = {
     "lender": "lender: models, loans and blocks",
     "viewer": "viewer: looks, changes nothing",
 }
+
+
+def cause_of(code: str) -> str:
+    """Return what a code means, as a sentence; the code itself where nothing is known of it."""
+    known = CODES.get(code)
+    return code if known is None else _sentence(known.cause)
+
+
+def fix_of(code: str) -> str:
+    """Return what is to be done about it, empty where nothing is known."""
+    known = CODES.get(code)
+    return "" if known is None else _sentence(known.fix)
+
+
+def _sentence(text: str) -> str:
+    said = plain(text).strip()
+    return f"{said[:1].upper()}{said[1:].rstrip('.')}."

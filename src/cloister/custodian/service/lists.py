@@ -78,7 +78,7 @@ def burn_down(context: Context, loan: LoanId, *, step: timedelta, steps: int) ->
         ends.append(left)
         left += gone - come
     ends.append(left)
-    return {"from": dump_time(start), "left": ends[::-1], "spent": list(moved.spent), "step_s": int(step.total_seconds())}
+    return {"from": dump_time(start), "left": ends[::-1], "spent": list(moved.spent)}
 
 
 def model_keys(context: Context, digest: ModelDigest) -> Json:
