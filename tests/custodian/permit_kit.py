@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cloister.custodian.vaults.shares import Share
     from cloister.custodian.vaults.unlock import Unlock
+    from postgres_kit import PostgresServer
 
 HOLDERS = ("alice", "bob", "carol")
 DIVISION = Division(need=2, of=3, holders=HOLDERS)
@@ -30,8 +31,8 @@ RULE = ("key_export", "key_recovery")
 class Ceremony:
     """Alice and Bob, who are admins, and the machine that the vault is on."""
 
-    def __init__(self, folder: Path, *, rule: Sequence[str] = RULE) -> None:
-        self.bench = Bench(folder, settings={"two_person": tuple(rule)})
+    def __init__(self, folder: Path, *, rule: Sequence[str] = RULE, postgres: PostgresServer | None = None) -> None:
+        self.bench = Bench(folder, settings={"two_person": tuple(rule)}, postgres=postgres)
         self._running = True
         self.alice, self.bob, self.lena = (
             self._person(name, role) for name, role in (("alice", "admin"), ("bob", "admin"), ("lena", "lender"))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloister.custodian.vaults.shares import Share
+    from postgres_kit import PostgresServer
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "permit" / "permits.json").read_text())
 CUSTODIAN = VerifyKey(bytes.fromhex(VECTORS["custodian"]))
@@ -184,7 +185,8 @@ def test_of_two_who_use_it_at_once_one_gets_shares(ceremony: Ceremony) -> None:
     for thread in threads:
         thread.join()
     assert len(got) == 1
-    assert all(isinstance(item, Unavailable) or item.code == "permit_used" for item in lost if item)  # type: ignore[attr-defined]
+    assert len(lost) == 3
+    assert {item.code if isinstance(item, Rejected) else type(item) for item in lost} <= {"permit_used", Unavailable}
     ceremony.start()
     (used,) = ceremony.said("permit_used")
     assert used["details"]["split"] == got[0][0].split.hex()
@@ -378,6 +380,22 @@ def test_while_a_custodian_runs_on_the_file_nothing_is_spent(ceremony: Ceremony)
         ceremony.split(permit)
     ceremony.stop()
     assert len(ceremony.split(permit)) == 3
+
+
+@pytest.mark.drill
+def test_over_a_shared_database_a_permit_is_used_once_too(place: Path, postgres: PostgresServer) -> None:
+    with Ceremony(place, postgres=postgres) as ceremony:
+        permit = ceremony.permit()
+        with pytest.raises(Rejected) as refused:
+            ceremony.split(None)
+        assert refused.value.code == "permit_wanted"
+        ceremony.stop()
+        assert len(ceremony.split(permit)) == 3
+        _refused(ceremony, permit, "permit_used")
+        ceremony.start()
+        assert len(ceremony.said("permit_used")) == 1
+        database = ceremony.bench.service.config.database
+    postgres.drop(database)
 
 
 def test_a_home_without_its_database_makes_no_shares_without_a_permit(ceremony: Ceremony) -> None:
