@@ -17,6 +17,7 @@ from cloister.client.images import ImageSpec
 from cloister.client.model_info import MakerInfo, TensorInfo
 from cloister.client.notebook.bar import bar_html
 from cloister.client.notebook.enclave import SIMULATED, enclave_html
+from cloister.errors import UsageError
 
 if TYPE_CHECKING:
     from cloister.client import Client
@@ -175,6 +176,16 @@ def test_many_answers_say_how_many_have_none(client: Client) -> None:
     assert "without an answer 2" in text
     assert "1, each proven" in text
     assert "0 of 3 answered" in read(replace(found, answers=(None,) * 3)._repr_html_())
+
+
+def test_answers_of_different_shapes_are_shown_without_a_table(client: Client) -> None:
+    found = client.infer_many("digits", [scan(1), scan(2)], batch=1)
+    answers = [replace(answer, outputs={"x": np.zeros((1, at))}) for at, answer in enumerate(found.answers) if answer]
+    odd = replace(found, answers=tuple(answers))
+    assert "2 of 2 answered" in read(odd._repr_html_())
+    assert "outputs=[x]" in repr(odd)
+    with pytest.raises(UsageError, match="different shapes"):
+        _ = odd.outputs
 
 
 def test_a_receipt_says_what_it_proves_and_keeps_its_salts(client: Client) -> None:

@@ -185,6 +185,27 @@ class _Forgetful(dict[Any, Any]):
         return False
 
 
+@pytest.mark.parametrize("kind", ["blocking", "awaiting"])
+def test_what_comes_before_the_question_is_asked_again_too(town: Town, kind: str) -> None:
+    """The model is described first, for nothing."""
+    lose = losing(town, cut, cut)
+
+    async def awaiting() -> Inference:
+        made = {"token": TOKEN, "schemes": town.schemes, "transport": town, "clock": town.clock}
+        async with await AsyncClient.verify(ENCLAVE, town.trust(), **made) as client:
+            lose()
+            return await client.infer("digits", scan(3))
+
+    if kind == "awaiting":
+        found = asyncio.run(awaiting())
+    else:
+        with town.client(retry=Retry()) as client:
+            lose()
+            found = client.infer("digits", scan(3))
+    assert (found.label, found.tries, town.enclave.allowance) == ("3", 1, 9)
+    assert len(town.clock.pauses) == 2
+
+
 # --- another instance
 
 

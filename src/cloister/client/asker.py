@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cloister.client.contract import contract
-from cloister.client.inference import Question, bearer, describe, infer
+from cloister.client.inference import Question, ask_again, bearer, describe, infer
 from cloister.client.receipts import ReceiptChain
+from cloister.client.retries import Attempt
 from cloister.client.session import Session
 from cloister.client.sub_allowance import take_field
 from cloister.client.trust_file import parse_origin
@@ -100,8 +102,14 @@ class Asker:
         place = (enclave.instance, model)
         return self._models[place] if place in self._models else (yield from self._describe(model, token))
 
+    def _about(self, question: Question) -> Plan[ModelInfo]:
+        """Return what is known of the model that is asked, asked again as the question itself is."""
+        once = partial(self._known, question.model, question.token)
+        info, _ = yield from ask_again(self._session, question, Attempt(end=question.end), once)
+        return info
+
     def _infer(self, question: Question) -> Plan[Inference]:
-        info = yield from self._known(question.model, question.token)
+        info = yield from self._about(question)
         return (yield from infer(self._session, question, info, self._chain))
 
     def _question(self, model: str, inputs: object, image: object, token: str | None, **rest: Any) -> Question:

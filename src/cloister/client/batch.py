@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cloister.client.results import output_of, shapes_of, table_of, tensors_of, top_of
+from cloister.client.results import output_of, table_of, tensors_of, top_of
 from cloister.client.tensors import array_inputs
 from cloister.errors import Malformed, UsageError
 
@@ -52,8 +52,9 @@ class Answers:
 
     def __repr__(self) -> str:
         """Return how far it came and what it cost; no value of an output."""
+        names = ", ".join(next((answer.outputs for answer in self._there()), ()))
         return (
-            f"Answers(done={self.done}, total={self.total}, outputs=[{shapes_of(self.outputs)}], units={self.units}, "
+            f"Answers(done={self.done}, total={self.total}, outputs=[{names}], units={self.units}, "
             f"remaining={self.remaining}, receipts={len(self.receipts)})"
         )
 
@@ -119,10 +120,17 @@ class Answers:
 
     @property
     def outputs(self) -> dict[str, Array]:
-        """The outputs by name, joined along their first dimension; rows without an answer are left out."""
+        """The outputs by name, joined along their first dimension; rows without an answer are left out.
+
+        Raises ``UsageError`` where they differ in more than that, as answers to questions of different shapes may.
+        """
         there = list(self._there())
         names = there[0].outputs if there else ()
-        return {name: np.concatenate([np.atleast_1d(answer.outputs[name]) for answer in there]) for name in names}
+        try:
+            return {name: np.concatenate([np.atleast_1d(answer.outputs[name]) for answer in there]) for name in names}
+        except ValueError as exc:
+            msg = "infer_many: answers of different shapes have no outputs in common"
+            raise UsageError(msg, hint="take them one by one: each(), or answers") from exc
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:

@@ -179,7 +179,7 @@ class Client(Asker):
         ``Incomplete`` with what was answered: at an exhausted allowance, a refusal, an enclave that stays away.
         """
         question = self._question(model, None, None, token, wait=wait, **self._again(retry, deadline, on_retry))
-        info = drive(self._known(model, token), self._wire.take)
+        info = drive(self._about(question), self._wire.take)
         ask = self._each(question, info)
         run = Run(group_inputs(info, inputs, batch=batch), concurrency, on_progress)
         return run.threads(lambda group: drive(ask(group), self._wire.take))
@@ -303,7 +303,7 @@ class AsyncClient(Asker):
     ) -> Answers:
         """Return the proven answers to many questions, as ``Client.infer_many``."""
         question = self._question(model, None, None, token, wait=wait, **self._again(retry, deadline, on_retry))
-        info = await drive_async(self._known(model, token), self._wire.take)
+        info = await drive_async(self._about(question), self._wire.take)
         ask = self._each(question, info)
         run = Run(group_inputs(info, inputs, batch=batch), concurrency, on_progress)
         return await run.tasks(lambda group: drive_async(ask(group), self._wire.take))

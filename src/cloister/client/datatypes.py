@@ -156,11 +156,11 @@ def _texts(array: Array, name: str) -> Array:
     found = array.astype(object) if array.dtype.kind in "SU" else array
     for item in found.reshape(-1).tolist():
         if not isinstance(item, str | bytes):
-            _misfit(
-                name, f"elements of {type(item).__name__}", "BYTES: str or bytes", way="array.astype(str) spells them"
-            )
-        if isinstance(item, str) and any("\ud800" <= sign <= "\udfff" for sign in item):
-            _misfit(name, "text that is no Unicode", "BYTES: str or bytes", way="encode it to bytes yourself")
+            _misfit(name, f"elements of {type(item).__name__}", _TEXT, way="array.astype(str) spells them")
+        try:
+            _octets(item)
+        except UnicodeEncodeError:  # half of a pair of surrogates
+            _misfit(name, "text that is no Unicode", _TEXT, way="encode it to bytes yourself")
     return found
 
 

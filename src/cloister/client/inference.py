@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from cloister.client.trust import VerifiedEnclave
     from cloister.lending.messages import Ticket
 
-__all__ = ["Inference", "Question", "bearer", "describe", "infer", "refusal"]
+__all__ = ["Inference", "Question", "ask_again", "bearer", "describe", "infer", "refusal"]
+
+T = TypeVar("T")
 
 OCTETS = "application/octet-stream"
 MAX_UNITS = 2**53 - 1
@@ -187,10 +190,19 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
     question = replace(question, key=question.key or dump_b64u(session.rng(_KEY_BYTES)))
     until = None if question.wait is None else session.clock() + question.wait
     attempt = Attempt(end=question.end, until=until, other_instance=question.retry.other_instance)
+    once = partial(_infer_once, session, question, info, chain, attempt)
+    answer, tries = yield from ask_again(session, question, attempt, once)
+    return replace(answer, tries=tries)
+
+
+def ask_again(
+    session: Session, question: Question, attempt: Attempt, once: Callable[[], Plan[T]]
+) -> Plan[tuple[T, int]]:
+    """Return what ``once`` comes to, tried again as the question's ``retry`` says, and how often it was tried."""
     tried = 1
     while True:
         try:
-            answer = yield from _infer_once(session, question, info, chain, attempt)
+            return (yield from once()), tried
         except CloisterError as exc:
             pause = question.retry.pause(tried, exc, session.rng(2))
             if pause is None:
@@ -202,8 +214,6 @@ def infer(session: Session, question: Question, info: ModelInfo, chain: ReceiptC
             if question.on_retry is not None:
                 question.on_retry(Retrying(cause=exc, number=tried, tries=question.retry.tries, pause=pause))
             yield Pause(pause)
-        else:
-            return replace(answer, tries=tried)
 
 
 def _infer_once(

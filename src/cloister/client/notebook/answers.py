@@ -9,7 +9,7 @@ from cloister.client.notebook.enclave import SIMULATED
 from cloister.client.notebook.receipts import receipt_html, units_text
 from cloister.client.results import shapes_of, top_of
 from cloister.errors import UsageError
-from cloister.wire.markup import Html, joined
+from cloister.wire.markup import Html, joined, tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ def answers_html(answers: Answers) -> Html:
     simulated = any(answer is not None and answer.enclave.is_simulated for answer in answers.answers)
     return box(
         f"{answers.done:,} of {answers.total:,} answered",
-        _items(answers.outputs, answers.labels, answers.classes),
+        _joined(answers),
         facts(
             (
                 ("used", units_text(answers.units)),
@@ -61,6 +61,13 @@ def answers_html(answers: Answers) -> Html:
         ),
         warning=SIMULATED if simulated else "",
     )
+
+
+def _joined(answers: Answers) -> Html:
+    try:
+        return _items(answers.outputs, answers.labels, answers.classes)
+    except UsageError as exc:  # of different shapes
+        return tag("p", exc.message)
 
 
 def _items(
