@@ -14,6 +14,7 @@ import pytest
 
 from cloister.attest.appraise import _CODES as OF_CLAIMS
 from cloister.attest.appraise import mismatch_code
+from cloister.cli import exits
 from cloister.client.proxy.refusal import STATUS_BY_CODE as PROXY
 from cloister.codes import CHAPTERS, CODES, Fault, find, plain
 from cloister.custodian.metrics import ALARMS
@@ -31,9 +32,22 @@ SOURCE = ROOT / "src" / "cloister"
 CODE = re.compile(r"[a-z][a-z0-9_]*")
 PLACE = {"because": 0, "_check": 0, "_skipped": 0, "_refuse": 0, "skip": 0, "expect": 1, "equal": 2}
 """Calls that take a code, and the place of the code among their arguments."""
-NAMED = {"Reason", "Check", "Bound", "Alarm"}  # calls with a member code=
+NAMED = {
+    "Reason",
+    "Check",
+    "Bound",
+    "Alarm",
+    "UsageError",
+    "Malformed",
+    "Unavailable",
+    "NoAnswer",
+}  # calls with a member code=
 GOOD = {"ok", "no_bundle", "bundle_good"}  # said by a check that finds nothing wrong
-OF_FAULTS = {"internal", "malformed", "unavailable", "usage"}  # what an error without a reason of its own is called
+OF_FAULTS = {
+    "internal",
+    *(code for _, code in exits.OF_FAULTS),
+    *(code for *_, code in exits.OF_SYSTEM),
+}  # what an error without a reason of its own is called
 STANDING = {"ok", "degraded", "failed"}
 CLAIMS_OF_ANY_TEE = (
     "measurement",
@@ -147,7 +161,7 @@ def test_every_row_says_cause_and_fix_and_shows_what_is_seen(code: Code) -> None
         assert not text.endswith(".")
         assert "](" not in plain(text)
         assert "|" not in text
-    assert code.name in code.example or code.name in OF_FAULTS
+    assert code.name in code.example or code.fault is not Fault.REJECTED
     assert code.urn == f"urn:cloister:problem:{code.name}"
 
 

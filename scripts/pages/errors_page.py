@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from cloister.client.proxy.refusal import STATUS_BY_CODE as PROXY
@@ -35,6 +36,8 @@ Every error is one of four, by fault. On the command line the exit code says whi
 | rejected | 4 | well formed, and the answer is no |
 | unavailable | 5 | it could not be decided; never turned into a yes |
 
+An error that is no rejection has a code too, in `--json` on the command line: `no_such_file`, `no_answer` and the like, else that of its fault.
+
 A rejection carries **every** reason, not the first alone. A reason has a code, a subject, and where there is one what was got and what was wanted:
 `measurement: measurement_mismatch (got 91ff…, want 81c1…)`. With `--json`, in problem documents and in `Rejected.reasons` they are members.
 Programs branch on codes; a code keeps its meaning for ever, texts may change. No message holds a secret or a payload.
@@ -46,11 +49,17 @@ A status is given here where a server has one for that code; whatever else a cus
 
 def page() -> str:
     """Return the page."""
-    parts = [_HEAD]
+    jumps = (f"[{chapter.title}](#{_slug(chapter.title)})" for chapter in CHAPTERS)
+    parts = [_HEAD, f"\n{' · '.join(jumps)}\n"]
     for chapter in CHAPTERS:
         parts += [f"\n## {chapter.title}\n\n{chapter.about}\n"]
         parts += [line for code in chapter.codes for line in _section(code)]
     return "".join(parts)
+
+
+def _slug(title: str) -> str:
+    """Return the anchor of a heading, as the site makes it."""
+    return re.sub(r"[^a-z0-9 ]", "", title.lower()).replace(" ", "-")
 
 
 def _section(code: Code) -> Iterator[str]:

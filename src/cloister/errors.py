@@ -23,14 +23,21 @@ __all__ = ["CloisterError", "Malformed", "Reason", "Rejected", "Unavailable", "U
 class CloisterError(Exception):
     """Base of every error that Cloister raises on purpose.
 
-    ``hint`` says what to do next; the command line prints it below the message.
+    ``hint`` says what to do next; the command line prints it below the message. ``code`` is for a program and for
+    ``cloister explain``, empty where the fault alone says enough.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Keep ``message`` (lower case: subject, what we got, what we want) and the optional ``hint``."""
+    def __init__(self, message: str, *, hint: str | None = None, code: str = "") -> None:
+        """Keep ``message`` (lower case: subject, what we got, what we want), and the optional ``hint`` and ``code``."""
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self._code = code
+
+    @property
+    def code(self) -> str:
+        """The code, empty where it has none of its own."""
+        return self._code
 
 
 class UsageError(CloisterError):
@@ -94,7 +101,9 @@ class Rejected(CloisterError):
 class Unavailable(CloisterError):
     """We could not decide: a peer, a disk or a collateral source did not answer. Never a yes."""
 
-    def __init__(self, message: str, *, retry_after_s: int | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: int | None = None, hint: str | None = None, code: str = ""
+    ) -> None:
         """Keep ``retry_after_s``, the seconds after which trying again makes sense."""
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, code=code)
         self.retry_after_s = retry_after_s

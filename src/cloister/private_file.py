@@ -57,7 +57,7 @@ def _demand_private(path: Path | str, status: os.stat_result, cap: int, holds: s
         raise UsageError(msg, hint=f"chown {os.geteuid()} {path}")
     if status.st_mode & 0o077:
         msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600{holds}"
-        raise UsageError(msg, hint=f"chmod 600 {path}")
+        raise UsageError(msg, hint=f"chmod 600 {path}", code="open_to_others")
     if status.st_size > cap:
         msg = f"{path}: {status.st_size} bytes, want at most {cap}"
         raise UsageError(msg)
@@ -75,7 +75,7 @@ def new_private(path: Path | str, *, hint: str = _HINT) -> Iterator[BinaryIO]:
         fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as exc:
         msg = f"{path}: exists already"
-        raise UsageError(msg, hint=hint) from exc
+        raise UsageError(msg, hint=hint, code="file_exists") from exc
     except OSError as exc:
         msg = f"{path}: {exc.strerror}"
         raise Unavailable(msg) from exc

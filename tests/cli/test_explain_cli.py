@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,13 +60,40 @@ def test_a_refusal_names_its_codes_and_where_to_read(shell: Shell) -> None:
     assert shell("model", "inspect", "model.pt", "--json").json["error"]["code"] == "pickle"
 
 
-def test_a_mistake_in_usage_has_a_code_for_programs_and_no_line_more(shell: Shell) -> None:
-    assert "more:" not in shell("model", "inspect", "nowhere").err
-    assert shell("model", "inspect", "nowhere", "--json").json["error"]["code"] == "usage"
-
-
-def test_bytes_that_do_not_parse_have_a_code(shell: Shell) -> None:
+def test_bytes_that_do_not_parse_have_a_code_for_programs(shell: Shell) -> None:
     (shell.folder / "m.gguf").write_bytes(b"GGUF")
     said = shell("model", "inspect", "m.gguf")
-    assert (said.code, said.err.endswith("more: cloister explain malformed\n")) == (3, True)
+    assert (said.code, "more:" in said.err) == (3, False)
     assert shell("model", "inspect", "m.gguf", "--json").json["error"]["code"] == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("trust", "show", "nowhere.json"), "no_such_file"),
+        (("trust", "show", "a" * 300), "file_unreadable"),
+        (("trust", "simulated-root", "there.json"), "file_exists"),
+        (("loan", "status", "--loan-file", "there.json"), "open_to_others"),
+        (("loan", "statsu"), "option_wrong"),
+        (("loan", "list", "--url", "https://127.0.0.1:1", "--token-file", "token"), "no_answer"),
+        (("model", "withdraw", "0" * 64, "--url", "https://127.0.0.1:1", "--token-file", "token"), "not_confirmed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
+)
+def test_what_people_meet_most_has_a_code_of_its_own(shell: Shell, words: tuple[str, ...], code: str) -> None:
+    (shell.folder / "there.json").write_text("{}")
+    (shell.folder / "there.json").chmod(0o644)
+    (shell.folder / "token").write_text("clst_" + "a" * 43)
+    (shell.folder / "token").chmod(0o600)
+    said = shell(*words)
+    assert said.err.endswith(f"more: cloister explain {code}\n") == (code != "option_wrong"), said
+    error = shell(*words, "--json").json["error"]
+    assert error["code"] == code
+    assert str(error["exit_code"]) == CODES[code].fault.value
+
+
+def test_an_address_that_is_taken_says_so(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = shell("relay", "--gateway", "https://127.0.0.1:1", "--listen", place, "--json")
+    assert (said.code, said.json["error"]["code"]) == (5, "address_taken")

@@ -15,6 +15,9 @@ __all__ = [
     "EXIT_REJECTED",
     "EXIT_UNAVAILABLE",
     "EXIT_USAGE",
+    "OF_FAULTS",
+    "OF_SYSTEM",
+    "SAY_NO_MORE",
     "codes",
     "error_json",
     "exit_code",
@@ -26,7 +29,16 @@ EXIT_REJECTED = 4
 EXIT_UNAVAILABLE = 5
 EXIT_PENDING = 6
 EXIT_INTERRUPTED = 130
-_FAULTS = ((UsageError, "usage"), (Malformed, "malformed"), (Unavailable, "unavailable"))
+OF_FAULTS = ((UsageError, "usage"), (Malformed, "malformed"), (Unavailable, "unavailable"))
+OF_SYSTEM = (
+    (UsageError, FileNotFoundError, "no_such_file"),
+    (UsageError, FileExistsError, "file_exists"),
+    (UsageError, OSError, "file_unreadable"),
+    (Unavailable, OSError, "unwritable"),
+)
+"""What an error is called that says no code, where the system said no first."""
+SAY_NO_MORE = {"option_wrong", *(code for _, code in OF_FAULTS)}
+"""Codes that explain nothing which the message does not say."""
 _MAX_NAMED = 4  # codes in one line
 
 
@@ -46,10 +58,13 @@ def exit_code(error: CloisterError) -> int:
 
 
 def codes(error: CloisterError) -> list[str]:
-    """Return the codes of an error, each once: those of its reasons, or that of its fault."""
+    """Return the codes of an error, each once: those of its reasons, its own, or that of its fault."""
     if isinstance(error, Rejected):
         return list(dict.fromkeys(reason.code for reason in error.reasons))[:_MAX_NAMED]
-    return [next((code for kind, code in _FAULTS if isinstance(error, kind)), "internal")]
+    why = error.__cause__
+    system = (code for kind, said, code in OF_SYSTEM if isinstance(error, kind) and isinstance(why, said))
+    fault = (code for kind, code in OF_FAULTS if isinstance(error, kind))
+    return [error.code or next(system, next(fault, "internal"))]
 
 
 def error_json(error: CloisterError) -> Json:

@@ -185,7 +185,7 @@ class Remote:
 
     def _unreachable(self, exc: httpx2.HTTPError) -> Unavailable:
         msg = f"custodian {self._url}: {type(exc).__name__.lower()}"
-        return Unavailable(msg, hint="is it running? see 'cloister custodian serve'")
+        return Unavailable(msg, hint="is it running? see 'cloister custodian serve'", code="no_answer")
 
 
 def _context(credentials: Credentials) -> ssl.SSLContext:

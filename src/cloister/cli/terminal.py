@@ -4,7 +4,7 @@
   nothing else, also for errors.
 - Exit codes tell whose fault it was: 0 done, 2 usage, 3 malformed, 4 rejected, 5 unavailable, 6 waits
   for a second person, 130 interrupted. A reader that went away (``| head``) is no error.
-- An error ends in a hint where there is one, and a refusal in its code for ``cloister explain``.
+- An error ends in a hint where there is one, and in its code for ``cloister explain`` where that says more.
 - No secret is taken as an argument or an option value: processes show those to everybody. Secrets come
   from files of mode 0600, from the environment, or from stdin.
 - Files are written whole or not at all, and never over an existing one without ``--force``.
@@ -29,7 +29,16 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from cloister.cli.exits import EXIT_INTERRUPTED, EXIT_PENDING, EXIT_REJECTED, EXIT_USAGE, codes, error_json, exit_code
+from cloister.cli.exits import (
+    EXIT_INTERRUPTED,
+    EXIT_PENDING,
+    EXIT_REJECTED,
+    EXIT_USAGE,
+    SAY_NO_MORE,
+    codes,
+    error_json,
+    exit_code,
+)
 from cloister.cli.progress import bar, spinner
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
 from cloister.journal import Secret
@@ -137,8 +146,8 @@ class Terminal:
                 self.err.print(Text(f"  - {reason}"))
         if error.hint:
             self.err.print(Text.assemble(("hint:", "dim"), " ", error.hint))
-        if isinstance(error, Rejected) or not (error.hint or isinstance(error, UsageError)):
-            self.err.print(Text.assemble(("more:", "dim"), f" cloister explain {' '.join(codes(error))}"))
+        if telling := [code for code in codes(error) if code not in SAY_NO_MORE]:
+            self.err.print(Text.assemble(("more:", "dim"), f" cloister explain {' '.join(telling)}"))
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before something that hurts; ``yes`` answers, and so does a missing terminal with no."""
@@ -146,7 +155,7 @@ class Terminal:
             return
         if not sys.stdin.isatty():
             msg = "not confirmed: there is no terminal to ask on"
-            raise UsageError(msg, hint="pass --yes")
+            raise UsageError(msg, hint="pass --yes", code="not_confirmed")
         click.confirm(question, abort=True, err=True)
 
     @contextlib.contextmanager
@@ -274,7 +283,7 @@ def _usage(error: click.ClickException, terminal: Terminal) -> int:
         return EXIT_USAGE
     context = getattr(error, "ctx", None)
     path = context.command_path if isinstance(context, click.Context) else "cloister"
-    terminal.error(UsageError(error.format_message(), hint=f"see '{path} --help'"))
+    terminal.error(UsageError(error.format_message(), hint=f"see '{path} --help'", code="option_wrong"))
     return EXIT_USAGE
 
 
@@ -294,7 +303,7 @@ def read_secret(path: str, *, what: str, hint: str | None = None) -> Secret[str]
                 raise UsageError(msg)
             if status.st_mode & 0o077:
                 msg = f"{what} file {path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600"
-                raise UsageError(msg, hint=f"chmod 600 {path}")
+                raise UsageError(msg, hint=f"chmod 600 {path}", code="open_to_others")
             return _one_line(file.read(_MAX_SECRET_BYTES), what=f"{what} file {path}")
     except OSError as exc:
         msg = f"{what} file {path}: {exc.strerror}"
@@ -326,7 +335,7 @@ def demand_writable(paths: Iterable[Path | None], *, force: bool) -> None:
             continue
         if path.exists() and not force:
             msg = f"{path}: exists already"
-            raise UsageError(msg, hint="pass --force to replace it")
+            raise UsageError(msg, hint="pass --force to replace it", code="file_exists")
         if not path.absolute().parent.is_dir():
             msg = f"{path}: no such folder"
             raise UsageError(msg)
@@ -339,7 +348,7 @@ def write_file(path: Path, data: bytes, *, force: bool = False, private: bool = 
     """
     if path.exists() and not force:
         msg = f"{path}: exists already"
-        raise UsageError(msg, hint="pass --force to replace it")
+        raise UsageError(msg, hint="pass --force to replace it", code="file_exists")
     temporary = ""
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

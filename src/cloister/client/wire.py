@@ -101,13 +101,16 @@ def _unreachable(party: Party, exc: Exception, *, sent: bool = False) -> NoRetur
             raise UnlistedKey(str(reason), reasons=(reason,), hint=_KEY_HINT) from exc
         cause = cause.__cause__ or cause.__context__
     kind = type(exc).__name__
-    detail = " (certificate not accepted)" if "CERTIFICATE_VERIFY" in str(exc) else ""
+    stranger = "CERTIFICATE_VERIFY" in str(exc)
+    detail = " (certificate not accepted)" if stranger else ""
     hint = {
         Party.ENCLAVE: "is the enclave running, and is its certificate what the trust's tls says?",
         Party.CUSTODIAN: "the trust asks this custodian for the enclave's status; is it running?",
     }[party]
     msg = f"{party}: no answer ({kind}){detail}"
-    raise (NoAnswer if sent else Unavailable)(msg, hint=hint) from exc
+    if sent:
+        raise NoAnswer(msg, hint=hint, code="answer_lost") from exc
+    raise Unavailable(msg, hint=hint, code="certificate_refused" if stranger else "no_answer") from exc
 
 
 def _demand_in_time(party: Party, end: float) -> None:

@@ -47,7 +47,9 @@ class HomeLock:
         except OSError as exc:
             holder = os.pread(self._fd, _MAX_LINE, 0).decode("ascii", "replace").strip() or "another process"
             msg = f"custodian home {path.parent}: held by {holder}"
-            raise Unavailable(msg, hint="stop that process first; two custodians must never share a ledger") from exc
+            raise Unavailable(
+                msg, hint="stop that process first; two custodians must never share a ledger", code="home_locked"
+            ) from exc
 
     def close(self) -> None:
         """Let go of the lock. A second call does nothing."""

@@ -107,7 +107,7 @@ def read_loan_file(path: Path) -> LoanFile:
             raise UsageError(msg)
         if status.st_mode & 0o077:
             msg = f"{path}: mode {stat.S_IMODE(status.st_mode):04o}, want 0600: it holds the borrower's token"
-            raise UsageError(msg, hint=f"chmod 600 {path}")
+            raise UsageError(msg, hint=f"chmod 600 {path}", code="open_to_others")
         return LoanFile.parse(os.read(handle, _MAX_BYTES + 1))
     finally:
         os.close(handle)

@@ -89,5 +89,5 @@ def open_listener(place: Place, *, send_timeout_s: int) -> socket.socket:
     except OSError as exc:
         listener.close()
         msg = f"listen: {place}: {exc.strerror or exc}"
-        raise Unavailable(msg, hint="choose another place, or stop what listens there") from exc
+        raise Unavailable(msg, hint="choose another place, or stop what listens there", code="address_taken") from exc
     return listener

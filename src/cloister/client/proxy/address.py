@@ -81,7 +81,7 @@ def _listen(listener: socket.socket, place: tuple[str, int] | str, name: str) ->
         listener.listen(_BACKLOG)
     except OSError as exc:
         msg = f"listen: {name}: {exc.strerror or exc}"
-        raise Unavailable(msg, hint="choose another place, or stop what listens there") from exc
+        raise Unavailable(msg, hint="choose another place, or stop what listens there", code="address_taken") from exc
 
 
 def remove_stale(path: Path) -> None:

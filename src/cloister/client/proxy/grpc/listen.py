@@ -69,7 +69,7 @@ def _add_port(server: grpc.aio.Server, target: str, name: str) -> int:
         return int(server.add_insecure_port(target))
     except RuntimeError as exc:
         msg = f"listen: {name}: taken, or not ours"
-        raise Unavailable(msg, hint="choose another place, or stop what listens there") from exc
+        raise Unavailable(msg, hint="choose another place, or stop what listens there", code="address_taken") from exc
 
 
 def _leave(where: Address | Path) -> None:
