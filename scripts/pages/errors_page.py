@@ -59,7 +59,7 @@ def page() -> str:
 
 def _slug(title: str) -> str:
     """Return the anchor of a heading, as the site makes it."""
-    return re.sub(r"[^a-z0-9 ]", "", title.lower()).replace(" ", "-")
+    return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
 
 
 def _section(code: Code) -> Iterator[str]:
