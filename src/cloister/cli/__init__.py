@@ -21,7 +21,7 @@ _NOUNS = {
     "ask": "Open a page to ask in, unseen by others.",
     "attest": "Collect, verify and explain evidence.",
     "audit": "Prove and read the audit log.",
-    "borrower": "Make the key that signs contracts.",
+    "borrower": "See the loan, ask for more, sign contracts.",
     "completion": "Print a shell completion script.",
     "contract": "Read what a loan is agreed on.",
     "custodian": "Run the model owner's server.",

@@ -1,4 +1,4 @@
-"""``cloister borrower``: the key with which a borrower signs contracts and hands out sub-allowances."""
+"""``cloister borrower``: the key with which a borrower signs contracts and hands out sub-allowances; its page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.borrower_page import page
 from cloister.cli.terminal import Group, Terminal, pass_terminal, read_secret, write_file
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Malformed, UsageError
@@ -22,7 +23,10 @@ _SEED_BYTES = 32
 
 @click.group(cls=Group)
 def borrower() -> None:
-    """Make the key that signs for a borrower."""
+    """Make the key that signs for a borrower, and see the loan in a browser."""
+
+
+borrower.add_command(page)
 
 
 @borrower.command()

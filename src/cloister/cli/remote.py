@@ -129,9 +129,9 @@ class Remote:
         """POST a text that proves itself, by what it is signed with."""
         return self._call("POST", path, content=body, headers={"content-type": "text/plain"})
 
-    def post(self, path: str, body: Json) -> Any:
-        """POST once: a fresh Idempotency-Key makes a retry by the transport harmless."""
-        headers = {"content-type": "application/json", "idempotency-key": secrets.token_urlsafe(18)}
+    def post(self, path: str, body: Json, *, key: str = "") -> Any:
+        """POST once: a fresh Idempotency-Key makes a retry by the transport harmless, ``key`` one by hand."""
+        headers = {"content-type": "application/json", "idempotency-key": key or secrets.token_urlsafe(18)}
         return self._call("POST", path, content=dump_json(body), headers=headers)
 
     def send_json(self, path: str, body: Json) -> Any:

@@ -8,7 +8,7 @@ __all__ = ["CHAPTER"]
 
 CHAPTER = Chapter(
     title="Pages of one's own",
-    about="From `cloister ask`, which shows them as pages ([pages](pages.md)).",
+    about="From `cloister ask` and `cloister borrower page`, which show them as pages ([pages](pages.md)).",
     codes=(
         Code(
             name="form_foreign",
