@@ -121,8 +121,13 @@ def test_a_relays_key_is_made_elsewhere_and_certified_for_both_ends(strict: Shel
     again = strict("custodian", "certificate", "issue", "--kind", "relay", "--name", "relay-1", "--csr", "relay.csr",
                    "--out", "other.pem")  # fmt: skip
     assert "key_certified" in again.err
+    own = strict.ok(
+        "custodian", "certificate", "issue", "--kind", "relay", "--name", "relay-2", "--renewable", "--out", "own.pem",
+    )  # fmt: skip
+    assert _leaf(strict.folder / own["file"]), "key and certificate in one"
     for words in (
         ("--kind", "operator", "--server", "--out", "x.pem"),
+        ("--kind", "operator", "--renewable", "--out", "x.pem"),
         ("--kind", "borrower", "--name", "loan-aaaaaaaaaaaaaaaa", "--out", "x.pem"),
         ("--kind", "operator", "--name", "auditor/tok-0000000000000000", "--out", "x.pem"),
         ("--kind", "relay", "--name", "../x", "--out", "x.pem"),

@@ -6,9 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from custodian_kit import STATEMENT
+from mtls_kit import csr_text, new_key
 from roles_kit import SAMPLE
+from starlette.testclient import TestClient
 
-from cloister.custodian.calls import Body
+from cloister.custodian.calls import Body, Wanted
 from cloister.custodian.tokens import Role
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ class House:
             "kind": "loan", "subject": str(self.other.id), "proposal": proposal["proposal"],
             "session": session["session"], "index": "0",
         }  # fmt: skip
+        key = new_key()
+        hosts = {"csr": csr_text(key), "kind": "relay", "name": "relay-1", "renewable": True}
+        shown = bench.post("/v1/certificates", hosts).json()["certificate"]
+        self.relay = TestClient(_showing(bench.client.app, shown), base_url=bench.client.base_url)
         bench.client.app.state.streams.stopping = True  # type: ignore[attr-defined]  # a stream ends when it has begun
 
     def headers(self, route: Route) -> Mapping[str, str]:
@@ -63,4 +69,14 @@ class House:
         """Send these bytes to a route, as somebody who may."""
         media = {"content-type": _MEDIA[route.body]}
         sent: dict[str, Any] = {**media, **self.headers(route), **headers}
-        return self.bench.client.request(route.method, self.path(route), content=content, headers=sent)
+        client = self.relay if route.wanted is Wanted.HOST else self.bench.client
+        return client.request(route.method, self.path(route), content=content, headers=sent)
+
+
+def _showing(app: Any, pem: str) -> Any:
+    """Return an application whose callers all show one certificate."""
+
+    async def shown(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "extensions": {"tls": {"client_cert_chain": (pem,)}}}, receive, send)
+
+    return shown

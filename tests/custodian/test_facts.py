@@ -78,6 +78,7 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/proposals/{proposal}/deny"): (EventKind.PROPOSAL_DENIED,),
     ("POST", "/v1/proposals/{proposal}/withdraw"): (EventKind.PROPOSAL_WITHDRAWN,),
     ("POST", "/v1/certificates"): (EventKind.CERTIFICATE_ISSUED,),
+    ("POST", "/v1/certificates/renewal"): (EventKind.CERTIFICATE_ISSUED, EventKind.CERTIFICATE_REFUSED),
     ("POST", "/v1/certificates/authorities"): (EventKind.AUTHORITY_MADE, EventKind.AUTHORITIES_RETIRED),
     ("POST", "/v1/instances/{instance}/certificate"): (EventKind.CERTIFICATE_ISSUED, EventKind.CERTIFICATE_REFUSED),
     ("POST", "/v1/audit/resolve"): (EventKind.PSEUDONYM_RESOLVED,),

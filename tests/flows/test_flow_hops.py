@@ -25,6 +25,7 @@ from cloister.channel.keyset import GATEWAY_PATH, KEYSET_PATH, EvidenceDocument,
 from cloister.client import AsyncClient, CustodianPin
 from cloister.client.trust_file import SystemTls
 from cloister.client.way import Way
+from cloister.relay.renewal import Renewal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -254,7 +255,7 @@ def test_under_accept_consumers_come_straight_with_a_pin_and_strangers_certifica
 async def test_a_consumer_asks_through_a_relay_and_every_hop_proves_both_its_ends(tmp_path: Path) -> None:
     with hop(tmp_path, certificate_life_s=3600) as made:
         (tmp_path / "peers.pem").write_text(made.authorities)
-        own = write_identity(tmp_path / "relay.pem", made.host())
+        own = write_identity(tmp_path / "relay.pem", made.host(renewable=True))
         authority = forge(None, common_name="a public authority", ca=True, uses=())
         public = forge(authority, dns=["localhost"], uses=(SERVER,), common_name="localhost")
         shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -270,7 +271,14 @@ async def test_a_consumer_asks_through_a_relay_and_every_hop_proves_both_its_end
                 for index in (2, 3):
                     answer = await client.infer("digits", {"image": row(index)})
                     assert answer.outputs["label"].tolist() == [index]
-                # The relay's certificate is replaced by the next one, and the key with it, while consumers ask.
-                write_identity(own, await asyncio.to_thread(made.host))
+                # The relay renews its certificate, and the key with it, while consumers ask.
+                (tmp_path / "ca.pem").write_text(made.door.ca_pem)
+                before = own.read_bytes()
+                renewal = Renewal(
+                    custodian=house.service.url, ca=tmp_path / "ca.pem", certificate=own,
+                    authorities=tmp_path / "peers.pem",
+                )  # fmt: skip
+                await renewal.tick(now() + timedelta(hours=7))
+                assert own.read_bytes() != before
                 assert (await client.infer("digits", {"image": row(0)})).units == 1
         assert made.instance.metering.snapshot().served == 3

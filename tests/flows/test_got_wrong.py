@@ -243,6 +243,7 @@ PUBLIC = {
     ("POST", "/v1/instances/{instance}/usage"),
     ("POST", "/v1/instances/{instance}/ticket"),
     ("POST", "/v1/instances/{instance}/certificate"),
+    ("POST", "/v1/certificates/renewal"),  # authenticated by the certificate that the connection shows
     ("GET", "/v1/certificates/authorities"),  # certificates, which are shown to every peer
     ("POST", "/v1/forks"),  # proven by two signatures of the instance
 }

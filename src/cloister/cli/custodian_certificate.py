@@ -43,6 +43,7 @@ def certificate() -> None:
 @click.option("--loan-file", type=_file, help="Ask as the borrower of this loan file, for itself.")
 @click.option("--life", metavar="TIME", help="How long it is good for, such as 2h; as long as the custodian lets it.")
 @click.option("--server", is_flag=True, help="Also for listeners; relays and proxies only.")
+@click.option("--renewable", is_flag=True, help="Its holder renews it while your token is good; relays, proxies only.")
 @click.option("--csr", type=_file, help="Certify the key of this PKCS #10 request, in PEM, and make none.")
 @click.option("--out", type=_file, help="File for key and certificate, mode 0600 [default beside the token].")
 @click.option("--authorities", type=_file, help="File for the authorities that peers believe, in PEM.")
@@ -58,6 +59,7 @@ def issue(
     loan_file: Path | None,
     life: str | None,
     server: bool,
+    renewable: bool,
     csr: Path | None,
     out: Path | None,
     authorities: Path | None,
@@ -77,7 +79,7 @@ def issue(
         raise UsageError(msg)
     place = out or beside(loan_file or token_place(**where))
     demand_writable([place, authorities], force=force or (own and out is None))
-    body: dict[str, Json] = {"kind": kind, "name": name, "server": server or None}
+    body: dict[str, Json] = {"kind": kind, "name": name, "server": server or None, "renewable": renewable or None}
     if life is not None:
         body["life_s"] = int(parse_duration(life, days=_MAX_DAYS).total_seconds())
     made = None if csr is not None else new_request()

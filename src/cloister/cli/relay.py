@@ -42,6 +42,10 @@ _file = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--gateway-certificate", type=_file, help="Certificate of our own to show to the gateway, in PEM.")
 @click.option("--gateway-key", type=_file, help="Its key, in PEM and mode 0600 [default in the same file].")
+@click.option(
+    "--custodian", metavar="URL", help="Renew --gateway-certificate by showing it there, halfway through its life."
+)
+@click.option("--custodian-ca", type=_file, help="Authority of the custodian's server, in PEM [default the system's].")
 @click.option("--ready-file", type=_file, help="Write the address here, as JSON, once listening.")
 @metrics_options
 @pass_terminal
@@ -58,6 +62,8 @@ def relay(
     peers: tuple[str, ...],
     gateway_certificate: Path | None,
     gateway_key: Path | None,
+    custodian: str | None,
+    custodian_ca: Path | None,
     ready_file: Path | None,
     metrics: str | None,
     metrics_token_file: Path | None,
@@ -67,7 +73,7 @@ def relay(
     The enclave then sees the relay's address alone, and the relay sees ciphertext alone. That hides consumers only from
     a borrower who does not run the relay too.
     """
-    from cloister.relay.gateway import gateway_tls_of, parse_gateway  # noqa: PLC0415 - of no other command
+    from cloister.relay.gateway import gateway_tls_of, parse_gateway, renewal_of  # noqa: PLC0415 - of no other command
     from cloister.relay.limits import Limits  # noqa: PLC0415 - the same
     from cloister.relay.serve import serve_relay  # noqa: PLC0415 - the same
     from cloister.serving.place import parse_place, server_context  # noqa: PLC0415 - brings the web server along
@@ -85,6 +91,10 @@ def relay(
         origin, peers, authorities=gateway_ca, certificate=gateway_certificate, key=gateway_key
     )
 
+    renewal = renewal_of(
+        custodian, ca=custodian_ca, certificate=gateway_certificate, key=gateway_key, authorities=gateway_ca
+    )
+
     def tell(address: str) -> None:
         said = {"address": address, "gateway": origin}
         if ready_file is not None:
@@ -97,6 +107,7 @@ def relay(
             await serve_relay(
                 origin, place,
                 limits=Limits(), tls=tls, gateway_tls=gateway_tls, stop=stop, on_listening=tell, metrics=shown,
+                renewal=renewal,
             )  # fmt: skip
 
     asyncio.run(run())

@@ -21,7 +21,7 @@ from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
 
 from cloister.custodian.admitting import ASK_AGAIN, Limits, admit, demand_role
-from cloister.custodian.calls import NOBODY, Call
+from cloister.custodian.calls import NOBODY, Call, Wanted
 from cloister.custodian.dashboard import UI, dashboard
 from cloister.custodian.events import EventStream, follow, stream_parameters
 from cloister.custodian.logs import LOG, Event
@@ -199,6 +199,7 @@ async def _answer(service: CustodianService, limits: Limits, route: Route, reque
         query=_query(request),
         body=await limits.bodies.read(request, route.body),
         once_key=request.headers.get("idempotency-key") if route.once else None,
+        certificate=peer_certificate(request.scope) if route.wanted is Wanted.HOST else None,
     )
     reply = await run_in_threadpool(carry_out, route, call)
     if route.stream:

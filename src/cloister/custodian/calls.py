@@ -18,6 +18,8 @@ from cloister.wire import Fields, Json, dump_json, lp
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cryptography import x509
+
     from cloister.custodian.duty import Approved, Duty
     from cloister.custodian.service import CustodianService, Transaction
     from cloister.lending.terms import LoanId
@@ -57,11 +59,12 @@ class Body(Enum):
 
 
 class Wanted(Enum):
-    """Whose certificate a route wants where the settings say so (``peers``)."""
+    """Whose certificate a route wants where the settings say so, a host's always (``peers``)."""
 
     NOTHING = "nothing"
     INSTANCE = "instance"
     HOLDER = "holder"
+    HOST = "host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,8 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
     once_key: str | None = None
+    certificate: x509.Certificate | None = field(default=None, repr=False)
+    """What the caller showed, on a route that is for who shows one."""
     carrier: Callable[[Callable[[Transaction], Json]], Json] | None = field(default=None, repr=False)
     """Carries out what ``run`` is given, in another way than at once: as a proposal, or in an approval."""
     approved: Approved | None = None

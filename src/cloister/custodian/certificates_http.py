@@ -7,17 +7,28 @@ from typing import TYPE_CHECKING
 
 from cloister.custodian.calls import Call, Member, Reply, json_reply, statement_reply
 from cloister.custodian.certificates.signing_request import MAX_REQUEST_BYTES
+from cloister.custodian.service.host_certificates import MANAGERS, renew_host
 from cloister.custodian.service.leases import parse_instance_id
 from cloister.custodian.service.standing import loan_row, parse_loan_id
 from cloister.custodian.store.tokens import TokenRow, find_token_by_id
 from cloister.custodian.tokens import Role
 from cloister.errors import Rejected
-from cloister.lending.peer_name import PeerKind, PeerName
+from cloister.lending.peer_name import HOSTS, PeerKind, PeerName
 
 if TYPE_CHECKING:
     from cloister.wire import Fields
 
-__all__ = ["ISSUE_MEMBERS", "authorities", "certify_instance", "issue", "list_certificates", "replace_authorities"]
+__all__ = [
+    "HOST_MEMBERS",
+    "ISSUE_MEMBERS",
+    "RENEWAL_MEMBERS",
+    "authorities",
+    "certify_instance",
+    "issue",
+    "list_certificates",
+    "renew",
+    "replace_authorities",
+]
 
 ISSUE_MEMBERS = (
     Member(name="csr", type="string", doc="PKCS #10 request (DER), base64url: a key and no wishes"),
@@ -27,8 +38,12 @@ ISSUE_MEMBERS = (
     Member(name="life_s", type="integer", doc="seconds it lives; `certificate_max_life_s` at most and by default",
            required=False),
 )  # fmt: skip
-_MANAGERS = frozenset({Role.ADMIN, Role.LENDER})
-_HOSTS = frozenset({PeerKind.RELAY, PeerKind.PROXY})
+HOST_MEMBERS = (
+    *ISSUE_MEMBERS,
+    Member(name="renewable", type="boolean", required=False,
+           doc="its holder renews it by itself while the token that asks here is good; relays and proxies only"),
+)  # fmt: skip
+RENEWAL_MEMBERS = ISSUE_MEMBERS[:1]
 
 
 def certify_instance(call: Call) -> Reply:
@@ -45,17 +60,33 @@ def issue(call: Call) -> Reply:
     asked = body.optional("name", lambda member: body.text(member, cap=128, floor=1))
     server = body.optional("server", body.boolean) or False
     life = body.optional("life_s", lambda member: body.seconds(member, floor=60, cap=cap))
+    renewable = body.optional("renewable", body.boolean) or False
     body.end()
     if kind not in {item.value for item in PeerKind}:
         body.fail("kind", "want borrower, operator, relay or proxy")
     name, token = _name(call, body, PeerKind(kind), asked)
-    if server and name.kind not in _HOSTS:
-        raise Rejected.because("forbidden", f"a listener's certificate for a {kind}", want="relay or proxy")
+    if (server or renewable) and name.kind not in HOSTS:
+        what = "listener's" if server else "renewable"
+        raise Rejected.because("forbidden", f"a {what} certificate for a {kind}", want="relay or proxy")
+    if renewable and token is None:
+        raise Rejected.because("forbidden", "a renewable certificate", want="a token of the custodian's own behind it")
     ends_at = None if token is None else token.expires_at
     made = call.service.certificates.for_actor(
-        call.actor, name, csr, life=life or timedelta(seconds=cap), ends_at=ends_at, server=server
-    )
+        call.actor, name, csr, life=life or timedelta(seconds=cap), ends_at=ends_at, server=server,
+        vouched_by=token.id if token is not None and renewable else None,
+    )  # fmt: skip
     return json_reply(made, status=201)
+
+
+def renew(call: Call) -> Reply:
+    """Certify the next key of the relay or proxy whose certificate the connection shows."""
+    body = call.fields()
+    csr = body.b64u("csr", cap=MAX_REQUEST_BYTES)
+    body.end()
+    if call.certificate is None:  # the route wants one, always
+        raise Rejected.because("certificate_wanted", "peer certificate", got="none")
+    service = call.service
+    return json_reply(renew_host(service.context, service.certificates, call.certificate, csr), status=201)
 
 
 def _name(call: Call, body: Fields, kind: PeerKind, asked: str | None) -> tuple[PeerName, TokenRow | None]:
@@ -70,7 +101,7 @@ def _name(call: Call, body: Fields, kind: PeerKind, asked: str | None) -> tuple[
         return PeerName.of(domain, kind, itself), own
     if kind is PeerKind.BORROWER and actor.role is Role.BORROWER and asked in {None, actor.loan}:
         return PeerName.of(domain, kind, str(actor.loan)), own
-    may = actor.role is Role.ADMIN or (kind is not PeerKind.OPERATOR and actor.role in _MANAGERS)
+    may = actor.role is Role.ADMIN or (kind is not PeerKind.OPERATOR and actor.role in MANAGERS)
     if kind is PeerKind.ENCLAVE or not may:
         raise Rejected.because("forbidden", f"a certificate for another {kind.value}", got=actor.role.value)
     if asked is None:

@@ -2,8 +2,8 @@
 
 A rule for each route, on one listener (decision 0047): a handshake cannot know what will be asked, and enclaves without
 a certificate yet must come in by the same door. ``Wanted.INSTANCE``: the instance in the path. ``Wanted.HOLDER``: the
-token's own. Everything else needs none: what is public, attestation, which an enclave without a certificate asks for,
-and asking for a certificate itself.
+token's own. ``Wanted.HOST``: a relay's or a proxy's, and always. Everything else needs none: what is public,
+attestation, which an enclave without a certificate asks for, and asking for a certificate itself.
 
 A certificate takes nothing's place: leases are still signed by instance keys, and calls opened by tokens. What it adds
 is that nobody else gets so far as to try. Its end is looked at for every call, for a connection may outlive it.
@@ -17,7 +17,7 @@ from cloister.custodian.calls import Wanted
 from cloister.custodian.tokens import Role
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
-from cloister.lending.peer_name import PeerKind
+from cloister.lending.peer_name import HOSTS, PeerKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,12 +73,18 @@ def peer_mode(config: Config, route: Route) -> str:
             return config.mtls
         case Wanted.HOLDER:
             return config.mtls_tokens
+        case Wanted.HOST:
+            return "require"
         case Wanted.NOTHING:
             return "off"
 
 
 def _demand_name(peer: Peer, route: Route, actor: Actor, parameters: Mapping[str, str]) -> None:
-    """Prove that the certificate is the path's instance's, or the token's own. Raises ``Rejected``."""
+    """Prove that the certificate is the path's instance's, a host's, or the token's own. Raises ``Rejected``."""
+    if route.wanted is Wanted.HOST:
+        if peer.name.kind not in HOSTS:
+            raise Rejected.because("wrong_peer", _SUBJECT, got=peer.name.label, want="relay or proxy")
+        return
     if route.wanted is Wanted.INSTANCE:
         wanted = (PeerKind.ENCLAVE, parameters["instance"])
     elif actor.role is Role.BORROWER:

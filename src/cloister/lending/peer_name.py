@@ -13,7 +13,7 @@ from enum import StrEnum
 from cloister.errors import Malformed
 from cloister.lending.terms import LOAN_ID
 
-__all__ = ["TRUST_DOMAIN", "PeerKind", "PeerName"]
+__all__ = ["HOSTS", "TRUST_DOMAIN", "PeerKind", "PeerName"]
 
 TRUST_DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,118}[a-z0-9])?")
 _SCHEME = "spiffe://"
@@ -31,6 +31,9 @@ class PeerKind(StrEnum):
     PROXY = "proxy"
     OPERATOR = "operator"
 
+
+HOSTS = frozenset({PeerKind.RELAY, PeerKind.PROXY})
+"""Peers that are no party: hosts in the custodian's service."""
 
 _FORMS = {
     PeerKind.ENCLAVE: _INSTANCE,

@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 from cloister.errors import UsageError
 from cloister.relay.link import GatewayTls
 from cloister.relay.peer_tls import PeerContext, parse_gateway_name
+from cloister.relay.renewal import Renewal
 from cloister.serving.place import is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["client_context", "gateway_tls_of", "parse_gateway"]
+__all__ = ["client_context", "gateway_tls_of", "parse_gateway", "renewal_of"]
 
 
 def parse_gateway(url: str) -> str:
@@ -63,6 +64,22 @@ def gateway_tls_of(
     return GatewayTls(
         make=lambda: PeerContext.of(names, authorities=authorities, certificate=certificate, key=key), files=files
     )
+
+
+def renewal_of(
+    custodian: str | None, *, ca: Path | None, certificate: Path | None, key: Path | None, authorities: Path | None
+) -> Renewal | None:
+    """Return what renews our certificate, None where no custodian is named. Raises ``UsageError``."""
+    if custodian is None:
+        return None
+    parts = urlsplit(custodian)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+        msg = "relay: --custodian: want https://HOST[:PORT]"
+        raise UsageError(msg)
+    if certificate is None or authorities is None or key is not None:
+        msg = "relay: --custodian renews --gateway-certificate and --gateway-ca, the key in the certificate's file"
+        raise UsageError(msg)
+    return Renewal(custodian=custodian.rstrip("/"), ca=ca, certificate=certificate, authorities=authorities)
 
 
 def client_context(authorities: Path | None) -> ssl.SSLContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,12 @@ from cloister.serving.run import run_app
 from cloister.telemetry.listener import MetricsListener
 
 if TYPE_CHECKING:
-    import asyncio
     import ssl
     from collections.abc import Callable
 
     from cloister.relay.limits import Limits
     from cloister.relay.link import GatewayTls
+    from cloister.relay.renewal import Renewal
     from cloister.serving.place import Place
     from cloister.telemetry.listener import MetricsPlace
 
@@ -34,15 +35,20 @@ async def serve_relay(
     stop: asyncio.Event,
     on_listening: Callable[[str], None],
     metrics: MetricsPlace | None = None,
+    renewal: Renewal | None = None,
 ) -> None:
     """Relay to ``gateway`` until ``stop`` is set, over TLS where there is a context. Raises ``Unavailable``.
 
-    ``metrics`` is where they are shown; without, nothing is counted. Raises ``UsageError`` where that place is taken.
+    ``renewal`` keeps our own certificate fresh. ``metrics`` is where they are shown; without, nothing is counted.
+    Raises ``UsageError`` where that place is taken.
     """
     counts = None if metrics is None else RelayMetrics()
     async with contextlib.AsyncExitStack() as stack:
         if metrics is not None and counts is not None:
             await stack.enter_async_context(MetricsListener(metrics, counts))
+        if renewal is not None:
+            renewing = asyncio.create_task(renewal.until_cancelled())
+            stack.callback(renewing.cancel)
         link = await stack.enter_async_context(GatewayLink(gateway_tls, limits))
         await run_app(
             relay_app(gateway, link, limits, counts),

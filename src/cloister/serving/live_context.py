@@ -25,6 +25,8 @@ class ServingEvent(JournalEvent):
 
     TLS_CHANGED = "tls_changed"
     TLS_KEPT = "tls_kept"
+    CERTIFICATE_RENEWED = "certificate_renewed"
+    CERTIFICATE_FAILED = "certificate_failed"
 
 
 _LOG = EventLog(lambda: datetime.now(UTC))

@@ -16,7 +16,12 @@ CERTIFICATES = (
     ),
     route(
         "POST", "/v1/certificates", WATCHERS, certificates_http.issue, body=Body.JSON, limited=True,
-        members=certificates_http.ISSUE_MEMBERS, wanted=Wanted.NOTHING,
+        members=certificates_http.HOST_MEMBERS, wanted=Wanted.NOTHING,
+    ),
+    # Opened by the certificate that the connection shows, and by nothing else.
+    route(
+        "POST", "/v1/certificates/renewal", ANYBODY, certificates_http.renew, body=Body.JSON, limited=True,
+        members=certificates_http.RENEWAL_MEMBERS, wanted=Wanted.HOST,
     ),
     route("GET", "/v1/certificates", STAFF, certificates_http.list_certificates),
     route("GET", "/v1/certificates/authorities", ANYBODY, certificates_http.authorities),

@@ -6,7 +6,7 @@ its end, and a key is certified once: to renew is to make another (docs/spec/cer
 listener alone stays, for consumers pin it: it has one certificate at a time, and the next from half its life on.
 
 Not done here: authorities (``authorities``), who may do what with a certificate (``peers``), sockets
-(``live_tls``).
+(``live_tls``), renewals of hosts (``host_certificates``).
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 
     from cloister.custodian.certificates.signing_request import CertifiedKey
     from cloister.custodian.service.context import Context, Transaction
-    from cloister.custodian.tokens import Actor
+    from cloister.custodian.tokens import Actor, TokenId
     from cloister.lending.terms import InstanceId
 
-__all__ = ["CertificateAuthority"]
+__all__ = ["CertificateAuthority", "demand_new"]
 
 _KEEP_ENDED = timedelta(days=7)  # how long a key is known to have been certified, after its certificate's end
 _KEPT_PEERS = 4096
@@ -154,7 +154,7 @@ class CertificateAuthority:
                 _demand_standing(transaction, instance)
                 if request.server:
                     return self._for_listener(transaction, instance, name, certified, life=life)
-                _demand_new(transaction, certified)
+                demand_new(transaction, certified)
                 return self.issue(transaction, instance, name, certified, life=life)
 
             certificate = context.transact(work, beside=True)
@@ -180,8 +180,12 @@ class CertificateAuthority:
         life: timedelta,
         ends_at: datetime | None,
         server: bool,
+        vouched_by: TokenId | None = None,
     ) -> Json:
-        """Return a certificate of this name; not beyond ``ends_at``, where the token that asks for it ends."""
+        """Return a certificate of this name; not beyond ``ends_at``, where the token that asks for it ends.
+
+        Its holder renews it (``host_certificates``) by the word of ``vouched_by``, where there is one.
+        """
         context = self._context
         try:
             certified = verify_signing_request(csr)
@@ -189,8 +193,8 @@ class CertificateAuthority:
             left = life if ends_at is None else min(life, ends_at - context.now())
 
             def work(transaction: Transaction) -> x509.Certificate:
-                _demand_new(transaction, certified)
-                return self.issue(transaction, actor, name, certified, life=left, server=server)
+                demand_new(transaction, certified)
+                return self.issue(transaction, actor, name, certified, life=left, server=server, vouched_by=vouched_by)
 
             certificate = context.transact(work, beside=True)
         except Rejected as refusal:
@@ -284,6 +288,7 @@ class CertificateAuthority:
         life: timedelta,
         server: bool = False,
         keeps: bool = False,
+        vouched_by: TokenId | None = None,
     ) -> x509.Certificate:
         """Issue one, note it and log it; with ``keeps`` the certificate itself is noted too."""
         row = issuer_of(standing(authorities(transaction.connection), transaction.now), transaction.now)
@@ -304,6 +309,7 @@ class CertificateAuthority:
                 issued_at=transaction.now,
                 ends_at=ends_at,
                 der=certificate.public_bytes(Encoding.DER) if keeps else None,
+                vouched_by=vouched_by,
             ),
         )
         transaction.record(
@@ -312,7 +318,7 @@ class CertificateAuthority:
         return certificate
 
 
-def _demand_new(transaction: Transaction, certified: CertifiedKey) -> None:
+def demand_new(transaction: Transaction, certified: CertifiedKey) -> None:
     """Prove that a key has not been certified yet. Raises ``Rejected`` (``key_certified``)."""
     if certificate_of_key(transaction.connection, certified.spki_sha256) is not None:
         raise _certified_before()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, insert, select, update
 
 from cloister.custodian.store.tables import AUTHORITY, CERTIFICATE, moment, stamp
+from cloister.custodian.tokens import TokenId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ __all__ = [
     "AuthorityRow",
     "CertificateRow",
     "authorities",
+    "certificate_by_fingerprint",
     "certificate_of_key",
     "ended_certificates",
     "forget_certificates",
@@ -49,6 +51,7 @@ class CertificateRow:
     """One certificate that was issued: the last one of its key.
 
     ``der`` is the certificate itself, of an instance's listener alone; every other is with who asked for it.
+    ``vouched_by`` is the token of staff by whose word its holder renews it, None for a certificate that just ends.
     """
 
     fingerprint: str
@@ -58,6 +61,7 @@ class CertificateRow:
     issued_at: datetime
     ends_at: datetime
     der: bytes | None = None
+    vouched_by: TokenId | None = None
 
 
 def authorities(connection: Connection) -> Sequence[AuthorityRow]:
@@ -114,6 +118,7 @@ def write_certificate(connection: Connection, row: CertificateRow) -> None:
             issued_at=stamp(row.issued_at),
             ends_at=stamp(row.ends_at),
             der=row.der,
+            vouched_by=row.vouched_by,
         )
     )
 
@@ -121,6 +126,12 @@ def write_certificate(connection: Connection, row: CertificateRow) -> None:
 def certificate_of_key(connection: Connection, spki_sha256: bytes) -> CertificateRow | None:
     """Return the certificate of a key, None for a key that never had one, or so long ago that it is forgotten."""
     row = connection.execute(select(CERTIFICATE).where(CERTIFICATE.c.spki_sha256 == spki_sha256)).one_or_none()
+    return None if row is None else _certificate(row)
+
+
+def certificate_by_fingerprint(connection: Connection, fingerprint: str) -> CertificateRow | None:
+    """Return a certificate, None for one that is not known, or that a newer one of the same key took the place of."""
+    row = connection.execute(select(CERTIFICATE).where(CERTIFICATE.c.fingerprint == fingerprint)).one_or_none()
     return None if row is None else _certificate(row)
 
 
@@ -142,6 +153,7 @@ def _certificate(row: Row[tuple[object, ...]]) -> CertificateRow:
         issued_at=moment(row.issued_at),
         ends_at=moment(row.ends_at),
         der=row.der,
+        vouched_by=None if row.vouched_by is None else TokenId(row.vouched_by),
     )
 
 

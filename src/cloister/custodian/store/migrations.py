@@ -313,6 +313,11 @@ _PERMITS = (
         id INTEGER PRIMARY KEY CHECK (id = 1), operations TEXT NOT NULL, spelled INTEGER NOT NULL)""",
 )
 
+_VOUCHED = (
+    # the token of staff by whose word a host renews its certificate itself, for as long as that token is good
+    "ALTER TABLE certificate ADD COLUMN vouched_by TEXT",
+)
+
 _THIRD = (*_LOG_HEAD, *_WITNESSES, *_CLOCKS, *_USAGE, *_CONTRACTS, *_OFFLINE)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -332,6 +337,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _LENT_ISSUERS,
     _LISTENERS,
     _PERMITS,
+    _VOUCHED,
 )
 """Step n takes a database from schema version n to n + 1."""
 

@@ -128,7 +128,7 @@ PROPOSAL = _table(
     "reason outcome",
 )
 AUTHORITY = _table("authority", "number certificate wrapped made_at issues_from ends_at retired_at")
-CERTIFICATE = _table("certificate", "fingerprint spki_sha256 name authority issued_at ends_at der")
+CERTIFICATE = _table("certificate", "fingerprint spki_sha256 name authority issued_at ends_at der vouched_by")
 SESSION = _table("session", "id sha256 actor role name loan person key created_at expires_at renew_until ended_at")
 ISSUER = _table("issuer", "id document set_at")
 ISSUER_KEYS = _table("issuer_keys", "issuer keys")
