@@ -11,6 +11,7 @@ from custodian_kit import SOFTWARE, Bench, bearer
 from identity_kit import Provider
 
 from cloister.custodian.config_file import load_config
+from cloister.custodian.dashboard.words import OPERATIONS
 from cloister.custodian.duty import IN_PRODUCTION, Operation
 from cloister.custodian.routes import ROUTES
 from cloister.custodian.store.migrations import MIGRATIONS
@@ -422,6 +423,10 @@ def test_every_operation_has_a_route_and_every_such_route_can_be_proposed() -> N
     ruled = [route for route in ROUTES if route.duty is not None]
     assert {route.duty.operation for route in ruled if route.duty} == set(Operation) - {Operation.KEY_RECOVERY}
     assert all(route.method != "GET" and route.roles for route in ruled)
+
+
+def test_the_dashboard_says_every_operation_in_words() -> None:
+    assert set(OPERATIONS) == set(ALL)
 
 
 def test_a_token_that_its_holder_made_is_shown_to_nobody(bench: Bench) -> None:

@@ -29,6 +29,8 @@ DONE: Mapping[str, str] = {
 OPERATIONS: Mapping[str, str] = {
     "erasure": "Erase from the log what names a person",
     "issuer": "Remove who vouches for callers",
+    "key_export": "Split the key of the vault among holders",
+    "key_recovery": "Open the vault by the shares of two holders",
     "person": "Let another person in",
     "policy": "Change what evidence has to satisfy",
     "rotation": "Destroy or schedule keys",
