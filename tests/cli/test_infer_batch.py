@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from client_town import Town, scan
+from client_town import Reply, Town, scan
 
 from cloister.cli.infer_batch import Batch, infer_batch
 from cloister.cli.infer_files import read_batch
 from cloister.cli.rate import Rate
 from cloister.cli.terminal import Terminal
+from cloister.client import Retry
 from cloister.client.receipts import VerifiedReceipt
 from cloister.errors import Rejected, UsageError
 
@@ -68,6 +71,28 @@ def test_people_are_told_how_far_it_came(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(Rejected, match="allowance_exhausted"):
         ask(batch(rows(tmp_path, 6)), as_json=False, allowance=5)
     assert "4 of 6 rows answered in 1 requests" in capsys.readouterr().out
+
+
+def test_people_are_told_why_a_question_is_asked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    town = Town()
+    lost = [False, True]  # taken from the end: the model is described, then the answer is cut
+
+    def cut(reply: Reply) -> Reply:
+        if reply.kind == "message/ohttp-chunked-res" and not lost.pop():
+            lost.extend((True,) * 9)
+            return replace(reply, parts=[part[:-20] for part in reply.parts if isinstance(part, bytes)])
+        return reply
+
+    town.reply_change = cut
+    connect = partial(town.client, retry=Retry())
+    assert infer_batch(Terminal(as_json=False), connect, batch(rows(tmp_path, 4)), lambda _: None) == 0
+    said = capsys.readouterr().err
+    assert "truncated" in said
+    assert "(2 of 4)" in said
+    assert town.enclave.allowance == 6
 
 
 def test_a_folder_has_a_question_in_each_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,6 +139,21 @@ def test_an_enclave_that_stays_away_is_not_waited_for_for_ever(town: Town, after
     assert len(town.clock.pauses) == pauses
     assert all(5 <= pause <= 20 for pause in town.clock.pauses)
     assert len(set(inferences(town))) == 2
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_a_deadline_ends_a_run_with_what_was_answered(town: Town, kind: str) -> None:
+    def slow(reply: Reply) -> Reply:
+        town.clock.advance(4)
+        return reply
+
+    town.reply_change = slow
+    with pytest.raises(Incomplete, match="before the deadline") as stopped:
+        ask(town, kind, scans(40), batch=4, concurrency=1, deadline=timedelta(seconds=18))
+    assert isinstance(stopped.value.cause, Unavailable)
+    assert 0 < stopped.value.answered.done < 40
+    under_way = 4  # rows of the request that was asked and not waited for any more
+    assert stopped.value.answered.units == 1000 - town.enclave.allowance - under_way
 
 
 def test_a_mistake_in_any_question_costs_nothing(town: Town) -> None:

@@ -109,6 +109,10 @@ async def test_a_consumer_sees_the_contract_that_both_have_signed_and_evidence_b
         async with house.enclave(), await house.client(borrower=BORROWER.verify_key) as client:
             agreed = await client.contract()
             assert "both signatures verified" in agreed._repr_html_()
+            terms = agreed.contract.terms
+            plain = replace(terms, clauses=replace(terms.clauses, borrower=None))
+            unsigned = replace(agreed, contract=replace(agreed.contract, terms=plain))
+            assert "the custodian's signature verified" in unsigned._repr_html_().replace("&#x27;", "'")
         assert agreed.document == signed.dump()
         assert agreed.consumers == ("clinic",)
         assert agreed.contract.terms.clauses.purpose == "triage"
