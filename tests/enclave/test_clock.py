@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cloister.enclave.clock import SystemClock
+from cloister.enclave.clock import SystemClock, reader_of
+from cloister.lending.clock import Readings
 
 if TYPE_CHECKING:
     import pytest
@@ -31,3 +32,18 @@ def test_the_account_of_the_processor_is_read_again_after_a_while() -> None:
     while time.process_time() < end:
         pass
     assert clock.cpu() > first
+
+
+def test_all_clocks_are_read_at_once_as_they_are_read_one_by_one() -> None:
+    clock = SystemClock()
+    read = reader_of(clock)
+    before = Readings(raw=clock.raw(), cpu=clock.cpu(), monotonic=clock.monotonic(), wall=clock.wall())
+    now = read()
+    after = Readings(raw=clock.raw(), cpu=clock.cpu(), monotonic=clock.monotonic(), wall=clock.wall())
+    assert before.raw is not None
+    assert now.raw is not None
+    assert after.raw is not None
+    assert before.raw <= now.raw <= after.raw
+    assert before.monotonic <= now.monotonic <= after.monotonic
+    assert before.wall <= now.wall <= after.wall
+    assert now.cpu is not None

@@ -432,3 +432,31 @@ def test_outputs_asked_for_exist_and_have_the_form_asked_for() -> None:
     with pytest.raises(Rejected) as refused:
         fit(parse(), sig)
     assert [reason.subject for reason in refused.value.reasons] == ["output y"]
+
+
+def test_the_head_of_an_answer_is_written_as_json_writes_it() -> None:
+    name = 'y "quoted" \\ \u00e9'
+    row = np.array([[0.5, -1.0]], dtype=np.float32)
+    tensors = [
+        Tensor(name=name, datatype=Datatype.FP32, array=row),
+        Tensor(name="z", datatype=Datatype.FP32, array=row),
+    ]
+    asked = parse(
+        entry(data=[1, 2, 3]),
+        id='7 "\u00e9',
+        parameters={"mood": "blue"},
+        outputs=[{"name": name}, {"name": "z", "parameters": {"binary_data": True}}],
+    )
+    body, size = dump_response(asked, tensors, model="m", version="v")
+    want = {
+        "model_name": "m",
+        "model_version": "v",
+        "outputs": [
+            {"name": name, "datatype": "FP32", "shape": [1, 2], "data": [0.5, -1.0]},
+            {"name": "z", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}},
+        ],
+        "id": '7 "\u00e9',
+        "parameters": {"cloister_ignored": "mood"},
+    }
+    assert body == json.dumps(want, separators=(",", ":")).encode() + row.tobytes()
+    assert size == len(body) - row.nbytes

@@ -418,3 +418,27 @@ def test_meters_know_no_negative_and_no_lowering() -> None:
     meters.settle([LOAN_METER], reserved=5, used=2)
     assert (meters.used, meters.reserved, meters.room(LOAN_METER)) == ({LOAN_METER: 2}, {}, 3)
     assert Lease.LABEL is not Refusal.LABEL
+
+
+def test_e5_e6_permit_and_charge_at_one_time_gives_what_the_two_give_one_after_the_other() -> None:
+    world, enclave = started()
+    holder, other = enclave.holder, enclave.fork().holder
+    one = holder.reserve("plain", TOKENS["ann"], 2, enclave.time(world.now))
+    two = other.reserve("plain", TOKENS["ann"], 2, enclave.time(world.now))
+    other.permit(two, 1, enclave.time(world.now))
+    receipt = other.charge(two, 1, b"q" * 32, b"a" * 32, enclave.time(world.now))
+    assert holder.permit_and_charge(one, 1, b"q" * 32, b"a" * 32, enclave.time(world.now)) == receipt
+    assert holder.snapshot() == other.snapshot()
+    with pytest.raises(UsageError):
+        holder.permit_and_charge(one, 1, b"q" * 32, b"a" * 32, enclave.time(world.now))
+
+
+def test_e5_what_may_not_leave_whole_is_given_back_and_not_charged() -> None:
+    world, enclave = started()
+    holder = enclave.holder
+    for units, later in ((3, timedelta(0)), (2, timedelta(hours=1))):
+        reservation = holder.reserve("plain", TOKENS["ann"], 2, enclave.time(world.now))
+        with pytest.raises(Rejected):
+            holder.permit_and_charge(reservation, units, b"q" * 32, b"a" * 32, enclave.time(world.now) + later)
+        view = holder.snapshot()
+        assert (view.used, view.reserved, view.served) == ({}, {}, 0)

@@ -8,7 +8,7 @@ Not done here: what a request asks for; encryption (``ohttp``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Self
 
@@ -26,6 +26,7 @@ from cloister.channel.bhttp_reader import (
 from cloister.channel.fields import FieldLines, line_fault
 from cloister.errors import UsageError
 from cloister.wire import dump_varint
+from cloister.wire.values import hot_value
 
 __all__ = ["BinaryRequest", "BinaryResponse", "Framing", "ResponseWriter"]
 
@@ -41,7 +42,7 @@ class Framing(Enum):
     INDETERMINATE_LENGTH = "indeterminate-length"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class BinaryRequest:
     """A request. ``authority`` may be empty, then a host field names it (RFC 9292 section 3.4)."""
 
@@ -80,7 +81,7 @@ class BinaryRequest:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class BinaryResponse:
     """A response, with the informational (1xx) ones that came before it."""
 

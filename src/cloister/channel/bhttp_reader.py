@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from cloister.channel.fields import MAX_NAME_BYTES, MAX_VALUE_BYTES, FieldLines, content_length, line_fault
 from cloister.errors import Malformed, UsageError
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -51,7 +52,7 @@ _FINAL_STATUS = range(200, 600)
 _INFORMATIONAL_STATUS = range(100, 200)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class RequestHead:
     """Control data and headers of a request."""
 
@@ -70,7 +71,7 @@ class Informational:
     headers: FieldLines
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class ResponseHead:
     """Status and headers of a final response."""
 
@@ -78,14 +79,14 @@ class ResponseHead:
     headers: FieldLines
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class Data:
     """A piece of content, never empty; its borders mean nothing."""
 
     data: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class End:
     """The message is whole."""
 

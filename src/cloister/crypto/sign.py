@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from cloister.errors import Malformed, Rejected, UsageError
 from cloister.wire import Fields, dump_b64u
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,7 +92,7 @@ class Label(StrEnum):
 
 def pae(label: Label, payload: bytes) -> bytes:
     """Return the bytes that are signed: DSSE PAE over label and payload."""
-    kind = label.value.encode("ascii")
+    kind = label.encode("ascii")  # of the string that it is: ``value`` of an enumeration costs more than the rest
     return _PAE_PREFIX + b"%d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
@@ -151,7 +152,7 @@ class VerifyKey:
 class SigningKey:
     """An Ed25519 private key. It never prints itself."""
 
-    __slots__ = ("_key", "verify_key")
+    __slots__ = ("_key", "key_id", "verify_key")
 
     def __init__(self, seed: bytes | bytearray) -> None:
         """Take the 32-byte seed of RFC 8032 section 5.1.5. The caller may wipe its copy afterwards."""
@@ -160,16 +161,13 @@ class SigningKey:
             raise Malformed(msg)
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.verify_key = VerifyKey(self._key.public_key().public_bytes_raw())
+        self.key_id = self.verify_key.key_id
+        """The short name of the public half."""
 
     @classmethod
     def generate(cls) -> Self:
         """Return a fresh key from the operating system's randomness."""
         return cls(Ed25519PrivateKey.generate().private_bytes_raw())
-
-    @property
-    def key_id(self) -> KeyId:
-        """The short name of the public half."""
-        return self.verify_key.key_id
 
     def seed(self) -> bytes:
         """Return the seed, for a vault to wrap. Never log, store or send it."""
@@ -194,7 +192,7 @@ class SigningKey:
         return f"SigningKey({self.key_id})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class Statement:
     """A DSSE envelope with one signature, not yet verified.
 
@@ -217,7 +215,7 @@ class Statement:
         By hand, for it is on the way of every answer: no value in it has a character that JSON escapes.
         """
         return (
-            f'{{"payload":"{dump_b64u(self.payload)}","payloadType":"{self.label.value}",'
+            f'{{"payload":"{dump_b64u(self.payload)}","payloadType":"{self.label}",'
             f'"signatures":[{{"keyid":"{self.key_id}","sig":"{dump_b64u(self.signature)}"}}]}}'
         ).encode("ascii")
 

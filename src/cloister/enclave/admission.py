@@ -29,8 +29,7 @@ class Admission:
         self.draining = False
         self.waiting_bytes = 0
         self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None  # set once nothing runs; there is one while somebody waits for that
 
     def refusal(self) -> Answer | None:
         """Return the answer to whoever comes now and cannot be taken, None where there is room."""
@@ -44,6 +43,9 @@ class Admission:
     async def drain(self, seconds: float) -> None:
         """Take no more exchanges and wait until the running ones are over, but not longer."""
         self.draining = True
+        if not self._running:
+            return
+        self._idle = self._idle or asyncio.Event()
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -53,14 +55,13 @@ class Admission:
     def enter(self) -> None:
         """Count one more that runs."""
         self._running += 1
-        self._idle.clear()
         self.metrics.set("cloister_exchanges_running", self._running)
 
     def leave(self) -> None:
         """Count one less."""
         self._running -= 1
         self.metrics.set("cloister_exchanges_running", self._running)
-        if not self._running:
+        if not self._running and self._idle is not None:
             self._idle.set()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from cloister.lending.sub_allowance import SubAllowance
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from cloister.lending.conditions import Caller
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["NOBODY", "Asker"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class Asker:
     """Somebody who asks.
 

@@ -80,7 +80,7 @@ class _Plain(Admitted):
             scheme="https",
             authority="",
             path=self._head.target,
-            headers=tuple(line for line in self._head.headers if line[0] not in _OF_THE_CONNECTION),
+            headers=tuple([line for line in self._head.headers if line[0] not in _OF_THE_CONNECTION]),
             body=bytes(body),
         )
         try:

@@ -18,10 +18,11 @@ from cloister.channel.bhttp import BinaryResponse
 from cloister.channel.fields import value_of
 from cloister.enclave.engines.tensor import Datatype
 from cloister.enclave.job import Job
-from cloister.enclave.oip import HEADER_LENGTH, fit, parse_request, units_of
+from cloister.enclave.oip import HEADER_LENGTH, KnownHeads, fit, parse_request, units_of
 from cloister.enclave.receipts import Receipts
 from cloister.enclave.runs import Runs
 from cloister.errors import Malformed, UsageError
+from cloister.lending.conditions import account_of
 from cloister.lending.receipt import commit
 from cloister.lending.replies import Replies, RequestKey
 from cloister.wire import dump_b64u, lp
@@ -30,10 +31,9 @@ if TYPE_CHECKING:
     from cloister.channel.bhttp import BinaryRequest
     from cloister.enclave.asker import Asker
     from cloister.enclave.config import EnclaveConfig
-    from cloister.enclave.engines.tensor import Tensor
     from cloister.enclave.metering import Metering
     from cloister.enclave.metrics import Metrics
-    from cloister.enclave.oip import InferRequest
+    from cloister.enclave.oip import Fitted
     from cloister.enclave.pool import ModelPool
     from cloister.enclave.served import ServedModel
     from cloister.enclave.tickets import Tickets
@@ -58,6 +58,7 @@ class Inference:
         self._metrics = metrics
         self._pool = pool
         self._limits = config.limits
+        self._heads = KnownHeads()
         self._receipts = Receipts(metering, metrics)
         self._runs = Runs(metering, config, metrics, tickets, pool)
         self._replies = Replies(
@@ -92,7 +93,7 @@ class Inference:
     async def _fresh(self, model: ServedModel, request: BinaryRequest, asker: Asker) -> BinaryResponse:
         begun = asyncio.get_running_loop().time()
         withheld = self._metering.withholding(model, asker.caller)
-        asked, tensors = await self._fitted(model, request, withheld)
+        asked, tensors, units = await self._fitted(model, request, withheld, asker)
         timeout_us = asked.parameters.timeout_us
         if not self._pool.is_loaded(model):
             self._metering.demand_live(model.terms, asker.caller)  # who may not run it makes nobody open it
@@ -100,7 +101,7 @@ class Inference:
             job = Job(
                 who=asker.who,
                 caller=asker.caller,
-                units=units_of(tensors, model.signature),
+                units=units,
                 until=None if timeout_us is None else begun + timeout_us / 1e6,
                 model=model,
                 running=running,
@@ -117,16 +118,26 @@ class Inference:
                 raise
             return await self._charged(job, response)
 
-    async def _fitted(
-        self, model: ServedModel, request: BinaryRequest, withheld: Withholding
-    ) -> tuple[InferRequest, tuple[Tensor, ...]]:
+    async def _fitted(self, model: ServedModel, request: BinaryRequest, withheld: Withholding, asker: Asker) -> Fitted:
         """Read a request and hold it against the model; a large one aside, so that the lease goes on being renewed."""
         header_bytes = _header_bytes(request)
+        if header_bytes is None:
+            return await self._read(model, request, None, withheld)
+        whose = (account_of(asker.caller), model.terms.name, model.terms.digest)
+        known = self._heads.find(whose, request.body, header_bytes)
+        if known is None:
+            known = await self._read(model, request, header_bytes, withheld)
+            self._heads.keep(whose, request.body, header_bytes, known)
+        return known
 
-        def read() -> tuple[InferRequest, tuple[Tensor, ...]]:
+    async def _read(
+        self, model: ServedModel, request: BinaryRequest, header_bytes: int | None, withheld: Withholding
+    ) -> Fitted:
+        def read() -> Fitted:
             asked = parse_request(request.body, header_bytes=header_bytes, json_cap=self._limits.max_json_bytes)
             withheld.demand(asked)
-            return asked, fit(asked, withheld.signature)
+            tensors = fit(asked, withheld.signature)
+            return asked, tensors, units_of(tensors, model.signature)
 
         return await asyncio.to_thread(read) if _is_long(model, request, header_bytes) else read()
 

@@ -6,7 +6,6 @@ Sealed fields alone decide: nothing of the outer request reaches this room (T64)
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cloister
@@ -20,6 +19,7 @@ from cloister.errors import Rejected
 from cloister.lending.sub_allowance import MAX_CHAIN_BYTES
 from cloister.telemetry.spans import parse_traceparent
 from cloister.wire import Json, dump_json, parse_b64u
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ _GEN_AI = {"gen_ai.operation.name": "infer", "gen_ai.provider.name": "cloister"}
 _BEARER = re.compile(r"[Bb]earer ([A-Za-z0-9._~+/=-]{1,16384})")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class InnerAnswer:
     """A response, and for whom and which model it is where only a live lease lets it leave."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloister.lending.receipt import SALT_BYTES
 from cloister.lending.sub_allowance import SubAllowance
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from cloister.enclave.engines import RunningModel
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Salts"]
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Salts:
     """The salts of the two commitments of one receipt."""
 
@@ -33,7 +34,7 @@ class Salts:
     def fresh(cls) -> Salts:
         """Return new ones; both from one call, for each asks the kernel."""
         both = secrets.token_bytes(2 * SALT_BYTES)
-        return cls(both[:SALT_BYTES], both[SALT_BYTES:])
+        return cls(request=both[:SALT_BYTES], response=both[SALT_BYTES:])
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

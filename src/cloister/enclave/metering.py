@@ -52,6 +52,7 @@ class Metering:
         self._log = log
         self._lock = threading.RLock()
         self._word: Lease | Voucher | None = None
+        self._withheld: dict[tuple[str, ModelDigest, int | None], Withholding] = {}
         self.terms: Terms = grant.terms
         self.anomalies: Counter[str] = Counter()
 
@@ -68,12 +69,15 @@ class Metering:
     def now(self) -> datetime:
         """Return the time of the lease; clocks that do not fit together void the lease first (E7)."""
         with self._lock:
-            try:
-                return self._guard.now(self._read())
-            except Rejected as exc:
-                fresh = self._guard.fresh  # it starts anew from the readings that made it raise
-                self._void(exc.code, fresh)
-                return fresh
+            return self._now()
+
+    def _now(self) -> datetime:
+        try:
+            return self._guard.now(self._read())
+        except Rejected as exc:
+            fresh = self._guard.fresh  # it starts anew from the readings that made it raise
+            self._void(exc.code, fresh)
+            return fresh
 
     def beat(self) -> None:
         """Note that this process lives; must be called several times in every ``lending.clock.GAP``."""
@@ -229,9 +233,17 @@ class Metering:
             self._holder.alarm(consumer, kind)
 
     def withholding(self, model: ServedModel, caller: Caller) -> Withholding:
-        """Return what a caller is shown of a model's outputs. Raises as ``Withholding.of``."""
+        """Return what a caller is shown of a model's outputs. Raises as ``Withholding.of``.
+
+        One for each version and precision: the rules of an instance never change.
+        """
         conditions = self._holder.conditions
-        return Withholding.of(model.signature, conditions.outputs(model.terms), conditions.precision(caller))
+        key = (model.terms.name, model.terms.digest, conditions.precision(caller))
+        found = self._withheld.get(key)
+        if found is None:
+            found = Withholding.of(model.signature, conditions.outputs(model.terms), key[2])
+            self._withheld[key] = found
+        return found
 
     def named(self, consumer: ConsumerId) -> Consumer | None:
         """Return the consumer of this name. Raises ``Rejected`` (``unauthorized``)."""
@@ -256,7 +268,7 @@ class Metering:
     def demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         """Prove that bytes may leave now for this model and consumer (E5). Raises as ``LeaseHolder.demand_live``."""
         with self._lock:
-            self._holder.demand_live(model, consumer, self.now())
+            self._holder.demand_live(model, consumer, self._now())
 
     def reserve(
         self,
@@ -268,7 +280,7 @@ class Metering:
     ) -> Reservation:
         """Set units aside (E4). Raises as ``LeaseHolder.reserve``."""
         with self._lock:
-            return self._holder.reserve(model, who, units, self.now(), version=version)
+            return self._holder.reserve(model, who, units, self._now(), version=version)
 
     def news(self) -> frozenset[ModelDigest]:
         """Return the versions that the latest lease lists and the terms of this instance do not know."""
@@ -281,20 +293,15 @@ class Metering:
         with self._lock:
             self._holder.take_terms(terms)
             self.terms = terms
+            self._withheld.clear()
 
     def charge(self, reservation: Reservation, units: int, request: bytes, response: bytes) -> bytes:
         """Allow what was produced to leave (E5), charge it and return the receipt to sign (E6), all at one time.
 
-        Raises as ``LeaseHolder.permit``, and then the units were given back; and as ``LeaseHolder.charge``.
+        Raises as ``LeaseHolder.permit_and_charge``, and then the units were given back.
         """
         with self._lock:
-            now = self.now()
-            try:
-                self._holder.permit(reservation, units, now)
-            except Rejected:
-                self._holder.refund(reservation)
-                raise
-            return self._holder.charge(reservation, units, request, response, now)
+            return self._holder.permit_and_charge(reservation, units, request, response, self._now())
 
     def sign_receipts(self, payloads: Sequence[bytes]) -> tuple[bytes, ...]:
         """Return what ``charge`` gave as signed receipts. Raises as ``LeaseHolder.sign_receipts``."""

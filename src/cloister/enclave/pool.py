@@ -10,7 +10,6 @@ All of it happens in one event loop; opening and zeroing, in threads.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,7 +18,7 @@ from cloister.enclave.logs import Event
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Iterable
 
     from cloister.enclave.engines import RunningModel
     from cloister.enclave.loader import Loader
@@ -233,13 +232,17 @@ class ModelPool:
             if place.retired:
                 self.retire(place)
 
-    @contextlib.asynccontextmanager
-    async def use(self, model: ServedModel) -> AsyncIterator[RunningModel]:
-        """Yield the model to run in; it stays in memory until left.
+    def use(self, model: ServedModel) -> _Use:
+        """Return a block in which there is the model to run in: it stays in memory until left.
 
-        Raises ``Unavailable`` where it cannot be opened now, and once the pool is closed; ``Rejected`` (``ohttp_key``)
-        for a version that was replaced since the request was opened: whoever asks again learns the newer keyset.
+        Entering raises ``Unavailable`` where it cannot be opened now, and once the pool is closed; ``Rejected``
+        (``ohttp_key``) for a version that was replaced since the request was opened: whoever asks again learns the
+        newer keyset.
         """
+        return _Use(self, model)
+
+    async def enter(self, model: ServedModel) -> tuple[_Place, RunningModel]:
+        """Enter a model, for ``use``: ``leave`` undoes it."""
         place = self._places.get((model.terms.name, model.terms.digest))
         if place is not None and place.leaving is not None:
             await place.leaving.wait()
@@ -248,11 +251,12 @@ class ModelPool:
         place.users += 1
         try:
             loaded = place.loaded or await self._opened(place)
-            self._turn += 1
-            place.turn = self._turn
-            yield loaded.running
-        finally:
+        except BaseException:
             self.leave(place)
+            raise
+        self._turn += 1
+        place.turn = self._turn
+        return place, loaded.running
 
     def keep(self, model: ServedModel, run: asyncio.Future[Any]) -> None:
         """Keep a model that is in use in memory until ``run`` is over, also where nobody waits for it any more.
@@ -355,6 +359,25 @@ class ModelPool:
             if place.loaded is not None:
                 place.loaded.close()
                 place.loaded = None
+
+
+class _Use:
+    """A block in which a model stays in memory. By hand: a generator for it costs more than all that it does."""
+
+    __slots__ = ("_model", "_place", "_pool")
+
+    def __init__(self, pool: ModelPool, model: ServedModel) -> None:
+        self._pool = pool
+        self._model = model
+        self._place: _Place | None = None
+
+    async def __aenter__(self) -> RunningModel:
+        self._place, running = await self._pool.enter(self._model)
+        return running
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._place is not None:
+            self._pool.leave(self._place)
 
 
 def _replaced(model: ServedModel) -> Rejected:

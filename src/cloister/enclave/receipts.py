@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["Receipts"]
 
 
+class _Due(asyncio.Future[bytes]):
+    """A receipt that will be signed within this turn. Who waits for it may be cancelled; it is not.
+
+    A task that waits for what refuses is told of it once that is over (``asyncio.Task.cancel``).
+    """
+
+    def cancel(self, msg: object | None = None) -> bool:
+        """Refuse."""
+        del msg
+        return False
+
+
 class Receipts:
     """Signs what ``Metering.charge`` gave. For one event loop."""
 
@@ -26,7 +38,7 @@ class Receipts:
         """Start with nothing waiting."""
         self._metering = metering
         self._metrics = metrics
-        self._waiting: list[tuple[bytes, asyncio.Future[bytes]]] = []
+        self._waiting: list[tuple[bytes, _Due]] = []
 
     async def signed(self, payload: bytes) -> bytes:
         """Return ``payload`` as a signed receipt. Raises as ``Metering.sign_receipts``.
@@ -37,28 +49,25 @@ class Receipts:
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._sign)
-        future: asyncio.Future[bytes] = loop.create_future()
-        self._waiting.append((payload, future))
-        while True:
-            try:
-                return await asyncio.shield(future)
-            except asyncio.CancelledError:
-                continue  # nobody cancels the future itself
+        due = _Due(loop=loop)
+        self._waiting.append((payload, due))
+        try:
+            return await due
+        except asyncio.CancelledError:
+            return due.result()
 
     def _sign(self) -> None:
         waiting, self._waiting = self._waiting, []
         for at in range(0, len(waiting), MAX_BATCH):
             self._sign_together(waiting[at : at + MAX_BATCH])
 
-    def _sign_together(self, batch: list[tuple[bytes, asyncio.Future[bytes]]]) -> None:
+    def _sign_together(self, batch: list[tuple[bytes, _Due]]) -> None:
         try:
             receipts = self._metering.sign_receipts([payload for payload, _ in batch])
         except CloisterError as exc:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(exc)
+            for _, due in batch:
+                due.set_exception(exc)
             return
         self._metrics.add("cloister_receipt_signatures_total")
-        for (_, future), receipt in zip(batch, receipts, strict=True):
-            if not future.done():  # who asked may have gone
-                future.set_result(receipt)
+        for (_, due), receipt in zip(batch, receipts, strict=True):
+            due.set_result(receipt)

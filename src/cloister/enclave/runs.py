@@ -72,14 +72,16 @@ class Runs:
         return await self._alone(job) if response is None else response
 
     async def _alone(self, job: Job) -> BinaryResponse:
-        await self._turns.take(job.payer, job.size, model=job.model.terms.name, until=job.until)
+        size = job.size
+        if not self._turns.at_once():
+            await self._turns.take(job.payer, size, model=job.model.terms.name, until=job.until)
         held = True
         try:
             # E4: between this check and the start of the run nothing is waited for.
             reservation = self._reserve(job)
             if job.model.terms.ticketed:  # the wait; then the ticket and the lease are proven again, and it runs
                 job.ticket = await self._tickets.take(reservation, commit(job.salts.request, job.body))
-            pace, size = self._pace(job), job.size
+            pace = self._pace(job)
             if pace.is_brief(size):
                 response, seconds = self._timed(self._answer, job)
                 pace.note(size, seconds, aside=False)

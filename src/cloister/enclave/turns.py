@@ -36,7 +36,7 @@ class Turns:
 
         Raises ``Rejected`` (``deadline_passed``) and ``Unavailable`` (no room, or this instance ends).
         """
-        if not self._at_once():
+        if not self.at_once():
             await self._turn(Waiting(who=who, size=size, line=_SINGLE, future=_future()), model, until)
 
     async def take_for(self, line: Hashable, *, model: str) -> bool:
@@ -44,14 +44,15 @@ class Turns:
 
         Raises ``Unavailable`` where this instance ends.
         """
-        if not self._at_once():
+        if not self.at_once():
             await self._turn(Waiting(who=line, size=0, line=_SINGLE, future=_future(), counted=False), model, None)
         if self._queue.waiting(line):
             return True
         self.leave()
         return False
 
-    def _at_once(self) -> bool:
+    def at_once(self) -> bool:
+        """Take a turn where nobody is waited for, and tell whether it was taken. Raises ``Unavailable`` as ``take``."""
         if self._closed:
             raise _ended()
         if not self._free or self._queue.waiting(_SINGLE):

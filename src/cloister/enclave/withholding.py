@@ -77,6 +77,8 @@ class Withholding:
 
     def applied(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the outputs as they may leave. Raises ``Rejected`` (``output``) for what cannot be rounded."""
+        if not self.rules and self.places is None:
+            return tuple(tensors)
         return tuple(self._applied(tensor) for tensor in tensors)
 
     def to_json(self) -> dict[str, Json]:

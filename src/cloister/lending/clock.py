@@ -11,14 +11,10 @@ then is N further units.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from cloister.errors import Rejected, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from cloister.wire.values import hot_value
 
 __all__ = [
     "CUSTODIAN_STEP",
@@ -37,6 +33,7 @@ DRIFT = 1e-3  # how much slower than the custodian's clock an enclave's clock ma
 SLACK = timedelta(seconds=1)  # what a bound allows on top of drift
 STEP = timedelta(seconds=1)  # how far time may run back, or two clocks apart, before it counts as a step
 GAP = timedelta(seconds=5)  # between two heartbeats: a process that was stopped so long asks before it serves
+_NONE = timedelta(0)
 _BUSY = timedelta(seconds=1)  # processor time beyond what the clock allows before it counts as standing still
 CUSTODIAN_STEP = timedelta(seconds=5)  # how far the custodian's clock may stand behind its database
 
@@ -46,7 +43,7 @@ def lifetime(ttl: timedelta) -> timedelta:
     return ttl * (1 + DRIFT) + SLACK
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class Readings:
     """What the machine's clocks say at one moment. ``raw`` and ``cpu`` are None where there is no such clock.
 
@@ -91,9 +88,10 @@ class ClockGuard:
         ``clock_rate`` (the monotonic clock is slower than the raw one), ``clock_gap`` (the process or the machine
         stood still), ``clock_frozen`` (more processor time passed than time).
         """
-        for code, size in self._anomalies(readings):
+        anomaly = self._anomaly(readings)
+        if anomaly is not None:
             self._restart(readings)
-            raise Rejected.because(code, "clock", got=_shown(size))
+            raise Rejected.because(anomaly[0], "clock", got=_shown(anomaly[1]))
         self._last = readings
         if readings.monotonic - self._window.monotonic >= STEP:
             self._window = readings
@@ -103,32 +101,42 @@ class ClockGuard:
         """Note a heartbeat at the latest reading; from the first on, one must follow within ``GAP``."""
         self._beat = self._last.monotonic
 
-    def _anomalies(self, readings: Readings) -> Iterator[tuple[str, timedelta]]:
-        """Yield code and size of whatever does not fit."""
-        start, last, window = self._start, self._last, self._window
-        elapsed = readings.monotonic - start.monotonic
-        allowed = STEP + abs(elapsed) * DRIFT
-        back = max(last.monotonic - readings.monotonic, _less(readings.raw, last.raw), _less(readings.cpu, last.cpu))
-        if back > timedelta(0):
-            yield "clock_step", back
-        if readings.raw is not None and start.raw is not None:
-            ahead = (readings.raw - start.raw) - elapsed
-            if abs(ahead) > allowed:  # behind: only the monotonic clock goes on in sleep
-                yield "clock_rate" if ahead > timedelta(0) else "clock_gap", abs(ahead)
-        apart = abs((readings.wall - start.wall) - elapsed)
-        if apart > allowed:
-            yield "clock_step", apart
-        if self._beat is not None and readings.monotonic - self._beat > GAP:
-            yield "clock_gap", readings.monotonic - self._beat
-        if readings.cpu is not None and window.cpu is not None:
-            worked = readings.cpu - window.cpu
-            if worked > (readings.monotonic - window.monotonic) * self._cores + _BUSY:
-                yield "clock_frozen", worked
+    def _anomaly(self, readings: Readings) -> tuple[str, timedelta] | None:
+        """Return code and size of the first thing that does not fit, None where all does."""
+        last = self._last
+        monotonic, raw, cpu = readings.monotonic, readings.raw, readings.cpu
+        if monotonic < last.monotonic:
+            return "clock_step", last.monotonic - monotonic
+        if raw is not None and last.raw is not None and raw < last.raw:
+            return "clock_step", last.raw - raw
+        if cpu is not None and last.cpu is not None and cpu < last.cpu:
+            return "clock_step", last.cpu - cpu
+        return self._discord(readings)
+
+    def _discord(self, readings: Readings) -> tuple[str, timedelta] | None:
+        """Return where one clock does not fit another one."""
+        start, window = self._start, self._window
+        monotonic, raw, cpu = readings.monotonic, readings.raw, readings.cpu
+        elapsed = monotonic - start.monotonic
+        if raw is not None and start.raw is not None:
+            ahead = raw - start.raw - elapsed
+            if _is_apart(ahead, elapsed):  # behind: only the monotonic clock goes on in sleep
+                return "clock_rate" if ahead > _NONE else "clock_gap", abs(ahead)
+        apart = readings.wall - start.wall - elapsed
+        if _is_apart(apart, elapsed):
+            return "clock_step", abs(apart)
+        if self._beat is not None and monotonic - self._beat > GAP:
+            return "clock_gap", monotonic - self._beat
+        if cpu is not None and window.cpu is not None:
+            worked = cpu - window.cpu
+            if worked > _BUSY and worked > (monotonic - window.monotonic) * self._cores + _BUSY:
+                return "clock_frozen", worked
+        return None
 
 
-def _less(reading: timedelta | None, before: timedelta | None) -> timedelta:
-    """Return how far a clock ran back, if at all."""
-    return timedelta(0) if reading is None or before is None else before - reading
+def _is_apart(difference: timedelta, elapsed: timedelta) -> bool:
+    """Tell whether two clocks are further apart than drift may have brought them since the start."""
+    return not -STEP <= difference <= STEP and abs(difference) > STEP + abs(elapsed) * DRIFT
 
 
 def _shown(difference: timedelta) -> str:

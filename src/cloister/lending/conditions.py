@@ -99,7 +99,7 @@ class Conditions:
         Raises ``Rejected``: ``outside_hours``, ``consumer_stopped``, ``sub_allowance_scope``,
         ``sub_allowance_expired``, ``sub_allowance_revoked``, ``revocations_missing``.
         """
-        closed = outside_hours(self._clauses, now)
+        closed = None if self._clauses.hours is None else outside_hours(self._clauses, now)
         if closed is not None:
             raise Rejected(str(closed), reasons=(closed,), hint="the contract says when")
         self._limits.demand_admitted(account_of(caller))
@@ -129,15 +129,17 @@ class Conditions:
 
     def room(self, caller: Caller, room: int, passed: Passed | None = None) -> int:
         """Return how much of ``room`` a sub-allowance and the consumer's budgets leave."""
-        left = self._counts.room(caller) if isinstance(caller, SubAllowance) else None
+        if isinstance(caller, SubAllowance):
+            left = self._counts.room(caller)
+            room = room if left is None else min(room, left)
         budgets = None if passed is None else self._limits.room(account_of(caller), passed)
-        return max(0, min(found for found in (room, left, budgets) if found is not None))
+        return max(0, room if budgets is None else min(room, budgets))
 
     def precision(self, caller: Caller) -> int | None:
         """Return to how many decimal places floating outputs are rounded, None for not at all."""
         own = caller.precision if isinstance(caller, SubAllowance) else None
-        wanted = [places for places in (self._clauses.precision, own) if places is not None]
-        return min(wanted, default=None)
+        agreed = self._clauses.precision
+        return agreed if own is None else own if agreed is None else min(agreed, own)
 
     def outputs(self, model: ModelTerms) -> tuple[OutputRule, ...]:
         """Return what is held back of a model's outputs, whoever asks."""

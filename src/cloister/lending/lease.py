@@ -54,9 +54,11 @@ class LeaseHolder(LeaseCore):
         """
         balances = self._lease.balances if self._lease else {}
         model = self._model(model_name)
-        leased = (lambda _: 0) if model.ticketed else self._meters.room  # a ticket takes from the balance alone
         meters = self._meters_of(model, consumer)
-        room = min(leased(meter) + balances.get(meter, 0) for meter in meters)
+        if model.ticketed:  # a ticket takes from the balance alone
+            room = min([balances.get(meter, 0) for meter in meters])
+        else:
+            room = min([self._meters.room(meter) + balances.get(meter, 0) for meter in meters])
         return self.conditions.room(consumer, room, self._clock.passed)
 
     def snapshot(self) -> LeaseSnapshot:
@@ -187,9 +189,12 @@ class LeaseHolder(LeaseCore):
         self._usage.demand_room(len(self._open))
         meters = () if model.ticketed else self._meters_of(model, consumer)
         self._meters.overdraw(self.offline.tops)
-        self._meters.demand_room(meters, units)
-        mark = self.conditions.reserve(consumer, units, moment, self._passed())
         self._meters.reserve(meters, units)
+        try:
+            mark = self.conditions.reserve(consumer, units, moment, self._passed())
+        except Rejected:
+            self._meters.settle(meters, reserved=units, used=0)
+            raise
         self._reservations += 1
         reservation = Reservation(
             number=self._reservations, model=model, consumer=consumer, units=units, meters=meters, mark=mark
@@ -204,6 +209,9 @@ class LeaseHolder(LeaseCore):
         ``lease_expired``, ``clock_step``, ``blocked``; ``allowance_exhausted`` beyond the reservation.
         """
         self.observe(now)
+        self._demand_permitted(reservation, produced_units)
+
+    def _demand_permitted(self, reservation: Reservation, produced_units: int) -> None:
         self._demand_live(reservation.model, reservation.consumer)
         self.demand_open(reservation)
         self.tickets.demand_begun(reservation)
@@ -248,14 +256,32 @@ class LeaseHolder(LeaseCore):
         except Rejected:
             self._usage.unreceipted(reservation, units=units, now=moment)
             raise
-        return self._usage.receipt(
-            reservation,
-            units=units,
-            request=request_commitment,
-            response=response_commitment,
-            policy_digest=self._policy_digest,
-            now=moment,
-        )
+        commitments = (request_commitment, response_commitment)
+        return self._usage.receipt(reservation, units, commitments, policy_digest=self._policy_digest, now=moment)
+
+    def permit_and_charge(
+        self,
+        reservation: Reservation,
+        units: int,
+        request_commitment: bytes,
+        response_commitment: bytes,
+        now: datetime,
+    ) -> bytes:
+        """Do as ``permit`` and then as ``charge`` at one time, for an answer that leaves whole; return the receipt.
+
+        What may not leave is given back, and raises as ``permit``. Between the two nothing can change, so that what was
+        proven is proven once.
+        """
+        moment = self.observe(now)
+        try:
+            self._demand_permitted(reservation, units)
+        except Rejected:
+            self.refund(reservation)
+            raise
+        self.tickets.demand_begun(reservation, request_commitment)
+        self._release(reservation, used=units)
+        commitments = (request_commitment, response_commitment)
+        return self._usage.receipt(reservation, units, commitments, policy_digest=self._policy_digest, now=moment)
 
     def sign_receipts(self, payloads: Sequence[bytes]) -> tuple[bytes, ...]:
         """Return what ``charge`` gave as signed receipts. Raises ``Rejected`` once this instance has ended."""
@@ -302,7 +328,7 @@ class LeaseHolder(LeaseCore):
         self.prove(answer, "lease", self._pending.digest if self._pending else None)
 
     def _meters_of(self, model: ModelTerms, consumer: Caller) -> tuple[Meter, ...]:
-        return meters_of(model, listed(consumer), self._meters.limits)
+        return meters_of(model, listed(consumer), self._meters.leased)
 
     def _lease_request(self, nonce: bytes) -> LeaseRequest:
         return LeaseRequest(
@@ -332,7 +358,7 @@ class LeaseHolder(LeaseCore):
 
         A token that the lease has replaced is nobody's. Raises ``Rejected`` (``unauthorized``).
         """
-        return self._listing().find(token)
+        return self._known.find(token)
 
     def _model(self, name: str, version: ModelDigest | None = None) -> ModelTerms:
         model = self._terms.model(name)

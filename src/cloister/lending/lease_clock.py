@@ -6,11 +6,11 @@ latest one counts as the latest; a larger step voids the lease. Pure: every read
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cloister.lending.clock import STEP
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,7 +22,7 @@ _RETRY_AT = 10  # then one every T/10, so that three lost renewals are tolerated
 _END_AT = 2  # the model is unloaded at 2T without renewal (E9)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class Passed:
     """Time that was seen to pass since the first reading: no step of a clock makes it more."""
 
@@ -78,14 +78,17 @@ class LeaseClock:
 
     def observe(self, now: datetime) -> datetime:
         """Take a reading and return the time to act at; a step back of more than ``STEP`` voids (E7)."""
-        if self._seen is not None and now < self._seen - STEP:
-            self.void(now)
-        if self._seen is None:
+        seen = self._seen
+        if seen is None:
             self._began = self._seen = now
-        elif now > self._seen:
-            self._passed += now - self._seen
+        elif now > seen:
+            self._passed += now - seen
             self._seen = now
-        return self._seen
+        elif now < seen - STEP:
+            self.void(now)
+        else:
+            return seen
+        return now
 
     @property
     def passed(self) -> Passed | None:

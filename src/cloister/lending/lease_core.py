@@ -115,12 +115,14 @@ class LeaseCore:
         if not self._terms.differs_in_versions_only(terms):
             raise Rejected.because("terms_changed", "grant", want="other versions of the same models, and no more")
         self._terms = terms
+        self._list()
 
     def take_word(self, word: Lease | Voucher) -> None:
         """Take ceilings, models and consumers from an answer that was proven."""
         self._meters.raise_to(word.limits)
         self._word, self._epoch, self._policy_digest = word, word.epoch, word.policy_digest
         self._block_version = word.block_version
+        self._list()
 
     def take_refusal(self, refusal: Refusal) -> None:
         """Take a refusal that was proven: with ``stop`` it ends this instance."""
@@ -137,11 +139,11 @@ class LeaseCore:
     def _consumers(self) -> tuple[Consumer, ...] | None:
         return self._word.consumers if self._word else self._terms.consumers
 
-    def _listing(self) -> Listing:
+    def _list(self) -> None:
+        """List whom the latest word and the terms name: after each of them, and not at each inference."""
         current, granted = self._consumers(), self._terms.consumers
         if not self._known.is_of(current, granted):
             self._known = Listing(current, granted)
-        return self._known
 
     def _demand_live(self, model: ModelTerms, consumer: Caller) -> None:
         if self._final is LeaseState.REVOKED:
@@ -150,13 +152,14 @@ class LeaseCore:
             self._refuse("clock_step" if self._clock.stepped else "lease_expired")
         if model.digest not in self._word.models:
             raise Rejected.because("blocked", f"model {model.name}")
-        self._listing().demand(listed(consumer))
+        if consumer is not None:
+            self._known.demand(listed(consumer))
         if self._clock.seen is not None:  # whatever is live has seen the time
             self.conditions.demand(model, consumer, self._clock.seen)
 
     def named(self, consumer: ConsumerId) -> Consumer | None:
         """Return the consumer of this name. Raises as ``Listing.named``."""
-        return self._listing().named(consumer)
+        return self._known.named(consumer)
 
     def issuers_request(self, nonce: bytes) -> IssuersAsked:
         """Return a request for whose word counts for consumers. Raises ``Rejected`` once this instance has ended."""

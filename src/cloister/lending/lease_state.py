@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from cloister.wire.values import hot_value
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -29,7 +31,7 @@ class LeaseState(Enum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class Reservation:
     """Units set aside for one inference, on every meter it is charged to. Worth nothing elsewhere.
 

@@ -12,7 +12,7 @@ from cloister.errors import Rejected, UsageError
 from cloister.lending.terms import MAX_UNITS, Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Container, Iterable, Mapping
 
     from cloister.lending.messages import Units
 
@@ -27,7 +27,7 @@ class Meters:
     def __init__(self) -> None:
         """Start at zero: ceiling zero, nothing used, nothing reserved (rule E1)."""
         self._limits: dict[Meter, int] = {}
-        self._tops: dict[Meter, int] = {}
+        self._tops: Mapping[Meter, int] = {}
         self._used: dict[Meter, int] = {}
         self._reserved: dict[Meter, int] = {}
 
@@ -35,6 +35,11 @@ class Meters:
     def limits(self) -> Units:
         """The ceilings, absolute."""
         return dict(self._limits)
+
+    @property
+    def leased(self) -> Container[Meter]:
+        """The meters that have a ceiling."""
+        return self._limits
 
     @property
     def used(self) -> Units:
@@ -53,11 +58,13 @@ class Meters:
 
     def overdraw(self, tops: Mapping[Meter, int]) -> None:
         """Let these absolute ceilings stand where they are higher, until the next call."""
-        self._tops = dict(tops)
+        self._tops = tops
 
     def room(self, meter: Meter) -> int:
         """Return the units that this meter can still take."""
-        ceiling = max(self._limits.get(meter, 0), self._tops.get(meter, 0))
+        ceiling = self._limits.get(meter, 0)
+        if self._tops:
+            ceiling = max(ceiling, self._tops.get(meter, 0))
         return ceiling - self._used.get(meter, 0) - self._reserved.get(meter, 0)
 
     def spoken_for(self, meter: Meter) -> int:
@@ -81,11 +88,10 @@ class Meters:
             msg = "; ".join(map(str, reasons))
             raise Rejected(msg, reasons=reasons, hint="ask the custodian for more, or wait until units are freed")
 
-    def reserve(self, meters: Iterable[Meter], units: int) -> None:
+    def reserve(self, meters: Collection[Meter], units: int) -> None:
         """Set ``units`` aside on every meter, or on none. Raises as ``demand_room``."""
-        wanted = tuple(meters)
-        self.demand_room(wanted, units)
-        for meter in wanted:
+        self.demand_room(meters, units)
+        for meter in meters:
             self._reserved[meter] = self._reserved.get(meter, 0) + units
 
     def settle(self, meters: Iterable[Meter], *, reserved: int, used: int) -> None:

@@ -46,7 +46,7 @@ SALT_BYTES = 32
 GENESIS = bytes(32)
 """Chain head of an instance that has served nothing."""
 
-_COMMIT_LABEL = b"cloister/commit/v1"
+_COMMIT_LABEL = b"cloister/commit/v1" + SALT_BYTES.to_bytes(4, "big")
 _CONTENT_LABEL = b"cloister/content/v1"
 _CHAIN_LABEL = b"cloister/chain/v2"
 
@@ -56,7 +56,7 @@ def commit(salt: bytes, data: bytes) -> bytes:
     if len(salt) != SALT_BYTES:
         msg = f"commitment: salt of {len(salt)} bytes, want {SALT_BYTES}"
         raise UsageError(msg)
-    digest = hashlib.sha256(_COMMIT_LABEL + lp(salt) + len(data).to_bytes(4, "big"))
+    digest = hashlib.sha256(b"%b%b%b" % (_COMMIT_LABEL, salt, len(data).to_bytes(4, "big")))
     digest.update(data)  # as it is: copying a large body costs a third of hashing it
     return digest.digest()
 

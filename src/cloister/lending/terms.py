@@ -19,7 +19,7 @@ from cloister.lending.names import NAME
 from cloister.wire import Fields, Json, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
 __all__ = [
     "LOAN_METER",
@@ -123,9 +123,9 @@ class ModelTerms:
 
     def at(self, digest: ModelDigest) -> ModelTerms | None:
         """Return these terms for one of the versions that may be served, None for any other."""
-        if digest not in self.standing:
-            return None
-        return self if digest == self.digest else replace(self, digest=digest, replaces=self.replaces[1:])
+        if digest == self.digest:
+            return self
+        return replace(self, digest=digest, replaces=self.replaces[1:]) if digest in self.standing else None
 
     def to_json(self) -> Json:
         """Return the JSON object of docs/spec/lease.md."""
@@ -280,7 +280,10 @@ class Terms:
 
     def model(self, name: str) -> ModelTerms | None:
         """Return the lent model of that name, or None."""
-        return next((model for model in self.models if model.name == name), None)
+        for model in self.models:  # on the way of every inference: a generator costs as much as all the rest
+            if model.name == name:
+                return model
+        return None
 
     def differs_in_versions_only(self, other: Terms) -> bool:
         """Tell whether ``other`` lends the same models by name on the same terms, perhaps in other versions.
@@ -320,16 +323,15 @@ def _clauses(fields: Fields) -> Clauses:
     return clauses
 
 
-def meters_of(model: ModelTerms, consumer: Consumer | None, leased: Iterable[Meter] = ()) -> tuple[Meter, ...]:
+def meters_of(model: ModelTerms, consumer: Consumer | None, leased: Container[Meter] = ()) -> tuple[Meter, ...]:
     """Return every meter that one inference of ``model`` for ``consumer`` is charged to.
 
     A meter that is ``leased`` is charged, whatever the terms say: they may be older.
     """
-    known = frozenset(leased)
     meters = [LOAN_METER]
-    if model.metered or model_meter(model.name) in known:
+    if model.metered or model_meter(model.name) in leased:
         meters.append(model_meter(model.name))
-    if consumer is not None and (consumer.metered or consumer_meter(consumer.id) in known):
+    if consumer is not None and (consumer.metered or consumer_meter(consumer.id) in leased):
         meters.append(consumer_meter(consumer.id))
     return tuple(meters)
 

@@ -57,13 +57,14 @@ class UsageChain:
         self._records: deque[tuple[UsageRecord, bytes]] = deque()  # each with the head after it
         self._reported = GENESIS  # the head before the first record that is in no report yet
         self._made: deque[_Made] = deque()
+        self._on_their_way = 0  # records in those
         self._filed = 0  # records that lie in files and are not acknowledged
         self._told = 0  # the last index that a voucher says the custodian has
 
     @property
     def unreported(self) -> int:
         """How many records the custodian has not acknowledged."""
-        return len(self._records) + sum(made.records for made in self._made)
+        return len(self._records) + self._on_their_way
 
     def demand_room(self, running: int) -> None:
         """Prove that the records of ``running`` inferences and one more have a place (``usage_unreported``)."""
@@ -75,25 +76,28 @@ class UsageChain:
     def receipt(
         self,
         reservation: Reservation,
-        *,
         units: int,
-        request: bytes,
-        response: bytes,
+        commitments: tuple[bytes, bytes],
+        *,
         policy_digest: str,
         now: datetime,
     ) -> bytes:
-        """Chain one inference and return its receipt to sign. Its time never runs back, whatever the clock does."""
+        """Chain one inference and return its receipt to sign. Its time never runs back, whatever the clock does.
+
+        ``commitments`` are those to the request and to the response.
+        """
         consumer = _consumer(reservation)
+        metered = consumer is not None and _names_consumer(reservation)
         receipt = Receipt(
             instance=self._instance,
             index=self.index + 1,
             loan=self._loan,
             model=reservation.model.digest,
             consumer=None if consumer is None else consumer.id,
-            metered=_names_consumer(reservation),
+            metered=metered,
             units=units,
-            request=request,
-            response=response,
+            request=commitments[0],
+            response=commitments[1],
             previous=self.head,
             policy_digest=policy_digest,
             issued_at=self._forward(now),
@@ -172,7 +176,9 @@ class UsageChain:
             self._let_go()
 
     def _let_go(self) -> None:
-        self._filed = max(0, self._filed - self._made.popleft().records)
+        records = self._made.popleft().records
+        self._on_their_way -= records
+        self._filed = max(0, self._filed - records)
 
     def _make(self, key: SigningKey, upto: int) -> bool:
         """Sign one more report over what is unreported up to ``upto``. Tells whether there was anything."""
@@ -186,6 +192,7 @@ class UsageChain:
         report = UsageReport(instance=self._instance, loan=self._loan, previous=self._reported, records=tuple(taken))
         statement = Statement.sign(key, UsageReport.LABEL, report.dump()).dump()
         self._made.append(_Made(statement=statement, last=report.last, head=head, records=len(taken)))
+        self._on_their_way += len(taken)
         self._reported = head
         return True
 
@@ -194,7 +201,8 @@ class UsageChain:
         self._records.append((record, self.head))
 
     def _forward(self, now: datetime) -> datetime:
-        self._latest = now if self._latest is None else max(self._latest, now)
+        if self._latest is None or now > self._latest:
+            self._latest = now
         return self._latest
 
 

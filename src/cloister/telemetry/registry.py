@@ -153,10 +153,10 @@ class Registry:
 
     def set(self, name: str, value: float, label: Label = "") -> None:
         """Set a series: a gauge, or a counter that somebody else counts. Raises as ``add``."""
-        if (name, label) not in self._values:
+        key = (name, label)
+        if key not in self._values:
             raise _unknown(name)
-        with self._lock:
-            self._values[name, label] = value
+        self._values[key] = value  # one step of its own: needs no lock
 
     def observe(self, name: str, value: float, label: Label = "") -> None:
         """Count a value into its bar. Raises as ``add``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from cloister.errors import Malformed
 from cloister.wire.json import MAX_INT, MAX_JSON_BYTES, Json, parse_json
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["STEERING", "Fields"]
 
 T = TypeVar("T")
+_MISSING: Any = object()
 
 STEERING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]")
 """Characters that steer a terminal or a log line: controls, line separators, marks of direction (T84)."""
@@ -55,9 +56,10 @@ class Fields:
 
     def take(self, name: str) -> Json:
         """Return the member as it is."""
-        if name not in self._left:
+        got: Json = self._left.pop(name, _MISSING)
+        if got is _MISSING:
             self.fail(name, "missing")
-        return self._left.pop(name)
+        return got
 
     def literal(self, name: str, want: str | int) -> None:
         """Demand that the member equals ``want`` in value and type."""
@@ -167,7 +169,7 @@ class Fields:
 
     def optional(self, name: str, take: Callable[[str], T]) -> T | None:
         """Return ``take(name)`` where the member is present, else None."""
-        return take(name) if name in self else None
+        return take(name) if name in self._left else None
 
     def end(self) -> None:
         """Refuse members nobody took: in signed data an unknown member is an attack or a newer format."""

@@ -15,6 +15,7 @@ MAX_B64U_BYTES = 1 << 20  # bytes of one decoded string unless the caller says o
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _B64U = re.compile(r"[A-Za-z0-9_-]*")
+_OFFSET = "+00:00"  # as ``isoformat`` ends in UTC
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{6})?Z")
 
 
@@ -50,7 +51,8 @@ def dump_time(moment: datetime) -> str:
     if moment.tzinfo is None:
         msg = "time: naive, want an aware one"
         raise UsageError(msg)
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return utc.isoformat()[: -len(_OFFSET)] + "Z"
 
 
 def parse_time(text: str, *, what: str) -> datetime:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cloister.errors import UsageError
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from cloister.wire import Json
@@ -48,6 +49,11 @@ class Datatype(Enum):
     FP8_E5M2 = "FP8_E5M2"
     FP8_E5M2FNUZ = "FP8_E5M2FNUZ"
     BYTES = "BYTES"
+
+    @cached_property
+    def label(self) -> str:
+        """The name on the wire, as ``value`` is: that of an enumeration is a call of Python's each time."""
+        return self.value
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -98,7 +104,7 @@ def element_count(shape: tuple[int, ...]) -> int:
     return math.prod(shape)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class Tensor:
     """A named array. ``array`` has the type and shape that ``datatype`` says; it is C-contiguous."""
 
@@ -156,4 +162,7 @@ class Signature:
 
     def output(self, name: str) -> TensorSpec | None:
         """Return the output of that name, or None."""
-        return next((spec for spec in self.outputs if spec.name == name), None)
+        for spec in self.outputs:
+            if spec.name == name:
+                return spec
+        return None

@@ -9,7 +9,8 @@ nothing are named in the answer: in a metered and attested service nothing a con
 from __future__ import annotations
 
 from cloister.enclave.oip.fitting import fit, units_of
+from cloister.enclave.oip.heads import Fitted, KnownHeads
 from cloister.enclave.oip.request import HEADER_LENGTH, InferRequest, parse_request
 from cloister.enclave.oip.response import dump_response
 
-__all__ = ["HEADER_LENGTH", "InferRequest", "dump_response", "fit", "parse_request", "units_of"]
+__all__ = ["HEADER_LENGTH", "Fitted", "InferRequest", "KnownHeads", "dump_response", "fit", "parse_request", "units_of"]

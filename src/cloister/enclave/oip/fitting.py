@@ -91,8 +91,8 @@ def _output_misfits(request: InferRequest, signature: Signature) -> list[Reason]
 
 
 def _tensor(item: RawInput, spec: TensorSpec, symbols: dict[str, tuple[int, str]], bad: list[Reason]) -> Tensor | None:
-    if item.datatype != spec.datatype.value:
-        bad.append(_misfit(item.name, f"datatype {item.datatype}", spec.datatype.value))
+    if item.datatype != spec.datatype.label:
+        bad.append(_misfit(item.name, f"datatype {item.datatype}", spec.datatype.label))
         return None
     if not _shape_fits(item.shape, spec):
         bad.append(_misfit(item.name, f"shape {list(item.shape)}", spec.describe_shape()))
@@ -106,7 +106,7 @@ def _tensor(item: RawInput, spec: TensorSpec, symbols: dict[str, tuple[int, str]
     except BadData as exc:
         bad.append(_misfit(item.name, exc.got, exc.want))
         return None
-    return Tensor(name=item.name, datatype=Datatype(item.datatype), array=array)
+    return Tensor(name=item.name, datatype=spec.datatype, array=array)
 
 
 def _shape_fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:

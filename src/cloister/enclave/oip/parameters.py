@@ -7,11 +7,11 @@ docs/reference/enclave-api.md, section "Parameters".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.errors import Reason
 from cloister.wire import Fields
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from cloister.wire import Json
@@ -41,7 +41,7 @@ _OF_TENSOR = {
 _SAY_NOTHING: tuple[Json, ...] = (False, 0, "")  # a refused parameter that asks for nothing is no request
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class RequestParameters:
     """Those of a whole request. ``timeout_us`` None means the server's own limits alone."""
 
@@ -64,7 +64,7 @@ class RequestParameters:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class InputParameters:
     """Those of one input: how many bytes of binary data are its own, None where its data is in the JSON."""
 
@@ -85,7 +85,7 @@ class InputParameters:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class OutputParameters:
     """Those of one output.
 

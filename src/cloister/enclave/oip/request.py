@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from cloister.enclave.engines.tensor import MAX_RANK
 from cloister.enclave.oip.parameters import InputParameters, OutputParameters, RequestParameters
 from cloister.errors import Malformed
 from cloister.wire import Fields, Json, no_double_keys, refuse_constant
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ MAX_NAME = 512  # characters of a tensor's name
 _READER = json.JSONDecoder(object_pairs_hook=no_double_keys, parse_constant=refuse_constant)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class RawInput:
     """One input as sent, not yet held against the signature. ``data`` is JSON or a view of binary data."""
 
@@ -47,7 +48,7 @@ class RawInput:
     parameters: InputParameters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class RequestedOutput:
     """One output asked for."""
 
@@ -55,24 +56,20 @@ class RequestedOutput:
     parameters: OutputParameters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class InferRequest:
-    """One parsed request. ``outputs`` empty means all of the model's, as in the protocol."""
+    """One parsed request. ``outputs`` empty means all of the model's, as in the protocol.
+
+    ``refused`` is every parameter that asks for what is not done here, ``ignored`` the names of those that change
+    nothing, each once, in their order.
+    """
 
     id: str | None
     inputs: tuple[RawInput, ...]
     outputs: tuple[RequestedOutput, ...]
     parameters: RequestParameters
-
-    @property
-    def refused(self) -> tuple[Reason, ...]:
-        """Every parameter that asks for what is not done here."""
-        return tuple(reason for item in self._askers() for reason in item.refused)
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """The names of the parameters that change nothing, each once, in their order."""
-        return tuple(dict.fromkeys(name for item in self._askers() for name in item.ignored))
+    refused: tuple[Reason, ...]
+    ignored: tuple[str, ...]
 
     def wants_binary(self, name: str) -> bool:
         """Tell whether this output goes back as binary data."""
@@ -83,12 +80,10 @@ class InferRequest:
 
     def classes(self, name: str) -> int | None:
         """Return how many of this output's highest values are asked for in its place."""
-        return next((output.parameters.classes for output in self.outputs if output.name == name), None)
-
-    def _askers(self) -> Iterator[RequestParameters | InputParameters | OutputParameters]:
-        yield self.parameters
-        yield from (item.parameters for item in self.inputs)
-        yield from (item.parameters for item in self.outputs)
+        for output in self.outputs:
+            if output.name == name:
+                return output.parameters.classes
+        return None
 
 
 def parse_request(body: bytes, *, header_bytes: int | None, json_cap: int) -> InferRequest:
@@ -104,17 +99,22 @@ def parse_request(body: bytes, *, header_bytes: int | None, json_cap: int) -> In
     fields = Fields(_parse_json(head, json_cap), what="infer request")
     binary = _BinaryData(memoryview(body)[len(head) :])
     ident = fields.optional("id", lambda name: fields.text(name, cap=256))
-    request = InferRequest(
-        id=ident,
-        inputs=tuple(_inputs(fields, binary)),
-        outputs=tuple(_outputs(fields)),
-        parameters=RequestParameters.take(fields),
-    )
+    inputs, outputs = tuple(_inputs(fields, binary)), tuple(_outputs(fields))
+    parameters = RequestParameters.take(fields)
     fields.end()
     binary.end()
-    _demand_unique(fields, "inputs", [item.name for item in request.inputs])
-    _demand_unique(fields, "outputs", [item.name for item in request.outputs])
-    return request
+    _demand_unique(fields, "inputs", [item.name for item in inputs])
+    _demand_unique(fields, "outputs", [item.name for item in outputs])
+    askers: tuple[RequestParameters | InputParameters | OutputParameters, ...]
+    askers = (parameters, *[item.parameters for item in inputs], *[item.parameters for item in outputs])
+    return InferRequest(
+        id=ident,
+        inputs=inputs,
+        outputs=outputs,
+        parameters=parameters,
+        refused=tuple([reason for item in askers for reason in item.refused]),
+        ignored=tuple(dict.fromkeys([name for item in askers for name in item.ignored])),
+    )
 
 
 def _parse_json(data: bytes, cap: int) -> Json:

@@ -9,9 +9,11 @@ at the lease again before each of them (E5). Servers own sockets and deadlines, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +24,7 @@ Headers: TypeAlias = "tuple[tuple[str, str], ...]"
 Body: TypeAlias = "bytes | bytearray"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class Head:
     """The head of a request. ``target`` is path and query as they were sent, ``headers`` have names in lower case.
 
@@ -51,7 +53,7 @@ class Head:
         return [value for found, value in self.headers if found == name]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class Answer:
     """What goes back: ``body`` whole, or ``chunks`` one after the other.
 

@@ -26,22 +26,22 @@ __all__ = ["MAX_HEAD_BYTES", "NEVER", "Http1Connection"]
 MAX_HEAD_BYTES = 32 * 1024  # bytes of a request's head
 NEVER = float("inf")
 _REASONS = {
-    200: b"OK",
-    400: b"Bad Request",
-    401: b"Unauthorized",
-    402: b"Payment Required",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    409: b"Conflict",
-    413: b"Content Too Large",
-    415: b"Unsupported Media Type",
-    422: b"Unprocessable Content",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    503: b"Service Unavailable",
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    402: "Payment Required",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
 }
 
 
@@ -71,6 +71,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._filled = 0  # bytes of ``_body`` that came
         self._chunked: ChunkedBody | None = None
         self._task: asyncio.Task[None] | None = None
+        self._begun = False  # whether that task has made its first step
         self._drained: asyncio.Future[None] | None = None
         self._placed = False
         self._idle = False
@@ -98,7 +99,7 @@ class Http1Connection(asyncio.BufferedProtocol):
             self._drained.set_exception(ConnectionResetError())
         if self._task is not None:
             self._task.cancel()
-        else:
+        if self._task is None or not self._begun:  # cancelled before its first step it never runs, not even its end
             self._end(Outcome.FAILED)
         self._body, self._waiting = bytearray(), bytearray()
 
@@ -249,12 +250,11 @@ class Http1Connection(asyncio.BufferedProtocol):
     def _ask(self) -> None:
         self._state = _State.ANSWERING
         self.deadline = NEVER
-        exchange = self._exchange
+        self._begun = False
         self._task = self._loop.create_task(self._run())
-        # A task that is cancelled before its first step never runs, not even its end.
-        self._task.add_done_callback(lambda _: self._end(Outcome.FAILED) if self._exchange is exchange else None)
 
     async def _run(self) -> None:
+        self._begun = True
         exchange, body, outcome = self._exchange, self._body, Outcome.FAILED
         self._body = bytearray()
         if exchange is None:
@@ -262,8 +262,10 @@ class Http1Connection(asyncio.BufferedProtocol):
         try:
             answer = await exchange.answer(body)
             outcome = Outcome.CUT
-            with suppress(OSError):
+            try:
                 outcome = await self._send(answer)
+            except OSError:  # the connection is gone
+                outcome = Outcome.CUT
         finally:
             self._task = None
             self._end(outcome)
@@ -314,13 +316,13 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     def _start(self, answer: Answer, length: int | None) -> bytes:
         """Return the head of an answer; chunks follow where ``length`` is None."""
-        lines = [b"HTTP/1.1 %d %b" % (answer.status, _REASONS.get(answer.status, b"Status"))]
-        lines += [f"{name}: {value}".encode("latin-1") for name, value in answer.headers]
-        lines.append(b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length)
+        lines = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Status')}"]
+        lines += [f"{name}: {value}" for name, value in answer.headers]
+        lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
         if not self._keeps_alive:
-            lines.append(b"connection: close")
-        lines.append(self._connections.date)
-        return b"\r\n".join(lines) + b"\r\n\r\n"
+            lines.append("connection: close")
+        lines += (self._connections.date, "", "")
+        return "\r\n".join(lines).encode("latin-1")
 
     @property
     def _keeps_alive(self) -> bool:

@@ -7,14 +7,13 @@ could read differently is an error here and not a choice (bad input 50).
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 import httptools
 
 from cloister.enclave.web.exchange import Head, Headers
 from cloister.errors import Malformed
+from cloister.wire.values import hot_value
 
 __all__ = ["CHUNKED", "LENGTH", "MAX_HEADERS", "TARGET", "RequestHead", "parse_head"]
 
@@ -27,7 +26,7 @@ MAX_HEADERS = 100
 _BAD = "http: bad head"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class RequestHead:
     """A head and what this connection has to know of it. ``length`` is bytes of the body, or ``CHUNKED``."""
 
@@ -67,45 +66,63 @@ def parse_head(data: bytes | memoryview, *, pinned: bool, certificates: tuple[by
     """Return the head that ``data`` is, to its last byte. Raises ``Malformed``."""
     found = _Found()
     try:
-        with suppress(httptools.HttpParserUpgrade):  # may be asked for, and is not granted (RFC 9110 section 7.8)
-            found.parser.feed_data(data)
+        found.parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # may be asked for, and is not granted (RFC 9110 section 7.8)
     except httptools.HttpParserError as exc:
         raise Malformed(_BAD) from exc
     headers: Headers = tuple(found.headers)
-    length = _length(headers)
+    told = _Told(headers)
+    length = told.length()
     target = found.target.decode("latin-1")
     whole = found.complete and found.ended is (length == 0)
     if not whole or len(headers) > MAX_HEADERS or not TARGET.fullmatch(target):
         raise Malformed(_BAD)
     version = found.parser.get_http_version()
-    if version not in {"1.0", "1.1"} or sum(name == "host" for name, _ in headers) != (version == "1.1"):
+    if version not in {"1.0", "1.1"} or told.hosts != (version == "1.1"):
         raise Malformed(_BAD)
     if length == CHUNKED and version == "1.0":
         raise Malformed(_BAD)
     method = found.parser.get_method().decode("ascii")
     head = Head(method=method, target=target, headers=headers, pinned=pinned, certificates=certificates)
-    return RequestHead(head=head, length=length, keeps_alive=found.keeps_alive, waits=_waits(head))
+    return RequestHead(head=head, length=length, keeps_alive=found.keeps_alive, waits=told.waits())
 
 
-def _waits(head: Head) -> bool:
-    expected = head.all("expect")
-    if expected and [item.lower() for item in expected] != ["100-continue"]:
-        raise Malformed(_BAD)
-    return bool(expected)
+class _Told:
+    """What the fields of a head tell the server itself, found in one pass over them."""
 
+    __slots__ = ("codings", "expected", "hosts", "lengths")
 
-def _length(headers: Headers) -> int:
-    """Return the length that a head tells in one way (RFC 9112 section 6.3). Raises ``Malformed``."""
-    lengths = [value for name, value in headers if name == "content-length"]
-    codings = [value for name, value in headers if name == "transfer-encoding"]
-    if len(lengths) + len(codings) > 1:
-        raise Malformed(_BAD)
-    if codings:
-        if codings[0].lower() != "chunked":
+    def __init__(self, headers: Headers) -> None:
+        self.hosts = 0
+        self.lengths: list[str] = []
+        self.codings: list[str] = []
+        self.expected: list[str] = []
+        for name, value in headers:
+            if name == "host":
+                self.hosts += 1
+            elif name == "content-length":
+                self.lengths.append(value)
+            elif name == "transfer-encoding":
+                self.codings.append(value)
+            elif name == "expect":
+                self.expected.append(value.lower())
+
+    def waits(self) -> bool:
+        if self.expected and self.expected != ["100-continue"]:
             raise Malformed(_BAD)
-        return CHUNKED
-    if not lengths:
-        return 0
-    if not LENGTH.fullmatch(lengths[0]):
-        raise Malformed(_BAD)
-    return int(lengths[0])
+        return bool(self.expected)
+
+    def length(self) -> int:
+        """Return the length that a head tells in one way (RFC 9112 section 6.3). Raises ``Malformed``."""
+        if len(self.lengths) + len(self.codings) > 1:
+            raise Malformed(_BAD)
+        if self.codings:
+            if self.codings[0].lower() != "chunked":
+                raise Malformed(_BAD)
+            return CHUNKED
+        if not self.lengths:
+            return 0
+        if not LENGTH.fullmatch(self.lengths[0]):
+            raise Malformed(_BAD)
+        return int(self.lengths[0])

@@ -298,7 +298,7 @@ class Http2Connection(asyncio.Protocol):
         stream.deadline = NEVER
 
     def _lines(self, answer: Answer) -> list[tuple[str, str]]:
-        name, _, date = self._connections.date.decode("ascii").partition(": ")
+        name, _, date = self._connections.date.partition(": ")
         lines = [(":status", str(answer.status)), *answer.headers, (name, date)]
         return lines if answer.chunks is not None else [*lines, ("content-length", str(len(answer.body)))]
 

@@ -60,7 +60,7 @@ class Connections:
         self.pinned = pinned
         self.ending = False
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))  # what is read goes on at once, so one is enough for all
-        self.date = b""
+        self.date = ""
         self._all: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # the longest idle first
         self.tell_time()
@@ -98,7 +98,7 @@ class Connections:
 
     def tell_time(self) -> None:
         """Write the date that answers carry (RFC 9110 section 6.6.1)."""
-        self.date = f"date: {formatdate(usegmt=True)}".encode("ascii")
+        self.date = f"date: {formatdate(usegmt=True)}"
 
     def sweep(self) -> None:
         """End whatever is past its deadline."""

@@ -22,6 +22,7 @@ from cloister.lending.terms import (
     ModelDigest,
 )
 from cloister.wire import Fields, Json, dump_b64u, dump_json, dump_time, parse_b64u
+from cloister.wire.values import hot_value
 
 __all__ = [
     "MAX_RECORDS",
@@ -50,10 +51,12 @@ def minute_number(moment: datetime) -> int:
 
 def minute_of(moment: datetime) -> datetime:
     """Return the whole minute that ``moment`` lies in: all that a record says of time (T61)."""
+    if moment.tzinfo is UTC:
+        return moment.replace(second=0, microsecond=0)
     return _EPOCH + minute_number(moment) * MINUTE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_value
 class UsageRecord:
     """One charged inference as the custodian may know it: no commitment, no second, no name nobody meters.
 
