@@ -69,15 +69,18 @@ class BinaryRequest:
         """Return the message in ``data``, padding taken off. Raises ``Malformed``."""
         reader = RequestReader(max_body_bytes=max_body_bytes)
         events = reader.feed(data) + reader.end()
-        head = next(event for event in events if isinstance(event, RequestHead))
+        head, end = events[0], events[-1]
+        if not isinstance(head, RequestHead) or not isinstance(end, End):
+            msg = "binary request: read without a head or an end"
+            raise UsageError(msg)
         return cls(
             method=head.method,
             scheme=head.scheme,
             authority=head.authority,
             path=head.path,
             headers=head.headers,
-            body=b"".join(event.data for event in events if isinstance(event, Data)),
-            trailers=next(event.trailers for event in events if isinstance(event, End)),
+            body=b"".join([event.data for event in events if isinstance(event, Data)]),
+            trailers=end.trailers,
         )
 
 
@@ -169,7 +172,7 @@ def _section(lines: FieldLines, framing: Framing) -> bytes:
         if fault is not None:
             msg = f"binary http: {fault}"
             raise UsageError(msg)
-    section = b"".join(_prefixed(name) + _prefixed(value) for name, value in lines)
+    section = b"".join([_prefixed(name) + _prefixed(value) for name, value in lines])
     return dump_varint(len(section)) + section if framing is Framing.KNOWN_LENGTH else section + b"\x00"
 
 

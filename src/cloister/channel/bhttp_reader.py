@@ -1,6 +1,6 @@
 """Binary HTTP (RFC 9292) in pieces: bytes in, frozen events out, for both kinds and both framings.
 
-A reader is fed whatever arrived; it never holds more than one field line or control string, and
+A reader is fed whatever arrived; it never holds more than one field section or control string, and
 compares every length with its limit before it waits for the bytes. ``End`` comes only from ``end``,
 so that nobody takes a message for complete before the stream beneath it was proven complete.
 
@@ -43,6 +43,8 @@ MAX_METHOD_BYTES = 32
 MAX_SCHEME_BYTES = 16
 MAX_AUTHORITY_BYTES = 255
 MAX_PATH_BYTES = 8192
+
+_ONE_BYTE = 0x40  # numbers below it are one byte
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.\-]*")
@@ -224,11 +226,13 @@ class _Grammar:
         lines: list[tuple[str, str]] = []
         if (yield from self._finished()):
             return ()
-        stop = (yield from self._bounded(MAX_SECTION_BYTES, "field section")) if known else MAX_SECTION_BYTES
-        stop += self._taken
-        while not known or self._taken < stop:
+        if known:
+            size = yield from self._bounded(MAX_SECTION_BYTES, "field section")
+            return self._lines((yield from self._take(size)))
+        stop = self._taken + MAX_SECTION_BYTES
+        while True:
             size = yield from self._bounded(MAX_NAME_BYTES, "field name")
-            if size == 0 and not known:
+            if size == 0:
                 return tuple(lines)
             name = (yield from self._take(size)).decode("latin-1")
             value = yield from self._text(MAX_VALUE_BYTES, "field value")
@@ -238,7 +242,37 @@ class _Grammar:
             lines.append((name, value))
             if self._taken > stop or len(lines) > MAX_LINES:
                 self._fail("field section is longer than it says or than allowed")
+
+    def _lines(self, section: bytes) -> FieldLines:
+        """Return the lines of a whole section: a generator for each number of it would cost more than all the rest."""
+        lines: list[tuple[str, str]] = []
+        at, stop = 0, len(section)
+        while at < stop:
+            name, at = self._string(section, at, MAX_NAME_BYTES, "field name")
+            value, at = self._string(section, at, MAX_VALUE_BYTES, "field value")
+            fault = line_fault(name, value)
+            if fault is not None:
+                self._fail(fault)
+            lines.append((name, value))
+            if len(lines) > MAX_LINES:
+                self._fail("field section is longer than it says or than allowed")
         return tuple(lines)
+
+    def _string(self, section: bytes, at: int, cap: int, what: str) -> tuple[str, int]:
+        """Return the string that begins at ``at``, and where it ends."""
+        if at >= len(section):
+            self._fail("field section is longer than it says or than allowed")
+        first = section[at]
+        start = at + (1 << (first >> 6))  # RFC 9000 section 16
+        size = first
+        if first >= _ONE_BYTE:
+            size = int.from_bytes(section[at:start], "big") & ((1 << (8 * (start - at) - 2)) - 1)
+        end = start + size
+        if size > cap:
+            self._fail(f"{what} of {size} bytes, want at most {cap}")
+        if end > len(section):
+            self._fail("field section is longer than it says or than allowed")
+        return section[start:end].decode("latin-1"), end
 
     def _known_content(self) -> Generator[None, None, int]:
         if (yield from self._finished()):
@@ -286,18 +320,22 @@ class _Grammar:
         return len(self._view) - self._at
 
     def _take(self, size: int) -> Generator[None, None, bytes]:
-        while self._there() < size:
+        at = self._at
+        while len(self._view) - at < size:
             if self._ended:
                 self._fail(f"cut at byte {self._taken + self._there()}")
             yield
-        part = bytes(self._view[self._at : self._at + size])
-        self._at += size
+            at = self._at
+        part = bytes(self._view[at : at + size])
+        self._at = at + size
         self._taken += size
         return part
 
     def _varint(self) -> Generator[None, None, int]:
         """Read a QUIC integer in any of its lengths (RFC 9000 section 16)."""
         first = (yield from self._take(1))[0]
+        if first < _ONE_BYTE:
+            return first
         rest = yield from self._take((1 << (first >> 6)) - 1)
         return int.from_bytes(bytes((first & 0x3F,)) + rest, "big")
 

@@ -50,11 +50,14 @@ def value_of(lines: Iterable[FieldLine], name: str) -> str | None:
 
     Raises ``Malformed`` where there are two: a field that decides something has one value.
     """
-    found = [value for key, value in lines if key == name]
-    if len(found) > 1:
-        msg = f"field {name}: {len(found)} lines, want one"
-        raise Malformed(msg)
-    return found[0] if found else None
+    found: str | None = None
+    for key, value in lines:  # of a handful, several times an inference: a comprehension is a call more
+        if key == name:
+            if found is not None:
+                msg = f"field {name}: 2 lines or more, want one"
+                raise Malformed(msg)
+            found = value
+    return found
 
 
 def content_length(lines: Iterable[FieldLine]) -> int | None:

@@ -86,7 +86,7 @@ class _Plain(Admitted):
         try:
             answer = await or_problem(self._ask(request), metrics=direct.admission.metrics, log=direct.log)
             if answer.model is not None:
-                direct.metering.demand_live(answer.model.terms, answer.consumer)
+                direct.metering.demand_still_live(answer.model.terms, answer.consumer)
         except Rejected as exc:
             if exc.code == "ohttp_key":  # verified with a keyset whose models were replaced since
                 return self._refused("ohttp_key", 400, OHTTP_KEY_PROBLEM)

@@ -137,12 +137,13 @@ class _Encapsulated(Admitted):
     async def _ask(self, message: bytes, enc: bytes) -> InnerAnswer:
         api = self._gateway.api
         request = BinaryRequest.parse(message, max_body_bytes=self._admission.limits.max_request_bytes)
-        verify_date(request.headers, self._metering.now())
+        now = self._metering.now()
+        verify_date(request.headers, now)
         asker = api.asker(request)
         # After the token: strangers can encapsulate too, and would fill the cache.
         try:
             if not api.is_health(request):
-                self._gateway.replay.admit(enc, self._metering.now())
+                self._gateway.replay.admit(enc, now)
         except Rejected:
             raise _Outside(self._refused("replayed", 400)) from None
         except Unavailable as exc:
@@ -153,7 +154,8 @@ class _Encapsulated(Admitted):
         """Return the answer chunk by chunk; without a live lease the rest stays here."""
         try:
             pieces = self._pieces(answer)
-            self._demand_live(answer)
+            if answer.model is not None:
+                self._metering.demand_still_live(answer.model.terms, answer.consumer)
         except Rejected as exc:
             # Nothing has left yet, so the refusal itself can be the answer.
             answer = InnerAnswer(response=inner_problem(exc))

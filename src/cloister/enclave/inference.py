@@ -159,7 +159,7 @@ class Inference:
         ]
         if job.ticket is not None:
             trailers.append(("cloister-ticket", dump_b64u(job.ticket)))
-        remaining = self._metering.remaining(model, job.caller)
+        remaining = self._metering.remaining_of(reservation)
         return BinaryResponse(
             status=response.status,
             headers=(*response.headers, ("cloister-units", str(units)), ("cloister-remaining", str(remaining))),

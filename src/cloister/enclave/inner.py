@@ -95,9 +95,9 @@ class InnerApi:
         if chain is not None:
             sub = self._metering.admit(parse_b64u(chain, what=SUB_ALLOWANCE, cap=MAX_CHAIN_BYTES), token)
             return Asker.by_token(token, sub)
-        if self._metering.issuers and token is not None and is_introduced(token):
+        if token is not None and is_introduced(token) and self._metering.issuers:
             return self._introductions.by_token(token, certificates)
-        if self._metering.issuers and token is None and certificates:
+        if token is None and certificates and self._metering.issuers:
             return self._introductions.by_certificate(certificates)
         return Asker.by_token(token, self._metering.consumer(token))
 
@@ -129,22 +129,23 @@ class InnerApi:
         match found[3]:
             case "/infer":
                 _demand_method(request, "POST")
-                response = await self._inferred(model, request, asker)
+                if self._spans is None:
+                    response = await self._inference.infer(model, request, asker)
+                else:
+                    response = await self._traced(self._spans, model, request, asker)
                 return InnerAnswer(response=response, model=model, consumer=asker.caller)
             case _:
                 _demand_method(request, "GET")
                 return InnerAnswer(response=_json(self._model_metadata(model, asker.caller)))
 
-    async def _inferred(self, model: ServedModel, request: BinaryRequest, asker: Asker) -> BinaryResponse:
-        """Run an inference, in a span where spans go anywhere: which model, how many units, and nothing of it (T85).
+    async def _traced(self, spans: Spans, model: ServedModel, request: BinaryRequest, asker: Asker) -> BinaryResponse:
+        """Run an inference in a span: which model, how many units, and nothing of it (T85).
 
         What is inside the encryption may name the trace that it is part of; what is outside may not (T64).
         """
-        if self._spans is None:
-            return await self._inference.infer(model, request, asker)
         parent = parse_traceparent(value_of(request.headers, "traceparent"))
         name = model.terms.name
-        with self._spans.span(f"infer {name}", {**_GEN_AI, "gen_ai.request.model": name}, parent=parent) as span:
+        with spans.span(f"infer {name}", {**_GEN_AI, "gen_ai.request.model": name}, parent=parent) as span:
             response = await self._inference.infer(model, request, asker)
             units = value_of(response.headers, "cloister-units")
             if units is not None:

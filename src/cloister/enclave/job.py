@@ -70,11 +70,9 @@ class Job:
     @property
     def size(self) -> int:
         """Bytes of its inputs."""
-        return sum(tensor.array.nbytes for tensor in self.tensors)
+        return sum([tensor.array.nbytes for tensor in self.tensors])
 
     @property
     def names(self) -> tuple[str, ...]:
         """The outputs that were asked for: all that are shown where none is named."""
-        return tuple(item.name for item in self.asked.outputs) or tuple(
-            spec.name for spec in self.withheld.signature.outputs
-        )
+        return tuple([item.name for item in self.asked.outputs]) or self.withheld.names

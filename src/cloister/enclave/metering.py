@@ -270,6 +270,14 @@ class Metering:
         with self._lock:
             self._holder.demand_live(model, consumer, self._now())
 
+    def demand_still_live(self, model: ModelTerms, consumer: Caller) -> None:
+        """Prove the same at the latest reading: for what leaves in the turn in which its receipt was signed.
+
+        ``sign_receipts`` has seen the time for all of them. Raises as ``LeaseHolder.demand_live``.
+        """
+        with self._lock:
+            self._holder.demand_still_live(model, consumer)
+
     def reserve(
         self,
         model: str,
@@ -304,14 +312,20 @@ class Metering:
             return self._holder.permit_and_charge(reservation, units, request, response, self._now())
 
     def sign_receipts(self, payloads: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Return what ``charge`` gave as signed receipts. Raises as ``LeaseHolder.sign_receipts``."""
+        """Return what ``charge`` gave as signed receipts, and see the time. Raises as ``LeaseHolder.sign_receipts``."""
         with self._lock:
+            self._holder.observe(self._now())
             return self._holder.sign_receipts(payloads)
 
     def refund(self, reservation: Reservation) -> None:
         """Give a reservation back whole."""
         with self._lock:
             self._holder.refund(reservation)
+
+    def remaining_of(self, reservation: Reservation) -> int:
+        """Return what is left for whom this was reserved for, for display."""
+        with self._lock:
+            return self._holder.remaining_of(reservation.model, reservation.consumer)
 
     def remaining(self, model: str, consumer: Caller) -> int:
         """Return what is left, for display."""

@@ -37,9 +37,10 @@ _BF16_BITS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withholding:
-    """What one caller is shown of one model: ``signature`` has the outputs that there are for it."""
+    """What one caller is shown of one model: ``signature`` has the outputs that there are for it, ``names`` theirs."""
 
     signature: Signature
+    names: tuple[str, ...]
     rules: Mapping[str, OutputRule]
     places: int | None
     has_batch: bool
@@ -58,6 +59,7 @@ class Withholding:
         shown = tuple(spec for spec in signature.outputs if spec.name not in hidden)
         return cls(
             signature=Signature(inputs=signature.inputs, outputs=shown),
+            names=tuple(spec.name for spec in shown),
             rules={rule.output: rule for rule in rules},
             places=places,
             has_batch=any(spec.shape is None or not isinstance((*spec.shape, 0)[0], int) for spec in signature.inputs),

@@ -95,7 +95,7 @@ class ClockGuard:
         self._last = readings
         if readings.monotonic - self._window.monotonic >= STEP:
             self._window = readings
-        return self.fresh
+        return self._start.wall + (readings.monotonic - self._start.monotonic)
 
     def beat(self) -> None:
         """Note a heartbeat at the latest reading; from the first on, one must follow within ``GAP``."""
@@ -120,10 +120,11 @@ class ClockGuard:
         elapsed = monotonic - start.monotonic
         if raw is not None and start.raw is not None:
             ahead = raw - start.raw - elapsed
-            if _is_apart(ahead, elapsed):  # behind: only the monotonic clock goes on in sleep
+            # Behind: only the monotonic clock goes on in sleep.
+            if not -STEP <= ahead <= STEP and _is_apart(ahead, elapsed):
                 return "clock_rate" if ahead > _NONE else "clock_gap", abs(ahead)
         apart = readings.wall - start.wall - elapsed
-        if _is_apart(apart, elapsed):
+        if not -STEP <= apart <= STEP and _is_apart(apart, elapsed):
             return "clock_step", abs(apart)
         if self._beat is not None and monotonic - self._beat > GAP:
             return "clock_gap", monotonic - self._beat
@@ -136,7 +137,7 @@ class ClockGuard:
 
 def _is_apart(difference: timedelta, elapsed: timedelta) -> bool:
     """Tell whether two clocks are further apart than drift may have brought them since the start."""
-    return not -STEP <= difference <= STEP and abs(difference) > STEP + abs(elapsed) * DRIFT
+    return abs(difference) > STEP + abs(elapsed) * DRIFT
 
 
 def _shown(difference: timedelta) -> str:

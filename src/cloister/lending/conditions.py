@@ -102,7 +102,8 @@ class Conditions:
         closed = None if self._clauses.hours is None else outside_hours(self._clauses, now)
         if closed is not None:
             raise Rejected(str(closed), reasons=(closed,), hint="the contract says when")
-        self._limits.demand_admitted(account_of(caller))
+        if not self._limits.quiet:
+            self._limits.demand_admitted(account_of(caller))
         if isinstance(caller, SubAllowance):
             self._demand_told(now)
             self._demand_kept(caller)
@@ -114,6 +115,10 @@ class Conditions:
         ``passed`` is the time that was seen to pass. Raises ``Rejected`` as ``ConsumerMeters.demand`` and
         ``SubMeters.reserve``; then nothing is counted.
         """
+        if self._limits.quiet:
+            if isinstance(caller, SubAllowance):
+                self._counts.reserve(caller, units, now)
+            return ()
         account = account_of(caller)
         self._limits.demand(account, units, passed)
         if isinstance(caller, SubAllowance):
@@ -132,7 +137,7 @@ class Conditions:
         if isinstance(caller, SubAllowance):
             left = self._counts.room(caller)
             room = room if left is None else min(room, left)
-        budgets = None if passed is None else self._limits.room(account_of(caller), passed)
+        budgets = None if passed is None or self._limits.quiet else self._limits.room(account_of(caller), passed)
         return max(0, room if budgets is None else min(room, budgets))
 
     def precision(self, caller: Caller) -> int | None:

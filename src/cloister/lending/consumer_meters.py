@@ -176,6 +176,11 @@ class ConsumerMeters:
         slowed = self._slowed.setdefault(who, _Slowed(until=now, at=now + _micros(SLOW_UNIT)))
         slowed.until = now + _micros(SLOW_FOR)
 
+    @property
+    def quiet(self) -> bool:
+        """Tell whether nobody is counted, slowed or stopped here: then there is nothing to ask."""
+        return self._limits is None and not self._slowed and not self._stopped
+
     def demand_admitted(self, who: str) -> None:
         """Prove that no alarm stopped ``who``. Raises ``Rejected`` (``consumer_stopped``)."""
         if who in self._stopped:
@@ -189,8 +194,6 @@ class ConsumerMeters:
         Raises ``Rejected`` with every reason (``rate_limited``, ``budget_spent``), and after how many seconds to ask
         again where that can help.
         """
-        if self._limits is None and not self._slowed:
-            return
         account, now = self._account(who, passed), _now(passed)
         found: list[tuple[Reason, int | None]] = [*self._too_soon(who, units, now)]
         if account is not None:
@@ -205,8 +208,6 @@ class ConsumerMeters:
 
     def count(self, who: str, units: int, passed: Passed) -> Mark:
         """Count ``units`` that ``demand`` let pass."""
-        if self._limits is None and not self._slowed:
-            return ()
         account, now = self._account(who, passed), _now(passed)
         slowed = self._slowed.get(who)
         if slowed is not None:
@@ -226,8 +227,6 @@ class ConsumerMeters:
 
     def room(self, who: str, passed: Passed) -> int | None:
         """Return what the budgets of ``who`` leave now, None where it has none."""
-        if self._limits is None:
-            return None
         account, now = self._account(who, passed), _now(passed)
         return None if account is None else min((window.room(now) for window in account.windows), default=None)
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from cloister.crypto.sign import Statement
 from cloister.errors import Rejected
 from cloister.lending.answers import parse_answer
-from cloister.lending.lease_core import LeaseCore, listed
+from cloister.lending.lease_core import LeaseCore
 from cloister.lending.lease_state import LeaseSnapshot, LeaseState, Pending, Reservation
 from cloister.lending.messages import Close, Lease, LeaseRequest, Refusal
 from cloister.lending.receipt_batch import sign_receipts
 from cloister.lending.sub_allowance import SubAllowance
-from cloister.lending.terms import LOAN_METER, Consumer, Meter, ModelDigest, ModelTerms, meters_of, unserved_cap
+from cloister.lending.terms import LOAN_METER, Consumer, ModelDigest, ModelTerms, unserved_cap
 from cloister.lending.usage_chain import MAX_UNREPORTED
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ class LeaseHolder(LeaseCore):
 
         What other instances hold is not in it. For display; ``reserve`` decides.
         """
+        return self.remaining_of(self._model(model_name), consumer)
+
+    def remaining_of(self, model: ModelTerms, consumer: Caller) -> int:
+        """Return the same for a model whose terms are at hand."""
         balances = self._lease.balances if self._lease else {}
-        model = self._model(model_name)
-        meters = self._meters_of(model, consumer)
+        meters = self.meters_of(model, consumer)
         if model.ticketed:  # a ticket takes from the balance alone
             room = min([balances.get(meter, 0) for meter in meters])
         else:
@@ -187,7 +190,7 @@ class LeaseHolder(LeaseCore):
         model = self._model(model_name, version)
         self._demand_live(model, consumer)
         self._usage.demand_room(len(self._open))
-        meters = () if model.ticketed else self._meters_of(model, consumer)
+        meters = () if model.ticketed else self.meters_of(model, consumer)
         self._meters.overdraw(self.offline.tops)
         self._meters.reserve(meters, units)
         try:
@@ -326,9 +329,6 @@ class LeaseHolder(LeaseCore):
 
     def _demand_fitting(self, answer: Lease | Refusal) -> None:
         self.prove(answer, "lease", self._pending.digest if self._pending else None)
-
-    def _meters_of(self, model: ModelTerms, consumer: Caller) -> tuple[Meter, ...]:
-        return meters_of(model, listed(consumer), self._meters.leased)
 
     def _lease_request(self, nonce: bytes) -> LeaseRequest:
         return LeaseRequest(

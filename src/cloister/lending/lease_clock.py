@@ -40,18 +40,19 @@ class LeaseClock:
         "_not_before",
         "_passed",
         "_renewed_at",
-        "_seen",
         "_sent_at",
         "_stepped",
         "_tried_at",
         "deadline",
+        "seen",
     )
 
     def __init__(self, *, end_after: int = _END_AT) -> None:
         """Start without any time: nothing may be served. The end comes ``end_after`` lives after the last success."""
         self._end_after = end_after
         self.deadline: datetime | None = None
-        self._seen: datetime | None = None
+        self.seen: datetime | None = None
+        """The latest reading; None before the first."""
         self._began: datetime | None = None
         self._passed = timedelta(0)
         self._sent_at: datetime | None = None
@@ -62,14 +63,9 @@ class LeaseClock:
         self._stepped = False
 
     @property
-    def seen(self) -> datetime | None:
-        """The latest reading; None before the first."""
-        return self._seen
-
-    @property
     def live(self) -> bool:
         """Tell whether the lease had time left at the latest reading."""
-        return self.deadline is not None and self._seen is not None and self._seen < self.deadline
+        return self.deadline is not None and self.seen is not None and self.seen < self.deadline
 
     @property
     def stepped(self) -> bool:
@@ -78,12 +74,12 @@ class LeaseClock:
 
     def observe(self, now: datetime) -> datetime:
         """Take a reading and return the time to act at; a step back of more than ``STEP`` voids (E7)."""
-        seen = self._seen
+        seen = self.seen
         if seen is None:
-            self._began = self._seen = now
+            self._began = self.seen = now
         elif now > seen:
             self._passed += now - seen
-            self._seen = now
+            self.seen = now
         elif now < seen - STEP:
             self.void(now)
         else:
@@ -100,9 +96,9 @@ class LeaseClock:
 
         What was left until the end stays left, so that stepping a clock wins no life either.
         """
-        if self._seen is not None and self._end_at is not None:
-            self._end_at += now - self._seen
-        self._seen = now
+        if self.seen is not None and self._end_at is not None:
+            self._end_at += now - self.seen
+        self.seen = now
         self._stepped = True
         self.deadline = self._sent_at = self._tried_at = self._renewed_at = self._not_before = None
 
@@ -122,7 +118,7 @@ class LeaseClock:
         self.deadline = until if self.deadline is None else max(self.deadline, until)
         self.hold(self._sent_at, self._end_after * ttl)
         self._renewed_at, self._sent_at = self._sent_at, None
-        if self._seen is not None and self._seen >= self._renewed_at + ttl / _RENEW_AT:
+        if self.seen is not None and self.seen >= self._renewed_at + ttl / _RENEW_AT:
             self._tried_at = None  # it came so late that the next is due: waiting T/10 could end the instance
         self._not_before, self._stepped = None, False
 
@@ -144,8 +140,8 @@ class LeaseClock:
     def wait(self, retry_after: timedelta) -> None:
         """Take a refusal that asks to come back later."""
         self._sent_at = None
-        if self._seen is not None:
-            self._not_before = self._seen + retry_after
+        if self.seen is not None:
+            self._not_before = self.seen + retry_after
 
     def due(self, moment: datetime, *, ttl: timedelta, hurry: bool, jitter: float) -> datetime:
         """Return when to send next: T/3 after the last success, then every T/10; ``hurry`` skips the T/3."""

@@ -17,7 +17,7 @@ from cloister.lending.lease_clock import LeaseClock
 from cloister.lending.lease_state import LeaseState, Pending, Reservation
 from cloister.lending.listing import Listing
 from cloister.lending.meters import Meters
-from cloister.lending.terms import MAX_UNITS, Consumer, ModelTerms, Terms, instance_id, leased_meters
+from cloister.lending.terms import MAX_UNITS, Consumer, ModelTerms, Terms, instance_id, leased_meters, meters_of
 from cloister.lending.ticket import TicketHolder
 from cloister.lending.usage_chain import UsageChain
 from cloister.lending.voucher import OfflineHolder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cloister.lending.conditions import Caller
     from cloister.lending.introduction import IssuersAsked
     from cloister.lending.messages import Grant, Lease, Refusal, Units, Voucher
-    from cloister.lending.terms import ConsumerId
+    from cloister.lending.terms import ConsumerId, Meter
 
 __all__ = ["LeaseCore", "listed"]
 
@@ -63,6 +63,7 @@ class LeaseCore:
         self._reservations = 0
         self._usage = UsageChain(instance=self.instance, loan=grant.terms.loan)
         self._open: dict[int, Reservation] = {}
+        self._meters_found: dict[tuple[str, ConsumerId | None], tuple[Meter, ...]] = {}
 
     @property
     def state(self) -> LeaseState:
@@ -80,6 +81,10 @@ class LeaseCore:
         ``Rejected``: ``lease_expired``, ``clock_step``, ``blocked``, and as ``Conditions.demand``.
         """
         self.observe(now)
+        self._demand_live(model, consumer)
+
+    def demand_still_live(self, model: ModelTerms, consumer: Caller) -> None:
+        """Prove the same at the latest time that was seen. Raises as ``demand_live``."""
         self._demand_live(model, consumer)
 
     def wanted(self, cap: int) -> Units:
@@ -141,15 +146,15 @@ class LeaseCore:
 
     def _list(self) -> None:
         """List whom the latest word and the terms name: after each of them, and not at each inference."""
+        self._meters_found.clear()
         current, granted = self._consumers(), self._terms.consumers
         if not self._known.is_of(current, granted):
             self._known = Listing(current, granted)
 
     def _demand_live(self, model: ModelTerms, consumer: Caller) -> None:
-        if self._final is LeaseState.REVOKED:
-            self._refuse("blocked")
         if self._final is not None or self._word is None or not (self._clock.live or self.offline.live):
-            self._refuse("clock_step" if self._clock.stepped else "lease_expired")
+            stopped, stepped = self._final is LeaseState.REVOKED, self._clock.stepped
+            self._refuse("blocked" if stopped else "clock_step" if stepped else "lease_expired")
         if model.digest not in self._word.models:
             raise Rejected.because("blocked", f"model {model.name}")
         if consumer is not None:
@@ -160,6 +165,15 @@ class LeaseCore:
     def named(self, consumer: ConsumerId) -> Consumer | None:
         """Return the consumer of this name. Raises as ``Listing.named``."""
         return self._known.named(consumer)
+
+    def meters_of(self, model: ModelTerms, consumer: Caller) -> tuple[Meter, ...]:
+        """Return the meters that an inference is charged to: found once after each word."""
+        asking = listed(consumer)
+        key = (model.name, None if asking is None else asking.id)
+        found = self._meters_found.get(key)
+        if found is None:
+            found = self._meters_found[key] = meters_of(model, asking, self._meters.leased)
+        return found
 
     def issuers_request(self, nonce: bytes) -> IssuersAsked:
         """Return a request for whose word counts for consumers. Raises ``Rejected`` once this instance has ended."""

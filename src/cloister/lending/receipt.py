@@ -20,7 +20,6 @@ from cloister.lending.messages import Receipt, UsageRecord
 from cloister.lending.messages.usage import minute_of
 from cloister.lending.receipt_batch import open_receipt
 from cloister.lending.terms import InstanceId, instance_id
-from cloister.wire import lp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +68,8 @@ def verify_commitment(commitment: bytes, salt: bytes, data: bytes, *, what: str)
 
 def content_of(request: bytes, response: bytes) -> bytes:
     """Return what a usage record says of two commitments: it fits this receipt, and tells nobody else anything."""
-    return hashlib.sha256(_CONTENT_LABEL + lp(request, response)).digest()
+    sizes = len(request).to_bytes(4, "big"), len(response).to_bytes(4, "big")
+    return hashlib.sha256(b"%b%b%b%b%b" % (_CONTENT_LABEL, sizes[0], request, sizes[1], response)).digest()
 
 
 def record_of(receipt: Receipt) -> UsageRecord:
@@ -86,7 +86,9 @@ def record_of(receipt: Receipt) -> UsageRecord:
 
 def next_head(head: bytes, record: UsageRecord) -> bytes:
     """Return the chain head after ``record`` (rule E6)."""
-    return hashlib.sha256(_CHAIN_LABEL + lp(head, record.dump())).digest()
+    told = record.dump()
+    sizes = len(head).to_bytes(4, "big"), len(told).to_bytes(4, "big")
+    return hashlib.sha256(b"%b%b%b%b%b" % (_CHAIN_LABEL, sizes[0], head, sizes[1], told)).digest()
 
 
 def head_after(receipt: Receipt) -> bytes:

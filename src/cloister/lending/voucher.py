@@ -69,9 +69,14 @@ class OfflineHolder:
         return {meter: min(MAX_UNITS, limit + self._voucher.overdraft) for meter, limit in self._voucher.limits.items()}
 
     def observe(self, now: datetime) -> None:
-        """Take a reading; the first one starts the time that an instance may stand without a word."""
+        """Take a reading; the first one starts the time that an instance may stand without a word.
+
+        Without an offline term there is never a voucher, and no time to keep.
+        """
+        if self._term is None:
+            return
         moment = self._clock.observe(now)
-        if self._term is not None and not self._clock.has_end:
+        if not self._clock.has_end:
             self.heard(moment)
 
     def void(self, now: datetime) -> None:

@@ -10,6 +10,7 @@ __all__ = ["Reader", "dump_varint", "lp"]
 
 MAX_VARINT = 2**62 - 1  # RFC 9000 section 16
 _VARINT_1, _VARINT_2, _VARINT_4 = 1 << 6, 1 << 14, 1 << 30
+_SMALL = tuple(bytes((number,)) for number in range(_VARINT_1))
 
 
 class Reader:
@@ -106,11 +107,11 @@ class Reader:
 
 def dump_varint(value: int) -> bytes:
     """Return ``value`` as the shortest QUIC variable-length integer (RFC 9000 section 16)."""
+    if 0 <= value < _VARINT_1:
+        return _SMALL[value]
     if value < 0 or value > MAX_VARINT:
         msg = f"varint: {value} is outside 0..2**62-1"
         raise UsageError(msg)
-    if value < _VARINT_1:
-        return value.to_bytes(1, "big")
     if value < _VARINT_2:
         return (value | 0x4000).to_bytes(2, "big")
     if value < _VARINT_4:

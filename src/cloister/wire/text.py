@@ -21,7 +21,7 @@ _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{6})?Z")
 
 def dump_b64u(data: bytes) -> str:
     """Return base64url without padding (RFC 4648 section 5)."""
-    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
 def parse_b64u(text: str, *, what: str, size: int | None = None, cap: int = MAX_B64U_BYTES) -> bytes:

@@ -184,18 +184,20 @@ class OnnxModel:
             message = "model refused: " + "; ".join(str(reason) for reason in bad)
             raise Rejected(message, reasons=tuple(bad))
         self.signature = Signature(inputs=inputs, outputs=outputs)
+        self._outputs = {spec.name: spec for spec in outputs}
+        self._has_raw = any(spec.datatype.is_raw for spec in outputs)
 
     def run(self, inputs: Sequence[Tensor], outputs: Sequence[str]) -> tuple[Tensor, ...]:
         """Return the named outputs. Raises ``Unavailable`` without any text of the library."""
-        specs = [spec for name in outputs if (spec := self.signature.output(name)) is not None]
-        names = [spec.name for spec in specs]
+        names = [name for name in outputs if name in self._outputs]
+        specs = [self._outputs[name] for name in names]
         try:
-            if any(spec.datatype.is_raw for spec in specs):
+            if self._has_raw and any(spec.datatype.is_raw for spec in specs):
                 values = self._session.run_with_ort_values(names, {item.name: _ort_value(item) for item in inputs})
                 arrays = [_raw_array(value, spec) for value, spec in zip(values, specs, strict=True)]
             else:
                 arrays = self._session.run(names, {item.name: _feed(item) for item in inputs})
-            return tuple(_tensor(spec, array) for spec, array in zip(specs, arrays, strict=True))
+            return tuple([_tensor(spec, array) for spec, array in zip(specs, arrays, strict=True)])
         except _ERRORS as exc:
             msg = f"onnx runtime: run failed ({type(exc).__name__})"
             raise Unavailable(msg) from None
