@@ -107,6 +107,7 @@ class Way:
 
     name: str
     application: Any
+    instance: EnclaveInstance
     request: Request
     pinned: bool = False
     keyset: Keyset | None = None
@@ -150,6 +151,7 @@ class Way:
     async def round(self, at_once: int) -> None:
         """Ask ``EACH`` times and note what one cost."""
         requests = self.requests(EACH)
+        await self.instance.renewal.once()
         before = reference()
         begun = time.process_time()
         await self.ask(requests, at_once)
@@ -159,6 +161,7 @@ class Way:
     async def calls(self, at_once: int) -> Counter[str]:
         """Ask ``EACH`` times and return how often each function was called."""
         requests, found = self.requests(EACH), Counter[str]()
+        await self.instance.renewal.once()
 
         def note(frame: FrameType, event: str, arg: Any) -> None:
             if event == "call":
@@ -227,14 +230,14 @@ async def ways(net: Net, stack: AsyncExitStack) -> list[Way]:
     added = Added(Outer(instance))
     add_plain(added, instance)
     keyset = Keyset.parse(EvidenceDocument.parse(await instance.publisher.document(None)).keyset)
-    together = Outer(await enclave(net, stack, {"batching": {net.name: Batching()}}))
+    together = await enclave(net, stack, {"batching": {net.name: Batching()}})
     plain = OIP[BINARY].write(f"{PLAIN_PATH}/{net.name}", net.inputs(1))
     asked = OIP[BINARY].write(infer_path(net), net.inputs(1))
     return [
-        Way(name=PLAIN, application=added, request=plain),
-        Way(name=PINNED, application=added, request=asked, pinned=True),
-        Way(name=OHTTP, application=added, request=asked, keyset=keyset),
-        Way(name=BATCHED, application=together, request=asked, pinned=True),
+        Way(name=PLAIN, application=added, instance=instance, request=plain),
+        Way(name=PINNED, application=added, instance=instance, request=asked, pinned=True),
+        Way(name=OHTTP, application=added, instance=instance, request=asked, keyset=keyset),
+        Way(name=BATCHED, application=Outer(together), instance=together, request=asked, pinned=True),
     ]
 
 

@@ -54,8 +54,11 @@ def parts_of(outputs: Sequence[Tensor], rows: Sequence[int]) -> list[tuple[Tenso
         raise Unavailable(msg)
     parts, start = [], 0
     for count in rows:
-        parts.append(tuple(replace(tensor, array=tensor.array[start : start + count]) for tensor in outputs))
-        start += count
+        end = start + count
+        parts.append(
+            tuple([Tensor(name=one.name, datatype=one.datatype, array=one.array[start:end]) for one in outputs])
+        )
+        start = end
     return parts
 
 

@@ -85,6 +85,8 @@ class Turns:
             self._refuse(other, "displaced", queue_full())
         self._show()
         try:
+            if until is None:  # most: a timer that never goes off costs as much as the queue
+                return await item.future
             async with asyncio.timeout_at(until):
                 return await item.future
         except TimeoutError:
