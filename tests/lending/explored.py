@@ -84,7 +84,7 @@ class Cell:
     def key(self) -> Hashable:
         held, clock = self.holder, self.holder._clock
         view = (held._meters._limits.get(LOAN_METER, 0), held._meters._used.get(LOAN_METER, 0))
-        times = (clock.deadline, clock._sent_at, clock._end_at, clock._seen if self.frozen_at >= 0 else None)
+        times = (clock.deadline, clock._sent_at, clock._end_at, clock.seen if self.frozen_at >= 0 else None)
         pending = held._pending.digest if held._pending else b""
         counts = (held._seq, held._epoch, held._block_version, held._meters._reserved.get(LOAN_METER, 0), *view)
         streams = tuple(sorted(item.units for item in self.streams))

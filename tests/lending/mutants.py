@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cloister.crypto.sign import VerifyKey
+    from cloister.lending.conditions import Caller
     from cloister.lending.messages import Grant
     from cloister.lending.terms import Consumer
 
@@ -329,7 +330,7 @@ class ModelNotChecked(LeaseHolder):
 class OneMeter(LeaseHolder):
     """Only the loan's meter is counted."""
 
-    def _meters_of(self, model: ModelTerms, consumer: Consumer | None) -> tuple[Meter, ...]:  # noqa: ARG002 - its mistake
+    def meters_of(self, model: ModelTerms, consumer: Caller) -> tuple[Meter, ...]:  # noqa: ARG002 - its mistake
         return (LOAN_METER,)
 
 

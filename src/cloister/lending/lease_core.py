@@ -146,7 +146,7 @@ class LeaseCore:
 
     def _list(self) -> None:
         """List whom the latest word and the terms name: after each of them, and not at each inference."""
-        self._meters_found.clear()
+        self._meters_found = {}
         current, granted = self._consumers(), self._terms.consumers
         if not self._known.is_of(current, granted):
             self._known = Listing(current, granted)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 from h2.config import H2Configuration
@@ -24,15 +25,20 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
-from web_stage import looped
-from wire_tap import through
+from web_stage import LIMITS, looped
+from wire_tap import Tap, through
 
 from cloister.enclave.web.chunked import ChunkedBody
+from cloister.enclave.web.exchange import Answer, Outcome
 from cloister.enclave.web.http1 import Http1Connection
 from cloister.enclave.web.http1_head import parse_head
 from cloister.enclave.web.http2 import Http2Connection
+from cloister.enclave.web.listener import Connections
 from cloister.errors import Malformed
 from mutations import MUTATIONS, mutated
+
+if TYPE_CHECKING:
+    from cloister.enclave.web.exchange import Body, Exchange, Head
 
 HEADS = [
     b"POST /v2/models/m/infer?x=1 HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n",
@@ -255,3 +261,48 @@ def test_a_body_in_chunks_of_a_byte_is_not_taken_apart_for_ever() -> None:
     body = ChunkedBody()
     with pytest.raises(Malformed):
         body.feed(b"1\r\nx\r\n" * 65_537)
+
+
+class _Stubborn:
+    """Answers although it was told to stop, as what was charged and is being signed does; both parts in one."""
+
+    def __init__(self) -> None:
+        self.ends: list[Outcome] = []
+
+    def begin(self, head: Head) -> Exchange:
+        del head
+        return self
+
+    def fits(self, size: int) -> None:
+        del size
+
+    arrived = fits
+
+    def late(self) -> Answer:
+        return Answer(status=408)
+
+    async def answer(self, body: Body) -> Answer:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return Answer(status=200, body=body)
+
+    def end(self, outcome: Outcome) -> None:
+        self.ends.append(outcome)
+
+
+@looped
+async def test_an_answer_whose_connection_has_gone_is_not_written_and_ends_as_cut() -> None:
+    stubborn = _Stubborn()
+    connection = Http1Connection(stubborn, Connections(LIMITS, encrypted=True, pinned=True))
+    tap = Tap(connection, None)
+    connection.connection_made(tap)
+    request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+    connection.get_buffer(-1)[: len(request)] = request
+    connection.buffer_updated(len(request))
+    await asyncio.sleep(0)
+    tap.close()
+    connection.connection_lost(None)
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert not tap.written
+    assert stubborn.ends == [Outcome.CUT]

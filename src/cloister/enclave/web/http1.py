@@ -282,6 +282,8 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     async def _send(self, answer: Answer) -> Outcome:
         """Write the answer as its reader takes it. Raises ``OSError`` where the connection is gone."""
+        if self._transport.is_closing():  # whoever asked left just before, and what was charged was signed all the same
+            raise ConnectionResetError
         if answer.chunks is None:
             self._write(answer)
             await self._drain()
