@@ -1,7 +1,7 @@
 """Values that are made for each inference: frozen where types are checked, plain where they are made.
 
 A frozen dataclass sets each field by a call, a plain one by an instruction; some twenty values are made for one
-inference, and their making was a ninth of all its processor time (ADR 0067). mypy refuses every assignment to a
+inference, and their making was a ninth of all its processor time (ADR 0056). mypy refuses every assignment to a
 field of either. For values that are made seldom there is nothing to win: they are frozen dataclasses.
 """
 
