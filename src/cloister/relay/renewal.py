@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -83,7 +84,7 @@ class Renewal:
         body = dump_json({"csr": dump_b64u(csr.public_bytes(Encoding.DER))})
         answer = Fields.parse(await self._asked(body), what="custodian: certificate", cap=_MAX_ANSWER_BYTES)
         issued, authorities = _pem(answer, "certificate"), _pem(answer, "authorities")
-        if _leaf(issued).public_key() != key.public_key():
+        if _key_of(issued) != key.public_key():
             raise Rejected.because("wrong_certificate", "certificate", got="another key's")
         fresh = self.authorities.with_name(self.authorities.name + ".new")
         fresh.write_bytes(authorities)
@@ -140,6 +141,15 @@ def _pem(answer: Fields, name: str) -> bytes:
     pem = text.encode("utf-8", "replace")
     _leaf(pem)
     return pem
+
+
+def _key_of(pem: bytes) -> object:
+    """Return the key that a certificate is of. Raises ``Malformed``."""
+    try:
+        return _leaf(pem).public_key()
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        msg = "certificate: of a key that is not known here"
+        raise Malformed(msg) from exc
 
 
 def _leaf(pem: bytes) -> x509.Certificate:
