@@ -62,13 +62,22 @@ def bare(header: dict[str, str]) -> str:
     return header["Authorization"].removeprefix("Bearer ")
 
 
+def person_token(bench: Bench, person: str) -> str:
+    """Return a token of an admin who answers for it by name."""
+    token = "clst_" + hashlib.sha256(person.encode()).hexdigest()[:43]
+    body = {"role": "admin", "name": f"{person.title()}'s laptop", "person": person, "sha256": hash_token(token).hex()}
+    answer = bench.post("/v1/tokens", body)
+    assert answer.status_code == 201, answer.text
+    return token
+
+
 class Busy:
     """A custodian with something on every page: loans in use and at their end, a request, a block, a proposal."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.alice = self._person("alice")
-        self.bob = self._person("bob")
+        self.alice = person_token(bench, "alice")
+        self.bob = person_token(bench, "bob")
         self.lent = bench.lend(
             borrower="Hospital of the Holy Ghost", allowance=5000, max_ceiling=400, ttl_s=3600,
             consumers=[{"id": "ward-a", "allowance": 2000}, {"id": "ward-b"}],
@@ -87,14 +96,6 @@ class Busy:
         )
         assert made.status_code == 202, made.text
         self.proposal: str = made.json()["proposal"]
-
-    def _person(self, person: str) -> str:
-        token = "clst_" + hashlib.sha256(person.encode()).hexdigest()[:43]
-        digest = hash_token(token).hex()
-        body = {"role": "admin", "name": f"{person.title()}'s laptop", "person": person, "sha256": digest}
-        answer = self.bench.post("/v1/tokens", body)
-        assert answer.status_code == 201, answer.text
-        return token
 
     def _use(self) -> None:
         """Let two enclaves serve for two hours, one of them nearly up."""

@@ -87,6 +87,11 @@ class Verifier:
         """The TEEs this verifier knows."""
         return frozenset(self._schemes)
 
+    @property
+    def required(self) -> Mapping[TeeKind, frozenset[str]]:
+        """The claims that a policy must have a rule for, by TEE."""
+        return {tee: scheme.required for tee, scheme in self._schemes.items()}
+
     def needs(self, evidence: Evidence, devices: bytes = NO_DEVICES) -> tuple[str, ...]:
         """Return the names of the endorsements to fetch before ``verify``, those of the devices too."""
         _demand_size(evidence)

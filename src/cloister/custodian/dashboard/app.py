@@ -10,7 +10,20 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 
-from cloister.custodian.dashboard import loans, models, overview, proposals, signing, stops
+from cloister.custodian.dashboard import (
+    audit,
+    callers,
+    devices,
+    enclaves,
+    loans,
+    models,
+    overview,
+    policies,
+    proposals,
+    settings,
+    signing,
+    stops,
+)
 from cloister.custodian.dashboard.desk import UI, Desk, Page
 from cloister.custodian.dashboard.gate import endpoint, signed_in
 from cloister.custodian.dashboard.live import live
@@ -29,12 +42,29 @@ if TYPE_CHECKING:
 
 __all__ = ["UI", "dashboard"]
 
-TABS = (*overview.TABS, *loans.TABS, *models.TABS, *proposals.TABS)
+TABS = (
+    *overview.TABS,
+    *loans.TABS,
+    *models.TABS,
+    *enclaves.TABS,
+    *callers.TABS[:1],
+    *devices.TABS,
+    *proposals.TABS,
+    *audit.TABS,
+    *callers.TABS[1:],
+    *settings.TABS,
+)
 PAGES = (
     *overview.PAGES,
     *loans.PAGES,
+    *policies.PAGES,
     *models.PAGES,
+    *enclaves.PAGES,
     *proposals.PAGES,
+    *audit.PAGES,
+    *callers.PAGES,
+    *devices.PAGES,
+    *settings.PAGES,
     *stops.PAGES,
     Page(path="/sign-out", method="POST", work=signing.sign_out),
     Page(path="/stay", method="POST", work=signing.stay),

@@ -37,6 +37,7 @@ __all__ = ["Visit", "Who", "routed"]
 _TABLE = {f"{route.method} {route.path}": route for route in ROUTES}
 _ACCEPTED = 202
 _MAX_UNITS_CHARS = 20
+_MAX_SKIP_CHARS = 8
 _ONCE_BYTES = 12
 _HALF = 2
 
@@ -131,6 +132,14 @@ class Visit:
         text = self.form.get(name, "").replace(",", "").replace(" ", "")
         if not text.isascii() or not text.isdigit() or len(text) > _MAX_UNITS_CHARS:
             msg = f"{name}: want a whole number"
+            raise Malformed(msg)
+        return int(text)
+
+    def skip(self, name: str = "skip") -> int:
+        """Return how many rows of a list come before this page's. Raises ``Malformed``."""
+        text = self.request.query_params.get(name, "0")
+        if not text.isascii() or not text.isdigit() or len(text) > _MAX_SKIP_CHARS:
+            msg = f"query: {name}: want a number"
             raise Malformed(msg)
         return int(text)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from cloister.custodian.service.loan_views import loan_brief
+from cloister.custodian.service.loan_views import instance_json, loan_brief
 from cloister.custodian.service.standing import loan_row
+from cloister.custodian.store.blocks import BlockKind, list_blocks
+from cloister.custodian.store.instances import some_instances
 from cloister.custodian.store.keys import FIRST_EPOCH, keks
 from cloister.custodian.store.lists import borrowers_of, count_all, loan_ids, loans_with_open_asks
 from cloister.custodian.store.models import find_model, list_models
 from cloister.custodian.store.spending import Moved, moved_in_steps, totals
+from cloister.custodian.store.usage import consumers_by_use
 from cloister.errors import Rejected
 from cloister.sealed.envelope import Envelope
 from cloister.wire import dump_time
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from cloister.lending.terms import LoanId, ModelDigest
     from cloister.wire import Json
 
-__all__ = ["borrowers", "burn_down", "counts", "loan_page", "model_keys", "waiting"]
+__all__ = ["borrowers", "burn_down", "consumer_page", "counts", "instance_page", "loan_page", "model_keys", "waiting"]
 
 _WAITING = 10  # loans named whose borrowers wait
 
@@ -79,6 +82,35 @@ def burn_down(context: Context, loan: LoanId, *, step: timedelta, steps: int) ->
         left += gone - come
     ends.append(left)
     return {"from": dump_time(start), "left": ends[::-1], "spent": list(moved.spent)}
+
+
+def instance_page(context: Context, *, skip: int, limit: int) -> Json:
+    """Return some instances, those that are not over first; how many may serve now, and how many there are."""
+    now = context.now()
+    with context.reading() as connection:
+        found, total = some_instances(connection, skip=skip, limit=limit)
+        loans = [row.state.loan for row in found]
+        serving = count_all(connection, now).live
+        names = borrowers_of(connection, loans)
+    return {
+        "borrowers": {str(loan): name for loan, name in names.items()},
+        "enclaves": [instance_json(row, now) for row in found],
+        "serving": serving,
+        "total": total,
+    }
+
+
+def consumer_page(context: Context, *, skip: int, limit: int) -> Json:
+    """Return some consumers of all loans, who used most first, and how many there are."""
+    with context.reading() as connection:
+        found, total = consumers_by_use(connection, skip=skip, limit=limit)
+        names = borrowers_of(connection, [loan for loan, _, _ in found])
+        stopped = {(item.loan, item.subject) for item in list_blocks(connection) if item.kind is BlockKind.CONSUMER}
+    rows: list[Json] = [
+        {"blocked": (loan, who) in stopped, "borrower": names[loan], "consumer": who, "loan": loan, "units": units}
+        for loan, who, units in found
+    ]
+    return {"consumers": rows, "total": total}
 
 
 def model_keys(context: Context, digest: ModelDigest) -> Json:

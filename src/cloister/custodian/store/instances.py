@@ -39,6 +39,7 @@ __all__ = [
     "purge_nonces",
     "renew_attestation",
     "save_instance",
+    "some_instances",
     "standing_instances",
     "take_nonce",
 ]
@@ -207,6 +208,13 @@ def list_instances(connection: Connection, *, loan: LoanId | None = None) -> Seq
     """Return the instances of a loan or of all: those not written off, then the others, newest first, up to a cap."""
     query = select(INSTANCE).order_by(INSTANCE.c.written_off, INSTANCE.c.attested_at.desc(), INSTANCE.c.id)
     return _read(connection, (query if loan is None else query.where(INSTANCE.c.loan == loan)).limit(MAX_LISTED))
+
+
+def some_instances(connection: Connection, *, skip: int, limit: int) -> tuple[Sequence[InstanceRow], int]:
+    """Return some instances of all loans, in the order of ``list_instances``, and how many there are in all."""
+    total = int(connection.execute(select(func.count()).select_from(INSTANCE)).scalar_one())
+    query = select(INSTANCE).order_by(INSTANCE.c.written_off, INSTANCE.c.attested_at.desc(), INSTANCE.c.id)
+    return _read(connection, query.offset(skip).limit(limit)), total
 
 
 def standing_instances(connection: Connection, *, loan: LoanId | None = None) -> Sequence[InstanceRow]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "StoredReport",
     "SumRow",
+    "consumers_by_use",
     "find_fork",
     "find_report",
     "find_reported",
@@ -252,6 +253,19 @@ def itemised_units(connection: Connection, loan: LoanId) -> dict[InstanceId, tup
         InstanceId(row.instance): (indices[row.instance], int(row.units))
         for row in connection.execute(units.where(USAGE_TOTAL.c.instance.in_(mine)))
     }
+
+
+def consumers_by_use(connection: Connection, *, skip: int, limit: int) -> tuple[Sequence[tuple[LoanId, str, int]], int]:
+    """Return some consumers of all loans with the units that were itemised for each, and how many there are."""
+    grouped = (
+        select(INSTANCE.c.loan, USAGE_TOTAL.c.consumer, func.sum(USAGE_TOTAL.c.units).label("units"))
+        .join_from(USAGE_TOTAL, INSTANCE, USAGE_TOTAL.c.instance == INSTANCE.c.id)
+        .group_by(INSTANCE.c.loan, USAGE_TOTAL.c.consumer)
+    )
+    total = int(connection.execute(select(func.count()).select_from(grouped.subquery())).scalar_one())
+    ordered = grouped.order_by(func.sum(USAGE_TOTAL.c.units).desc(), INSTANCE.c.loan, USAGE_TOTAL.c.consumer)
+    rows = connection.execute(ordered.offset(skip).limit(limit))
+    return [(LoanId(row.loan), row.consumer, int(row.units)) for row in rows], total
 
 
 def refunds(connection: Connection, loan: LoanId) -> dict[str, int]:
