@@ -63,9 +63,7 @@ def first_enclave(busy: Small) -> str:
 # enclaves
 
 
-def test_an_enclaves_page_names_every_check_with_got_and_want_and_why_not(
-    busy: Small, alice: Person
-) -> None:
+def test_an_enclaves_page_names_every_check_with_got_and_want_and_why_not(busy: Small, alice: Person) -> None:
     name = first_enclave(busy)
     token = busy.bench.get(f"/v1/instances/{name}").json()["result"]
     ear = parse_ear(parse_b64u(token.split(".")[1], what="result", cap=1 << 20), KeyId("own"))
