@@ -135,14 +135,14 @@ class _Page:
             async with self._decoding:
                 asked = questionnaire(info, self._limits)
                 inputs = await asyncio.to_thread(fill_in, info, asked, form, self._limits)
-            question = self._questions.start(visitor_of(request).id, model, inputs)
+            question = self._questions.start(visitor_of(request).id, model, inputs, panel)
         except CloisterError as error:
             return await self._form(request, model, error=error, filled=form)
         await self._questions.settled(question)
         return self._to(request, question)
 
     async def answer(self, request: Request) -> Response:
-        """Return an answer, or where it is."""
+        """Return an answer, or where it is; beside it who could read it, of the enclave that answered."""
         question = self._own(request)
         info = self._asker.known(question.model)
         inference = question.inference
@@ -152,7 +152,7 @@ class _Page:
             again=question.state in (State.ASKING, State.WAITING),
             info=info,
             outputs=() if inference is None else outputs_of(inference, info),
-            panel=await self._asker.panel(),
+            panel=question.panel if inference is None else self._asker.panel_of(inference.enclave),
             question=question,
             told=None if question.error is None else told_of(question.error),
             wait_s=self._limits.max_wait_s,
@@ -256,8 +256,12 @@ class _Page:
         return page
 
     def _nav(self) -> list[NavEntry]:
-        models = [NavEntry(path=f"/models/{name}", title=name) for name in self._asker.models()]
-        return [*models, NavEntry(path="/verified", title="What was verified", keys="g v")]
+        try:
+            models = self._asker.models()
+        except CloisterError:  # not verified now: what was answered before is shown all the same
+            models = ()
+        entries = [NavEntry(path=f"/models/{name}", title=name) for name in models]
+        return [*entries, NavEntry(path="/verified", title="What was verified", keys="g v")]
 
     async def _posted(self, request: Request) -> Form:
         """Return a form that this visitor was given. Raises ``Rejected``, ``Malformed``."""

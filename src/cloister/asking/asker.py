@@ -127,10 +127,18 @@ class Asker:
 
     async def panel(self) -> Panel:
         """Return who can read."""
-        contract = await self.contract()
-        enclave = self.enclave()
+        await self.contract()
+        return self.panel_of(self.enclave())
+
+    def panel_of(self, enclave: VerifiedEnclave) -> Panel:
+        """Return who can read what this enclave is asked, with its contract where that is the one known."""
+        kept = self._contract
         return who_can_read(
-            enclave, place=self.place, is_open=self.is_open, pinned=self.is_pinned(enclave), contract=contract
+            enclave,
+            place=self.place,
+            is_open=self.is_open,
+            pinned=self.is_pinned(enclave),
+            contract=None if kept is None or kept[0] != enclave.instance else kept[1],
         )
 
     def is_pinned(self, enclave: VerifiedEnclave) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cloister.asking.limits import Limits
+    from cloister.asking.readers import Panel
     from cloister.client.datatypes import Array
     from cloister.client.inference import Inference
 
@@ -41,13 +42,14 @@ class State(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Question:
-    """One question of one visitor. ``key`` makes a second try free."""
+    """One question of one visitor. ``key`` makes a second try free; ``panel`` is who could read when it was asked."""
 
     id: str
     visitor: str
     model: str
     key: str
     asked_at: datetime
+    panel: Panel
     inputs: Mapping[str, Array] | None = field(repr=False)
     inference: Inference | None = field(default=None, repr=False)
     error: CloisterError | None = None
@@ -72,8 +74,11 @@ class Question:
 
     @property
     def kept_bytes(self) -> int:
-        """What its answer takes."""
-        return 0 if self.inference is None else len(self.inference.request) + 2 * len(self.inference.response)
+        """What its answer takes, or its inputs while they are kept."""
+        kept = sum(array.nbytes for array in (self.inputs or {}).values())
+        if self.inference is not None:
+            kept += len(self.inference.request) + 2 * len(self.inference.response)
+        return kept
 
 
 class Questions:
@@ -91,7 +96,7 @@ class Questions:
         self._ask, self._clock, self._rng, self._limits = ask, clock, rng, limits
         self._all: OrderedDict[str, Question] = OrderedDict()
 
-    def start(self, visitor: str, model: str, inputs: Mapping[str, Array]) -> Question:
+    def start(self, visitor: str, model: str, inputs: Mapping[str, Array], panel: Panel) -> Question:
         """Begin to ask. Raises ``Rejected`` (``busy``) where too many are under way."""
         self._demand_room(visitor)
         question = Question(
@@ -100,6 +105,7 @@ class Questions:
             model=model,
             key=dump_b64u(self._rng(_KEY_BYTES)),
             asked_at=self._clock(),
+            panel=panel,
             inputs=inputs,
         )
         self._all[question.id] = question
