@@ -1,4 +1,4 @@
-"""How often a drill does what it does: few times in the suite, many in ``make drill``, as often as asked by a variable.
+"""How often a drill does what it does: few times, many in ``make drill``, as often as asked by a variable.
 
 ``CLOISTER_DRILL_POWER_CUTS=50000 make drill ARGS="-k test_power"`` is a drill before a release.
 """
@@ -13,7 +13,10 @@ PREFIX = "CLOISTER_DRILL_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """One drill's count: in the suite, in ``make drill``, and the variable that sets the latter."""
+    """One drill's count: in its short form, in its long one, and the variable that sets the latter.
+
+    A short form that takes seconds belongs to the suite; the others bear the mark ``drill`` as every long form does.
+    """
 
     name: str
     suite: int

@@ -118,6 +118,7 @@ def the_date(folder: Path, names: list[str], measured: Measured) -> None:
             demand_counted(house, asker, folder / "scratch")
 
 
+@pytest.mark.drill
 def test_whoever_sets_the_date_of_the_enclaves_machine_wins_nothing(tmp_path: Path, measured: Measured) -> None:
     the_date(tmp_path, ["a year behind"], measured)
 
@@ -151,6 +152,7 @@ def every_clock(folder: Path, names: list[str], measured: Measured) -> None:
             demand_counted(house, asker, folder / "scratch")
 
 
+@pytest.mark.drill
 def test_whoever_freezes_every_clock_of_an_enclave_gets_one_ceiling_at_most(tmp_path: Path, measured: Measured) -> None:
     every_clock(tmp_path, ["frozen"], measured)
 

@@ -160,6 +160,7 @@ def start_on_a_bad_disk(patient: Patient, faults: Faults) -> None:
     assert "Traceback" not in house.custodian.said()
 
 
+@pytest.mark.drill
 def test_errors_of_the_disk_lose_nothing_that_was_acknowledged(tmp_path: Path, measured: Measured) -> None:
     errors_at_rates(tmp_path, episodes=IO_EPISODES.suite, seed=6, measured=measured)
 

@@ -101,7 +101,7 @@ def asked(line: Line) -> Iterator[Asker]:
     demand_expected([asker])
 
 
-@pytest.mark.parametrize("lost", [Fate.LOSE_REQUEST, Fate.LOSE_ANSWER], ids=str)
+@pytest.mark.parametrize("lost", [pytest.param(Fate.LOSE_REQUEST, marks=pytest.mark.drill), Fate.LOSE_ANSWER], ids=str)
 def test_a_cut_at_every_step_costs_at_most_one_debit_and_the_next_try_goes_on(tmp_path: Path, lost: Fate) -> None:
     """R9: challenge, attest, grant, lease request, lease, close; toys, so that each message is in hand."""
     with line_in(tmp_path, ttl_s=20) as line, ExitStack() as stack:
@@ -203,6 +203,7 @@ def _flap(since: float, period: float) -> Fate:
     return Fate.LOSE_REQUEST if int((time.monotonic() - since) / period) % 2 == 0 else Fate.PASS
 
 
+@pytest.mark.drill
 def test_after_cuts_and_flaps_service_is_back_within_two_lease_times(tmp_path: Path, measured: Measured) -> None:
     partitions(tmp_path, rounds=FLAPS.suite, seed=9, measured=measured)
 
@@ -213,6 +214,7 @@ def test_after_many_cuts_and_flaps_service_is_back(tmp_path: Path, measured: Mea
     partitions(tmp_path, rounds=FLAPS.many, seed=90, measured=measured)
 
 
+@pytest.mark.drill
 def test_a_block_behind_a_cut_line_holds_within_its_bound(tmp_path: Path, measured: Measured) -> None:
     """R9, I3: the borrower cuts the line the moment the custodian blocks, and flips it when that might help."""
     ttl_s = 2
@@ -315,6 +317,7 @@ def repeat(line: Line, rng: random.Random) -> None:
         assert line.proxy.forward(old).status in {200, 403, 404, 409}
 
 
+@pytest.mark.drill
 def test_doubled_reordered_and_old_messages_move_nothing(tmp_path: Path, measured: Measured) -> None:
     messages(tmp_path, count=MESSAGES.suite, seed=10, measured=measured)
 

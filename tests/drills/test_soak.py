@@ -148,6 +148,7 @@ def test_a_quarter_of_an_hour_under_load_leaves_memory_descriptors_and_log_flat(
     assert done["refused"] <= done["inferences"] / 100
 
 
+@pytest.mark.drill
 def test_a_short_soak_watches_both_processes_under_every_kind_of_load(tmp_path: Path) -> None:
     """Too short for trends; it proves that the drill's load runs and that everything it judges is sampled."""
     watch, done = _soak(tmp_path, SHORT_S)
@@ -182,6 +183,7 @@ for turn in range(10**6):
 LEAKS = ("nothing", "resident", "descriptors", "threads", "file")
 
 
+@pytest.mark.drill
 def test_the_measuring_finds_a_leak_of_each_kind_and_none_where_there_is_none(tmp_path: Path) -> None:
     children = {
         leak: subprocess.Popen(  # noqa: S603 - our own text

@@ -118,6 +118,7 @@ def until_spent(house: TenantHouse, units: int) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.drill
 def test_a_suspended_tenants_enclave_stops_and_the_others_goes_on(tmp_path: Path) -> None:
     with two_tenants(tmp_path, ttl_s=4) as (host, acme, zenith):
         assert host.command("tenant", "suspend", "acme")["health"] == "stopped"
@@ -137,6 +138,7 @@ def test_a_suspended_tenants_enclave_stops_and_the_others_goes_on(tmp_path: Path
         host.stop()
 
 
+@pytest.mark.drill
 def test_kill_9_of_a_host_with_several_tenants_under_load(tmp_path: Path) -> None:
     """R3 for tenants: what was acknowledged to each is on its disk, every unit is somewhere, and all come back."""
     with two_tenants(tmp_path, ttl_s=30) as (host, *houses), ExitStack() as stack:
