@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from dataclasses import replace
 from datetime import timedelta
 
@@ -442,3 +443,27 @@ def test_e5_what_may_not_leave_whole_is_given_back_and_not_charged() -> None:
             holder.permit_and_charge(reservation, units, b"q" * 32, b"a" * 32, enclave.time(world.now) + later)
         view = holder.snapshot()
         assert (view.used, view.reserved, view.served) == ({}, {}, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_answers_in_one_piece_break_no_invariant_through_renewals_blocks_and_ends(seed: int) -> None:
+    """I1 to I9 are held after every step, as in the simulations of streams."""
+    draw = random.Random(seed)
+    world, enclave = started(units=60, cap=8)
+    assert world.whole(enclave) == 1
+    for _ in range(60):
+        match draw.randrange(8):
+            case 0:
+                world.renew(enclave)
+            case 1:
+                world.advance(draw.choice((1, 20, 70)))
+            case 2 if draw.randrange(6) == 0:
+                world.block("consumer", f"{world.loan}/bob")
+            case 3 if draw.randrange(20) == 0:
+                world.close(enclave)
+            case 4:
+                world.serve(enclave, draw.randint(1, 4), draw.choice(("plain", "metered")), "ann")
+            case _:
+                model, who = draw.choice(("plain", "metered")), draw.choice(("ann", "bob"))
+                world.whole(enclave, draw.randint(1, 4), model, who)
+        world.verify(enclave)

@@ -485,6 +485,25 @@ class World:
         self.finish(enclave, stream)
         return produced
 
+    def whole(self, enclave: Enclave, units: int = 1, model: str = "plain", consumer: str = "ann") -> int:
+        """Answer one inference in one piece, charged as it leaves; returns the units that left."""
+        stream = self.begin(enclave, units, model, consumer)
+        if stream is None:
+            return 0
+        self.verify(enclave)
+        enclave.streams.remove(stream)
+        commitments = [commit(self._nonce() * 2, b"content") for _ in range(2)]
+        with suppress(Rejected):
+            time = enclave.time(self.now)
+            payload = enclave.holder.permit_and_charge(stream.reservation, units, *commitments, time)
+            (receipt,) = enclave.holder.sign_receipts((payload,))
+            self._left(enclave, stream, units)
+            self.receipts.append(verify_receipt(receipt, enclave.key.verify_key))
+            self.verify(enclave)
+            return units
+        self.verify(enclave)
+        return 0
+
     def _left(self, enclave: Enclave, stream: Stream, units: int) -> None:
         loan = enclave.holder._terms.loan
         self.chunks.append(
