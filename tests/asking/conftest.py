@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Yield Chromium, or skip where it is not installed."""
+    """Yield Chromium, or skip where it is not installed.
+
+    For one module at a time: while it lives, its driver's event loop is this thread's, and no other test could run one.
+    """
     yield from start_chromium()

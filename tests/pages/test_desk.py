@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from custodian_kit import Bench, bearer
 from desk_kit import Busy, Person, bare
+from sqlalchemy import Engine, event
 
 from cloister.custodian.dashboard.app import PAGES, TABS
 from cloister.custodian.dashboard.visit import _TABLE
@@ -309,3 +310,32 @@ def test_a_long_list_is_shown_a_page_at_a_time(bench: Bench) -> None:
     page = person.page("/loans?skip=50")
     assert "51 to 55 of 55" in page
     assert 'rel="next"' not in page
+
+
+def _asked_of_the_database(bench: Bench, person: Person, path: str) -> int:
+    """Return how many statements a page takes."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        person.page(path)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert bench.service.context.size
+    return len(seen)
+
+
+def test_no_page_asks_the_database_more_often_where_there_are_more_loans(bench: Bench) -> None:
+    """A page of fifty loans is one of fifty of a thousand too."""
+    person = admin(bench)
+    for _ in range(51):
+        loan = bench.lend().id
+    paths = ("/", "/loans", f"/loans/{loan}", "/models", f"/models/{bench.digest}")
+    few = [_asked_of_the_database(bench, person, path) for path in paths]
+    for _ in range(40):
+        bench.lend()
+    many = [_asked_of_the_database(bench, person, path) for path in paths]
+    assert all(after <= before + 12 for before, after in zip(few, many, strict=True))  # a search by halves takes more

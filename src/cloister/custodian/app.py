@@ -61,17 +61,19 @@ _LOOK_EVERY_S = 0.5  # seconds between two looks at what others logged
 
 
 def create_app(
-    service: CustodianService, routes: Sequence[Route] = ROUTES, *, mounts: Mapping[str, ASGIApp] = NO_MOUNTS
+    service: CustodianService,
+    routes: Sequence[Route] = ROUTES,
+    *,
+    mounts: Mapping[str, ASGIApp] = NO_MOUNTS,
+    pages: bool = True,
 ) -> Starlette:
     """Return the ASGI application over ``service``, with sweep and looks running while it is up.
 
-    ``routes`` are the whole API, and where they are the custodian's own it has pages too; ``mounts`` are other
-    applications by the path that they are below. The application does not close the service: whoever opened it does.
+    ``routes`` are the whole API; ``mounts`` are other applications by the path that they are below; ``pages``: the
+    dashboard too, where the settings have it. The application does not close the service: whoever opened it does.
     """
     limits = Limits(service)
-    pages: Mapping[str, ASGIApp] = (
-        {UI: dashboard(service, limits)} if service.config.dashboard and routes is ROUTES else {}
-    )
+    beside: Mapping[str, ASGIApp] = {UI: dashboard(service, limits)} if service.config.dashboard and pages else {}
     service.context.metrics.grow("route", [f"{route.method} {route.path}" for route in routes])
     service.openapi = dump_json(openapi_document(routes))
 
@@ -92,7 +94,7 @@ def create_app(
     app = Starlette(
         routes=[
             *(_starlette_route(service, limits, route) for route in routes),
-            *(Mount(path, app) for path, app in {**pages, **mounts}.items()),
+            *(Mount(path, app) for path, app in {**beside, **mounts}.items()),
         ],
         middleware=[Middleware(Armour, tls=service.config.tls)],
         exception_handlers={HTTPException: _plain_problem},

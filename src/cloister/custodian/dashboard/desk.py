@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from starlette.requests import Request
     from starlette.responses import Response
 
     from cloister.custodian.admitting import Limits
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from cloister.custodian.service import CustodianService
     from cloister.pages import NavEntry, Site
 
-__all__ = ["UI", "Desk", "Page", "Tab"]
+__all__ = ["BELOW", "UI", "Desk", "Page", "Tab"]
 
 UI = "/ui"
 """Where the pages are, below the custodian's own address."""
+BELOW = "cloister.below"
+"""In a request's scope: what a host of tenants took from the front of its path, as it was sent."""
 _COOKIE = "__Host-cloister"
 
 
@@ -51,13 +54,18 @@ class Desk:
     site: Site
     tabs: tuple[Tab, ...]
 
-    @property
-    def base(self) -> str:
-        """The path in front of every page's, as browsers see it: below a tenant's name where there are tenants."""
-        return urlsplit(self.service.url).path.rstrip("/") + UI
+    def base(self, request: Request) -> str:
+        """Return the path in front of every page's, as browsers see it: below a tenant's name where there are tenants.
 
-    @property
-    def cookie(self) -> str:
-        """The name of the cookie: another for each tenant, for they share a host and so a browser's cookies."""
-        below = re.sub(r"[^a-z0-9]+", "-", urlsplit(self.service.url).path).strip("-")
+        It is what was asked for, so that a tenant that is not there looks no other than one that is.
+        """
+        return f"{self._below(request)}{UI}"
+
+    def cookie(self, request: Request) -> str:
+        """Return the cookie's name: another for each tenant, for they share a host and so a browser's cookies."""
+        below = re.sub(r"[^a-z0-9]+", "-", self._below(request)).strip("-")
         return f"{_COOKIE}-{below}" if below else _COOKIE
+
+    def _below(self, request: Request) -> str:
+        found = request.scope.get(BELOW)
+        return urlsplit(self.service.url).path.rstrip("/") if found is None else str(found)

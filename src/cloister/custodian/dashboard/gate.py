@@ -68,7 +68,7 @@ def endpoint(desk: Desk, page: Page) -> Callable[[Request], Awaitable[Response]]
 
 async def signed_in(desk: Desk, request: Request) -> Visit | None:
     """Return the visit of who is signed in, None where nobody is. Raises ``Rejected`` (``too_many_requests``)."""
-    token = request.cookies.get(desk.cookie, "")
+    token = request.cookies.get(desk.cookie(request), "")
     if not _SESSION_TOKEN.fullmatch(token):
         return None
     if len(request.url.query) > _MAX_QUERY:
@@ -146,15 +146,15 @@ def _form_token(token: str) -> str:
     return dump_b64u(hashlib.sha256(_LABEL + token.encode()).digest())
 
 
-def settle(desk: Desk, response: Response, token: str) -> Response:
+def settle(desk: Desk, request: Request, response: Response, token: str) -> Response:
     """Let the browser keep a session."""
-    response.set_cookie(desk.cookie, token, path="/", secure=True, httponly=True, samesite="strict")
+    response.set_cookie(desk.cookie(request), token, path="/", secure=True, httponly=True, samesite="strict")
     return response
 
 
-def leave(desk: Desk, response: Response) -> Response:
+def leave(desk: Desk, request: Request, response: Response) -> Response:
     """Let the browser forget its session."""
-    response.delete_cookie(desk.cookie, path="/", secure=True, httponly=True, samesite="strict")
+    response.delete_cookie(desk.cookie(request), path="/", secure=True, httponly=True, samesite="strict")
     return response
 
 
@@ -164,7 +164,9 @@ def _to_sign_in(desk: Desk, request: Request) -> Response:
         return Response("signed out\n", status_code=401, media_type="text/plain", headers=PAGE_HEADERS)
     path = request.url.path.rpartition("/ui")[2]
     back = f"?next={path}" if request.method == "GET" and is_page(path) else ""
-    return leave(desk, RedirectResponse(f"{desk.base}/sign-in{back}", status_code=303, headers=PAGE_HEADERS))
+    return leave(
+        desk, request, RedirectResponse(f"{desk.base(request)}/sign-in{back}", status_code=303, headers=PAGE_HEADERS)
+    )
 
 
 def is_page(path: str) -> bool:

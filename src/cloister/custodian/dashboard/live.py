@@ -42,7 +42,7 @@ def live(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
             desk.limits.streams.enter()
         except CloisterError:
             return Response(status_code=204, headers=PAGE_HEADERS)
-        shown = presented(request, request.cookies[desk.cookie])
+        shown = presented(request, request.cookies[desk.cookie(request)])
         response = EventStream(
             _changes(desk, lambda: desk.service.authenticate(shown, again=True)),
             media_type=EVENT_STREAM,

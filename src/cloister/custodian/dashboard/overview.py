@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from cloister.custodian.dashboard.desk import Page, Tab
@@ -24,7 +25,8 @@ def overview(visit: Visit) -> Response:
     """Show how the custodian stands."""
     visit.demand("GET /v1/loans")
     context = visit.desk.service.context
-    spending = visit.ask("GET /v1/spending", query={"step_s": "60", "steps": str(_MINUTES)})
+    visit.demand("GET /v1/spending")
+    spending: Any = visit.desk.service.spending.of_all(step=timedelta(minutes=1), steps=_MINUTES)
     minutes = [sum(loan["spent_steps"][index] for loan in spending["loans"]) for index in range(_MINUTES)]
     return visit.page(
         "overview.html",

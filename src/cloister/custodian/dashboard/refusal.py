@@ -44,7 +44,14 @@ def refusal_page(desk: Desk, request: Request, visit: Visit | None, error: Clois
     else:
         context = desk.service.context
         response = desk.site.render(
-            request, "refusal.html", now=context.now(), status=status, base=desk.base, may=None, done="", **values
+            request,
+            "refusal.html",
+            now=context.now(),
+            status=status,
+            base=desk.base(request),
+            may=None,
+            done="",
+            **values,
         )
     if isinstance(error, Unavailable) or status == STATUS_BY_CODE["too_many_requests"]:
         response.headers["retry-after"] = headers["Retry-After"]

@@ -56,8 +56,8 @@ def sign_in_page(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
 def _form(desk: Desk, request: Request, *, after: str, said: str = "", status: int = 200) -> Response:
     service = desk.service
     return desk.site.render(
-        request, "sign_in.html", now=service.context.now(), status=status, base=desk.base, nav=(), after=after,
-        said=said, name=service.config.name, minutes=service.config.session_ttl_s // 60,
+        request, "sign_in.html", now=service.context.now(), status=status, base=desk.base(request), nav=(), after=after,
+        said=said, name="" if service.discreet else service.config.name,
     )  # fmt: skip
 
 
@@ -78,8 +78,8 @@ def sign_in(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
             return _form(desk, request, after=after, said=_plain(error), status=403)
         except CloisterError as error:
             return await run_in_threadpool(refusal_page, desk, request, None, error)
-        response = RedirectResponse(f"{desk.base}{after}", status_code=303, headers=PAGE_HEADERS)
-        return settle(desk, response, session)
+        response = RedirectResponse(f"{desk.base(request)}{after}", status_code=303, headers=PAGE_HEADERS)
+        return settle(desk, request, response, session)
 
     return answer
 
@@ -116,7 +116,7 @@ def _opened(desk: Desk, request: Request, actor: Actor) -> str:
 def sign_out(visit: Visit) -> Response:
     """End the session, and let the browser forget it."""
     visit.ask("DELETE /v1/sessions/{session}", session=visit.actor.session or "")
-    return leave(visit.desk, visit.go("/sign-in"))
+    return leave(visit.desk, visit.request, visit.go("/sign-in"))
 
 
 def stay(visit: Visit) -> Response:

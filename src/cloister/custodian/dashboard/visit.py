@@ -19,7 +19,7 @@ from cloister.custodian.routes import ROUTES
 from cloister.custodian.store.sessions import find_session_by_id
 from cloister.errors import Malformed
 from cloister.pages import PAGE_HEADERS
-from cloister.wire import dump_b64u, dump_json, lp, parse_json
+from cloister.wire import MAX_INT, dump_b64u, dump_json, lp, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,8 +130,8 @@ class Visit:
     def units(self, name: str = "units") -> int:
         """Return a field that is a number of units; commas and blanks between its digits are what people write."""
         text = self.form.get(name, "").replace(",", "").replace(" ", "")
-        if not text.isascii() or not text.isdigit() or len(text) > _MAX_UNITS_CHARS:
-            msg = f"{name}: want a whole number"
+        if not text.isascii() or not text.isdigit() or len(text) > _MAX_UNITS_CHARS or int(text) > MAX_INT:
+            msg = f"{name}: want a whole number, at most {MAX_INT:,}"
             raise Malformed(msg)
         return int(text)
 
@@ -161,9 +161,9 @@ class Visit:
             template,
             now=self.now,
             status=status,
-            base=desk.base,
+            base=desk.base(self.request),
             here=here,
-            live=f"{desk.base}/live" if live else "",
+            live=f"{desk.base(self.request)}/live" if live else "",
             nav=[tab.entry for tab in desk.tabs if self.may(tab.route)],
             token=self.form_token,
             once=dump_b64u(os.urandom(_ONCE_BYTES)),
@@ -176,7 +176,7 @@ class Visit:
     def go(self, path: str, done: str = "") -> Response:
         """Lead on to a page of ours."""
         told = f"?done={done}" if done else ""
-        return RedirectResponse(f"{self.desk.base}{path}{told}", status_code=303, headers=PAGE_HEADERS)
+        return RedirectResponse(f"{self.desk.base(self.request)}{path}{told}", status_code=303, headers=PAGE_HEADERS)
 
 
 def routed(

@@ -142,8 +142,7 @@ def _bound(
     connection: Connection, now: datetime, kind: BlockKind, subject: str, loan: LoanId | None
 ) -> tuple[Bound, dict[str, int]]:
     """Return within how many seconds, after how many units at most, all has stopped; and the units of each instance."""
-    loans, instances = _affected(connection, kind, subject, loan)
-    ttls = [loan_row(connection, item).terms.ttl for item in loans]
+    ttls, instances = _affected(connection, kind, subject, loan)
     ttl = max(ttls, default=timedelta(0))
     live = [item for item in instances if is_live(item, now=now)]
     each = {str(item.id): block_bound([item], ttl=ttl, now=now).units for item in live}
@@ -152,15 +151,16 @@ def _bound(
 
 def _affected(
     connection: Connection, kind: BlockKind, subject: str, loan: LoanId | None
-) -> tuple[Sequence[LoanId], list[InstanceState]]:
+) -> tuple[Sequence[timedelta], list[InstanceState]]:
+    """Return how long leases live in the loans that a block reaches, and the instances that it stops."""
     if kind is BlockKind.INSTANCE:
         row = find_instance(connection, parse_instance_id(subject))
-        return ([], []) if row is None else ([row.state.loan], [row.state])
-    loans: Sequence[LoanId]
+        return ([], []) if row is None else ([loan_row(connection, row.state.loan).terms.ttl], [row.state])
     if kind is BlockKind.MODEL:
         digest = parse_digest(subject)
-        rows = list_loans(connection)
-        loans = [row.terms.loan for row in rows if any(digest in model.standing for model in row.terms.models)]
-    else:
-        loans = [parse_loan_id(subject) if loan is None else loan]
-    return loans, [row.state for item in loans for row in standing_instances(connection, loan=item)]
+        terms = [row.terms for row in list_loans(connection)]
+        lent = {item.loan: item.ttl for item in terms if any(digest in model.standing for model in item.models)}
+        states = [row.state for row in standing_instances(connection)]
+        return list(lent.values()), [state for state in states if state.loan in lent]
+    of = parse_loan_id(subject) if loan is None else loan
+    return [loan_row(connection, of).terms.ttl], [row.state for row in standing_instances(connection, loan=of)]

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from cloister.custodian.service.loan_views import instance_json, loan_brief
-from cloister.custodian.service.standing import loan_row
 from cloister.custodian.store.blocks import BlockKind, list_blocks
 from cloister.custodian.store.instances import some_instances
 from cloister.custodian.store.keys import FIRST_EPOCH, keks
-from cloister.custodian.store.lists import borrowers_of, count_all, loan_ids, loans_with_open_asks
+from cloister.custodian.store.lists import borrowers_of, count_all, granted_to_each, loan_ids, loans_with_open_asks
+from cloister.custodian.store.loans import some_loans
 from cloister.custodian.store.models import find_model, list_models
 from cloister.custodian.store.spending import Moved, moved_in_steps, totals
 from cloister.custodian.store.usage import consumers_by_use
@@ -56,12 +56,11 @@ def loan_page(context: Context, *, like: str, skip: int, limit: int) -> Json:
     now = context.now()
     with context.reading() as connection:
         found, total = loan_ids(connection, like=like, skip=skip, limit=limit)
-        rows: list[Json] = []
-        for loan in found:
-            sums = totals(connection, loan).get(loan)
-            brief = loan_brief(connection, loan_row(connection, loan), context.config, now)
-            rows.append({**brief, "granted": 0 if sums is None else sums.granted})
-    return {"loans": rows, "total": total}
+        rows, granted = some_loans(connection, found), granted_to_each(connection, found)
+        loans: list[Json] = [
+            {**loan_brief(connection, rows[loan], context.config, now), "granted": granted[loan]} for loan in found
+        ]
+    return {"loans": loans, "total": total}
 
 
 def burn_down(context: Context, loan: LoanId, *, step: timedelta, steps: int) -> Json:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, or_, select
 
 from cloister.custodian.store.blocks import AskState, BlockKind
+from cloister.custodian.store.loans import HALVES, whole
 from cloister.custodian.store.proposals import open_proposals
-from cloister.custodian.store.tables import BLOCK, INSTANCE, LOAN, MODEL, REQUEST, stamp
-from cloister.lending.terms import LoanId
+from cloister.custodian.store.tables import BLOCK, INSTANCE, LEDGER, LOAN, MODEL, REQUEST, stamp
+from cloister.lending.ledger import ISSUED, WITHDRAWN
+from cloister.lending.terms import LOAN_METER, LoanId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-__all__ = ["Counts", "borrowers_of", "count_all", "loan_ids", "loans_with_open_asks"]
+__all__ = ["Counts", "borrowers_of", "count_all", "granted_to_each", "loan_ids", "loans_with_open_asks"]
 
 _ESCAPE = "\\"
 
@@ -75,6 +77,17 @@ def borrowers_of(connection: Connection, loans: Sequence[LoanId]) -> Mapping[Loa
     """Return who borrows each of these loans."""
     query = select(LOAN.c.id, LOAN.c.borrower).where(LOAN.c.id.in_(list(loans)))
     return {LoanId(row.id): row.borrower for row in connection.execute(query)}
+
+
+def granted_to_each(connection: Connection, loans: Sequence[LoanId]) -> Mapping[LoanId, int]:
+    """Return what each of these loans was granted in all, less what was taken back."""
+    found = dict.fromkeys(loans, 0)
+    for side, account, sign in ((LEDGER.c.debit, ISSUED, 1), (LEDGER.c.credit, WITHDRAWN, -1)):
+        mine = (LEDGER.c.loan.in_(list(loans)), LEDGER.c.meter == LOAN_METER, side == account)
+        query = select(LEDGER.c.loan, *HALVES).where(*mine).group_by(LEDGER.c.loan)
+        for row in connection.execute(query):
+            found[LoanId(row.loan)] += sign * whole(row.high, row.low)
+    return found
 
 
 def loans_with_open_asks(connection: Connection, *, limit: int) -> Sequence[tuple[LoanId, int]]:

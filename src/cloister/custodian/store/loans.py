@@ -41,6 +41,7 @@ __all__ = [
     "postings_of",
     "replace_policy",
     "replace_terms",
+    "some_loans",
     "take_turn",
     "whole",
 ]
@@ -107,6 +108,12 @@ def find_loan(connection: Connection, loan: LoanId) -> LoanRow | None:
     """Return one loan."""
     row = connection.execute(_ONE, {"of": loan}).one_or_none()
     return None if row is None else _loan(row)
+
+
+def some_loans(connection: Connection, loans: Sequence[LoanId]) -> dict[LoanId, LoanRow]:
+    """Return these loans, those that are there, in one query."""
+    found = connection.execute(select(LOAN).where(LOAN.c.id.in_(list(loans))))
+    return {row.terms.loan: row for row in map(_loan, found)}
 
 
 def list_loans(connection: Connection) -> Sequence[LoanRow]:

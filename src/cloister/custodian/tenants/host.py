@@ -161,7 +161,7 @@ class Host:
         self._keeping.attend(self._roster)
         await self._roster.open(await run_in_threadpool(self._keeping.take_stock))
         routes = operator_routes(self._keeping)
-        self._operator = Running(self._book, routes, threads=_OPERATORS_THREADS, metrics=self.metrics)
+        self._operator = Running(self._book, routes, threads=_OPERATORS_THREADS, metrics=self.metrics, pages=False)
         await self._operator.start()
 
     async def _stop(self) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from anyio import CapacityLimiter
 
 from cloister.custodian.app import create_app
+from cloister.custodian.dashboard.desk import BELOW
 from cloister.custodian.logs import LOG, Event
 from cloister.custodian.threads import run_in_threadpool, working_with
 
@@ -35,10 +36,11 @@ class Running:
         *,
         threads: int,
         metrics: MetricsListener | None = None,
+        pages: bool = True,
     ) -> None:
         """Serve nothing yet. The service is closed by ``stop``; ``metrics`` are shown until then."""
         self.service = service
-        self._app = create_app(service, routes)
+        self._app = create_app(service, routes, pages=pages)
         self._app.state.metrics = metrics
         self._life = self._app.router.lifespan_context(self._app)
         self._share = CapacityLimiter(threads)
@@ -53,7 +55,9 @@ class Running:
 
     async def answer(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request for ``path``, which is spelled as it was sent. The application sees no other path."""
-        own = {**scope, "path": unquote(path.decode("latin-1")), "raw_path": path, "root_path": ""}
+        raw: bytes = scope["raw_path"]
+        below = raw[: len(raw) - len(path)].decode("latin-1")
+        own = {**scope, "path": unquote(path.decode("latin-1")), "raw_path": path, "root_path": "", BELOW: below}
         self._under_way += 1
         self._idle.clear()
         try:

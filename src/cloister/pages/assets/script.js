@@ -75,7 +75,7 @@ document.addEventListener("submit", async (event) => {
   try {
     const { answer, page } = await fetched(form.action, { method: "post", body: data });
     if (answer.redirected) history[answer.url === location.href ? "replaceState" : "pushState"](null, "", answer.url);
-    const told = page.querySelector(".notice")?.textContent.trim().replace(/\s+/g, " ") || "Done.";
+    const told = page.querySelector(".notice:not([hidden])")?.textContent.trim().replace(/\s+/g, " ") || "Done.";
     replace(page);
     document.getElementById("content").focus();
     say(told);
