@@ -44,7 +44,7 @@ _WEIGHT = """(() => {
 
 
 def start_chromium() -> Iterator[Browser]:
-    """Yield the one browser of a test session, or skip where there is none."""
+    """Yield the one browser of a test module, or skip where there is none."""
     if CHROMIUM is None:
         pytest.skip("chromium is not installed: pages are not looked at by a browser")
     with sync_playwright() as playwright:
