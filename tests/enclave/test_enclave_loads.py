@@ -16,7 +16,7 @@ for name in names:
 print(json.dumps([len(names), sorted(sys.modules)]))
 """
 FOREIGN = ("jinja2", "markupsafe", "starlette", "uvicorn", "sqlalchemy", "cloister.asking", "cloister.borrowing",
-           "cloister.custodian.service", "cloister.custodian.store", "cloister.pages", "cloister.serving")  # fmt: skip
+           "cloister.custodian.service", "cloister.custodian.store", "cloister.pages")  # fmt: skip
 
 
 def test_an_enclave_loads_no_page_and_no_server_of_another_party() -> None:
