@@ -133,6 +133,14 @@ def test_failed_sign_ins_are_counted_with_those_of_the_api(bench: Bench) -> None
     assert person.sign_in("not a token").status_code == 403
 
 
+def test_who_failed_too_often_is_told_so_by_a_page_too(bench: Bench) -> None:
+    person = Person(bench)
+    for number in range(6):
+        person.client.cookies.set("__Host-cloister", f"clss_{number:043}")
+        answers = [person.get(path).status_code for path in ("/", "/nothing")]
+    assert answers == [429, 429]
+
+
 def test_a_revoked_token_takes_its_pages_along(bench: Bench) -> None:
     lender = bench.token("lender")
     person = Person(bench, bare(lender))

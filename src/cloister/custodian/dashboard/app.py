@@ -30,7 +30,7 @@ from cloister.custodian.dashboard.live import live
 from cloister.custodian.dashboard.refusal import refusal_page
 from cloister.custodian.dashboard.words import OPERATIONS, ROLES, cause_of, fix_of
 from cloister.custodian.threads import run_in_threadpool
-from cloister.errors import Rejected
+from cloister.errors import CloisterError, Rejected
 from cloister.pages import Site
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ def dashboard(service: CustodianService, limits: Limits) -> Starlette:
     async def nothing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
-        visit = await signed_in(desk, request)
+        try:
+            visit = await signed_in(desk, request)
+        except CloisterError as refusal:
+            return await run_in_threadpool(refusal_page, desk, request, None, refusal)
         return await run_in_threadpool(refusal_page, desk, request, visit, Rejected.because(code, "page"))
 
     app = Starlette(

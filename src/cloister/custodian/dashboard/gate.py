@@ -83,7 +83,7 @@ async def signed_in(desk: Desk, request: Request) -> Visit | None:
     if actor.role is Role.BORROWER:  # its pages are at its own machine
         return None
     stay = LIVE_HEADER not in request.headers
-    return await run_in_threadpool(Visit.begin, desk, request, actor, token, _form_token(token), stay=stay)
+    return await run_in_threadpool(Visit.begin, desk, request, actor, _form_token(token), stay=stay)
 
 
 def presented(request: Request, token: str) -> Presented:

@@ -65,9 +65,8 @@ class Visit:
     form: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def begin(cls, desk: Desk, request: Request, actor: Actor, token: str, form_token: str, *, stay: bool) -> Visit:
+    def begin(cls, desk: Desk, request: Request, actor: Actor, form_token: str, *, stay: bool) -> Visit:
         """Return the visit; ``stay``: somebody is there, so a session that is half over goes on."""
-        del token
         context, now = desk.service.context, desk.service.context.now()
         with context.reading() as connection:
             row = find_session_by_id(connection, actor.session or "")

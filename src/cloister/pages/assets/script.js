@@ -16,9 +16,10 @@ async function fetched(address, options) {
 }
 
 function replace(page) {
-  for (const name of ["content"]) document.getElementById(name).replaceWith(document.adoptNode(page.getElementById(name)));
-  const bars = [document.querySelector(".bar"), page.querySelector(".bar")];
-  if (bars[0] && bars[1]) bars[0].replaceWith(document.adoptNode(bars[1]));
+  for (const part of ["#content", ".bar"]) {
+    const [old, newer] = [document.querySelector(part), page.querySelector(part)];
+    if (old && newer) old.replaceWith(document.adoptNode(newer));
+  }
   for (const name of ["live", "until"]) {
     if (name in page.body.dataset) document.body.dataset[name] = page.body.dataset[name];
     else delete document.body.dataset[name];
