@@ -449,7 +449,7 @@ def _impersonal(value: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.drill) for seed in range(3, 21))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.drill) for seed in range(2, 21))])
 def test_the_same_events_end_in_equal_states(place: Path, server: PostgresServer | None, seed: int) -> None:
     print(f"seed {seed}")  # noqa: T201 - what to run again
     both = Both(place, server, seed)

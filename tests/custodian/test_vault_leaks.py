@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from cloister.custodian.vaults.unlock import Unlock
 
 _RING_LABEL = b"cloister/vault/v1/kek"
+OFTEN = frozenset({"passphrase", "key file", "pkcs11"})  # the whole life with each of the others is a drill
+LIVES = [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.drill) for kind in GROUNDS]
 SERVICES = [kind for kind in GROUNDS if kind not in {"passphrase", "key file"}]
 
 
@@ -170,6 +172,7 @@ def _ask_from_outside(bench: Bench, ground: Ground, search: Search) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("ground", LIVES, indirect=True)
 def test_no_vault_ever_leaves_a_plain_key_behind(ground: Ground, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """T19 and T85, for every kind of vault."""
     with Search() as search:

@@ -236,7 +236,6 @@ def kill_in_turns(folder: Path, *, rounds: int, seed: int) -> None:
         assert now.granted(house.loan) - kills * (ceiling + len(askers)) <= served <= now.granted(house.loan)
 
 
-@pytest.mark.drill
 def test_killing_the_custodian_under_load_loses_no_acknowledged_fact_and_no_unit(
     tmp_path: Path, measured: Measured
 ) -> None:
@@ -248,6 +247,7 @@ def test_killing_the_enclave_under_load_costs_at_most_one_ceiling_each_time(tmp_
     kill_enclaves(tmp_path, rounds=ENCLAVE_KILLS.suite, seed=4, measured=measured)
 
 
+@pytest.mark.drill
 def test_killing_both_in_turns_ends_in_closed_books_and_service(tmp_path: Path) -> None:
     kill_in_turns(tmp_path, rounds=KILLS_IN_TURNS.suite, seed=5)
 

@@ -90,6 +90,7 @@ def fail_a_sync(house: DrillHouse, shim: Shim, turn: int) -> None:
     house.start_custodian()
 
 
+@pytest.mark.drill
 def test_no_power_cut_after_a_failed_sync_and_a_restart_loses_what_was_acknowledged_since(
     tmp_path: Path, rebuilt_in: Path, measured: Measured
 ) -> None:

@@ -225,6 +225,7 @@ def test_sixteen_racing_for_the_last_unit_get_one(tmp_path: Path, database: str 
     race(tmp_path, database, rounds=RACES.suite, measured=measured)
 
 
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.drill)], indirect=True)
 def test_the_log_played_back_gives_every_answer(tmp_path: Path, database: str | None, measured: Measured) -> None:
     append(tmp_path, database, operations=RACE_OPERATIONS.suite, seed=15, measured=measured)
 

@@ -88,6 +88,7 @@ def test_a_drill_measures_two_live_enclaves_and_has_it_logged(tmp_path: Path) ->
             assert details["measured_ms"] >= by_instance[entry["subject"]]["last_answer_s"] * 1000 - 1
 
 
+@pytest.mark.drill
 def test_a_drill_of_one_instance_leaves_the_other_alone_and_nothing_is_blocked_unconfirmed(tmp_path: Path) -> None:
     with DrillHouse(tmp_path, ttl_s=T, max_ceiling=N, allowance=10_000) as house:
         first = house.start_enclave()
