@@ -99,6 +99,7 @@ def test_the_three_roles_of_the_tutorial(tmp_path: Path) -> None:
     assert "audit_broken" in said
 
 
+@pytest.mark.timeout(260)
 def test_the_page_on_evidence(tmp_path: Path) -> None:
     said = play(commands("attestation.md"), tmp_path)
     assert "untrusted_root" in said
