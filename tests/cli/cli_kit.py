@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -91,6 +93,21 @@ class Shell:
     def start(self, *words: str | Path, **more: str) -> Server:
         """Start a command that serves."""
         return Server(self, [str(word) for word in words], self.environment(**more))
+
+
+def ended(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in this process, with streams of its own: a second quicker than a process is."""
+    out, err = io.BytesIO(), io.BytesIO()
+    given, streams = io.TextIOWrapper(io.BytesIO(stdin.encode())), [io.TextIOWrapper(raw) for raw in (out, err)]
+    before, sys.stdin = sys.stdin, given
+    try:
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            code = run(app, [str(word) for word in words])
+    finally:
+        sys.stdin = before
+    for stream in streams:
+        stream.flush()
+    return subprocess.CompletedProcess(words, code, out.getvalue().decode(), err.getvalue().decode())
 
 
 class Server:

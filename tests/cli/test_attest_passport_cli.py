@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socketserver
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from cli_kit import ended
 from verifier_kit import AUDIENCE, Desk, desk
 
 import vendor_kit
@@ -22,6 +21,7 @@ from cloister.testing.vendors.arm import PsaToken
 from cloister.verifier.callers import add_caller
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -56,8 +56,7 @@ def served(tmp_path: Path) -> Iterator[Desk]:
 
 
 def ask(issuer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cloister", "attest", "passport", issuer, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ourselves
+    return ended("attest", "passport", issuer, *arguments)
 
 
 def test_a_machine_gets_its_result_and_keeps_it_to_itself(served: Desk, agent: str, tmp_path: Path) -> None:

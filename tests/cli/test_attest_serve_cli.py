@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from cli_kit import ended
 from verifier_kit import free_port
 
 from cloister.attest.binding import ServiceBinding
@@ -28,8 +29,7 @@ MANIFEST = SoftwareManifest(code="11" * 32, python="3.13", packages={}, settings
 
 
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cloister", "attest", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ourselves
+    return ended("attest", *arguments, stdin=stdin)
 
 
 class Served:
