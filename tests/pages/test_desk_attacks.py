@@ -10,6 +10,7 @@ from custodian_kit import Bench
 from desk_kit import SAME, Person, bare
 
 from cloister.custodian.dashboard.app import PAGES
+from cloister.wire import STEERING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,8 @@ def person(bench: Bench) -> Person:
         {"origin": "https://testserver", "sec-fetch-site": "none"},
         {"origin": "https://testserver.evil.example", "sec-fetch-site": "same-origin"},
         {"origin": "https://testserver:444", "sec-fetch-site": "same-origin"},
+        {"origin": "https://[", "sec-fetch-site": "same-origin"},
+        {"origin": "https://]testserver"},
     ],
 )
 def test_a_form_of_another_site_presses_no_button_even_with_a_right_token(
@@ -132,6 +135,30 @@ def test_no_free_text_becomes_markup_on_any_page(bench: Bench, person: Person) -
     answer = person.post(f"/loans/{lent.id}/top-up", {"units": HOSTILE})
     assert answer.status_code == 400
     assert answer.text.count("<script") == 1
+
+
+def test_no_free_text_becomes_markup_or_steers_the_eye_on_pages_that_watch(bench: Bench, person: Person) -> None:
+    lent = bench.lend(borrower=HOSTILE[:80], consumers=[{"id": "ward-a", "allowance": 50}])
+    toy = lent.boot()
+    toy.renew()
+    toy.serve(5, token=str(lent.made["consumer_tokens"]["ward-a"]).encode())
+    toy.renew()
+    name = bench.get("/v1/instances").json()["instances"][0]["id"]
+    bench.post("/v1/blocks", {"kind": "instance", "subject": name, "reason": HOSTILE})
+    bench.post("/v1/audit/holds", {"scope": "all", "reason": HOSTILE})
+    bench.token("viewer", name=HOSTILE)
+    entries = [f"/audit/{item['index']}" for item in bench.audit()]
+    paths = ("/audit", "/enclaves", f"/enclaves/{name}", f"/loans/{lent.id}/policy", "/consumers", "/access",
+             "/devices", "/settings", *entries)  # fmt: skip
+    for path in paths:
+        page = person.page(path)
+        assert page.count("<script") == 1, path
+        assert "<img" not in page, path
+        assert not re.search(r"\s(style|on\w+)=\"", page), path
+        assert not STEERING.search(page.replace("\n", "").replace("\t", "")), path
+    written = HOSTILE + "\u202e</textarea><script>"
+    look = person.post(f"/loans/{lent.id}/policy/look", {"policy": written}).text
+    assert (look.count("<script"), look.count("</textarea>"), "\u202e" in look) == (1, 1, False)
 
 
 def test_every_answer_is_unframed_uncached_and_unsniffed(bench: Bench, person: Person) -> None:

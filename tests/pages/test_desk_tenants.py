@@ -81,6 +81,14 @@ def test_a_tenant_that_is_not_there_looks_no_other_than_one_that_is(host: HostBe
         assert seen[0] == seen[1], path
 
 
+def test_tenants_whose_names_differ_in_dashes_alone_share_no_cookie(host: HostBench) -> None:
+    one, other = host.tenant("a-b"), host.tenant("a--b")
+    of_one, of_other = Member(one), Member(other)
+    assert of_one.get("/loans").status_code == of_other.get("/loans").status_code == 200
+    of_other.client.cookies.delete("__Host-cloister-t-a--b")
+    assert of_one.get("/loans").status_code == 200
+
+
 def test_the_operator_has_no_pages(host: HostBench) -> None:
     assert host.client.get("/ui/sign-in").status_code == 404
     assert host.client.post("/ui/sign-in", data={"token": host.init.admin_token}, headers=SAME).status_code == 404

@@ -141,6 +141,24 @@ def test_an_entry_that_is_not_there_is_not_found(alice: Person, path: str) -> No
     assert alice.get(path).status_code == 404
 
 
+def test_a_pruned_entry_is_shown_as_what_is_left_of_it_and_never_as_hashed(busy: Small) -> None:
+    index = next(item["index"] for item in busy.bench.audit() if item["kind"] == "custodian_started")
+    busy.bench.clock.advance(401 * 86_400)
+    assert busy.bench.post("/v1/audit/prune", {}).status_code == 200
+    alice = Person(busy.bench, busy.alice)
+    assert "pruned: that an entry stood here can be proven" in alice.page(f"/audit?before={index + 1}")
+    page = unescape(alice.page(f"/audit/{index}"))
+    line = busy.bench.audit()[index]
+    assert line["pruned"] == 1
+    assert line["leaf"] in page
+    assert "the line is gone: its leaf is the hash that is kept in its place" in page
+    assert "the line hashes to its leaf" not in page
+    assert "that root is signed by the key of this custodian's log" in page
+    proof = LogProof.parse(alice.get(f"/audit/{index}/proof").content)
+    assert proof.extra is not None
+    verify_log_proof(proof, proof.extra, log_key(busy.bench.service.key), witnesses=(), quorum=0)
+
+
 def test_a_viewer_reads_no_entry(busy: Small) -> None:
     viewer = somebody(busy, "viewer")
     for path in ("/audit", "/audit/3", "/audit/3/proof"):

@@ -12,7 +12,9 @@ from starlette.testclient import TestClient
 
 from cloister.pages import CONTENT_SECURITY_POLICY
 from cloister.pages.charts import Forecast, Point, burn_down, columns, compact, meter, sparkline
+from cloister.pages.environment import short
 from cloister.pages.moments import lasting, relative
+from cloister.wire import STEERING
 from cloister.wire.markup import tag
 
 
@@ -130,3 +132,10 @@ def test_charts_of_extremes_stay_inside_of_their_picture() -> None:
     assert all(0 <= item <= 720 for item in numbers)
     assert sparkline([0.0], text="none")
     assert columns([0, 0], name="a", title="t", text="none")
+
+
+def test_a_digest_that_is_shown_shortly_steers_no_readers_eye() -> None:
+    for text in ("a\u202eb", "\u2066" + "a" * 40):
+        assert not STEERING.search(short(text))
+        assert short(text).count("\N{REPLACEMENT CHARACTER}") in {1, 2}
+    assert short("<" * 20) == f'<code class="id" title="{"&lt;" * 20}">{"&lt;" * 12}…</code>'

@@ -41,8 +41,12 @@ def _shown(value: object) -> object:
     if isinstance(value, Html):
         return Markup(value)  # noqa: S704 - made of tags and escaped text (wire.markup)
     if isinstance(value, str) and not isinstance(value, Markup):
-        return STEERING.sub(lambda found: found[0] if found[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", value)
+        return _unsteered(value)
     return value
+
+
+def _unsteered(text: str) -> str:
+    return STEERING.sub(lambda found: found[0] if found[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", text)
 
 
 def number(value: int) -> str:
@@ -52,6 +56,7 @@ def number(value: int) -> str:
 
 def short(digest: str) -> Markup:
     """Return the first characters of a digest, with the whole one to be read and copied."""
+    digest = _unsteered(digest)
     if len(digest) <= _SHORT:
         return Markup('<code class="id">{}</code>').format(digest)
     return Markup('<code class="id" title="{}">{}\N{HORIZONTAL ELLIPSIS}</code>').format(digest, digest[:_SHORT])

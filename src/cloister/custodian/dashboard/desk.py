@@ -63,7 +63,7 @@ class Desk:
 
     def cookie(self, request: Request) -> str:
         """Return the cookie's name: another for each tenant, for they share a host and so a browser's cookies."""
-        below = re.sub(r"[^a-z0-9]+", "-", self._below(request)).strip("-")
+        below = re.sub(r"[^a-z0-9-]+", "-", self._below(request)).strip("-")
         return f"{_COOKIE}-{below}" if below else _COOKIE
 
     def _below(self, request: Request) -> str:

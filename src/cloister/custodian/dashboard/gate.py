@@ -105,8 +105,16 @@ def demand_ours(request: Request) -> None:
     host = request.headers.get("host", "")
     if site not in {None, "same-origin"} or (site is None and origin is None):
         raise Rejected.because("forbidden", "form", got=f"from {site or 'nowhere'}", want="from a page of this server")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and _host_of(origin) != host:
         raise Rejected.because("forbidden", "form", got="another origin", want="from a page of this server")
+
+
+def _host_of(origin: str) -> str | None:
+    """Return the host that an origin names, None where it is none at all."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def form_of(desk: Desk, request: Request) -> Mapping[str, str]:
