@@ -70,6 +70,7 @@ FACTS: dict[tuple[str, str], tuple[EventKind, ...]] = {
     ("POST", "/v1/issuers"): (EventKind.ISSUER_SET,),
     ("DELETE", "/v1/issuers/{issuer}"): (EventKind.ISSUER_REMOVED,),
     ("POST", "/v1/sessions"): (EventKind.SESSION_OPENED,),
+    ("POST", "/v1/sessions/exchange"): (EventKind.SESSION_ENDED, EventKind.SESSION_OPENED),
     ("POST", "/v1/sessions/renew"): (EventKind.SESSION_RENEWED,),
     ("DELETE", "/v1/sessions/{session}"): (EventKind.SESSION_ENDED,),
     ("POST", "/v1/proposals/{proposal}/approve"): (

@@ -28,7 +28,7 @@ _PROOF = "GET /v1/audit/{index}/proof"
 def entry_list(visit: Visit) -> Response:
     """Show some entries, newest first; ``before`` is the number of the entry above those that are shown."""
     context = visit.desk.service.context
-    wanted = visit.skip("before")
+    wanted = visit.rows_before("before")
     before = min(wanted, context.size) if wanted else context.size
     query = {"after": str(max(before - _ROWS, 0) - 1), "limit": str(_ROWS)}
     found = visit.ask("GET /v1/audit", query=query)

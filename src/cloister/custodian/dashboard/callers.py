@@ -22,7 +22,7 @@ _TOKENS = 200  # shown on one page
 def consumer_list(visit: Visit) -> Response:
     """Show some consumers, who used most first."""
     visit.demand("GET /v1/loans")
-    skip = visit.skip()
+    skip = visit.rows_before()
     found: Any = lists.consumer_page(visit.desk.service.context, skip=skip, limit=_ROWS)
     return visit.page("consumers.html", here="/consumers", **found, skip=skip, rows=_ROWS)
 

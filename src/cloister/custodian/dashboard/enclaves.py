@@ -39,7 +39,7 @@ _OWN = KeyId("own")
 def enclave_list(visit: Visit) -> Response:
     """Show some enclaves: those that are not over first, then the newest."""
     visit.demand("GET /v1/instances")
-    skip = visit.skip()
+    skip = visit.rows_before()
     found: Any = lists.instance_page(visit.desk.service.context, skip=skip, limit=_ROWS)
     return visit.page("enclaves.html", here="/enclaves", **found, skip=skip, rows=_ROWS)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from cloister.custodian.dashboard.desk import Page, Tab
 from cloister.custodian.service import lists
 from cloister.custodian.service.standing import parse_loan_id
-from cloister.errors import Malformed
 from cloister.lending.forecast import Spent, forecast
 from cloister.lending.terms import LOAN_METER, Meter
 from cloister.pages import NavEntry
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["PAGES", "TABS"]
 
 _ROWS = 50
-_MAX_SKIP = 10_000_000
 _MAX_LIKE = 100
 _STEPS = 60
 _SHOWN = 20  # enclaves and answered requests of one loan on its page
@@ -43,20 +41,11 @@ SPANS: Mapping[str, timedelta] = {
 def loan_list(visit: Visit) -> Response:
     """Show some loans, newest first."""
     visit.demand("GET /v1/loans")
-    like, skip = visit.request.query_params.get("q", "")[:_MAX_LIKE].strip(), _skip(visit)
+    like, skip = visit.request.query_params.get("q", "")[:_MAX_LIKE].strip(), visit.rows_before()
     found: Any = lists.loan_page(visit.desk.service.context, like=like, skip=skip, limit=_ROWS)
     return visit.page(
         "loans.html", here="/loans", loans=found["loans"], like=like, skip=skip, rows=_ROWS, total=found["total"]
     )
-
-
-def _skip(visit: Visit) -> int:
-    """Return how many rows of a list come before this page's. Raises ``Malformed``."""
-    text = visit.request.query_params.get("skip", "0")
-    if not text.isascii() or not text.isdigit() or len(text) > len(str(_MAX_SKIP)):
-        msg = "query: skip: want a number"
-        raise Malformed(msg)
-    return int(text)
 
 
 def loan(visit: Visit) -> Response:

@@ -134,7 +134,7 @@ class Visit:
             raise Malformed(msg)
         return int(text)
 
-    def skip(self, name: str = "skip") -> int:
+    def rows_before(self, name: str = "skip") -> int:
         """Return how many rows of a list come before this page's. Raises ``Malformed``."""
         text = self.request.query_params.get(name, "0")
         if not text.isascii() or not text.isdigit() or len(text) > _MAX_SKIP_CHARS:
