@@ -11,9 +11,11 @@ from enclave_models import doubler
 from enclave_parties import ALICE, BOB, asynchronous, make_world
 
 from cloister.channel.bhttp import BinaryRequest
+from cloister.enclave.asker import Asker
 from cloister.enclave.engines.tensor import Datatype, Signature, TensorSpec
 from cloister.enclave.oip import HEADER_LENGTH, Fitted, KnownHeads, fit, parse_request, units_of
 from cloister.errors import CloisterError
+from cloister.lending.sub_allowance import BlockId, Caveats, SubAllowance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,3 +155,19 @@ async def test_every_request_with_a_known_head_is_run_and_counted_with_its_own_d
                 assert units == 1
                 assert np.frombuffer(data, np.float32).tolist() == [2 * number for number in row]
         assert enclave.metering.snapshot().served == 8
+
+
+@asynchronous
+async def test_guests_who_are_counted_as_one_do_not_share_what_is_known(tmp_path: Path) -> None:
+    data = np.array([[1.0, 2.0, 3.0]], dtype=np.float32)
+    text = json.dumps({"inputs": [entry("x", "FP32", data)]}).encode()
+    request = BinaryRequest(
+        method="POST", path="/v2/models/m/infer", headers=((HEADER_LENGTH, str(len(text))),), body=text + data.tobytes()
+    )
+    async with make_world(tmp_path, {"m": doubler()}).enclave() as enclave:
+        inference, model = enclave.api._inference, enclave.pool.models[0]
+        for name in ("first", "second"):
+            guest = SubAllowance(ids=(BlockId("borrower"), BlockId(name)), caveats=(Caveats(), Caveats()))
+            withheld = enclave.metering.withholding(model, guest)
+            await inference._fitted(model, request, withheld, Asker.by_token(b"token", guest))
+        assert len(inference._heads._known) == 2

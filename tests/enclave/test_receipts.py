@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from enclave_models import doubler
@@ -54,6 +54,18 @@ async def test_an_instance_that_ends_before_it_signs_gives_no_receipt(tmp_path: 
             with pytest.raises(Rejected, match="lease_expired"):
                 await one
         assert enclave.metrics.value(SIGNATURES) == 0
+
+
+@asynchronous
+async def test_whatever_goes_wrong_with_signing_is_told_to_who_waits(tmp_path: Path) -> None:
+    async with make_world(tmp_path, {"m": doubler()}).enclave() as enclave:
+        receipts = Receipts(enclave.metering, enclave.metrics)
+        first = charged(enclave, 1)[0]
+        damaged = receipts.signed(cast("bytes", object()))
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(receipts.signed(first), damaged, return_exceptions=True)
+        assert all(isinstance(one, TypeError | AttributeError) for one in found)
+        assert await receipts.signed(first), "and the next is signed"
 
 
 @asynchronous

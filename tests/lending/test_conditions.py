@@ -14,7 +14,7 @@ from world import TOKENS, Enclave, World, terms
 from cloister.crypto.sign import SigningKey
 from cloister.errors import Rejected
 from cloister.lending.clauses import Clauses, Window
-from cloister.lending.conditions import Conditions
+from cloister.lending.conditions import Conditions, account_of, person_of
 from cloister.lending.revocation import RevocationList
 from cloister.lending.sub_allowance import BlockId, Caveats, Chain, SubAllowance
 from cloister.lending.terms import InstanceId, LoanId, Terms
@@ -319,3 +319,11 @@ def test_the_hours_are_utc_whatever_the_machine_thinks() -> None:
     conditions.demand(named.models[0], None, monday)
     with pytest.raises(Rejected, match="outside_hours"):
         conditions.demand(named.models[0], None, monday + timedelta(minutes=1))
+
+
+def test_guests_are_counted_as_one_and_known_apart() -> None:
+    world, enclave = started(OPEN)
+    first, second = sub_of(world, enclave, units=1), sub_of(world, enclave, units=2)
+    assert account_of(first) == account_of(second)
+    assert person_of(first) != person_of(second)
+    assert person_of(None) == account_of(None)

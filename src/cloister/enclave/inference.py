@@ -22,7 +22,7 @@ from cloister.enclave.oip import HEADER_LENGTH, KnownHeads, fit, parse_request, 
 from cloister.enclave.receipts import Receipts
 from cloister.enclave.runs import Runs
 from cloister.errors import Malformed, UsageError
-from cloister.lending.conditions import account_of
+from cloister.lending.conditions import person_of
 from cloister.lending.receipt import commit
 from cloister.lending.replies import Replies, RequestKey
 from cloister.wire import dump_b64u, lp
@@ -123,7 +123,7 @@ class Inference:
         header_bytes = _header_bytes(request)
         if header_bytes is None:
             return await self._read(model, request, None, withheld)
-        whose = (account_of(asker.caller), model.terms.name, model.terms.digest)
+        whose = (person_of(asker.caller), model.terms.name, model.terms.digest)
         known = self._heads.find(whose, request.body, header_bytes)
         if known is None:
             known = await self._read(model, request, header_bytes, withheld)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from cloister.errors import CloisterError
 from cloister.lending.receipt_batch import MAX_BATCH
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Receipts:
     def _sign_together(self, batch: list[tuple[bytes, _Due]]) -> None:
         try:
             receipts = self._metering.sign_receipts([payload for payload, _ in batch])
-        except CloisterError as exc:
+        except Exception as exc:  # noqa: BLE001 - who waits here cannot be cancelled, so each is told whatever it was
             for _, due in batch:
                 due.set_exception(exc)
             return

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cloister.lending.terms import Consumer, InstanceId, ModelTerms, Terms
     from cloister.lending.watch import Watch
 
-__all__ = ["Caller", "Conditions", "account_of", "outside_hours"]
+__all__ = ["Caller", "Conditions", "account_of", "outside_hours", "person_of"]
 
 Caller: TypeAlias = "Consumer | SubAllowance | None"
 """Who asks: a consumer of the loan, the holder of a sub-allowance, or anybody where the loan is open."""
@@ -179,6 +179,11 @@ def account_of(caller: Caller) -> str:
     if caller is None:
         return ANYBODY
     return GUESTS if isinstance(caller, SubAllowance) else caller.id
+
+
+def person_of(caller: Caller) -> str:
+    """Return a name for a caller that no other caller has: guests are counted as one, and are not one person."""
+    return f"sub {caller.id}" if isinstance(caller, SubAllowance) else account_of(caller)
 
 
 def outside_hours(clauses: Clauses, now: datetime) -> Reason | None:
