@@ -215,6 +215,21 @@ def test_an_answer_that_does_not_fit_is_shown_to_nobody(attack: Callable[[Desk],
     assert json.loads(desk.said.getvalue())["code"] == code
 
 
+def test_what_the_library_does_not_show_changes_nothing_and_ends_nothing() -> None:
+    desk = Desk()
+    tls = ListenerTls(
+        OuterTls(chain=desk.authority.public_bytes(Encoding.PEM), key=pem_of_key(desk.root), spki_sha256=b""),
+        asks_certificates=True,
+    )  # of another key than what is certified
+    desk.identity._show = tls.show
+    before = tls.context.current
+    assert desk.keep() is None
+    assert desk.events() == ["certificate_failed"]
+    assert tls.context.current is before
+    tls.believe(b"")
+    assert tls.context.current is not before, "nor is it tried again at the next change"
+
+
 def _head(*certificates: bytes) -> Head:
     return Head(method="GET", target="/", headers=(), certificates=certificates)
 
@@ -307,6 +322,12 @@ def test_a_certificate_and_a_key_that_are_not_of_one_another_end_the_start() -> 
     key = pem_of_key(ec.generate_private_key(ec.SECP256R1()))
     with pytest.raises(UsageError, match="fit together"):
         ListenerTls(OuterTls(chain=pem, key=key, spki_sha256=b""), asks_certificates=False)
+
+
+def test_a_certificate_whose_file_does_not_end_its_last_line_is_shown() -> None:
+    own = forge(None, common_name="x")
+    pem = own.certificate.public_bytes(Encoding.PEM).rstrip()
+    assert ListenerTls(OuterTls(chain=pem, key=pem_of_key(own.key), spki_sha256=b""), asks_certificates=False).context
 
 
 def test_a_root_that_an_issuer_was_taken_out_with_is_taken_by_no_handshake_any_more() -> None:

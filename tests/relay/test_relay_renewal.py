@@ -74,6 +74,19 @@ def test_in_the_last_half_of_its_life_it_is_replaced_with_its_key_and_the_author
     assert _codes(capsys) == ["certificate_renewed"]
 
 
+def test_what_a_try_that_was_cut_short_left_behind_is_in_nobodys_way(
+    tmp_path: Path, door: Door, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = _renewal(tmp_path, door)
+    before = made.certificate.read_bytes()
+    for name in ("relay.pem.new", "peers.pem.new"):
+        (tmp_path / name).write_bytes(b"half of it")
+    asyncio.run(made.tick(_now(1801)))
+    assert _codes(capsys) == ["certificate_renewed"]
+    assert made.certificate.read_bytes() != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.pem", "peers.pem", "relay.pem"]
+
+
 def test_a_no_of_the_custodian_leaves_everything_as_it_is_and_is_asked_again_a_minute_later(
     tmp_path: Path, door: Door, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +128,10 @@ def test_a_file_that_is_no_use_is_said_and_ends_nothing(
     [
         {"custodian": "http://custodian.example"},
         {"custodian": "https://token@custodian.example"},
+        {"custodian": "https://custodian.example:port"},
+        {"custodian": "https://custodian.example:70000"},
+        {"custodian": "https://[custodian"},
+        {"custodian": "https://custodian.example/a b"},
         {"certificate": None},
         {"authorities": None},
         {"key": "relay.key"},

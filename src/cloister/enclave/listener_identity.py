@@ -91,17 +91,26 @@ class ListenerIdentity:
             return
         try:
             issued = await self._certifier.certify(self._key, within=within, server=True)
-            self._held = found = self._read(issued, now + issued.life)
+            found = self._read(issued, now + issued.life)
+            self._present(found)
         except CloisterError as exc:
             self._not_before = now + PAUSE
             note_failure(self._log, exc)
             return
         self._next = now + issued.life / 2
         self._not_before = now + PAUSE
-        self._show(found)
         self._log.write(
             Event.LISTENER_CERTIFIED, instance=self._certifier.instance, seconds=issued.life.total_seconds()
         )
+
+    def _present(self, found: Shown) -> None:
+        """Show it, and believe whom it came with. Raises ``Malformed`` where the library refuses; then all stays."""
+        try:
+            self._show(found)
+        except OSError as exc:  # ssl.SSLError is one
+            msg = "certificate: none that a listener can show"
+            raise Malformed(msg) from exc
+        self._held = found
 
     def _read(self, issued: InstanceCertificate, until: timedelta) -> Shown:
         """Return what a listener can show: this instance's, for a server, below an authority that came with it.

@@ -35,7 +35,7 @@ class ListenerTls:
         self._shown: Shown | None = None
         self._roots = b""
         try:
-            self.context = LiveContext(self._made())
+            self.context = LiveContext(self._made(None, b""))
         except OSError as exc:  # ssl.SSLError is one
             msg = "tls: certificate and key do not fit together"
             raise UsageError(msg) from exc
@@ -51,20 +51,25 @@ class ListenerTls:
         return () if self._outer.own is None else (self._outer.spki_sha256,)
 
     def show(self, shown: Shown | None) -> None:
-        """Show this certificate and believe whom it came with; None: our own, and no authority of the custodian's."""
+        """Show this certificate and believe whom it came with; None: our own, and no authority of the custodian's.
+
+        Raises ``OSError`` for what the library does not take; then all stays as it was.
+        """
+        self.context.current = self._made(shown, self._roots)
         self._shown = shown
-        self.context.current = self._made()
 
     def believe(self, roots: bytes) -> None:
-        """Take clients' certificates below these roots (DER, one after the other), and none of those before."""
-        self._roots = roots
-        self.context.current = self._made()
+        """Take clients' certificates below these roots (DER, one after the other), and none of those before.
 
-    def _made(self) -> ssl.SSLContext:
-        shown = self._shown
+        Raises as ``show``.
+        """
+        self.context.current = self._made(self._shown, roots)
+        self._roots = roots
+
+    def _made(self, shown: Shown | None, roots: bytes) -> ssl.SSLContext:
         chain = self._outer.chain if shown is None else pem_of(shown.certificate)
-        context = server_context(chain + self._outer.key, asks_certificates=self.asks_certificates)
-        roots = self._roots
+        pem = chain + b"\n" + self._outer.key  # a file need not end its last line
+        context = server_context(pem, asks_certificates=self.asks_certificates)
         if shown is not None:
             roots += b"".join(shown.roots)
         if roots and self.asks_certificates:

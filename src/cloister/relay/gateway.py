@@ -72,14 +72,24 @@ def renewal_of(
     """Return what renews our certificate, None where no custodian is named. Raises ``UsageError``."""
     if custodian is None:
         return None
-    parts = urlsplit(custodian)
-    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+    if not _is_https(custodian):
         msg = "relay: --custodian: want https://HOST[:PORT]"
         raise UsageError(msg)
     if certificate is None or authorities is None or key is not None:
         msg = "relay: --custodian renews --gateway-certificate and --gateway-ca, the key in the certificate's file"
         raise UsageError(msg)
     return Renewal(custodian=custodian.rstrip("/"), ca=ca, certificate=certificate, authorities=authorities)
+
+
+def _is_https(url: str) -> bool:
+    """Tell whether it is https://HOST[:PORT], maybe with a path, as the client that asks there takes it too."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    bare = not (parts.query or parts.fragment or "@" in parts.netloc)
+    return parts.scheme == "https" and bool(host) and bare and re.fullmatch(r"[\x21-\x7e]+", url) is not None
 
 
 def client_context(authorities: Path | None) -> ssl.SSLContext:

@@ -12,6 +12,7 @@ Not done here: connections to the gateway, which take new files over (``link``).
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -86,9 +87,8 @@ class Renewal:
         issued, authorities = _pem(answer, "certificate"), _pem(answer, "authorities")
         if _key_of(issued) != key.public_key():
             raise Rejected.because("wrong_certificate", "certificate", got="another key's")
-        fresh = self.authorities.with_name(self.authorities.name + ".new")
-        fresh.write_bytes(authorities)
-        fresh.replace(self.authorities)
+        _replace(self.authorities, authorities)
+        _beside(self.certificate).unlink(missing_ok=True)  # of a try that was cut short: it must not end all others
         replace_private(self.certificate, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + issued)
 
     async def _asked(self, body: bytes) -> bytes:
@@ -121,6 +121,21 @@ class Renewal:
             raise UsageError(msg) from exc
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
+
+
+def _beside(path: Path) -> Path:
+    """Return where a file is written before it takes the other's place."""
+    return path.with_name(path.name + ".new")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put ``data``, which is no secret, where a file is. Raises ``OSError``; then that is as it was."""
+    fresh = _beside(path)
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 async def _bounded(answer: httpx2.Response) -> bytes:
@@ -156,6 +171,6 @@ def _leaf(pem: bytes) -> x509.Certificate:
     """Return the first certificate of a PEM file. Raises ``Malformed``."""
     try:
         return x509.load_pem_x509_certificates(pem)[0]
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         msg = "certificate: not x.509 in pem"
         raise Malformed(msg) from exc
