@@ -13,18 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from otlp_receiver import Receiver, attributes
 
+from free_ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cli_kit import Shell
 
 TOKEN = "scraper-0123456789"  # noqa: S105 - for a test
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def until(seen: Callable[[], Any], within_s: float = 30) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
-from cli_kit import Said, Shell, free_port, listens
+from cli_kit import Said, Shell, listens
 from custodian_kit import CHEAP
 from recall_kit import NAME, Site, published, release, revoking
 
@@ -28,6 +28,7 @@ from cloister.custodian.setup import init_custodian
 from cloister.custodian.vaults.encrypted_file import KeyFile
 from cloister.testing.vendors.amd.authority import Issue
 from endorse_kit import NOW, TOKENS, VendorServices, amd, intel, key_set, vouch
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,12 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli_kit import Server, Shell, free_port
 from enclave_models import doubler
+
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cli_kit import Server, Shell
 
 
 class Office:

@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli_kit import Shell, free_port
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cloister.cli import certificate_file, remote
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cli_kit import Shell
 
 STRICT = {
     "CLOISTER_CUSTODIAN_MTLS": "require",

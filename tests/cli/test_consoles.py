@@ -10,9 +10,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli_kit import Shell, free_port
+from cli_kit import Shell
 from pty_kit import CURSOR_ON, HOME, Pty
 from test_story_cli import Town, picture
+
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

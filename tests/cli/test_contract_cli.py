@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli_kit import free_port
 from enclave_models import doubler
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +26,7 @@ from cloister.lending.contract import Contract, SignedContract
 from cloister.lending.revocation import verify_list
 from cloister.lending.terms import LoanId, ModelDigest, ModelTerms, Terms
 from cloister.testing.simulated import simulated_policy
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_kit import Shell, free_port
 from console_kit import NOW, enclave_view, inside, metrics_text, plain
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,10 +19,13 @@ from cloister.cli.consoles.scrape import MAX_TEXT_BYTES, Look, parse_look, quant
 from cloister.cli.demo.certificate import write_certificate
 from cloister.errors import Malformed, Unavailable
 from cloister.wire import STEERING
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cli_kit import Shell
 
 INFINITE = float("inf")
 

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_kit import free_port
 from identity_kit import Authority, Provider
+
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_kit import free_port
 
 from cloister.cli.session_file import SessionFile
 from cloister.errors import Malformed
 from cloister.wire import dump_time, parse_time
+from free_ports import free_port
 from mutations import mutated
 
 if TYPE_CHECKING:

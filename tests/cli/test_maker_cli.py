@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import oms_kit as kit
 import pytest
-from cli_kit import Shell, free_port
+from cli_kit import Shell
 from enclave_models import doubler
 
 from cloister.wire import dump_json
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

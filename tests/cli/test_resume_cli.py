@@ -7,10 +7,11 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_kit import Shell, free_port
+from cli_kit import Shell
 from enclave_models import external
 
 from cloister.sealed.package_folder import PackageFolder
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_kit import Shell, free_port
+from cli_kit import Shell
 from enclave_models import external
+
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

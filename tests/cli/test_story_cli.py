@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from cli_kit import Server, Shell, free_port, listens
+from cli_kit import Server, Shell, listens
 from onnx import ModelProto, TensorProto, helper
 from PIL import Image
 
@@ -16,6 +16,7 @@ from cloister.cli.demo.certificate import write_certificate
 from cloister.cli.demo.tap import Tap
 from cloister.client import VerifiedReceipt
 from cloister.sealed.huge import HINT, memory_pages
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

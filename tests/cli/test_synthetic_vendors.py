@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_kit import free_port, listens
+from cli_kit import listens
 
 from cloister.attest.binding import ReleaseBinding
 from cloister.attest.rats import Nonce
@@ -20,6 +20,7 @@ from cloister.errors import Rejected
 from cloister.testing.simulated_root import SimulatedRoot
 from cloister.testing.vendors.fleet import MACHINES, Machine
 from cloister.testing.vendors.public import WARNING, PublicVendors
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

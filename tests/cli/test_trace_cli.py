@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
-from cli_kit import Shell, free_port
 
 from cloister.cli.demo.digits import Digits, train
 from cloister.custodian.setup import open_vault
@@ -18,9 +17,12 @@ from cloister.custodian.vaults.unlock import KeyFile
 from cloister.sealed.directory import DirectorySource, read_envelope, read_package
 from cloister.sealed.open import open_model, verify_manifest
 from cloister.sealed.tracing.record import Variant
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cli_kit import Shell
 
 BORROWERS = ("General Hospital", "University Clinic", "Field Station")
 

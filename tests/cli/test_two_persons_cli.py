@@ -10,10 +10,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli_kit import free_port
 
 from cloister.cli.pending import demand_digest
 from cloister.errors import Rejected
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,15 +9,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli_kit import Server, Shell, free_port
 
 from cloister.crypto.sign import Label, Statement
 from cloister.lending.messages import Consumption, Voucher
 from cloister.lending.terms import LOAN_METER
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cli_kit import Server, Shell
 
 TEE = ("--tee", "simulated", "--insecure-simulated-root")
 

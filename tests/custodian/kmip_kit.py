@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from moto_kit import await_port, free_port
+from moto_kit import await_port
 
 from cloister.custodian.vaults.kmip import (
     AUTHORITY_VARIABLE,
@@ -31,6 +31,7 @@ from cloister.custodian.vaults.kmip import (
     SERVER_VARIABLE,
 )
 from cloister.custodian.vaults.ttlv import Item, dump, parse
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from free_ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -47,14 +49,6 @@ class Moto:
         client = session.create_client("kms", region_name=REGION, endpoint_url=url)
         arn: str = client.create_key()["KeyMetadata"]["Arn"]
         return arn
-
-
-def free_port() -> int:
-    """Return a port that nobody listened on a moment ago."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def start_moto() -> Iterator[Moto]:

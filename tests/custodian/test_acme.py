@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
-from acme_kit import HAVE_PEBBLE, Pebble, free_port, pebble
+from acme_kit import HAVE_PEBBLE, Pebble, pebble
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from custodian_kit import CHEAP
@@ -24,6 +24,7 @@ from cloister.custodian.config_file import load_config
 from cloister.custodian.setup import init_custodian
 from cloister.custodian.vaults.encrypted_file import KeyFile
 from cloister.errors import Rejected, Unavailable, UsageError
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,12 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from moto_kit import REGION, Moto, free_port, start_moto
+from moto_kit import REGION, Moto, start_moto
 
 from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
 from cloister.custodian.vaults.key_service import connect
 from cloister.custodian.vaults.vault_file import service_of
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,7 +6,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from examples_kit import EXAMPLES, environment, free_port, frozen_package
+from examples_kit import EXAMPLES, environment, frozen_package
+
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

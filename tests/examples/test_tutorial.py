@@ -10,9 +10,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from examples_kit import EXAMPLES, ROOT, environment, free_port, frozen_package
+from examples_kit import EXAMPLES, ROOT, environment, frozen_package
 
 from cloister.testing.swtpm import is_installed
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

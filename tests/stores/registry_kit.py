@@ -14,7 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from moto_kit import await_port, free_port
+from moto_kit import await_port
+
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

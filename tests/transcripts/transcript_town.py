@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 from terminal_kit import run_line
 
 import cloister
+from free_ports import free_port
 
 OPERATOR = "General Hospital"
 TEE = "--tee simulated --insecure-simulated-root"
@@ -160,12 +161,6 @@ class Town:
         for name, value in sorted(self.names.items(), key=lambda item: -len(item[1])):
             text = text.replace(value, f"${name}")
         return text
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def listens(port: int) -> bool:

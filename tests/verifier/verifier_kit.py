@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from cloister.attest.verifier import Verifier
 from cloister.verifier.home import Opened, open_home
 from cloister.verifier.serve import serve_verifier
 from cloister.wire import dump_b64u, parse_b64u
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,12 +42,6 @@ class Clock:
 
     def __call__(self) -> datetime:
         return (self.stands_at or datetime.now(UTC)) + self.shift
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def write_home(
