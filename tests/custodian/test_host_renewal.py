@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,16 @@ def test_a_renewal_lives_no_longer_than_the_token_behind_it(bench: Bench, door: 
     assert fresh is not None
     left = fresh.certificate.not_valid_after_utc - bench.service.context.now()
     assert left <= timedelta(seconds=3600)
+
+
+def test_a_renewal_lives_no_longer_than_the_settings_allow_by_now(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with mtls_bench(tmp_path_factory.mktemp("shorter")) as bench, Door(bench).listening() as door:
+        held = _host(bench, life_s=3600)
+        context = bench.service.context
+        context.config = replace(context.config, certificate_max_life_s=600)  # as after a start by other settings
+        _, _, fresh = _renew(door, held)
+        assert fresh is not None
+        assert fresh.certificate.not_valid_after_utc - context.now() <= timedelta(seconds=600)
 
 
 def test_a_key_is_certified_once_here_too(bench: Bench, door: Door) -> None:

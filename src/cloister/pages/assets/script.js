@@ -30,6 +30,27 @@ function replace(page) {
   follow();
 }
 
+// What a reader did to a part stays with it: what is open, scrolled, sorted and filtered, and where the keyboard is.
+function kept(part) {
+  const places = (within) => all("a[href], button, summary, [tabindex]", within);
+  const active = document.activeElement, at = places(part).indexOf(active), href = active?.getAttribute("href");
+  const open = all("details", part).map((item) => item.open), aside = all(".wide", part).map((item) => item.scrollLeft);
+  const wanted = all("input[data-filter]", part).map((input) => input.value);
+  const order = all("table[data-sort]", part).map((table) => table.querySelector("th[aria-sort]"));
+  return (newer) => {
+    all("details", newer).forEach((item, index) => { item.open = open[index] ?? item.open; });
+    all("table[data-sort]", newer).forEach((table, index) => {
+      const button = table.tHead?.rows[0].cells[order[index]?.cellIndex]?.querySelector("button");
+      for (let left = order[index]?.getAttribute("aria-sort") === "descending" ? 2 : 1; left > 0; left--) button?.click();
+    });
+    all("input[data-filter]", newer).forEach((input, index) => { input.value = wanted[index] ?? ""; });
+    all(".wide", newer).forEach((item, index) => { item.scrollLeft = aside[index] ?? 0; });
+    if (at < 0) return;
+    const now = places(newer), same = now[at]?.getAttribute("href") === href ? now[at] : now.find((place) => href && place.getAttribute("href") === href);
+    (same ?? now[at])?.focus({ preventScroll: true });
+  };
+}
+
 const busy = (part) => part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
 async function refresh() {
   if (document.querySelector("dialog[open]")) return;
@@ -38,14 +59,15 @@ async function refresh() {
   for (const part of all("[data-fragment]")) {
     const newer = page.getElementById(part.id);
     if (newer && newer.outerHTML !== part.dataset.was && !busy(part)) {
-      const was = newer.outerHTML, had = part.contains(document.activeElement) ? document.activeElement.id : "";
+      const was = newer.outerHTML, keep = kept(part);
       part.replaceWith(document.adoptNode(newer));
       newer.dataset.was = was;
       if (part.dataset.was && part.dataset.was !== was) newer.classList.add("fresh");
       enhance(newer);
-      if (had) document.getElementById(had)?.focus({ preventScroll: true });
+      keep(newer);
     }
   }
+  for (const input of all("input[data-filter]")) if (input.value) input.dispatchEvent(new Event("input"));
 }
 
 // Live: the stream says that something changed, never what; what this reader may see comes with the page.
