@@ -214,4 +214,4 @@ def test_a_passphrase_is_never_shown(tmp_path: Path) -> None:
     assert codes == [0, 0, 4, 4, 0]
     places = [("shown", shown), *files_below(tmp_path / "home")]
     assert find([Needle(name="passphrase", value=text.encode()) for text in (RIGHT, WRONG)], places) == []
-    assert shown.count(b"wrong_key") == 2
+    assert shown.count(b"cloister explain wrong_key") == 2

@@ -29,6 +29,7 @@ def start(name: str, folder: Path, surroundings: dict[str, str]) -> subprocess.P
         )
 
 
+@pytest.mark.drill  # what the tutorial plays in the suite, played once more with three terminals
 @pytest.mark.timeout(240)
 def test_the_three_scripts_play_the_story_against_each_other(tmp_path: Path) -> None:
     ports = {"CUSTODIAN_PORT": str(free_port()), "ENCLAVE_PORT": str(free_port())}

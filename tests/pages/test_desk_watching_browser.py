@@ -84,7 +84,7 @@ def test_a_policy_is_written_looked_at_and_replaced(alice: Visitor, desk: str, b
     alice.page.get_by_text("What would change").wait_for()
     alice.look("desk-policy-changed")
     alice.page.get_by_role("button", name="Replace the policy").click()
-    alice.page.get_by_text("The policy was replaced.").wait_for()
+    alice.page.locator("#content").get_by_text("The policy was replaced.").wait_for()
     assert busy.lent.show()["policy"]["version"] == policy["version"]
 
 
@@ -96,7 +96,7 @@ def test_keys_are_rotated_after_a_question(alice: Visitor, desk: str, busy: Busy
     assert busy.bench.get("/v1/keys").json()["key_epoch"] == before
     alice.page.get_by_role("button", name="Rotate now…").click()
     alice.page.get_by_role("dialog").get_by_role("button", name="Rotate").click()
-    alice.page.get_by_text("The keys were rotated.").wait_for()
+    alice.page.locator("#content").get_by_text("The keys were rotated.").wait_for()
     assert busy.bench.get("/v1/keys").json()["key_epoch"] == before + 1
 
 
@@ -115,6 +115,6 @@ def test_a_token_is_revoked_after_a_question(alice: Visitor, desk: str, busy: Bu
     alice.open(f"{desk}/access")
     alice.page.get_by_role("row", name="Bob's laptop").get_by_role("button", name="Revoke…").click()
     alice.page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
-    alice.page.get_by_text("The token is good no more.").wait_for()
+    alice.page.locator("#content").get_by_text("The token is good no more.").wait_for()
     states = {item["person"]: item["good"] for item in busy.bench.get("/v1/tokens").json()["tokens"]}
     assert (states["alice"], states["bob"]) == (True, False)
