@@ -7,6 +7,7 @@ revoked, has ended or is of another role by now nothing is renewed, and the host
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -21,8 +22,6 @@ from cloister.errors import Rejected
 from cloister.lending.events import EventKind
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from cloister.custodian.service.certificates import CertificateAuthority
     from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.store.certificates import CertificateRow
@@ -50,7 +49,8 @@ def renew_host(context: Context, issuing: CertificateAuthority, shown: x509.Cert
         def work(transaction: Transaction) -> x509.Certificate:
             held, token, left = _vouched(transaction, peer.fingerprint)
             demand_new(transaction, certified)
-            life = held.ends_at - held.issued_at
+            longest = timedelta(seconds=context.config.certificate_max_life_s)  # as it is now: it may be less by now
+            life = min(held.ends_at - held.issued_at, longest)
             return issuing.issue(
                 transaction, peer.name.label, peer.name, certified,
                 life=life if left is None else min(life, left), server=ExtendedKeyUsageOID.SERVER_AUTH in uses,
