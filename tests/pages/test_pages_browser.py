@@ -64,6 +64,38 @@ def test_what_changed_is_swapped_in_live(browser: Browser, gallery: tuple[Galler
         person.page.locator("#told").get_by_text("42").wait_for()
 
 
+def test_a_live_change_takes_nothing_from_under_a_readers_hands(browser: Browser, gallery: tuple[Gallery, str]) -> None:
+    made, url = gallery
+    with visitor(browser) as person:
+        page = person.page
+        person.open(f"{url}/gallery")
+        page.get_by_text("· live").wait_for()
+        page.get_by_label("Filter").fill("ward")
+        page.get_by_role("button", name="Units", exact=True).click()
+        page.get_by_role("button", name="Units", exact=True).click()
+        page.get_by_text("How many").click()
+        page.get_by_role("link", name="More →").focus()
+        for more in (1, 2):  # the second swap is of a part that was swapped before
+            made.changed += 1
+            page.locator("#rows details").get_by_text(f"{1_234_567 + more:,}").wait_for()  # and so it is still open
+            assert page.locator("#names th[aria-sort]").get_attribute("aria-sort") == "descending"
+            assert "1,000" in page.locator("#names tbody tr").first.inner_text()
+            assert page.locator("#names tbody tr:visible").count() == 2
+            assert person.evaluate("document.activeElement.getAttribute('href')") == "?page=3"
+
+
+@pytest.mark.parametrize("theme", ["", "dark"])
+def test_a_page_is_printed_dark_on_light_whatever_colours_the_screen_has(
+    browser: Browser, gallery: tuple[Gallery, str], theme: str
+) -> None:
+    with visitor(browser) as person:
+        person.open(f"{gallery[1]}/gallery")
+        person.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        person.page.emulate_media(media="print", color_scheme="dark")  # holds for one script: it ends with its session
+        shown = "[...document.querySelectorAll('body, .badge.good')].map((item) => getComputedStyle(item).color)"
+        assert person.evaluate(f"{shown}.slice(0, 2)") == ["rgb(0, 0, 0)", "rgb(23, 105, 47)"]
+
+
 def test_keys_sort_filter_help_and_colours(browser: Browser, gallery: tuple[Gallery, str]) -> None:
     with visitor(browser) as person:
         page = person.page
