@@ -10,6 +10,7 @@ from custodian_kit import Bench, bearer
 
 from cloister.crypto.sign import VerifyKey
 from cloister.custodian.service.audit_log import Batch
+from cloister.custodian.service.pruning import due_list
 from cloister.custodian.service.start import load_log
 from cloister.custodian.store.veils import find_subject
 from cloister.errors import Rejected
@@ -318,6 +319,23 @@ def test_a_hold_wins_over_a_period(bench: Bench) -> None:
     assert shown["record"]["days"] == 0
     assert prune(bench)["pruned"] == {}
     assert not [line for line in verified(bench) if is_pruned(line)]
+
+
+def test_what_is_due_is_counted_among_as_many_of_the_oldest_as_are_asked_for(bench: Bench) -> None:
+    ward(bench)
+    bench.clock.advance(3000 * DAY)
+    context = bench.service.context
+
+    def over(most: int | None) -> int:
+        found: Any = due_list(context, most=most)
+        return sum(int(item["due"]) for item in found["classes"])
+
+    every = over(None)
+    assert every > 1
+    assert over(0) == 0
+    assert 0 < over(3) <= 3
+    assert over(1000) == every
+    assert due_list(context) == bench.get("/v1/audit/retention").json()
 
 
 def test_t83_the_database_lets_no_body_go_without_its_hash(bench: Bench) -> None:

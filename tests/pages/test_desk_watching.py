@@ -265,6 +265,16 @@ def test_only_admins_see_who_may_what_and_which_settings_there_are(busy: Small, 
     assert person.post("/settings/rotate").status_code == 403
 
 
+def test_what_is_over_and_held_is_told_to_overseers_alone(busy: Small) -> None:
+    busy.bench.clock.advance(401 * 86_400)
+    shown = {item["class"]: item["due"] for item in busy.bench.get("/v1/audit/retention").json()["classes"]}
+    assert shown["operational"] > 0
+    page = somebody(busy, "auditor").page("/settings")
+    assert re.search(rf'operational</th><td class="num">400</td><td class="num">{shown["operational"]}<', page)
+    for role in ("lender", "viewer"):
+        assert "How long entries are kept" not in somebody(busy, role).page("/settings")
+
+
 def test_a_password_in_a_setting_is_not_shown(tmp_path: Path) -> None:
     with Bench(tmp_path, settings={"acme_directory": ""}) as bench:
         person = Person(bench, bare(bench.admin))

@@ -6,6 +6,7 @@ Whether a second person must agree is said by the route (``routes.duties``).
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cloister.custodian.service.holds import holds_entry
@@ -42,10 +43,10 @@ def periods(config: Config) -> dict[Retention, timedelta]:
     return {kept: timedelta(days=count) for kept, count in days.items() if count}
 
 
-def due_list(context: Context) -> Json:
-    """Return the periods, and how many entries of each class could be pruned now."""
+def due_list(context: Context, *, most: int | None = None) -> Json:
+    """Return the periods, and how many entries of each class could be pruned now: of all, or of the ``most`` oldest."""
     with context.reading() as connection:
-        due, held = _due(connection, context.config, context.now())
+        due, held = _due(connection, context.config, context.now(), most=most)
     lasting = periods(context.config)
     return {
         "classes": [
@@ -82,16 +83,16 @@ def prune_log(transaction: Transaction, actor: Actor, body: Fields) -> Json:
 
 
 def _due(
-    connection: Connection, config: Config, now: datetime
+    connection: Connection, config: Config, now: datetime, *, most: int | None = None
 ) -> tuple[dict[Retention, list[AuditEntry]], dict[Retention, int]]:
-    """Return the entries of each class that may go, and how many more a hold keeps."""
+    """Return the entries of each class that may go, and how many more a hold keeps; at most ``most`` are looked at."""
     due: dict[Retention, list[AuditEntry]] = {}
     held: dict[Retention, int] = {}
     lasting = periods(config)
     if not lasting:
         return due, held
     holds = list_holds(connection, standing=True)
-    for _, at, line in bodies_before(connection, now - min(lasting.values())):
+    for _, at, line in islice(bodies_before(connection, now - min(lasting.values())), most):
         entry = AuditEntry.parse(line)
         kept = retention_of(entry.kind)
         if kept not in lasting or at >= now - lasting[kept]:
