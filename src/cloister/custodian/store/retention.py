@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, insert, select, update
 
+from cloister.custodian.store.figures import entry_since
 from cloister.custodian.store.tables import AUDIT, AUDIT_HOLD, AUDIT_PRUNED, moment, stamp
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ def _hold(row: Row[tuple[object, ...]]) -> HoldRow:
 
 def bodies_before(connection: Connection, at: datetime) -> Iterator[tuple[int, datetime, bytes]]:
     """Yield every entry that has a body and is older than ``at``: its index, time and line."""
-    after = -1
+    newest = connection.execute(select(func.coalesce(func.max(AUDIT.c.idx), -1))).scalar_one()
+    after, end = -1, entry_since(connection, at, size=int(newest) + 1)  # times grow with indexes, and have no index
     while True:
-        query = select(AUDIT).where(AUDIT.c.idx > after, AUDIT.c.at < stamp(at)).order_by(AUDIT.c.idx).limit(_BATCH)
+        query = select(AUDIT).where(AUDIT.c.idx > after, AUDIT.c.idx < end).order_by(AUDIT.c.idx).limit(_BATCH)
         rows = connection.execute(query).all()
         for row in rows:
             yield row.idx, moment(row.at), bytes(row.entry)
