@@ -76,6 +76,11 @@ def test_readiness_and_metrics_of_the_enclave_are_read_and_what_is_not_known_is_
         parse_metrics(b"x" * (5 << 20))
 
 
+def test_a_metric_beyond_all_numbers_is_none() -> None:
+    assert parse_metrics(b"cloister_queue_length 1e999\ncloister_exchanges_running -1e999\n") == {}
+    assert parse_metrics(b"cloister_queue_length 1e9\n") == {"cloister_queue_length": {"": 1e9}}
+
+
 @pytest.mark.parametrize("data", [json.dumps(READY).encode(), METRICS], ids=["ready", "metrics"])
 def test_damaged_words_of_the_enclave_raise_one_error(data: bytes) -> None:
     for damaged in mutated(data, count=3000):

@@ -7,6 +7,7 @@ said by the host's own socket, in the clear and unproven: whoever administers th
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -132,7 +133,9 @@ def parse_metrics(data: bytes) -> dict[str, dict[str, float]]:
         parsed = _LINE.fullmatch(line)
         if parsed is not None:
             try:
-                found.setdefault(parsed[1], {})[parsed[3] or ""] = float(parsed[4])
+                value = float(parsed[4])
             except ValueError:
                 continue
+            if math.isfinite(value):  # 1e999 is none that a page could count
+                found.setdefault(parsed[1], {})[parsed[3] or ""] = value
     return found
