@@ -14,7 +14,8 @@ from pathlib import Path
 
 import cloister
 from cloister.cli.demo.digits import CARD, Digits, train
-from cloister.cli.demo.world import World, free_port
+from cloister.cli.demo.world import World
+from cloister.testing.ports import free_port
 from cloister.testing.simulated_root import WARNING, SimulatedRoot
 
 

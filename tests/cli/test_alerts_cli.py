@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from otlp_receiver import Receiver, attributes
 
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,9 +26,9 @@ from cloister.cli.terminal import run
 from cloister.custodian.app import create_app
 from cloister.custodian.setup import init_custodian
 from cloister.custodian.vaults.encrypted_file import KeyFile
+from cloister.testing.ports import free_port
 from cloister.testing.vendors.amd.authority import Issue
 from endorse_kit import NOW, TOKENS, VendorServices, amd, intel, key_set, vouch
-from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

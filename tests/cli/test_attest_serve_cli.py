@@ -16,10 +16,10 @@ from cli_kit import ended
 
 from cloister.attest.binding import ServiceBinding
 from cloister.attest.software import SoftwareManifest
+from cloister.testing.ports import free_port
 from cloister.testing.simulated import SimulatedAttester, simulated_policy
 from cloister.testing.simulated_root import SimulatedRoot
 from cloister.wire import dump_b64u, parse_b64u
-from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

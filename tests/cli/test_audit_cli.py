@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from enclave_models import doubler
 
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

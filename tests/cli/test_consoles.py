@@ -14,7 +14,7 @@ from cli_kit import Shell
 from pty_kit import CURSOR_ON, HOME, Pty
 from test_story_cli import Town, picture
 
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,8 +25,8 @@ from cloister.lending.clauses import Clauses, Window
 from cloister.lending.contract import Contract, SignedContract
 from cloister.lending.revocation import verify_list
 from cloister.lending.terms import LoanId, ModelDigest, ModelTerms, Terms
+from cloister.testing.ports import free_port
 from cloister.testing.simulated import simulated_policy
-from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

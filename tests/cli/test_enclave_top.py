@@ -18,8 +18,8 @@ from cloister.cli.consoles.glyphs import ASCII
 from cloister.cli.consoles.scrape import MAX_TEXT_BYTES, Look, parse_look, quantile
 from cloister.cli.demo.certificate import write_certificate
 from cloister.errors import Malformed, Unavailable
+from cloister.testing.ports import free_port
 from cloister.wire import STEERING
-from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

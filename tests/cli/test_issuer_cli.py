@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from identity_kit import Authority, Provider
 
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

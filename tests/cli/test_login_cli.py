@@ -11,8 +11,8 @@ import pytest
 
 from cloister.cli.session_file import SessionFile
 from cloister.errors import Malformed
+from cloister.testing.ports import free_port
 from cloister.wire import dump_time, parse_time
-from free_ports import free_port
 from mutations import mutated
 
 if TYPE_CHECKING:

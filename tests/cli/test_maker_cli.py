@@ -10,8 +10,8 @@ import pytest
 from cli_kit import Shell
 from enclave_models import doubler
 
+from cloister.testing.ports import free_port
 from cloister.wire import dump_json
-from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

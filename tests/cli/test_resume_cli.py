@@ -11,7 +11,7 @@ from cli_kit import Shell
 from enclave_models import external
 
 from cloister.sealed.package_folder import PackageFolder
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

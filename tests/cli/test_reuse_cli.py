@@ -8,7 +8,7 @@ import pytest
 from cli_kit import Shell
 from enclave_models import external
 
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from cloister.cli.demo.certificate import write_certificate
 from cloister.cli.demo.tap import Tap
 from cloister.client import VerifiedReceipt
 from cloister.sealed.huge import HINT, memory_pages
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,10 +17,10 @@ from cloister.attest.schemes import KINDS, NO_SITE, production_schemes
 from cloister.cli.verifiers import verifier_maker
 from cloister.enclave.evidence import EvidenceSource
 from cloister.errors import Rejected
+from cloister.testing.ports import free_port
 from cloister.testing.simulated_root import SimulatedRoot
 from cloister.testing.vendors.fleet import MACHINES, Machine
 from cloister.testing.vendors.public import WARNING, PublicVendors
-from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from cloister.custodian.vaults.unlock import KeyFile
 from cloister.sealed.directory import DirectorySource, read_envelope, read_package
 from cloister.sealed.open import open_model, verify_manifest
 from cloister.sealed.tracing.record import Variant
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

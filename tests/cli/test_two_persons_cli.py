@@ -13,7 +13,7 @@ import pytest
 
 from cloister.cli.pending import demand_digest
 from cloister.errors import Rejected
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

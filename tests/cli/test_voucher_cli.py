@@ -13,7 +13,7 @@ import pytest
 from cloister.crypto.sign import Label, Statement
 from cloister.lending.messages import Consumption, Voucher
 from cloister.lending.terms import LOAN_METER
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -97,7 +97,9 @@ def keys(town: Town) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["blocking", "awaiting"])
 @pytest.mark.parametrize(
-    "how", [cut, broken, busy, httpx2.ReadTimeout("late"), httpx2.RemoteProtocolError("gone")], ids=str
+    "how",
+    [cut, broken, busy, httpx2.ReadTimeout("late"), httpx2.RemoteProtocolError("gone")],
+    ids=["cut", "broken", "busy", "late", "gone"],
 )
 def test_a_question_whose_answer_was_lost_is_counted_once(town: Town, kind: str, how: Any) -> None:
     """The enclave has run it, charged it and answered; only the answer did not arrive, three times."""
@@ -209,7 +211,7 @@ def test_what_comes_before_the_question_is_asked_again_too(town: Town, kind: str
 # --- another instance
 
 
-@pytest.mark.parametrize("how", [cut, broken, httpx2.ReadTimeout("late")], ids=str)
+@pytest.mark.parametrize("how", [cut, broken, httpx2.ReadTimeout("late")], ids=["cut", "broken", "late"])
 def test_another_instance_does_not_count_again_what_the_lost_one_may_have_counted(town: Town, how: Any) -> None:
     """Whoever cuts answers and starts instances anew would otherwise have one question counted four times."""
 

@@ -31,7 +31,7 @@ from cloister.custodian.vaults.kmip import (
     SERVER_VARIABLE,
 )
 from cloister.custodian.vaults.ttlv import Item, dump, parse
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

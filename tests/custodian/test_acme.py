@@ -24,7 +24,7 @@ from cloister.custodian.config_file import load_config
 from cloister.custodian.setup import init_custodian
 from cloister.custodian.vaults.encrypted_file import KeyFile
 from cloister.errors import Rejected, Unavailable, UsageError
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

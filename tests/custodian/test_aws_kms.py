@@ -17,7 +17,7 @@ from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
 from cloister.custodian.vaults.key_service import connect
 from cloister.custodian.vaults.vault_file import service_of
 from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,7 +23,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 import cloister
-from cloister.cli.demo.world import World, free_port
+from cloister.cli.demo.world import World
 from cloister.client import CustodianPin, SystemTls, Trust
 from cloister.custodian.setup import init_custodian, open_vault
 from cloister.custodian.vaults import wrap_dek
@@ -32,6 +32,7 @@ from cloister.enclave.config import EnclaveConfig
 from cloister.enclave.measure import measure_software
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.seal import seal_model
+from cloister.testing.ports import free_port
 from cloister.testing.simulated import SimulatedRoot, simulated_policy
 from cloister.wire import dump_b64u, dump_json
 

@@ -13,12 +13,13 @@ import httpx2
 from drill_house import CHEAP, DrillHouse
 
 import cloister
-from cloister.cli.demo.world import World, free_port
+from cloister.cli.demo.world import World
 from cloister.client import CustodianPin
 from cloister.crypto.sign import VerifyKey
 from cloister.custodian.setup import Initialised
 from cloister.custodian.tenants.setup import init_host
 from cloister.custodian.vaults.encrypted_file import KeyFile
+from cloister.testing.ports import free_port
 from cloister.testing.simulated import SimulatedRoot
 from cloister.wire import parse_b64u
 

@@ -24,7 +24,6 @@ import pytest
 from PIL import Image
 
 from cloister.cli.demo.search import Needle, files_below, find
-from cloister.cli.demo.world import free_port
 from cloister.client import Trust
 from cloister.custodian.setup import open_vault
 from cloister.custodian.vaults import unwrap_dek
@@ -32,6 +31,7 @@ from cloister.custodian.vaults.encrypted_file import KeyFile
 from cloister.lending.audit import AuditEntry
 from cloister.lending.exports import FORMATS
 from cloister.sealed.directory import read_envelope
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from demo_run import DemoRun

@@ -18,9 +18,9 @@ from cutting import CuttingProxy
 from drill_house import DrillHouse
 from load import Asker as Consumer
 
-from cloister.cli.demo.world import free_port
 from cloister.cli.drill_stop import Asker
 from cloister.client import Client
+from cloister.testing.ports import free_port
 from cloister.testing.simulated import SimulatedScheme
 from cloister.wire import dump_json
 

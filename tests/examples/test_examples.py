@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from examples_kit import EXAMPLES, environment, frozen_package
 
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from examples_kit import EXAMPLES, ROOT, environment, frozen_package
 
+from cloister.testing.ports import free_port
 from cloister.testing.swtpm import is_installed
-from free_ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 from moto_kit import await_port
 
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from terminal_kit import run_line
 
 import cloister
-from free_ports import free_port
+from cloister.testing.ports import free_port
 
 OPERATOR = "General Hospital"
 TEE = "--tee simulated --insecure-simulated-root"

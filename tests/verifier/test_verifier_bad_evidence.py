@@ -275,8 +275,8 @@ def test_20_simulated_evidence_against_a_production_table(tmp_path: Any) -> None
 
     from cloister.attest.schemes import production_schemes  # noqa: PLC0415 - of this test alone
     from cloister.attest.verifier import Verifier  # noqa: PLC0415 - the same
+    from cloister.testing.ports import free_port  # noqa: PLC0415 - the same
     from cloister.verifier.home import open_home  # noqa: PLC0415 - the same
-    from free_ports import free_port  # noqa: PLC0415 - the same
 
     side, url = vendor_kit.side(SIMULATED), f"http://127.0.0.1:{free_port()}"
     write_home(tmp_path, {SIMULATED: side}, issuer=url)

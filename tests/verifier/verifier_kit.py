@@ -17,10 +17,10 @@ import vendor_kit
 from cloister.attest.binding import CarriedBinding, ServiceBinding
 from cloister.attest.endorse import Given
 from cloister.attest.verifier import Verifier
+from cloister.testing.ports import free_port
 from cloister.verifier.home import Opened, open_home
 from cloister.verifier.serve import serve_verifier
 from cloister.wire import dump_b64u, parse_b64u
-from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

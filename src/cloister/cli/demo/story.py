@@ -17,7 +17,8 @@ from cloister.cli.demo import attack, hardware, lend, stop
 from cloister.cli.demo.cast import Cast
 from cloister.cli.demo.digits import train
 from cloister.cli.demo.stage import Stage
-from cloister.cli.demo.world import TRANSCRIPT, World, free_port
+from cloister.cli.demo.world import TRANSCRIPT, World
+from cloister.testing.ports import free_port
 from cloister.testing.simulated import WARNING
 from cloister.testing.swtpm import is_installed, start_swtpm
 

@@ -23,19 +23,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["TRANSCRIPT", "Outcome", "Running", "World", "free_port"]
+__all__ = ["TRANSCRIPT", "Outcome", "Running", "World"]
 
 TRANSCRIPT = "commands.log"
 """File in each party's folder: what it typed, and what it was told."""
 
 _COMMAND_S = 40  # seconds one command may take
 _POLL_S = 0.03
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,14 @@ import contextlib
 import random
 import socket
 
-LOWEST, END = 20_000, 32_000  # Linux gives those from 32,768 on to connections
+__all__ = ["free_port"]
+
+_LOWEST, _END = 20_000, 32_000  # Linux gives those from 32,768 on to connections
 
 
 def free_port() -> int:
     """Return a loopback port nobody listens on now, and that no connection takes before it is used."""
     while True:
-        port = random.SystemRandom().randrange(LOWEST, END)
+        port = random.SystemRandom().randrange(_LOWEST, _END)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
