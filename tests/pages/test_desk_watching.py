@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from custodian_kit import Bench, Lent
 from desk_kit import Person, bare, person_token
+from sqlalchemy import update
 
 from cloister.attest.ear import parse_ear
 from cloister.crypto.sign import KeyId
 from cloister.custodian.store.devices import DeviceRow, insert_device
+from cloister.custodian.store.tables import INSTANCE
 from cloister.lending.tlog.checkpoint import log_key
 from cloister.lending.tlog.proof import LogProof, verify_log_proof
 from cloister.wire import parse_b64u
@@ -88,6 +90,16 @@ def test_blocking_an_enclave_says_the_bound_and_is_the_apis_block(busy: Small, a
     assert alice.post("/block", fields).status_code == 303
     assert "This enclave is blocked." in alice.page(f"/enclaves/{name}")
     assert busy.bench.kinds()[-1] == "blocked"
+
+
+@pytest.mark.parametrize("token", ["", "a.b", "a.!.c", "e30.e30.e30"])
+def test_an_enclave_whose_result_cannot_be_read_can_still_be_stopped(busy: Small, alice: Person, token: str) -> None:
+    name = first_enclave(busy)
+    change = update(INSTANCE).where(INSTANCE.c.id == name).values(result=token)
+    busy.bench.service.context.transact(lambda transaction: transaction.connection.execute(change))
+    page = alice.page(f"/enclaves/{name}")
+    assert "of a form that this version does not read" in page
+    assert "Block the enclave" in page
 
 
 def test_a_viewer_looks_at_enclaves_and_stops_none(busy: Small) -> None:

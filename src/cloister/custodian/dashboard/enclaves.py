@@ -15,7 +15,7 @@ from cloister.custodian.dashboard.desk import Page, Tab
 from cloister.custodian.service import lists
 from cloister.custodian.service.blocks import bound_of
 from cloister.custodian.store.blocks import BlockKind
-from cloister.errors import Rejected
+from cloister.errors import Malformed, Rejected
 from cloister.pages import NavEntry
 from cloister.pages.checks import check_groups, unruled
 from cloister.wire import dump_b64u, dump_json, parse_b64u, parse_json
@@ -55,22 +55,28 @@ def enclave(visit: Visit) -> Response:
         "enclave.html",
         here="/enclaves",
         bound=bound_of(visit.desk.service.context, BlockKind.INSTANCE, name),
-        devices={item: _judged(part) for item, part in ear.submodules.items()},
+        devices={} if ear is None else {item: _judged(part) for item, part in ear.submodules.items()},
         ear=ear,
         enclave=found,
         evidence=evidence,
-        judged=_judged(ear),
+        judged=None if ear is None else _judged(ear),
         loan=loan,
-        nonce=dump_b64u(ear.nonce),
+        nonce="" if ear is None else dump_b64u(ear.nonce),
         software=[] if evidence is None else _software(evidence["bound"]["software"]),
         stale=found["policy_digest"] != Policy.from_json(loan["policy"]).digest,
-        tier=TIERS[ear.tier.value],
+        tier=TIERS[found["tier"]],
     )
 
 
-def _result(token: str) -> Ear:
-    """Read a token of our own database, signed by us before it came there."""
-    return parse_ear(parse_b64u(token.split(".")[1], what="result", cap=_MAX_TOKEN), _OWN)
+def _result(token: str) -> Ear | None:
+    """Read a token of our own database, signed by us before it came there; None for one of a form we no longer read.
+
+    Whoever has to stop an enclave is not kept from its page by that.
+    """
+    try:
+        return parse_ear(parse_b64u(token.split(".")[1], what="result", cap=_MAX_TOKEN), _OWN)
+    except (Malformed, IndexError):
+        return None
 
 
 def _evidence(visit: Visit, name: str) -> Any:
