@@ -26,7 +26,7 @@ __all__ = [
     "certify_instance",
     "issue",
     "list_certificates",
-    "renew",
+    "renew_certificate",
     "replace_authorities",
 ]
 
@@ -78,7 +78,7 @@ def issue(call: Call) -> Reply:
     return json_reply(made, status=201)
 
 
-def renew(call: Call) -> Reply:
+def renew_certificate(call: Call) -> Reply:
     """Certify the next key of the relay or proxy whose certificate the connection shows."""
     body = call.fields()
     csr = body.b64u("csr", cap=MAX_REQUEST_BYTES)

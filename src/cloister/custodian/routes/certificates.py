@@ -20,7 +20,7 @@ CERTIFICATES = (
     ),
     # Opened by the certificate that the connection shows, and by nothing else.
     route(
-        "POST", "/v1/certificates/renewal", ANYBODY, certificates_http.renew, body=Body.JSON, limited=True,
+        "POST", "/v1/certificates/renewal", ANYBODY, certificates_http.renew_certificate, body=Body.JSON, limited=True,
         members=certificates_http.RENEWAL_MEMBERS, wanted=Wanted.HOST,
     ),
     route("GET", "/v1/certificates", STAFF, certificates_http.list_certificates),
