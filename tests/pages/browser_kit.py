@@ -36,10 +36,12 @@ _ARGS = [
 ]  # fmt: skip
 _AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 _WORST = frozenset({"serious", "critical"})
-_WEIGHT = """(() => {
+_WEIGHT = """(async () => {
+  const name = "first-contentful-paint";
+  while (!performance.getEntriesByName(name).length) await new Promise((again) => setTimeout(again, 10));
   const all = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
-  const paint = performance.getEntriesByName("first-contentful-paint")[0];
-  return { bytes: all.reduce((sum, one) => sum + one.encodedBodySize, 0), paint: paint ? paint.startTime : 0 };
+  const bytes = all.reduce((sum, one) => sum + one.encodedBodySize, 0);
+  return { bytes, paint: performance.getEntriesByName(name)[0].startTime };
 })()"""
 
 
