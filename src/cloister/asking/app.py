@@ -10,11 +10,8 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Mount, Route
 
 from cloister.asking.answer import outputs_of
 from cloister.asking.questionnaire import fill_in, questionnaire
@@ -24,15 +21,16 @@ from cloister.errors import CloisterError, Rejected, Unavailable
 from cloister.pages import NavEntry, Site
 from cloister.pages.checks import check_groups, unruled
 from cloister.pages.site import base_of
+from cloister.serving.behind_door import behind_door
 from cloister.serving.bodies import Bodies
 from cloister.serving.door import DOOR_STATUSES, FORM_TOKEN
-from cloister.serving.door_guard import DoorGuard, visitor_of
+from cloister.serving.door_guard import visitor_of
 from cloister.serving.forms import parse_form
 from cloister.serving.problems import problem
 from cloister.serving.rates import RateLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from starlette.types import ASGIApp
 
@@ -65,38 +63,17 @@ def ask_app(asker: Asker, questions: Questions, *, door: Door, limits: Limits, s
     """Return the application, behind its door; ``secure`` where browsers come over TLS."""
     page = _Page(asker, questions, door, limits)
 
-    def route(path: str, handler: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
-        async def endpoint(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except CloisterError as error:
-                return page.refused(error, request)
-            except Exception as error:  # noqa: BLE001 - the server's edge: nothing of a bug is shown
-                return page.refused(CloisterError(f"internal error ({type(error).__name__})"), request)
-
-        return Route(path, endpoint, methods=list(methods or ("GET",)))
-
-    async def unrouted(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
-        return page.refused(Rejected.because(code, "page"), request)
-
-    app = Starlette(
-        routes=[
-            route("/", page.front),
-            route("/verified", page.verified),
-            route("/models/{model}", page.model, "GET"),
-            route("/models/{model}", page.ask, "POST"),
-            route("/answers/{id}", page.answer),
-            route("/answers/{id}/wait", page.wait, "POST"),
-            route("/answers/{id}/forget", page.forget, "POST"),
-            route("/answers/{id}/{file}", page.file),
-            Mount("/assets", page.site.assets),
-        ],
-        exception_handlers={HTTPException: unrouted},
+    works = (
+        ("GET", "/", page.front),
+        ("GET", "/verified", page.verified),
+        ("GET", "/models/{model}", page.model),
+        ("POST", "/models/{model}", page.ask),
+        ("GET", "/answers/{id}", page.answer),
+        ("POST", "/answers/{id}/wait", page.wait),
+        ("POST", "/answers/{id}/forget", page.forget),
+        ("GET", "/answers/{id}/{file}", page.file),
     )
-    app.router.redirect_slashes = False
-    return DoorGuard(app, door=door, secure=secure, refused=page.refused)
+    return behind_door(works, assets=page.site.assets, door=door, secure=secure, refused=page.refused)
 
 
 class _Page:

@@ -11,11 +11,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
 
 from cloister.borrowing.books import WINDOWS
 from cloister.borrowing.burn import burn_chart
@@ -24,15 +21,16 @@ from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
 from cloister.lending.terms import MAX_UNITS
 from cloister.pages import NavEntry, Site
 from cloister.pages.site import base_of
+from cloister.serving.behind_door import behind_door
 from cloister.serving.bodies import Bodies
 from cloister.serving.door import DOOR_STATUSES, FORM_TOKEN
-from cloister.serving.door_guard import DoorGuard, visitor_of
+from cloister.serving.door_guard import visitor_of
 from cloister.serving.forms import parse_form
 from cloister.serving.problems import problem
 from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime
 
     from starlette.types import ASGIApp
@@ -92,38 +90,17 @@ def borrower_app(
     """Return the application, behind its door. ``contract_rows`` says a contract in words."""
     page = _Page(books, host, door, clock, contract_rows)
 
-    def route(path: str, handler: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
-        async def endpoint(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except CloisterError as error:
-                return page.refused(error, request)
-            except Exception as error:  # noqa: BLE001 - the server's edge: nothing of a bug is shown
-                return page.refused(CloisterError(f"internal error ({type(error).__name__})"), request)
-
-        return Route(path, endpoint, methods=list(methods or ("GET",)))
-
-    async def unrouted(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
-        return page.refused(Rejected.because(code, "page"), request)
-
-    app = Starlette(
-        routes=[
-            route("/", page.loan),
-            route("/ask", page.ask, "POST"),
-            route("/use", page.use),
-            route("/use", page.state, "POST"),
-            route("/use/statement", page.statement, "POST"),
-            route("/terms", page.terms),
-            route("/enclave", page.enclave),
-            route("/live", page.live),
-            Mount("/assets", page.site.assets),
-        ],
-        exception_handlers={HTTPException: unrouted},
+    works = (
+        ("GET", "/", page.loan),
+        ("POST", "/ask", page.ask),
+        ("GET", "/use", page.use),
+        ("POST", "/use", page.state),
+        ("POST", "/use/statement", page.statement),
+        ("GET", "/terms", page.terms),
+        ("GET", "/enclave", page.enclave),
+        ("GET", "/live", page.live),
     )
-    app.router.redirect_slashes = False
-    return DoorGuard(app, door=door, secure=secure, refused=page.refused)
+    return behind_door(works, assets=page.site.assets, door=door, secure=secure, refused=page.refused)
 
 
 class _Page:
