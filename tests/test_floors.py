@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "lending": _PURE_BASE | {"crypto", "attest"},
     "journal": _PURE_BASE,
     "listener": frozenset(),
+    "heap": frozenset(),
     "live_context": frozenset(),
     "private_file": frozenset({"errors"}),
     "serving": _PURE_BASE | {"journal", "listener", "live_context"},
@@ -56,7 +57,8 @@ MAY_IMPORT = {
     "telemetry": frozenset({"errors", "private_file"}),
 }
 SERVERS = ("custodian", "enclave", "client", "relay", "verifier", "cli")
-MAY_IMPORT |= {room: MAY_IMPORT[room] | {"telemetry"} for room in SERVERS}  # each tells about itself by one mechanism
+# Each tells about itself, and sets its heap aside, by one mechanism.
+MAY_IMPORT |= {room: MAY_IMPORT[room] | {"heap", "telemetry"} for room in SERVERS}
 PURE = ("errors", "codes", "wire", "crypto", "attest", "identity", "sealed", "lending", "channel")
 IMPURE_FILES = frozenset({"attest/endorse/fetch.py"})  # the one fetcher of endorsements
 IMPURE_MODULES = frozenset({"socket", "subprocess", "sqlite3", "httpx2", "httpx", "requests", "time", "sqlalchemy"})

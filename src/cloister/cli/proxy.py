@@ -16,6 +16,7 @@ from cloister.cli.metrics_options import metrics_options, metrics_place
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.client.verdict import enclave_json
 from cloister.errors import UsageError
+from cloister.heap import settle_heap
 from cloister.journal import Secret
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ async def _run(terminal: Terminal, url: str, found: Whom, place: _Place, silence
 
 def _tell(terminal: Terminal, upstream: Upstream, place: _Place, address: str, target: str | None) -> None:
     """Say where it listens and what a program needs; never the token itself."""
+    settle_heap()
     token_file = None if place.token_path is None else str(place.token_path)
     said: dict[str, Json] = {
         "address": address,

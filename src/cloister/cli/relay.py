@@ -14,6 +14,7 @@ import click
 from cloister.cli.metrics_options import metrics_options, metrics_place
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.errors import UsageError
+from cloister.heap import settle_heap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,6 +97,7 @@ def relay(
     )
 
     def tell(address: str) -> None:
+        settle_heap()
         said = {"address": address, "gateway": origin}
         if ready_file is not None:
             write_file(ready_file, json.dumps(said).encode(), force=True)

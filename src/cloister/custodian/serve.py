@@ -28,6 +28,7 @@ from cloister.custodian.logs import LOG
 from cloister.custodian.threads import run_in_threadpool
 from cloister.custodian.tls import write_server_certificate
 from cloister.errors import Unavailable
+from cloister.heap import settle_heap
 from cloister.journal import libraries_to
 from cloister.listener import impatient
 from cloister.telemetry.listener import MetricsListener, parse_metrics_place, read_metrics_token
@@ -134,6 +135,7 @@ def _listen(
         stop.server = _Server(_uvicorn_config(config, app, tls), app)
         if on_listening is not None:
             on_listening(url)
+        settle_heap()
         if not stop.asked:
             stop.server.run(sockets=[listener])
 

@@ -37,6 +37,7 @@ from cloister.enclave.renew import Ending
 from cloister.enclave.tls import prepare_tls
 from cloister.enclave.web.listener import Listener
 from cloister.errors import CloisterError, Rejected, UsageError
+from cloister.heap import settle_heap
 from cloister.journal import libraries_to
 from cloister.lending.messages import Lease
 from cloister.sealed.huge import memory_pages
@@ -109,8 +110,14 @@ def serve(
     around.log.write(Event.MEMORY_PAGES, state=memory_pages())
     if config.require_unswappable:
         demand_unswappable(measures)
+
+    def ready(found: Ready) -> None:
+        settle_heap()
+        if on_ready is not None:
+            on_ready(found)
+
     with libraries_to(around.log):
-        return uvloop.run(serve_async(config, source, around=around, on_ready=on_ready, progress=progress))
+        return uvloop.run(serve_async(config, source, around=around, on_ready=ready, progress=progress))
 
 
 async def serve_async(
