@@ -15,6 +15,7 @@ from enclave_parties import ConsumerSide, World, asynchronous, make_world
 
 from cloister.enclave.renew import Ending
 from cloister.errors import Rejected, Unavailable
+from cloister.lending import usage_chain
 from cloister.lending.clock import GAP, lifetime
 from cloister.lending.lease import LeaseState
 from cloister.lending.messages import Lease
@@ -239,6 +240,43 @@ async def test_the_loop_renews_at_a_third_and_tolerates_lost_renewals(world: Wor
         _live(world, enclave, T / 8)  # the latest that a retry every T/10 may come, with its jitter
         await _until(lambda: world.custodian.served >= served + 2)
         await _until(lambda: _left(enclave, world) > timedelta(seconds=T / 2))
+        loop.cancel()
+
+
+@asynchronous
+async def test_a_busy_instance_reports_between_two_renewals(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what it can serve in T/3 would be what it may have unreported (U2a)."""
+    monkeypatch.setattr(usage_chain, "MAX_RECORDS", 4)
+    async with world.enclave() as enclave:
+        loop = asyncio.create_task(enclave.renewal.until_end())
+        served, consumer = world.custodian.served, ConsumerSide(enclave, world.clock)
+        for _ in range(10):
+            assert (await consumer.infer([ROW])).status == 200
+        await _until(lambda: enclave.metering.snapshot().unreported == 2)
+        assert world.custodian.served == served
+        loop.cancel()
+
+
+@asynchronous
+async def test_who_cannot_be_reached_gets_no_reports_until_a_renewal_got_through(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_chain, "MAX_RECORDS", 4)
+    async with world.enclave() as enclave:
+        world.custodian.cut = True
+        loop = asyncio.create_task(enclave.renewal.until_end())
+        consumer = ConsumerSide(enclave, world.clock)
+        for _ in range(9):
+            assert (await consumer.infer([ROW])).status == 200
+        await _until(lambda: enclave.renewal.failing)
+        failures = enclave.metrics.value("cloister_renewals_total", "unavailable")
+        await asyncio.sleep(0.7)
+        assert enclave.metrics.value("cloister_renewals_total", "unavailable") == failures
+        world.custodian.cut = False
+        await asyncio.sleep(0.5)
+        assert enclave.metering.snapshot().unreported == 9
+        _live(world, enclave, T / 3 + 1)
+        await _until(lambda: enclave.metering.snapshot().unreported == 0)
         loop.cancel()
 
 

@@ -313,6 +313,49 @@ def test_many_records_go_in_bounded_reports(monkeypatch: pytest.MonkeyPatch) -> 
     assert units_by_meter(totals, terms())[LOAN_METER] == 10
 
 
+def test_whole_reports_go_between_two_renewals_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_chain, "MAX_RECORDS", 4)
+    world, enclave = started(units=30, cap=20)
+    for _ in range(10):
+        world.serve(enclave)
+    sent = 0
+    while (statement := enclave.holder.report()) is not None:
+        enclave.holder.acknowledge(world.custodian.report(enclave.id, statement, world.now))
+        sent += 1
+    assert (sent, enclave.holder.reports_due(), enclave.holder.snapshot().unreported) == (2, 0, 2)
+    world.renew(enclave)
+    assert [(report.first, report.last) for report in reports(world, enclave)] == [(1, 4), (5, 8), (9, 10)]
+    assert world.serve(enclave) == 1
+
+
+def test_a_whole_report_that_is_on_its_way_goes_before_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made before the request, it ends before it: the custodian knows the head of the request all the same (U2)."""
+    monkeypatch.setattr(usage_chain, "MAX_RECORDS", 4)
+    world, enclave = started(units=30, cap=20)
+    for _ in range(5):
+        world.serve(enclave)
+    lost = enclave.holder.report()
+    assert lost is not None
+    world.renew(enclave)
+    assert [(report.first, report.last) for report in reports(world, enclave)] == [(1, 4), (5, 5)]
+    assert world.custodian.db.instances[enclave.id].status is InstanceStatus.ACTIVE
+    with pytest.raises(Rejected, match="not_pending"):
+        enclave.holder.acknowledge(world.custodian.report(enclave.id, lost, world.now))
+
+
+def test_no_whole_report_reaches_over_a_request_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_chain, "MAX_RECORDS", 4)
+    world, enclave = started(units=30, cap=20)
+    for _ in range(3):
+        world.serve(enclave)
+    world.send(enclave, reports=False)
+    for _ in range(9):
+        world.serve(enclave)
+    statement = enclave.holder.report()
+    assert statement is not None
+    assert verify_report(statement, world.custodian.db.instances[enclave.id].key).last == 3
+
+
 def test_the_largest_report_keeps_within_its_bound() -> None:
     world, enclave = started()
     world.serve(enclave, 1, "metered", "bob")

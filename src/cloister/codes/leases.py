@@ -194,7 +194,7 @@ CHAPTER = Chapter(
             cause="too many usage records wait for the custodian",
             fix="look why the enclave cannot reach it",
             who=Who.CUSTODIAN,
-            example="usage records: usage_unreported (got 4096, want fewer than 4096)",
+            example="usage records: usage_unreported (got 20000, want less than 20000)",
         ),
         Code(
             name="voucher_unknown",

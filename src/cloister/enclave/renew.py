@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from cloister.telemetry.spans import spanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from cloister.enclave.certificate import InstanceIdentity
     from cloister.enclave.custodian_link import Link
@@ -173,6 +173,7 @@ class Renewal:
             wait = self._metering.next_renewal(jitter).total_seconds() if self._link.is_online else _TICK_S
             if wait > 0:
                 await self.hear()
+                await self._catch_up(jitter)
                 await asyncio.sleep(min(wait, _TICK_S))
                 continue
             jitter = draw()
@@ -182,6 +183,22 @@ class Renewal:
                 self._note(exc)
                 await asyncio.sleep(_TICK_S)
         return Ending.STOPPED if self._stopped else Ending.EXPIRED
+
+    async def _catch_up(self, jitter: float) -> None:
+        """Send the reports that have become whole since the last renewal, until it is time for the next (U2a).
+
+        After a failure none goes before a renewal has got through: who cannot be reached is not asked all the time.
+        """
+        metering = self._metering
+        within = metering.terms.ttl / _REPORT_AT_MOST
+        while self._link.is_online and not self.failing and metering.next_renewal(jitter) > timedelta(0):
+            if not metering.reports_due() or (statement := metering.report()) is None:
+                return
+            try:
+                metering.acknowledge(await self._link.report(metering.instance, statement, within=within))
+            except CloisterError as exc:
+                self.failing = True
+                self._note(exc)
 
     async def hear(self) -> None:
         """Get whose word counts, where a lease names what is not here; after a failure again in a second."""

@@ -293,13 +293,18 @@ class LeaseHolder(LeaseCore):
     def report(self) -> bytes | None:
         """Return the usage report to send before the pending request or the close, None where none is due.
 
-        The same bytes until they are acknowledged. Call ``request`` first: what it says is served is reported.
+        The same bytes until they are acknowledged. Call ``request`` first: what it says is served is reported. While
+        nothing is pending only whole reports are due (U2a): a busy instance need not wait for its next renewal.
         """
-        return self._usage.report(self._key, upto=self._pending.served if self._pending else 0)
+        return self._usage.report(self._key, upto=self._reportable())
 
     def reports_due(self) -> int:
-        """Return how many reports ``report`` will give before the pending request."""
-        return self._usage.due(self._pending.served if self._pending else 0)
+        """Return how many reports ``report`` will give, one after the other."""
+        return self._usage.due(self._reportable())
+
+    def _reportable(self) -> int:
+        """Return the index that a report may reach to (U2)."""
+        return self._pending.served if self._pending else self._usage.full
 
     def usage_files(self) -> tuple[tuple[int, bytes], ...]:
         """Return every report that is not acknowledged, with its first index; first, while there is a key, the rest."""

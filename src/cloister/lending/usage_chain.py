@@ -128,6 +128,11 @@ class UsageChain:
             self._make(key, upto)
         return self._made[0].statement if self._made else None
 
+    @property
+    def full(self) -> int:
+        """The index of the last record that whole reports of ``MAX_RECORDS`` would hold, were they all made now."""
+        return self.index - len(self._records) % MAX_RECORDS
+
     def due(self, upto: int) -> int:
         """Return how many reports are to be sent before everything up to index ``upto`` is reported."""
         unmade = min(upto, self._records[-1][0].index) - self._records[0][0].index + 1 if self._records else 0
