@@ -129,7 +129,7 @@ class Kind:
             loan=folder / "loan.json", models=(folder / "models",), limits=Limits(), batching=batching
         )
         root = SimulatedRoot.generate()
-        transport = await lend(folder, root, config, MODELS, self.clauses)
+        transport = (await lend(folder, root, config, MODELS, self.clauses)).transport
         loan, software, clock = read_loan_file(config.loan), measure_software(config), SystemClock()
         source = EvidenceSource(attester=SimulatedAttester(root, software, os.urandom(32)))
         engine = (Threaded if self.threaded else OnnxEngine)(threads=1)

@@ -210,7 +210,7 @@ async def enclave(net: Net, stack: AsyncExitStack, settings: dict[str, Any]) -> 
         loan=folder / "loan.json", models=(folder / "models",), limits=limits, prepack=(net.name,), **settings
     )
     root = SimulatedRoot.generate()
-    transport = await lend(folder, root, config, {net.name: net.data})
+    transport = (await lend(folder, root, config, {net.name: net.data})).transport
     loan, software, clock = read_loan_file(config.loan), measure_software(config), SystemClock()
     source = EvidenceSource(attester=SimulatedAttester(root, software, os.urandom(32)))
     log = EventLog(clock.wall, StringIO())

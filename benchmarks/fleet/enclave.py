@@ -1,4 +1,4 @@
-"""One enclave as it is shipped, in a process of its own, with a custodian in memory and a simulated TEE.
+"""One enclave as it is shipped, in a process of its own, with a custodian in another and a simulated TEE.
 
 ``serve_process`` lends it the given models and serves, by the product's own ``serve_async``, until the other side of
 the pipe hangs up; ``extend`` may add to the application what the product does not have.
@@ -26,7 +26,7 @@ from cloister.client import Trust
 from cloister.custodian.app import create_app as custodian_app
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
 from cloister.custodian.vaults import wrap_dek
-from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
+from cloister.custodian.vaults.encrypted_file import Kdf, KeyFile
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.config import EnclaveConfig, Limits
 from cloister.enclave.evidence import EvidenceSource
@@ -35,17 +35,20 @@ from cloister.enclave.measure import measure_software
 from cloister.enclave.outer import Outer
 from cloister.enclave.serve import Surroundings, serve_async
 from cloister.enclave.web.exchange import Answer
+from cloister.heap import settle_heap
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.seal import seal_model
 from cloister.telemetry.exposition import prometheus_text
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
 from cloister.wire import dump_b64u, dump_json
 from fleet.added import Added
+from fleet.process import Custodian, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from multiprocessing.connection import Connection
 
+    from cloister.custodian.service import CustodianService
     from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
     from cloister.enclave.instance import EnclaveInstance
     from cloister.enclave.serve import Ready
@@ -53,7 +56,6 @@ if TYPE_CHECKING:
 
     Extend: TypeAlias = Callable[[Added, EnclaveInstance], None]
 
-UNLOCK = Passphrase(b"benchmark")
 CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
 
 
@@ -71,19 +73,35 @@ class Metrics:
         return Answer(status=200, body=prometheus_text(self.instance.metrics).encode())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lent:
+    """A custodian's files, and the way to it in this process."""
+
+    home: Path
+    key_file: Path
+    root_file: Path
+    service: CustodianService
+    transport: httpx2.ASGITransport
+
+
 async def lend(
     folder: Path,
     root: SimulatedRoot,
     config: EnclaveConfig,
     models: Mapping[str, bytes],
     clauses: Mapping[str, Any] = MappingProxyType({}),
-) -> httpx2.ASGITransport:
-    """Make a custodian with one loan of all models, with these clauses; return the way to it."""
-    made = init_custodian(folder / "home", UNLOCK, kdf=CHEAP)
-    service = open_custodian(folder / "home", UNLOCK, make_verifier=lambda _: Verifier([SimulatedScheme(root.public)]))
+    *,
+    url: str = "https://localhost",
+) -> Lent:
+    """Make a custodian with one loan of all models, with these clauses; the loan's file says it is at ``url``."""
+    home, key_file, root_file = folder / "home", folder / "vault.key", folder / "root.pub.json"
+    key = KeyFile.create(key_file)
+    root.save_public(root_file)
+    made = init_custodian(home, key, kdf=CHEAP)
+    service = open_custodian(home, key, make_verifier=lambda _: Verifier([SimulatedScheme(root.public)]))
     transport = httpx2.ASGITransport(app=custodian_app(service))
     headers = {"authorization": f"Bearer {made.admin_token}"}
-    vault = open_vault(folder / "home", UNLOCK)
+    vault = open_vault(home, key)
     async with httpx2.AsyncClient(transport=transport, base_url="https://localhost", headers=headers) as admin:
         lent = []
         for name, data in models.items():
@@ -101,8 +119,8 @@ async def lend(
         }
         answer = (await admin.post("/v1/loans", json=terms)).raise_for_status().json()
     config.loan.touch(mode=0o600)
-    config.loan.write_bytes(dump_json(answer["loan_file"] | {"custodian_url": "https://localhost"}))
-    return transport
+    config.loan.write_bytes(dump_json(answer["loan_file"] | {"custodian_url": url}))
+    return Lent(home=home, key_file=key_file, root_file=root_file, service=service, transport=transport)
 
 
 def _seal(folder: Path, vault: EncryptedFileVault, name: str, data: bytes, out: Path) -> tuple[str, dict[str, object]]:
@@ -128,7 +146,9 @@ async def _serve(
     chosen = {**settings, "limits": limits}
     config = EnclaveConfig(loan=folder / "loan.json", models=(folder / "models",), port=0, **chosen)
     root = SimulatedRoot.generate()
-    transport = await lend(folder, root, config, models)
+    port = free_port()
+    lent = await lend(folder, root, config, models, url=f"https://127.0.0.1:{port}")
+    lent.service.close()
     _say_whom_to_trust(folder, root, config)
     software, clock = measure_software(config), SystemClock()
     source = EvidenceSource(attester=SimulatedAttester(root, software, os.urandom(32)))
@@ -141,6 +161,7 @@ async def _serve(
         return app
 
     def ready(found: Ready) -> None:
+        settle_heap()
         pipe.send(int(found.url.rpartition(":")[2]))
         loop.run_in_executor(None, wait)
 
@@ -150,8 +171,9 @@ async def _serve(
         loop.call_soon_threadsafe(stop.set)
 
     log = EventLog(clock.wall, StringIO())
-    around = Surroundings(clock=clock, log=log, transport=transport, application=create)
-    await serve_async(config, source, around=around, stop=stop, on_ready=ready)
+    around = Surroundings(clock=clock, log=log, application=create)
+    with Custodian(lent, port):
+        await serve_async(config, source, around=around, stop=stop, on_ready=ready)
 
 
 def _say_whom_to_trust(folder: Path, root: SimulatedRoot, config: EnclaveConfig) -> None:
@@ -165,7 +187,6 @@ def _say_whom_to_trust(folder: Path, root: SimulatedRoot, config: EnclaveConfig)
         models=unasked,
         tls=unasked,
     )
-    root.save_public(folder / "root.pub.json")
     (folder / "trust.json").write_bytes(trust.dump())
 
 

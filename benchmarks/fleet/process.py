@@ -10,10 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from fleet.house import House
+from typing import Protocol, Self
 
 _READY_S = 60  # a log of many entries is verified first
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -25,10 +22,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Home(Protocol):
+    """Where a custodian's files lie."""
+
+    @property
+    def home(self) -> Path:
+        """Its home."""
+
+    @property
+    def key_file(self) -> Path:
+        """What opens its vault."""
+
+    @property
+    def root_file(self) -> Path:
+        """The root of the simulated TEE that it believes."""
+
+
 class Custodian:
     """``cloister custodian serve`` over a home, from its first answer to its end."""
 
-    def __init__(self, house: House, port: int, number: int = 1) -> None:
+    def __init__(self, house: Home, port: int, number: int = 1) -> None:
         """Serve the house's home on ``port``, as the process ``number`` of several over one database."""
         self.port = port
         self._house, self._number = house, number
