@@ -188,6 +188,35 @@ def test_depth_is_bounded_before_the_parser_runs() -> None:
             parse_json(text, what="x")
 
 
+def _deepest(text: str) -> int:
+    """Count brackets outside of strings one character at a time, as RFC 8259 reads."""
+    depth = most = 0
+    in_string = escaped = False
+    for char in text:
+        if in_string:
+            in_string = escaped or char != '"'
+            escaped = not escaped and char == "\\"
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            most = max(most, depth)
+        elif char in "]}":
+            depth -= 1
+    return most
+
+
+@given(st.text(alphabet='[{]}"\\a\n', max_size=200), st.text(alphabet='[{"\\', max_size=80))
+def test_depth_is_counted_as_a_reader_of_single_characters_counts_it(before: str, behind: str) -> None:
+    text = before + "[" * 20 + behind
+    said = ""
+    try:
+        parse_json(text.encode(), what="x")
+    except Malformed as exc:
+        said = str(exc)
+    assert ("nested deeper" in said) == (_deepest(text) > MAX_DEPTH)
+
+
 def test_brackets_inside_strings_are_no_depth() -> None:
     text = json.dumps(["[" * 100 + '\\"[{' + "{" * 100]).encode()
     assert dump_json(parse_json(text, what="x")) == text

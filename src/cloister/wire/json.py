@@ -7,6 +7,7 @@ depth and size.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import rfc8785
@@ -36,6 +37,8 @@ _PLAIN = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
 )
 """Writes what ``_is_plain`` the way RFC 8785 does: the same escapes, and ASCII names in the same order."""
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # one without an end is one to the end
+_BRACKET = re.compile(r"[\[\]{}]")
 _EXPONENT_FORM = 1e21  # from here on RFC 8785 (ECMAScript) writes numbers with an exponent
 
 
@@ -129,23 +132,10 @@ def _finite_float(digits: str) -> float:
 def _too_deep(text: str) -> bool:
     """Tell whether brackets nest deeper than ``MAX_DEPTH``, counting none inside strings."""
     depth = 0
-    in_string = escaped = False
-    for char in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                in_string = False
-        elif char == '"':
-            in_string = True
-        elif char in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif char in "]}":
-            depth -= 1
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            return True
     return False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ __all__ = ["dump_b64u", "dump_time", "parse_b64u", "parse_time"]
 MAX_B64U_BYTES = 1 << 20  # bytes of one decoded string unless the caller says otherwise
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _B64U = re.compile(r"[A-Za-z0-9_-]*")
 _OFFSET = "+00:00"  # as ``isoformat`` ends in UTC
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{6})?Z")
@@ -36,7 +36,7 @@ def parse_b64u(text: str, *, what: str, size: int | None = None, cap: int = MAX_
     if len(text) % 4 == 1 or not _B64U.fullmatch(text):
         msg = f"{what}: not base64url without padding"
         raise Malformed(msg)
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    data = binascii.a2b_base64(text.encode("ascii").translate(_FROM_URL_SAFE) + b"=" * (-len(text) % 4))
     if dump_b64u(data) != text:
         msg = f"{what}: base64url with stray bits"
         raise Malformed(msg)
