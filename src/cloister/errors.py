@@ -16,6 +16,7 @@ Messages carry no secret and no payload: they may be logged, shown and sent to t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 __all__ = ["CloisterError", "Malformed", "Reason", "Rejected", "Unavailable", "UsageError"]
 
@@ -38,6 +39,15 @@ class CloisterError(Exception):
     def code(self) -> str:
         """The code, empty where it has none of its own."""
         return self._code
+
+    def again(self) -> Self:
+        """Return an equal error without a traceback, for one that is kept to be raised once more.
+
+        A traceback keeps everything that the functions it went through had at hand, keys too.
+        """
+        fresh = type(self).__new__(type(self), *self.args)
+        fresh.__dict__.update(self.__dict__)
+        return fresh
 
 
 class UsageError(CloisterError):

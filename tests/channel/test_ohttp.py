@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -32,6 +33,7 @@ from cloister.errors import CloisterError, Malformed, Rejected, UsageError
 from cloister.wire import dump_varint
 from hpke_seam import sender_with
 from mutations import mutated
+from rings import no_rings
 
 VECTORS = Path(os.environ.get("CLOISTER_VECTORS", Path(__file__).parents[3] / "shared" / "vectors"))
 HEADER_BYTES = 7
@@ -521,3 +523,29 @@ def test_a_response_opener_is_made_by_its_request_only(keys: GatewayKeys) -> Non
     sealer, _, _, response = _exchange(keys)
     assert isinstance(sealer.response_opener(), ResponseOpener)
     assert _open_response(sealer, response) == _open_response(sealer, response)
+
+
+def test_keys_and_secrets_of_an_exchange_are_gone_without_the_collector(keys: GatewayKeys) -> None:
+    """T26: a key that was rotated out is kept by no request that it once opened, or failed to."""
+    with no_rings():
+        sealer, request, _, response = _exchange(keys)
+        assert _open_response(sealer, response) == b"undeuxtrois"
+        del sealer, _
+        opener = RequestOpener(keys)
+        for data in (request[:-1] + bytes([request[-1] ^ 1]), b"more"):
+            with contextlib.suppress(Rejected):
+                opener.feed(data)
+                opener.end()
+        del opener
+
+
+def test_a_failure_is_the_same_for_ever(keys: GatewayKeys) -> None:
+    opener = RequestOpener(keys)
+    said = []
+    for data in (bytes([255]) * 80, b"", _exchange(keys)[1]):
+        with pytest.raises(Rejected) as caught:
+            opener.feed(data)
+        said.append((str(caught.value), caught.value.reasons))
+    with pytest.raises(Rejected) as caught:
+        opener.end()
+    assert said == [(str(caught.value), caught.value.reasons)] * 3

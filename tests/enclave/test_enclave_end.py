@@ -15,6 +15,7 @@ from enclave_parties import ConsumerSide, World, asynchronous, make_world
 
 from cloister.enclave.renew import Ending
 from cloister.errors import Rejected, Unavailable
+from cloister.heap import settle_heap
 from cloister.lending import usage_chain
 from cloister.lending.clock import GAP, lifetime
 from cloister.lending.lease import LeaseState
@@ -370,6 +371,29 @@ def test_after_the_end_keys_and_models_are_gone_and_requests_refused(world: Worl
     earlier = _keepers()  # what other tests of this process still hold
     asyncio.run(body())
     gc.collect()
+    assert not [item for item in _keepers() if not any(item is other for other in earlier)]
+
+
+def test_keys_and_models_go_without_the_collector_for_a_settled_heap_is_not_walked_again(world: World) -> None:
+    """T26: what was set aside when serving began is freed by counting references, or never."""
+
+    async def body() -> None:
+        async with world.enclave(engine=WatchedEngine()) as enclave:
+            settle_heap()
+            consumer = ConsumerSide(enclave, world.clock)
+            assert (await consumer.infer([ROW])).status == 200
+            sealed, _ = await consumer.seal(consumer.request("GET", "/v2"))
+            for damaged in (sealed[:-1], sealed[:40], sealed[:-1] + bytes([sealed[-1] ^ 1]), sealed + b"x"):
+                assert (await consumer.post(damaged)).status_code == 400
+            enclave.wipe()
+
+    earlier = _keepers()
+    gc.disable()
+    try:
+        asyncio.run(body())
+    finally:
+        gc.enable()
+        gc.unfreeze()  # else they would not be listed
     assert not [item for item in _keepers() if not any(item is other for other in earlier)]
 
 

@@ -156,13 +156,13 @@ class _Grammar:
 
     def _run(self) -> list[Event]:
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         try:
             next(self._steps)
         except StopIteration:
             pass
         except Malformed as exc:
-            self._failure = exc
+            self._failure = exc.again()
             self._view, self._at = memoryview(b""), 0
             raise
         self._flush()

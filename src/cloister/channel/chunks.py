@@ -31,6 +31,9 @@ _FINAL_AAD = b"final"  # section 6.1
 Cipher: TypeAlias = "Callable[[bytes | memoryview, bytes], bytes]"
 """Seals or opens the next chunk: ``(bytes, aad) -> bytes``."""
 
+Begin: TypeAlias = "Callable[[bytes], tuple[int, Cipher] | None]"
+"""Gets what has arrived so far; returns how many bytes the head had and what opens the chunks, None for not all yet."""
+
 
 class ChunkSealer:
     """Writes one stream: ``start``, then ``seal`` chunk by chunk, the last one final."""
@@ -73,34 +76,30 @@ class ChunkSealer:
 
 
 class ChunkOpener:
-    """Reads one stream: ``feed`` what arrived, ``end`` when it is over. A failure is for ever.
+    """Reads one stream: ``feed`` what arrived, ``end`` when it is over. A failure is for ever."""
 
-    ``begin`` gets what has arrived so far and returns how many bytes the head had and what opens the
-    chunks, or None as long as the head is incomplete.
-    """
+    __slots__ = ("_failure", "_head", "_open", "_splitter", "_what")
 
-    __slots__ = ("_begin", "_failure", "_head", "_open", "_splitter", "_what")
-
-    def __init__(self, begin: Callable[[bytes], tuple[int, Cipher] | None], *, what: str, max_bytes: int) -> None:
+    def __init__(self, *, what: str, max_bytes: int) -> None:
         """Wait for the head; ``max_bytes`` bounds all that follows it."""
-        self._begin = begin
         self._what = what
         self._splitter = _Splitter(what=what, max_bytes=max_bytes)
         self._head = bytearray()
         self._open: Cipher | None = None
         self._failure: CloisterError | None = None
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes, begin: Begin) -> list[bytes]:
         """Return the chunks that are complete now: authentic and in order, but not proven to be all.
 
-        Raises ``Rejected``, then the same for ever.
+        ``begin`` is given here and never kept: whoever owns this stream and the keys would be part of a ring, and keys
+        would stay until the collector came by. Raises ``Rejected``, then the same for ever.
         """
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         try:
-            return self._feed(data)
+            return self._feed(data, begin)
         except CloisterError as exc:
-            self._failure = exc
+            self._failure = exc.again()
             raise
 
     def end(self) -> bytes:
@@ -109,22 +108,22 @@ class ChunkOpener:
         Raises ``Rejected``: ``truncated`` where the final chunk is missing, else as ``feed``.
         """
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         try:
             if self._open is None:
                 raise Rejected.because("truncated", self._what)
             chunk = self._open(self._splitter.end(), _FINAL_AAD)
         except CloisterError as exc:
-            self._failure = exc
+            self._failure = exc.again()
             raise
         self._failure = UsageError(f"{self._what}: used after its end")
         return chunk
 
-    def _feed(self, data: bytes) -> list[bytes]:
+    def _feed(self, data: bytes, begin: Begin) -> list[bytes]:
         rest = memoryview(data)
         if self._open is None:
             whole = data if not self._head else bytes(self._head) + data
-            begun = self._begin(whole)
+            begun = begin(whole)
             if begun is None:
                 self._head += data
                 return []

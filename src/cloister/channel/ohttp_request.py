@@ -84,7 +84,7 @@ class RequestOpener:
     def __init__(self, keys: GatewayKeys, *, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> None:
         """Wait for a request to one of ``keys``."""
         self._keys = keys
-        self._stream = ChunkOpener(self._begin, what="ohttp request", max_bytes=max_bytes)
+        self._stream = ChunkOpener(what="ohttp request", max_bytes=max_bytes)
         self._suite: Suite | None = None
         self._context: ReceiverContext | None = None
         self._enc = b""
@@ -96,7 +96,7 @@ class RequestOpener:
         Raises ``Rejected``: ``ohttp_key`` for a key we have not, ``too_large``, ``decryption_failed`` for
         everything else; then the same for ever.
         """
-        return self._stream.feed(data)
+        return self._stream.feed(data, self._begin)
 
     def end(self) -> bytes:
         """Return the final chunk, which proves that the request is whole; not that it is new.

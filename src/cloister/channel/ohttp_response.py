@@ -107,14 +107,14 @@ class ResponseOpener:
     def __init__(self, secret: ResponseSecret, *, max_bytes: int) -> None:
         """Wait for the response; made by ``RequestSealer.response_opener``."""
         self._secret = secret
-        self._stream = ChunkOpener(self._begin, what="ohttp response", max_bytes=max_bytes)
+        self._stream = ChunkOpener(what="ohttp response", max_bytes=max_bytes)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the chunks that are complete now: authentic and in order, but not proven to be all.
 
         Raises ``Rejected``: ``decryption_failed`` or ``too_large``, then the same for ever.
         """
-        return self._stream.feed(data)
+        return self._stream.feed(data, self._begin)
 
     def end(self) -> bytes:
         """Return the final chunk, which proves that the response is whole.

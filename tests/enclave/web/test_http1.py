@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 from dataclasses import replace
@@ -14,6 +15,7 @@ from cloister.enclave.web.chunked import ChunkedBody
 from cloister.enclave.web.exchange import Outcome
 from cloister.enclave.web.http1_head import parse_head
 from cloister.errors import Malformed
+from rings import no_rings
 
 HOST = "host: x"
 
@@ -298,6 +300,15 @@ def test_ten_thousand_damaged_heads_are_read_or_malformed() -> None:
             continue
         assert found.head.target.startswith("/")
         assert sum(name == "host" for name, _ in found.head.headers) <= 1
+
+
+def test_a_head_and_the_token_in_it_are_gone_without_the_collector() -> None:
+    with no_rings():
+        head = b"GET /v2 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer token\r\n\r\n"
+        parse_head(head, pinned=True)
+        for bad in (head[:-1], head.replace(b"host", b"hos t"), b"\x16\x03\x01"):
+            with contextlib.suppress(Malformed):
+                parse_head(bad, pinned=True)
 
 
 def _fed(pieces: list[bytes]) -> ChunkedBody:

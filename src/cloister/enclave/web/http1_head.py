@@ -65,12 +65,15 @@ class _Found:
 def parse_head(data: bytes | memoryview, *, pinned: bool, certificates: tuple[bytes, ...] = ()) -> RequestHead:
     """Return the head that ``data`` is, to its last byte. Raises ``Malformed``."""
     found = _Found()
+    parser = found.parser
     try:
-        found.parser.feed_data(data)
+        parser.feed_data(data)
     except httptools.HttpParserUpgrade:
         pass  # may be asked for, and is not granted (RFC 9110 section 7.8)
     except httptools.HttpParserError as exc:
         raise Malformed(_BAD) from exc
+    finally:
+        del found.parser  # which refers back: a ring would keep bearer tokens until the collector came by
     headers: Headers = tuple(found.headers)
     told = _Told(headers)
     length = told.length()
@@ -78,12 +81,12 @@ def parse_head(data: bytes | memoryview, *, pinned: bool, certificates: tuple[by
     whole = found.complete and found.ended is (length == 0)
     if not whole or len(headers) > MAX_HEADERS or not TARGET.fullmatch(target):
         raise Malformed(_BAD)
-    version = found.parser.get_http_version()
+    version = parser.get_http_version()
     if version not in {"1.0", "1.1"} or told.hosts != (version == "1.1"):
         raise Malformed(_BAD)
     if length == CHUNKED and version == "1.0":
         raise Malformed(_BAD)
-    method = found.parser.get_method().decode("ascii")
+    method = parser.get_method().decode("ascii")
     head = Head(method=method, target=target, headers=headers, pinned=pinned, certificates=certificates)
     return RequestHead(head=head, length=length, keeps_alive=found.keeps_alive, waits=told.waits())
 
