@@ -20,6 +20,7 @@ from cloister.enclave.config import Tls as Kind
 from cloister.enclave.tls import prepare_tls
 from cloister.enclave.web.exchange import Outcome
 from cloister.enclave.web.listener import server_context
+from rings import no_rings
 
 if TYPE_CHECKING:
     from web_stage import Stage
@@ -221,3 +222,16 @@ async def test_stopping_tells_the_other_side_and_answers_what_is_asked() -> None
         served.echo.gate.set()
         assert await peer.answer(number) == (200, b"x")
         await stopping
+
+
+@looped
+async def test_streams_and_the_tokens_in_them_are_gone_without_the_collector() -> None:
+    tls = Tls()
+    async with stage(context=tls.server, pinned=True) as served:
+        peer = await Peer.meet(served, tls)
+        assert await peer.answer(peer.ask("/echo", b"first")) == (200, b"first")
+        with no_rings():
+            for path in ("/echo", "/chunks", "/none"):
+                await peer.answer(peer.ask(path, b"more", ("authorization", "Bearer token")))
+            await peer.until(peer.ask("/cut", b"more"), StreamReset)
+            await served.ended(4)
