@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "journal": _PURE_BASE,
     "listener": frozenset(),
     "heap": frozenset(),
+    "stopping": frozenset(),
     "live_context": frozenset(),
     "private_file": frozenset({"errors"}),
     "serving": _PURE_BASE | {"journal", "listener", "live_context"},
@@ -57,8 +58,8 @@ MAY_IMPORT = {
     "telemetry": frozenset({"errors", "private_file"}),
 }
 SERVERS = ("custodian", "enclave", "client", "relay", "verifier", "cli")
-# Each tells about itself, and sets its heap aside, by one mechanism.
-MAY_IMPORT |= {room: MAY_IMPORT[room] | {"heap", "telemetry"} for room in SERVERS}
+# Each tells about itself, sets its heap aside and hears that it is to stop by one mechanism.
+MAY_IMPORT |= {room: MAY_IMPORT[room] | {"heap", "stopping", "telemetry"} for room in SERVERS}
 PURE = ("errors", "codes", "wire", "crypto", "attest", "identity", "sealed", "lending", "channel")
 IMPURE_FILES = frozenset({"attest/endorse/fetch.py"})  # the one fetcher of endorsements
 IMPURE_MODULES = frozenset({"socket", "subprocess", "sqlite3", "httpx2", "httpx", "requests", "time", "sqlalchemy"})

@@ -13,19 +13,31 @@ Not done here: bodies, which the applications time.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator
 
-__all__ = ["impatient"]
+__all__ = ["Server", "impatient"]
 
 
 _DER = 2  # _ssl.ENCODING_DER
+
+
+class Server(uvicorn.Server):
+    """A server that leaves signals to its caller."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
 
 
 class _Impatient(H11Protocol):

@@ -16,6 +16,7 @@ from cloister.cli.duration import DURATION
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.client.verdict import enclave_json
 from cloister.errors import UsageError
+from cloister.stopping import stop_signals
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -104,7 +105,6 @@ async def _run(terminal: Terminal, url: str, found: Whom, page: _Page) -> None:
     from cloister.asking.limits import Limits  # noqa: PLC0415 - as above
     from cloister.asking.serve import serve_ask  # noqa: PLC0415 - as above
     from cloister.cli.page_link import links_on_signal, tell_page  # noqa: PLC0415 - as above
-    from cloister.cli.relay import stop_signals  # noqa: PLC0415 - as above
     from cloister.client.proxy.keeping import ReceiptFolder  # noqa: PLC0415 - as above
     from cloister.client.proxy.upstream import Upstream  # noqa: PLC0415 - as above
     from cloister.client.wire import DEFAULT_TIMEOUT  # noqa: PLC0415 - as above

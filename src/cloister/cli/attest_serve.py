@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from cloister.cli.metrics_options import metrics_options, metrics_place
-from cloister.cli.relay import stop_signals
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.cli.verifiers import insecure_options, insecure_verifiers
+from cloister.stopping import stop_signals
 
 __all__ = ["caller", "rotate", "serve", "setup"]
 

@@ -15,6 +15,7 @@ from cloister.cli.remote import from_loan_file
 from cloister.cli.terminal import Terminal, Verb, pass_terminal
 from cloister.enclave.loanfile import read_loan_file
 from cloister.errors import Malformed, Unavailable, UsageError
+from cloister.stopping import stop_signals
 
 if TYPE_CHECKING:
     from cloister.borrowing.books import Custodian
@@ -78,7 +79,6 @@ async def _run(  # noqa: PLR0917 - each is one thing
     from cloister.borrowing.host import Host  # noqa: PLC0415 - the same
     from cloister.borrowing.serve import serve_borrower  # noqa: PLC0415 - the same
     from cloister.cli.page_link import links_on_signal, tell_page  # noqa: PLC0415 - the same
-    from cloister.cli.relay import stop_signals  # noqa: PLC0415 - the same
 
     stop = asyncio.Event()
     books = Books(remote, loan=loan.loan, custodian_key=loan.custodian_key, clock=_now)

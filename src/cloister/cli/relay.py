@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,11 +12,9 @@ from cloister.cli.metrics_options import metrics_options, metrics_place
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.errors import UsageError
 from cloister.heap import settle_heap
+from cloister.stopping import stop_signals
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["relay", "stop_signals"]
+__all__ = ["relay"]
 
 DEFAULT = "127.0.0.1:8480"
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -114,16 +109,3 @@ def relay(
 
     asyncio.run(run())
     return 0
-
-
-@contextlib.contextmanager
-def stop_signals(stop: asyncio.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set ``stop``."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

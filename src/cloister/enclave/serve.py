@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
-import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -41,6 +39,7 @@ from cloister.heap import settle_heap
 from cloister.journal import libraries_to
 from cloister.lending.messages import Lease
 from cloister.sealed.huge import memory_pages
+from cloister.stopping import stop_signals
 from cloister.telemetry.listener import MetricsListener, parse_metrics_place, read_metrics_token
 
 if TYPE_CHECKING:
@@ -247,7 +246,7 @@ class _Run:
             certifying = tasks.create_task(self._keep_certified())
             dropping = tasks.create_task(self._drop_ended())
             stopping = tasks.create_task(stop.wait())
-            with _signals(stop):
+            with stop_signals(stop):
                 self.around.log.write(
                     Event.READY, instance=self.instance.metering.instance, port=listener.getsockname()[1]
                 )
@@ -337,22 +336,6 @@ def _listening(config: EnclaveConfig) -> Iterator[socket.socket]:
             msg = f"listen: {config.host}:{config.port}: {exc.strerror or exc}"
             raise UsageError(msg) from exc
         yield listener
-
-
-@contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set ``stop``, in the process' main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 def _url(config: EnclaveConfig, listener: socket.socket) -> str:

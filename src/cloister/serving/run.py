@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from cloister.journal import EventLog, libraries_to
-from cloister.listener import impatient
+from cloister.listener import Server, impatient
 from cloister.serving.place import Place, open_listener
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from starlette.types import ASGIApp
 
@@ -36,15 +35,6 @@ class Bounds:
     send_timeout_s: int  # seconds a client may take to read one piece of an answer
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves signals to its caller."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
-
-
 async def run_app(
     app: ASGIApp,
     place: Place,
@@ -60,7 +50,7 @@ async def run_app(
     """
     # Libraries' lines name addresses.
     with libraries_to(_LOG), open_listener(place, send_timeout_s=bounds.send_timeout_s) as listener:
-        server = _Server(_config(app, bounds, tls))
+        server = Server(_config(app, bounds, tls))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         found = Place(place.host, listener.getsockname()[1])
         on_listening(f"{'http' if tls is None else 'https'}://{found}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import signal
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -18,12 +16,13 @@ from cloister.client.proxy.gate import Gate
 from cloister.client.proxy.metrics import ProxyMetrics
 from cloister.errors import UsageError
 from cloister.journal import EventLog, libraries_to
-from cloister.listener import impatient
+from cloister.listener import Server, impatient
+from cloister.stopping import stop_signals
 from cloister.telemetry.listener import MetricsListener
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from cloister.client.proxy.limits import Limits
@@ -34,15 +33,6 @@ __all__ = ["demand_grpc", "serve_proxy"]
 
 _GRACE_S = 5
 _LOG = EventLog(lambda: datetime.now(UTC))
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to us."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
 
 
 async def serve_proxy(
@@ -65,12 +55,12 @@ async def serve_proxy(
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(libraries_to(_LOG))  # their lines name what a program sent
         listener = stack.enter_context(listening(where))
-        stack.enter_context(_signals(stop))
+        stack.enter_context(stop_signals(stop))
         target = await stack.enter_async_context(_calls(upstream, grpc, token, limits))
         hosts = (str(where).rpartition(":")[0],) if isinstance(where, Address) else ()
         counts = await stack.enter_async_context(_shown(upstream, metrics))
         app = ProxyApp(upstream, _gate(where, token, hosts), limits, counts)
-        server = _Server(_uvicorn_config(app, limits))
+        server = Server(_uvicorn_config(app, limits))
         verifying = asyncio.create_task(upstream.keep_verified())
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         on_listening(_url(where, listener), target)
@@ -154,19 +144,3 @@ def _url(where: Address | Path, listener: socket.socket) -> str:
     if not isinstance(where, Address):
         return f"unix:{where}"
     return f"http://{Address(where.host, listener.getsockname()[1])}"
-
-
-@contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set ``stop``, in the process' main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
