@@ -26,7 +26,7 @@ from cloister.serving.bodies import Bodies
 from cloister.serving.door import DOOR_STATUSES, FORM_TOKEN
 from cloister.serving.door_guard import visitor_of
 from cloister.serving.forms import parse_form
-from cloister.serving.problems import problem
+from cloister.serving.problems import status_of
 from cloister.serving.rates import RateLimit
 
 if TYPE_CHECKING:
@@ -254,4 +254,4 @@ class _Page:
 
 
 def _status(error: CloisterError) -> int:
-    return problem(error, STATUSES)[0]
+    return status_of(error, STATUSES)

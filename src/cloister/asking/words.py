@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+from cloister.serving.problems import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
 
 def told_of(error: CloisterError) -> Told:
     """Return an error in words; one that is not known by its code is told as it stands."""
-    code = _code(error)
+    code = code_of(error)
     title, advice = _WORDS.get(code, ("", ""))
     if title:
         return Told(title=title, advice=advice, code=code, detail=error.message)
@@ -76,17 +77,3 @@ def told_of(error: CloisterError) -> Told:
             return Told(title="Refused", advice=error.hint or _ALLOWED, code=code, detail=detail)
         case _:
             return Told(title="Something went wrong here", advice=_LATER, code=code, detail="")
-
-
-def _code(error: CloisterError) -> str:
-    match error:
-        case Rejected():
-            return error.code
-        case Unavailable():
-            return "unavailable"
-        case Malformed():
-            return "malformed"
-        case UsageError():
-            return "usage"
-        case _:
-            return "internal"

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from cloister.borrowing.books import WINDOWS
 from cloister.borrowing.burn import burn_chart
 from cloister.borrowing.loan import LOAN
-from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
+from cloister.errors import CloisterError, Malformed, Rejected
 from cloister.lending.terms import MAX_UNITS
 from cloister.pages import NavEntry, Site
 from cloister.pages.site import base_of
@@ -26,7 +26,7 @@ from cloister.serving.bodies import Bodies
 from cloister.serving.door import DOOR_STATUSES, FORM_TOKEN
 from cloister.serving.door_guard import visitor_of
 from cloister.serving.forms import parse_form
-from cloister.serving.problems import problem
+from cloister.serving.problems import code_of, status_of
 from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class _Page:
             request,
             "refused.html",
             now=self._clock(),
-            status=problem(error, _STATUSES)[0],
+            status=status_of(error, _STATUSES),
             code=code,
             error=error,
             inside=inside,
@@ -218,7 +218,7 @@ class _Page:
             outlook=outlook,
             read=read,
             reason_chars=_REASON_CHARS,
-            status=200 if error is None else problem(error, _STATUSES)[0],
+            status=200 if error is None else status_of(error, _STATUSES),
             view=view,
             window=window,
             windows=tuple(WINDOWS),
@@ -284,12 +284,5 @@ def _units(text: str) -> int:
 
 
 def _code(error: CloisterError) -> str:
-    match error:
-        case Rejected():
-            return error.code
-        case Unavailable():
-            return "unavailable"
-        case Malformed():
-            return "malformed"
-        case _:
-            return "refused"
+    code = code_of(error)
+    return "refused" if code in ("internal", "usage") else code  # a fault of ours is told as no more

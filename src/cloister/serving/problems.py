@@ -13,7 +13,7 @@ from cloister.wire import Json, dump_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PROBLEM_TYPE", "problem", "problem_json"]
+__all__ = ["PROBLEM_TYPE", "code_of", "problem", "problem_json", "status_of"]
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -34,26 +34,33 @@ _TITLES = {
     500: "Internal error",
     503: "Unavailable",
 }
+_STATUS_OF_KIND = {"malformed": 400, "usage": 400, "unavailable": 503, "internal": 500}
 _RETRY_AFTER_S = 2
 
 
-def _status(error: CloisterError, statuses: Mapping[str, int]) -> tuple[int, str]:
+def code_of(error: CloisterError) -> str:
+    """Return the code of a rejection, for other errors that of their kind."""
     match error:
-        case Malformed():
-            return 400, "malformed"
-        case UsageError():
-            return 400, "usage"
         case Rejected():
-            return statuses.get(error.code, 403), error.code
+            return error.code
+        case Malformed():
+            return "malformed"
+        case UsageError():
+            return "usage"
         case Unavailable():
-            return 503, "unavailable"
+            return "unavailable"
         case _:
-            return 500, "internal"
+            return "internal"
+
+
+def status_of(error: CloisterError, statuses: Mapping[str, int]) -> int:
+    """Return the status of an error; a rejection that ``statuses`` does not name is 403."""
+    return statuses.get(error.code, 403) if isinstance(error, Rejected) else _STATUS_OF_KIND[code_of(error)]
 
 
 def problem(error: CloisterError, statuses: Mapping[str, int]) -> tuple[int, bytes, dict[str, str]]:
     """Return status, body and headers for ``error``. Its message names no secret, by house rule."""
-    status, code = _status(error, statuses)
+    status = status_of(error, statuses)
     headers: dict[str, str] = {}
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(error.retry_after_s or _RETRY_AFTER_S)
@@ -62,7 +69,7 @@ def problem(error: CloisterError, statuses: Mapping[str, int]) -> tuple[int, byt
     if status == 401:  # noqa: PLR2004 - Unauthorized
         headers["WWW-Authenticate"] = "Bearer"
     reasons = error.reasons if isinstance(error, Rejected) else ()
-    return status, problem_json(status, code, error.message, reasons=reasons, hint=error.hint), headers
+    return status, problem_json(status, code_of(error), error.message, reasons=reasons, hint=error.hint), headers
 
 
 def problem_json(

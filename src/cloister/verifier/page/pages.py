@@ -21,7 +21,7 @@ from cloister.attest.ear import MAX_TOKEN_CHARS, parse_ear
 from cloister.attest.tokens.jws import Jws
 from cloister.crypto.sign import KeyId
 from cloister.errors import CloisterError, Malformed, Rejected
-from cloister.serving.problems import problem
+from cloister.serving.problems import status_of
 from cloister.verifier.page.explained import explained
 from cloister.verifier.page.style import CONTENT_SECURITY_POLICY, STYLE
 from cloister.verifier.problems import STATUSES
@@ -118,7 +118,7 @@ class Pages:
         )
 
     def _problem(self, error: CloisterError) -> HTMLResponse:
-        status = problem(error, STATUSES)[0]
+        status = status_of(error, STATUSES)
         told = tag("p", tag("strong", "That cannot be explained. "), error.message, class_="verdict untrue")
         hint = tag("p", error.hint) if error.hint else joined()
         return _page("Not explained", tag("h1", "Not explained"), told, hint, self._form(), status=status)
