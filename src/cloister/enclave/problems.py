@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from cloister.channel.bhttp import BinaryResponse
+from cloister.channel.phrases import PHRASES
 from cloister.enclave.web.exchange import Answer
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable
 
@@ -76,25 +77,6 @@ STATUS_BY_CODE: Mapping[str, int] = {
 }
 """Code of the first reason to status; whatever is not here is a fault of ours."""
 
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    402: "Payment Required",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    421: "Misdirected Request",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
-
 
 def status_of(error: CloisterError) -> tuple[int, str]:
     """Return status and code of an error on the way to a consumer."""
@@ -119,7 +101,7 @@ def inner_problem(error: CloisterError) -> BinaryResponse:
         "error": detail,  # what clients of the inference protocol read; RFC 9457 section 3.2 lets it stand here
         "reasons": [_reason(reason) for reason in reasons[:64]],
         "status": status,
-        "title": _TITLES[status],
+        "title": PHRASES[status],
         "type": DATE_PROBLEM if code.startswith("date_") else f"urn:cloister:problem:{code}",
     }
     if error.hint is not None and code != "internal":
@@ -132,7 +114,7 @@ def inner_problem(error: CloisterError) -> BinaryResponse:
 
 def outer_problem(status: int, kind: str = "about:blank") -> bytes:
     """Return a problem that anybody on the way may read: status and type, no detail."""
-    return _dump({"status": status, "title": _TITLES[status], "type": kind})
+    return _dump({"status": status, "title": PHRASES[status], "type": kind})
 
 
 def plain(status: int, kind: str = "about:blank", *, retry_after_s: int | None = None) -> Answer:

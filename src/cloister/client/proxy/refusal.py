@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cloister.channel.phrases import PHRASES
 from cloister.client.proxy.gate import HOST, TOKEN
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
 
@@ -33,20 +34,6 @@ STATUS_BY_CODE: Mapping[str, int] = {
 }
 """Codes of the proxy's own; whatever else is rejected is an enclave or an answer that does not hold."""
 
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-}
 _MAX_DETAIL = 1024
 _MAX_REASONS = 64
 
@@ -75,7 +62,7 @@ def refusal(error: CloisterError) -> Reply:
             for item in reasons[:_MAX_REASONS]
         ],
         "status": status,
-        "title": _TITLES[status],
+        "title": PHRASES[status],
         "type": f"urn:cloister:problem:{code}",
     }
     if error.hint is not None:

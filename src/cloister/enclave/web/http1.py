@@ -12,6 +12,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
+from cloister.channel.phrases import PHRASES
 from cloister.enclave.web.chunked import ChunkedBody
 from cloister.enclave.web.exchange import Answer, Outcome
 from cloister.enclave.web.http1_head import CHUNKED, RequestHead, parse_head
@@ -25,24 +26,6 @@ __all__ = ["MAX_HEAD_BYTES", "NEVER", "Http1Connection"]
 
 MAX_HEAD_BYTES = 32 * 1024  # bytes of a request's head
 NEVER = float("inf")
-_REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    402: "Payment Required",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
 
 
 class _State(Enum):
@@ -318,7 +301,7 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     def _start(self, answer: Answer, length: int | None) -> bytes:
         """Return the head of an answer; chunks follow where ``length`` is None."""
-        lines = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Status')}"]
+        lines = [f"HTTP/1.1 {answer.status} {PHRASES.get(answer.status, 'Status')}"]
         lines += [f"{name}: {value}" for name, value in answer.headers]
         lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
         if not self._keeps_alive:
