@@ -18,7 +18,7 @@ from cloister.cli.evidence_options import AT, EvidenceOptions, at_option, eviden
 from cloister.cli.terminal import EXIT_REJECTED, Terminal, Verb, pass_terminal
 from cloister.client.verdict import check_json
 from cloister.errors import Rejected, UsageError
-from cloister.wire import Fields, Json, dump_time, parse_json
+from cloister.wire import Fields, Json, dump_time, parse_json, reason_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,10 +111,7 @@ def _json(tee: str, judgement: Judgement, now: datetime) -> Json:
         "at": dump_time(now),
         "checks": [check_json(check) for check in judgement.checks],
         "claims": judgement.claims,
-        "reasons": [
-            {"code": item.code, "got": item.got, "subject": item.subject, "want": item.want}
-            for item in judgement.reasons
-        ],
+        "reasons": [reason_json(item) for item in judgement.reasons],
         "tee": tee,
         "verdict": judgement.reasons[0].code if judgement.reasons else "ok",
     }

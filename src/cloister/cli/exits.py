@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
+from cloister.wire import reason_json
 
 if TYPE_CHECKING:
     from cloister.wire import Json
@@ -78,7 +79,5 @@ def error_json(error: CloisterError) -> Json:
     if error.hint:
         document["hint"] = error.hint
     if isinstance(error, Rejected):
-        document["reasons"] = [
-            {"code": item.code, "got": item.got, "subject": item.subject, "want": item.want} for item in error.reasons
-        ]
+        document["reasons"] = [reason_json(item) for item in error.reasons]
     return document

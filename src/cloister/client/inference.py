@@ -23,8 +23,7 @@ from cloister.client.results import output_of, shapes_of, table_of, tensors_of, 
 from cloister.client.retries import DEFAULT_RETRY, Attempt, EnclaveFault, Retrying
 from cloister.client.tensors import HEADER_LENGTH, dump_inputs, name_inputs, parse_outputs
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable
-from cloister.lending.messages.form import take_reasons
-from cloister.wire import Fields, dump_b64u
+from cloister.wire import Fields, dump_b64u, take_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, KeysView, Mapping

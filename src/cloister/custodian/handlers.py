@@ -21,8 +21,7 @@ from cloister.custodian.service import (
 )
 from cloister.custodian.service.leases import parse_instance_id
 from cloister.custodian.service.standing import parse_loan_id
-from cloister.lending.messages.form import reason_json
-from cloister.wire import MAX_INT, Json, dump_b64u, parse_b64u
+from cloister.wire import MAX_INT, Json, dump_b64u, parse_b64u, reason_json
 
 
 def openapi(call: Call) -> Reply:

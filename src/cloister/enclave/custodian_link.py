@@ -20,8 +20,7 @@ import httpx2
 
 from cloister.enclave.certificate import load_identity
 from cloister.errors import Malformed, Reason, Rejected, Unavailable
-from cloister.lending.messages.form import CODE, take_reasons
-from cloister.wire import Fields, dump_b64u, dump_json
+from cloister.wire import CODE, Fields, dump_b64u, dump_json, take_reasons
 
 if TYPE_CHECKING:
     from cloister.enclave.loanfile import LoanFile

@@ -12,6 +12,7 @@ from cloister.channel.bhttp import BinaryResponse
 from cloister.channel.phrases import PHRASES
 from cloister.enclave.web.exchange import Answer
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable
+from cloister.wire import reason_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +100,7 @@ def inner_problem(error: CloisterError) -> BinaryResponse:
         "code": code,
         "detail": detail,
         "error": detail,  # what clients of the inference protocol read; RFC 9457 section 3.2 lets it stand here
-        "reasons": [_reason(reason) for reason in reasons[:64]],
+        "reasons": [reason_json(reason) for reason in reasons[:64]],
         "status": status,
         "title": PHRASES[status],
         "type": DATE_PROBLEM if code.startswith("date_") else f"urn:cloister:problem:{code}",
@@ -123,10 +124,6 @@ def plain(status: int, kind: str = "about:blank", *, retry_after_s: int | None =
     if retry_after_s is not None:
         headers.append(("retry-after", str(retry_after_s)))
     return Answer(status=status, headers=tuple(headers), body=outer_problem(status, kind))
-
-
-def _reason(reason: Reason) -> Json:
-    return {"code": reason.code, "got": reason.got, "subject": reason.subject, "want": reason.want}
 
 
 def _dump(members: dict[str, Json]) -> bytes:

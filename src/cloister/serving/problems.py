@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
-from cloister.wire import Json, dump_json
+from cloister.wire import Json, dump_json, reason_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,9 +84,7 @@ def problem_json(
         "type": f"urn:cloister:problem:{code}",
     }
     if reasons:
-        members["reasons"] = [
-            {"code": item.code, "got": item.got, "subject": item.subject, "want": item.want} for item in reasons
-        ]
+        members["reasons"] = [reason_json(item) for item in reasons]
     if hint is not None:
         members["hint"] = hint
     return dump_json(members)

@@ -1,8 +1,8 @@
 """Untrusted bytes to values and back: exact, bounded, to the end.
 
 ``reader`` has byte strings, ``text`` base64url and times, ``json`` canonical JSON, ``fields`` typed
-members of an object; ``markup`` writes text as HTML. Every ``parse`` raises ``Malformed`` and nothing else,
-whatever the bytes.
+members of an object, ``reasons`` why something was rejected; ``markup`` writes text as HTML. Every ``parse`` raises
+``Malformed`` and nothing else, whatever the bytes.
 Not done here: what a value means.
 """
 
@@ -20,9 +20,11 @@ from cloister.wire.json import (
     refuse_constant,
 )
 from cloister.wire.reader import Reader, dump_varint, lp
+from cloister.wire.reasons import CODE, reason_json, take_reasons
 from cloister.wire.text import dump_b64u, dump_time, parse_b64u, parse_time
 
 __all__ = [
+    "CODE",
     "MAX_DEPTH",
     "MAX_INT",
     "MAX_JSON_BYTES",
@@ -39,5 +41,7 @@ __all__ = [
     "parse_b64u",
     "parse_json",
     "parse_time",
+    "reason_json",
     "refuse_constant",
+    "take_reasons",
 ]

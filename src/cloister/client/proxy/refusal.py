@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cloister.channel.phrases import PHRASES
 from cloister.client.proxy.gate import HOST, TOKEN
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable, UsageError
+from cloister.wire import reason_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,10 +58,7 @@ def refusal(error: CloisterError) -> Reply:
         "detail": detail,
         "error": detail if error.hint is None else f"{detail}; {error.hint}",
         "from": "proxy",
-        "reasons": [
-            {"code": item.code, "got": item.got, "subject": item.subject, "want": item.want}
-            for item in reasons[:_MAX_REASONS]
-        ],
+        "reasons": [reason_json(item) for item in reasons[:_MAX_REASONS]],
         "status": status,
         "title": PHRASES[status],
         "type": f"urn:cloister:problem:{code}",

@@ -32,7 +32,7 @@ from cloister.custodian.store.proposals import (
 )
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
-from cloister.wire import Fields, Json, dump_b64u, dump_json, dump_time, lp, parse_json
+from cloister.wire import Fields, Json, dump_b64u, dump_json, dump_time, lp, parse_json, reason_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from cloister.custodian.config import Config
     from cloister.custodian.service.context import Context, Transaction
     from cloister.custodian.tokens import Actor
-    from cloister.errors import Reason
 
 __all__ = [
     "Asked",
@@ -174,7 +173,7 @@ def approve(
             demand_standing(tried, row.actor, role=row.role, person=row.person)
             result = perform(tried, row)
     except Rejected as refusal:
-        reasons: list[Json] = [_reason_json(item) for item in refusal.reasons]
+        reasons: list[Json] = [reason_json(item) for item in refusal.reasons]
         _close(transaction, actor, row, ProposalState.REFUSED, outcome=dump_json({"reasons": reasons}))
         codes = ",".join(dict.fromkeys(item.code for item in refusal.reasons))
         _record(transaction, EventKind.PROPOSAL_REFUSED, actor, row, codes=codes)
@@ -303,10 +302,6 @@ def _close(
 
 def _record(transaction: Transaction, kind: EventKind, actor: Actor | str, row: ProposalRow, **more: str) -> None:
     transaction.record(kind, actor, row.id, digest=row.digest.hex(), operation=row.operation.value, **more)
-
-
-def _reason_json(reason: Reason) -> Json:
-    return {"code": reason.code, "got": reason.got, "subject": reason.subject, "want": reason.want}
 
 
 def _view(row: ProposalRow) -> dict[str, Json]:

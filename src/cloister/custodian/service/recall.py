@@ -31,7 +31,7 @@ from cloister.custodian.store.releases import read_release, releases_after
 from cloister.errors import CloisterError, Reason, Rejected, UsageError
 from cloister.lending.ending import is_live
 from cloister.lending.events import EventKind
-from cloister.wire import Fields, Json, dump_time
+from cloister.wire import Fields, Json, dump_time, reason_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -236,10 +236,7 @@ def _report(judged: Sequence[Judged], *, stopped: Sequence[InstanceId], after: i
 
 
 def _release_json(item: Judged, *, stopped: bool) -> Json:
-    reasons: list[Json] = [
-        {"code": reason.code, "got": reason.got, "subject": reason.subject, "want": reason.want}
-        for reason in item.reasons[:_MAX_REASONS]
-    ]
+    reasons: list[Json] = [reason_json(reason) for reason in item.reasons[:_MAX_REASONS]]
     return {
         "at": dump_time(item.at),
         "instance": item.instance,

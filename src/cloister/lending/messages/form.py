@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, TypeAlias
 
-from cloister.errors import Reason
 from cloister.lending.terms import (
     DIGEST,
     MAX_CONSUMERS,
@@ -28,12 +26,10 @@ if TYPE_CHECKING:
 Units: TypeAlias = "Mapping[Meter, int]"
 """Units per meter, 0 to ``MAX_UNITS``."""
 
-CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MAX_METERS = 1 + MAX_MODELS + MAX_CONSUMERS
 DIGEST_BYTES = 32
 MAX_KEM_BYTES = 2048
 MAX_SOFTWARE_BYTES = 64 * 1024
-_MAX_REASONS = 64
 _MAX_MESSAGE_BYTES = 1 << 20
 
 
@@ -50,28 +46,6 @@ def take_units(fields: Fields, name: str) -> dict[Meter, int]:
         if not METER.fullmatch(meter):
             fields.fail(name, "unknown meter")
     return {Meter(meter): inner.integer(meter, cap=MAX_UNITS) for meter in members}
-
-
-def reason_json(reason: Reason) -> Json:
-    """Return one reason as a JSON object."""
-    return {"code": reason.code, "got": reason.got, "subject": reason.subject, "want": reason.want}
-
-
-def take_reasons(fields: Fields, name: str) -> tuple[Reason, ...]:
-    """Return the reasons in member ``name``."""
-    reasons = []
-    for item in fields.items(name, cap=_MAX_REASONS):
-        entry = Fields(item, what="reason")
-        reasons.append(
-            Reason(
-                code=entry.match("code", CODE),
-                subject=entry.text("subject"),
-                got=entry.text("got"),
-                want=entry.text("want"),
-            )
-        )
-        entry.end()
-    return tuple(reasons)
 
 
 def open_payload(data: bytes, what: str, *, version: int = 1, cap: int = _MAX_MESSAGE_BYTES) -> Fields:

@@ -10,11 +10,9 @@ from cloister.lending.messages.form import (
     DIGEST_BYTES,
     Units,
     open_payload,
-    reason_json,
     take_consumers,
     take_instance,
     take_models,
-    take_reasons,
     take_units,
     units_json,
 )
@@ -26,7 +24,7 @@ from cloister.lending.terms import (
     ModelDigest,
 )
 from cloister.lending.watch import WatchKind
-from cloister.wire import Json, dump_b64u, dump_json, dump_time
+from cloister.wire import Json, dump_b64u, dump_json, dump_time, reason_json, take_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 from cloister.attest.rats import NONCE_BYTES, Nonce
 from cloister.crypto.sign import Label
 from cloister.lending.messages.form import (
-    CODE,
     DIGEST_BYTES,
     open_payload,
     take_consumer,
@@ -24,7 +23,7 @@ from cloister.lending.terms import (
     LoanId,
     ModelDigest,
 )
-from cloister.wire import dump_b64u, dump_json, dump_time
+from cloister.wire import CODE, dump_b64u, dump_json, dump_time
 from cloister.wire.values import hot_value
 
 if TYPE_CHECKING:
