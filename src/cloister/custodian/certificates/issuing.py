@@ -17,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cloister.custodian.certificates.draft import draft
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -51,14 +53,7 @@ def make_authority(
         permitted_subtrees=[x509.UniformResourceIdentifier(domain)], excluded_subtrees=_ANYTHING
     )
     builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
-        .not_valid_after(now + life)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        draft(subject, subject, key.public_key(), begins=now - BACKDATE, ends=now + life, authority=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage(_BOTH), critical=False)
         .add_extension(constraints, critical=True)
@@ -83,15 +78,9 @@ def issue(
     """
     uses = _BOTH if server else _BOTH[:1]
     own = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    ends = min(now + life, authority.not_valid_after_utc)
     builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(authority.subject)
-        .public_key(certified.key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
-        .not_valid_after(min(now + life, authority.not_valid_after_utc))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        draft(x509.Name([]), authority.subject, certified.key, begins=now - BACKDATE, ends=ends)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(uses), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name.uri)]), critical=True)
