@@ -23,7 +23,7 @@ from cloister.attest.rats import Evidence, TeeKind
 from cloister.attest.schemes import production_schemes
 from cloister.attest.verifier import Verifier
 from cloister.cli.evidence_files import read_evidence
-from cloister.cli.remote import HOME_VARIABLE, custodian_home
+from cloister.cli.remote import custodian_home, home_option
 from cloister.cli.terminal import Group, Terminal, demand_writable, pass_terminal, write_file
 from cloister.cli.unlock import unlock_options, unlock_with
 from cloister.crypto.sign import VerifyKey
@@ -46,7 +46,6 @@ _folder = click.Path(path_type=Path, file_okay=False)
 _MAX_DAYS = 90
 _KEY_BYTES = 32
 _keys = click.option("--key", "keys", multiple=True, help="Public key that may sign it (base64url); repeat for more.")
-_home = click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
 _force = click.option("--force", is_flag=True, help="Replace the file.")
 
 
@@ -150,7 +149,7 @@ def _entry(text: str, data: bytes, window: Window, *, whence: Path | None) -> En
 @click.argument("file", type=_file)
 @click.option("--out", type=_file, required=True, help="File to write: the signed bundle.")
 @_force
-@_home
+@home_option
 @unlock_options
 @pass_terminal
 def sign(
@@ -211,7 +210,7 @@ def inspect(terminal: Terminal, /, *, file: Path) -> None:
 @bundle.command("import")
 @click.argument("file", type=_file)
 @_keys
-@_home
+@home_option
 @pass_terminal
 def import_(terminal: Terminal, /, *, file: Path, keys: tuple[str, ...], home: Path | None) -> None:
     """Put FILE into a custodian's home once it is proven; a running custodian takes it up at its next need.

@@ -20,7 +20,7 @@ from cloister.cli.custodian_proposals import COMMANDS
 from cloister.cli.custodian_shares import shares
 from cloister.cli.custodian_token import token
 from cloister.cli.custodian_top import top
-from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home
+from cloister.cli.remote import ADMIN_TOKEN_NAME, HOME_VARIABLE, custodian_home, home_option
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_option
 from cloister.cli.verifiers import insecure_options, verifiers_of
@@ -117,7 +117,7 @@ def init(
 
 
 @custodian.command()
-@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@home_option
 @insecure_options
 @unlock_options
 @pass_terminal
@@ -156,7 +156,7 @@ def serve(
 
 
 @custodian.command()
-@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@home_option
 @click.option("--out", type=_file, required=True, help="File to write, mode 0600; it must not exist.")
 @pass_terminal
 def backup(terminal: Terminal, /, *, home: Path | None, out: Path) -> None:
@@ -171,7 +171,7 @@ def backup(terminal: Terminal, /, *, home: Path | None, out: Path) -> None:
 
 
 @custodian.command()
-@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@home_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.argument("backup_file", metavar="BACKUP", type=_file)
 @unlock_options
@@ -212,7 +212,7 @@ def restore(
 
 
 @custodian.command()
-@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@home_option
 @click.option("--check", is_flag=True, help="Only say which version it has; exit 1 where it is not the newest.")
 @click.option("--to", "target", metavar="DATABASE", help="Carry all of it into this empty database: a URL or a file.")
 @pass_terminal
@@ -241,7 +241,7 @@ def migrate(terminal: Terminal, /, *, home: Path | None, check: bool, target: st
 
 
 @custodian.command()
-@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@home_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @unlock_options
 @pass_terminal
@@ -262,7 +262,7 @@ def recover(
 
 
 @custodian.command()
-@click.option("--home", type=_folder, help=f"The custodian's home [env {HOME_VARIABLE}].")
+@home_option
 @click.option(
     "--second-publisher-file", type=click.Path(path_type=Path, dir_okay=False),
     help="Write the key of manifests' second signatures here (ML-DSA-65), for who pins it.",

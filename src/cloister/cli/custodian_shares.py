@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloister.cli.custodian_permit import permit, revoke
-from cloister.cli.remote import HOME_VARIABLE, custodian_home
+from cloister.cli.remote import custodian_home, home_option
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_option
 from cloister.crypto.shamir import MAX_PARTS, MIN_NEED
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["shares"]
 
-_home_option = click.option(
-    "--home", type=click.Path(path_type=Path, file_okay=False), help=f"The custodian's home [env {HOME_VARIABLE}]."
-)
 _folder = click.Path(path_type=Path, file_okay=False)
 _file = click.Path(path_type=Path, dir_okay=False)
 
@@ -44,7 +41,7 @@ shares.add_command(revoke)
 
 
 @shares.command()
-@_home_option
+@home_option
 @click.option("--of", type=click.IntRange(MIN_NEED, MAX_PARTS), required=True, help="How many shares to make.")
 @click.option("--need", type=click.IntRange(MIN_NEED, MAX_PARTS), required=True, help="How many open the vault.")
 @click.option("--holder", "holders", multiple=True, help="Who gets a share: once for each share, in their order.")
@@ -126,7 +123,7 @@ def _write(folder: Path, made: Sequence[Share]) -> list[Path]:
 
 @shares.command()
 @click.argument("files", metavar="SHARE...", nargs=-1, required=True, type=_file)
-@_home_option
+@home_option
 @click.option("--holder", "holders", multiple=True, help="Who brings a share that does not say it; in their order.")
 @vault_option
 @unlock_options

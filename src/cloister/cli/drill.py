@@ -14,7 +14,7 @@ from rich.text import Text
 from cloister.cli.consumer import connect, consumer_options
 from cloister.cli.drill_stop import Asker
 from cloister.cli.pending import is_pending
-from cloister.cli.remote import HOME_VARIABLE, from_options, segment
+from cloister.cli.remote import from_options, home_option, segment
 from cloister.cli.terminal import EXIT_REJECTED, Group, Terminal, pass_terminal
 from cloister.errors import Unavailable, UsageError
 
@@ -41,13 +41,12 @@ def drill() -> None:
 
 def _staff_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which custodian, beside a consumer's own ``--token-file``."""
-    folder = click.Path(path_type=Path, file_okay=False)
     file = click.Path(path_type=Path, dir_okay=False)
     for option in (
         click.option("--staff-token-file", metavar="FILE", help="File with your API token (mode 0600)."),
         click.option("--ca", type=file, help="PEM file of the custodian's TLS authority."),
         click.option("--url", help="Base URL of the custodian's API."),
-        click.option("--home", type=folder, help=f"The custodian's home [env {HOME_VARIABLE}]."),
+        home_option,
     ):
         command = option(command)
     return command

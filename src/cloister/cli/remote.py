@@ -48,6 +48,7 @@ __all__ = [
     "from_loan_file",
     "from_options",
     "from_token",
+    "home_option",
     "remote_options",
     "segment",
     "token_place",
@@ -59,6 +60,11 @@ HOME_VARIABLE = "CLOISTER_CUSTODIAN_HOME"
 _DEFAULT_HOME = Path("~/.local/share/cloister/custodian")
 STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
 _TIMEOUT_S = 30.0
+
+home_option = click.option(
+    "--home", type=click.Path(path_type=Path, file_okay=False), help=f"The custodian's home [env {HOME_VARIABLE}]."
+)
+"""For a command that works on the custodian's own machine alone; ``custodian_home`` reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
