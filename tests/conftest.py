@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import authorities
 import leash
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from postgres_kit import PostgresServer
 
 leash.watch()
+authorities.keep_out()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in the background so, children would inherit it, and tests that interrupt would wait.
     signal.signal(signal.SIGINT, signal.default_int_handler)

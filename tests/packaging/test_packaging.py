@@ -18,6 +18,7 @@ from typing import Any
 import click
 import pytest
 
+import authorities
 import cloister
 from cloister.cli import app
 from cloister.cli.manual import manual_pages
@@ -178,11 +179,11 @@ def test_unit_is_valid_and_closed(unit: Path, tmp_path: Path) -> None:
 @pytest.mark.drill
 def test_pipx_and_uvx_run_it_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     places = {"PIPX_HOME": "pipx", "PIPX_BIN_DIR": "bin", "PIPX_MAN_DIR": "man", "UV_CACHE_DIR": "uv", "HOME": ""}
-    environment = os.environ | {name: str(tmp_path / place) for name, place in places.items()}
+    environment = authorities.let_in() | {name: str(tmp_path / place) for name, place in places.items()}
     environment.pop("PYTHONPATH", None)
     tools = tmp_path / "tools" / "bin"
     _run(sys.executable, "-m", "venv", tools.parent)
-    _run(tools / "pip", "install", "--quiet", "pipx", "uv")
+    _run(tools / "pip", "install", "--quiet", "pipx", "uv", env=authorities.let_in())
     _run(tools / "pipx", "install", wheel, env=environment)
     for command in ([tmp_path / "bin" / "cloister"], [tools / "uvx", "--from", wheel, "cloister"]):
         assert cloister.__version__ in _run(*command, "--version", env=environment).stdout

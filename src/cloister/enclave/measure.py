@@ -2,7 +2,8 @@
 
     code = SHA-256(lp(path 1, SHA-256(file 1)) || ...), all ``.py`` files of the package, sorted by path
 
-and the versions of what is imported besides, and every setting that changes what the enclave does.
+and the versions of what is imported besides, and every setting that changes what the enclave does. Files and
+versions are read once in a process: what it runs is what it was started from, whatever becomes of the files later.
 
 This is a measurement by the software itself. It says what an honest launcher started, and becomes proof only
 where the TEE measures the image that holds this code and the interpreter.
@@ -10,6 +11,7 @@ where the TEE measures the image that holds this code and the interpreter.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 from contextlib import suppress
@@ -22,8 +24,6 @@ from cloister.attest.software import SoftwareManifest
 from cloister.wire import lp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cloister.enclave.config import EnclaveConfig
 
 __all__ = ["PACKAGES", "measure_software", "measure_tree"]
@@ -65,15 +65,16 @@ def measure_tree(root: Path) -> str:
 
 def measure_software(config: EnclaveConfig) -> SoftwareManifest:
     """Return the manifest of this installation with these settings."""
+    code, packages = _installed()
     return SoftwareManifest(
-        code=measure_tree(Path(cloister.__file__).parent),
-        python=platform.python_version(),
-        packages={name: version(name) for name in PACKAGES} | dict(_optional()),
-        settings=config.measured(),
+        code=code, python=platform.python_version(), packages=dict(packages), settings=config.measured()
     )
 
 
-def _optional() -> Iterator[tuple[str, str]]:
+@functools.cache
+def _installed() -> tuple[str, tuple[tuple[str, str], ...]]:
+    found = [(name, version(name)) for name in PACKAGES]
     for name in OPTIONAL_PACKAGES:
         with suppress(PackageNotFoundError):
-            yield name, version(name)
+            found.append((name, version(name)))
+    return measure_tree(Path(cloister.__file__).parent), tuple(found)
