@@ -13,7 +13,7 @@ _JOURNALS = {
     "custodian": "cloister.custodian.logs.Event",
     "enclave": "cloister.enclave.logs.Event",
     "attestation service": "cloister.verifier.logs.Event",
-    "relay, attestation service": "cloister.serving.live_context.ServingEvent",
+    "relay, attestation service, local pages": "cloister.serving.logs.ServingEvent",
     "all": "cloister.journal.log.LibraryEvent",
 }
 _HEAD = """# Every event

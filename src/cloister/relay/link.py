@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Self
 
 import httpx2
 
 from cloister.errors import CloisterError
-from cloister.journal import EventLog
-from cloister.serving.live_context import ServingEvent, marks_of
+from cloister.serving.live_context import marks_of
+from cloister.serving.logs import LOG, ServingEvent
 
 if TYPE_CHECKING:
     import ssl
@@ -32,7 +31,6 @@ __all__ = ["GatewayLink", "GatewayTls"]
 _CONNECT_TIMEOUT_S = 10
 _POOL_TIMEOUT_S = 2
 _AGE_S = 600  # seconds for which new requests go on connections of the same client
-_LOG = EventLog(lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +71,10 @@ class GatewayLink:
         try:
             before, self._client = self._client, self._made()
         except (CloisterError, OSError):  # looked at again once they have changed
-            _LOG.write(ServingEvent.TLS_KEPT, code="unreadable")
+            LOG.write(ServingEvent.TLS_KEPT, code="unreadable")
             return self._client
         if changed:
-            _LOG.write(ServingEvent.TLS_CHANGED)
+            LOG.write(ServingEvent.TLS_CHANGED)
         task = asyncio.create_task(self._leave(before))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)

@@ -26,9 +26,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cloister.errors import CloisterError, Malformed, Rejected, Unavailable, UsageError
-from cloister.journal import EventLog
 from cloister.private_file import read_private, replace_private
-from cloister.serving.live_context import ServingEvent
+from cloister.serving.logs import LOG, ServingEvent
 from cloister.wire import Fields, dump_b64u, dump_json
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ _MAX_PEM_BYTES = 64 * 1024
 _CREATED = 201
 _EVER = datetime.min.replace(tzinfo=UTC)
 _REFUSED = range(400, 500)
-_LOG = EventLog(lambda: datetime.now(UTC))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,9 +73,9 @@ class Renewal:
         except (CloisterError, OSError) as exc:
             self.not_before = now + _PAUSE
             code = exc.code if isinstance(exc, Rejected) else type(exc).__name__.lower()
-            _LOG.write(ServingEvent.CERTIFICATE_FAILED, code=code)
+            LOG.write(ServingEvent.CERTIFICATE_FAILED, code=code)
         else:
-            _LOG.write(ServingEvent.CERTIFICATE_RENEWED)
+            LOG.write(ServingEvent.CERTIFICATE_RENEWED)
 
     async def _renew(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())

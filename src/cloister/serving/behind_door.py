@@ -1,5 +1,7 @@
 """An application behind a door: every fault becomes a page that says what is refused, and none shows a bug.
 
+A bug is written to the journal, its class alone.
+
 Not done here: who may come in (``door``, ``door_guard``), and what a refusal looks like.
 """
 
@@ -16,6 +18,7 @@ from starlette.routing import Mount, Route
 
 from cloister.errors import CloisterError, Rejected
 from cloister.serving.door_guard import DoorGuard
+from cloister.serving.logs import LOG, ServingEvent
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -55,6 +58,7 @@ def behind_door(
             except CloisterError as error:
                 return refused(error, request)
             except Exception as error:  # noqa: BLE001 - the server's edge: nothing of a bug is shown
+                LOG.write(ServingEvent.INTERNAL_ERROR, route=work.__name__, error=type(error).__name__)
                 return refused(CloisterError(f"internal error ({type(error).__name__})"), request)
 
         return Route(path, endpoint, methods=[method])

@@ -5,31 +5,18 @@ What does not fit leaves everything as it was, and is said once.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cloister.errors import CloisterError
-from cloister.journal import EventLog, JournalEvent
 from cloister.live_context import LiveContext
+from cloister.serving.logs import LOG, ServingEvent
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["ServingEvent", "following", "marks_of"]
-
-
-class ServingEvent(JournalEvent):
-    """What a small server says of its certificate."""
-
-    TLS_CHANGED = "tls_changed"
-    TLS_KEPT = "tls_kept"
-    CERTIFICATE_RENEWED = "certificate_renewed"
-    CERTIFICATE_FAILED = "certificate_failed"
-
-
-_LOG = EventLog(lambda: datetime.now(UTC))
+__all__ = ["following", "marks_of"]
 
 
 class _Following(LiveContext):
@@ -47,9 +34,9 @@ class _Following(LiveContext):
             try:
                 self.current = self.make()
             except (CloisterError, OSError):
-                _LOG.write(ServingEvent.TLS_KEPT, code="unreadable")
+                LOG.write(ServingEvent.TLS_KEPT, code="unreadable")
             else:
-                _LOG.write(ServingEvent.TLS_CHANGED)
+                LOG.write(ServingEvent.TLS_CHANGED)
         return super().wrap_bio(*args, **kwargs)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from cloister.journal import EventLog, libraries_to
+from cloister.journal import libraries_to
 from cloister.listener import Server, impatient
+from cloister.serving.logs import LOG
 from cloister.serving.place import Place, open_listener
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Bounds", "run_app"]
 
 _GRACE_S = 10
-_LOG = EventLog(lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ async def run_app(
     ``on_listening`` is told the address once the port is ours. No access log: who asks for what is nobody's business.
     """
     # Libraries' lines name addresses.
-    with libraries_to(_LOG), open_listener(place, send_timeout_s=bounds.send_timeout_s) as listener:
+    with libraries_to(LOG), open_listener(place, send_timeout_s=bounds.send_timeout_s) as listener:
         server = Server(_config(app, bounds, tls))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         found = Place(place.host, listener.getsockname()[1])

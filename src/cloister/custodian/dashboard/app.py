@@ -25,7 +25,7 @@ from cloister.custodian.dashboard import (
     stops,
 )
 from cloister.custodian.dashboard.desk import UI, Desk, Page
-from cloister.custodian.dashboard.gate import endpoint, signed_in
+from cloister.custodian.dashboard.gate import endpoint, guarded, signed_in
 from cloister.custodian.dashboard.live import live
 from cloister.custodian.dashboard.refusal import refusal_page
 from cloister.custodian.dashboard.words import OPERATIONS, ROLES, cause_of, fix_of
@@ -83,6 +83,12 @@ def dashboard(service: CustodianService, limits: Limits) -> Starlette:
     """Return the application to be mounted at ``UI``: every page in the table, and what needs nobody signed in."""
     desk = Desk(service=service, limits=limits, site=_site(), tabs=TABS)
 
+    async def unrouted(request: Request, error: Exception) -> Response:
+        async def answer(request: Request) -> Response:
+            return await nothing(request, error)
+
+        return await guarded("unrouted", answer)(request)
+
     async def nothing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
@@ -100,7 +106,7 @@ def dashboard(service: CustodianService, limits: Limits) -> Starlette:
             Route("/live", live(desk), methods=["GET"]),
             *(Route(page.path, endpoint(desk, page), methods=[page.method]) for page in PAGES),
         ],
-        exception_handlers={HTTPException: nothing},
+        exception_handlers={HTTPException: unrouted},
     )
     app.router.redirect_slashes = False
     return app

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from cloister.custodian.admitting import admit
@@ -28,13 +30,22 @@ from cloister.serving.bodies import demand_media
 from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from starlette.requests import Request
+    from collections.abc import Mapping
 
     from cloister.custodian.dashboard.desk import Desk, Page
 
-__all__ = ["FORM_TYPE", "demand_ours", "endpoint", "form_of", "leave", "presented", "settle", "signed_in"]
+__all__ = [
+    "FORM_TYPE",
+    "Answer",
+    "demand_ours",
+    "endpoint",
+    "form_of",
+    "guarded",
+    "leave",
+    "presented",
+    "settle",
+    "signed_in",
+]
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 _SESSION_TOKEN = re.compile(r"clss_[A-Za-z0-9_-]{43}")
@@ -45,7 +56,24 @@ LIVE_HEADER = "x-live"
 """On what a page fetches by itself: it is not somebody who is there, and does not prolong the session."""
 
 
-def endpoint(desk: Desk, page: Page) -> Callable[[Request], Awaitable[Response]]:
+Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
+"""What answers one route."""
+
+
+def guarded(route: str, answer: Answer) -> Answer:
+    """Return ``answer`` with the server's edge around it: what nobody foresaw is written down and shown to nobody."""
+
+    async def edge(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except Exception as error:  # noqa: BLE001 - the server's edge: a bug of ours must not become an answer
+            LOG.write(Event.INTERNAL_ERROR, route=route, error=type(error).__name__)
+            return Response("internal error\n", status_code=500, media_type="text/plain", headers=PAGE_HEADERS)
+
+    return edge
+
+
+def endpoint(desk: Desk, page: Page) -> Answer:
     """Return what answers requests for a page."""
 
     async def answer(request: Request) -> Response:
@@ -59,11 +87,8 @@ def endpoint(desk: Desk, page: Page) -> Callable[[Request], Awaitable[Response]]
             return await run_in_threadpool(page.work, visit)
         except CloisterError as error:
             return await run_in_threadpool(_refused, desk, request, visit, error)
-        except Exception as error:  # noqa: BLE001 - the server's edge: a bug of ours must not become an answer
-            LOG.write(Event.INTERNAL_ERROR, route=page.work.__name__, error=type(error).__name__)
-            return Response("internal error\n", status_code=500, media_type="text/plain", headers=PAGE_HEADERS)
 
-    return answer
+    return guarded(page.work.__name__, answer)
 
 
 async def signed_in(desk: Desk, request: Request) -> Visit | None:

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from cloister.custodian.dashboard.gate import presented, signed_in
+from cloister.custodian.dashboard.gate import guarded, presented, signed_in
 from cloister.custodian.events import EVENT_STREAM, EventStream
+from cloister.custodian.logs import LOG, Event
 from cloister.custodian.threads import run_in_threadpool
 from cloister.errors import CloisterError, Rejected
 from cloister.pages import PAGE_HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
 
     from cloister.custodian.dashboard.desk import Desk
+    from cloister.custodian.dashboard.gate import Answer
 
 __all__ = ["live"]
 
@@ -31,7 +33,7 @@ _AT_MOST_EVERY_S = 1.0  # seconds between two events: a page that fetches itself
 _PROVE_EVERY = 40  # looks without news after which the session is looked at again, and a comment sent
 
 
-def live(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
+def live(desk: Desk) -> Answer:
     """Return what answers with the stream. 204 for who is not signed in: a browser does not ask again then."""
 
     async def answer(request: Request) -> Response:
@@ -51,7 +53,7 @@ def live(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
         response.streams = desk.limits.streams
         return response
 
-    return answer
+    return guarded("live", answer)
 
 
 async def _changes(desk: Desk, demand: Callable[[], object]) -> AsyncIterator[bytes]:
@@ -68,6 +70,11 @@ async def _changes(desk: Desk, demand: Callable[[], object]) -> AsyncIterator[by
             await run_in_threadpool(demand)
         except Rejected:
             yield b"event: end\ndata: \n\n"
+            return
+        except CloisterError:  # we could not look: the stream ends, and its reader asks for another
+            return
+        except Exception as error:  # noqa: BLE001 - the server's edge, as ``guarded`` is before the stream begins
+            LOG.write(Event.INTERNAL_ERROR, route="live", error=type(error).__name__)
             return
         if context.size == seen:
             yield b": still here\n\n"

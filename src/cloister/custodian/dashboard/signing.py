@@ -16,6 +16,7 @@ from cloister.custodian.admitting import admit
 from cloister.custodian.dashboard.gate import (
     demand_ours,
     form_of,
+    guarded,
     is_page,
     leave,
     presented,
@@ -29,12 +30,11 @@ from cloister.errors import CloisterError, Malformed, Rejected
 from cloister.pages import PAGE_HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from starlette.requests import Request
     from starlette.responses import Response
 
     from cloister.custodian.dashboard.desk import Desk
+    from cloister.custodian.dashboard.gate import Answer
     from cloister.custodian.dashboard.visit import Visit
     from cloister.custodian.tokens import Actor
 
@@ -43,14 +43,14 @@ __all__ = ["sign_in", "sign_in_page", "sign_out", "stay"]
 _TOKEN = re.compile(r"cls[ts]_[A-Za-z0-9_-]{16,128}")
 
 
-def sign_in_page(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
+def sign_in_page(desk: Desk) -> Answer:
     """Return what shows the form."""
 
     async def answer(request: Request) -> Response:
         after = request.query_params.get("next", "")
         return _form(desk, request, after=after if is_page(after) else "")
 
-    return answer
+    return guarded("sign_in_page", answer)
 
 
 def _form(desk: Desk, request: Request, *, after: str, said: str = "", status: int = 200) -> Response:
@@ -61,7 +61,7 @@ def _form(desk: Desk, request: Request, *, after: str, said: str = "", status: i
     )  # fmt: skip
 
 
-def sign_in(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
+def sign_in(desk: Desk) -> Answer:
     """Return what takes the form."""
 
     async def answer(request: Request) -> Response:
@@ -81,7 +81,7 @@ def sign_in(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
         response = RedirectResponse(f"{desk.base(request)}{after}", status_code=303, headers=PAGE_HEADERS)
         return settle(desk, request, response, session)
 
-    return answer
+    return guarded("sign_in", answer)
 
 
 async def _enter(desk: Desk, request: Request, token: str) -> str:
