@@ -34,9 +34,10 @@ from typing import TYPE_CHECKING, Any
 from figures.goals import at_least, at_most
 from fleet.house import make_house
 from fleet.load import RENEW_S, Measured, load_process
-from fleet.process import Custodian, free_port
+from fleet.process import Custodian
 
 from cloister.crypto.sign import Label, SigningKey
+from cloister.testing.ports import free_port
 from cloister.wire import dump_json, parse_json
 
 if TYPE_CHECKING:

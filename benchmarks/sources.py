@@ -44,6 +44,7 @@ from cloister.sealed.paths import parse_path
 from cloister.sealed.seal import seal_files, seal_model
 from cloister.stores import open_source, parse_place
 from cloister.stores.http import HttpSource
+from cloister.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,13 +144,6 @@ class Sparse:
         with (self.folder / name).open("r+b") as file:
             file.seek(offset)
             file.write(data)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextmanager

@@ -39,10 +39,11 @@ from cloister.heap import settle_heap
 from cloister.sealed.envelope import Envelope
 from cloister.sealed.seal import seal_model
 from cloister.telemetry.exposition import prometheus_text
+from cloister.testing.ports import free_port
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
 from cloister.wire import dump_b64u, dump_json
 from fleet.added import Added
-from fleet.process import Custodian, free_port
+from fleet.process import Custodian
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,12 +16,6 @@ _READY_S = 60  # a log of many entries is verified first
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 class Home(Protocol):
     """Where a custodian's files lie."""
 

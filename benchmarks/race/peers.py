@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet.process import free_port
 from peers.environments import Unreachable, environment
 
+from cloister.testing.ports import free_port
 from race.processor import family
 from race.server import Row, Server
 from race.spelling import BINARY, JSON, OIP, OWN, ListedJson, ListedRaw, Upload

@@ -1,4 +1,7 @@
-"""A port for a server that starts in a while: none that the system gives to whoever connects meanwhile."""
+"""A port for a server that starts in a while: none that the system gives to whoever connects meanwhile.
+
+For the demo, examples, benchmarks and tests alike: each has to tell a process of its own where to listen.
+"""
 
 from __future__ import annotations
 
