@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-ON_BOTH = frozenset({"test_forgetting", "test_leases", "test_release", "test_spending"})
+ON_BOTH = frozenset({"test_forgetting", "test_leases", "test_log_places", "test_release", "test_spending"})
 """Modules whose tests run on PostgreSQL too."""
 ON_BOTH_IN_DRILLS = frozenset(
     {"test_access", "test_loans", "test_devices", "test_got_wrong", "test_recall", "test_rotation", "test_issuers"}

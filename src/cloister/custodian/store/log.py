@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, insert, select, update
 
+from cloister.custodian.store.figures import entry_since
 from cloister.custodian.store.tables import AUDIT, AUDIT_PENDING, AUDIT_PRUNED, LOG_HEAD, moment, stamp
 from cloister.lending.pruning import PrunedEntry
 
@@ -94,9 +95,11 @@ def entries_after(connection: Connection, after: int, *, limit: int) -> Sequence
 
 
 def size_before(connection: Connection, at: datetime) -> int | None:
-    """Return how many audit entries there were before ``at``, None where all are older."""
-    query = select(func.min(AUDIT.c.idx)).where(AUDIT.c.at >= stamp(at))
-    found = connection.execute(query).scalar_one_or_none()
+    """Return how many audit entries there were before ``at``, None where all are older. Reads some, by halves."""
+    newest = connection.execute(select(func.max(AUDIT.c.idx))).scalar_one_or_none()
+    since = 0 if newest is None else entry_since(connection, at, size=int(newest) + 1)
+    # Entries that were pruned say no time: of these the next one that is left is the first of ``at`` or later.
+    found = connection.execute(select(func.min(AUDIT.c.idx)).where(AUDIT.c.idx >= since)).scalar_one_or_none()
     return None if found is None else int(found)
 
 
