@@ -94,9 +94,12 @@ def guarded_get(
                 plain = tls.wrap_socket(plain, server_hostname=host, suppress_ragged_eofs=False)  # noqa: PLW2901
             with plain:
                 body = _exchange(plain, parts.path or "/", parts.netloc, cap, host)
-        except (OSError, http.client.HTTPException, ValueError) as exc:
-            late = over.is_set() or isinstance(exc, TimeoutError)
-            raise _silent(host, f"not done within {deadline_s:.0f} s" if late else type(exc).__name__.lower()) from exc
+        except (OSError, http.client.HTTPException, ValueError, Unavailable) as exc:
+            if over.is_set() or isinstance(exc, TimeoutError):
+                raise _silent(host, f"not done within {deadline_s:.0f} s") from exc
+            if isinstance(exc, Unavailable):
+                raise
+            raise _silent(host, type(exc).__name__.lower()) from exc
     if over.is_set():
         raise _silent(host, f"not done within {deadline_s:.0f} s")
     return body

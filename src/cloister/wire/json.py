@@ -37,7 +37,7 @@ _PLAIN = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
 )
 """Writes what ``_is_plain`` the way RFC 8785 does: the same escapes, and ASCII names in the same order."""
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # one without an end is one to the end
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # one without an end is one to the end
 _BRACKET = re.compile(r"[\[\]{}]")
 _EXPONENT_FORM = 1e21  # from here on RFC 8785 (ECMAScript) writes numbers with an exponent
 

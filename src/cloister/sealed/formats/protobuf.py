@@ -237,4 +237,5 @@ class ProtoReader:
 
 @cache
 def _repeats(tag: int, wire: int) -> re.Pattern[bytes]:
-    return re.compile(b"(?:" + re.escape(bytes([tag])) + _NUMBERS[wire] + b")*+", re.DOTALL)
+    # Bounded, for each repeat is remembered. Possessive quantifiers remember none, but are broken before Python 3.11.5.
+    return re.compile(b"(?:" + re.escape(bytes([tag])) + _NUMBERS[wire] + b"){0,4096}", re.DOTALL)
