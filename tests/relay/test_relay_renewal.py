@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from mtls_kit import Door, Identity, csr_text, forge, mtls_bench, new_key
 
 from cloister.errors import UsageError
+from cloister.relay import renewal
 from cloister.relay.gateway import renewal_of
+from cloister.relay.metrics import RelayMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +123,46 @@ def test_a_file_that_is_no_use_is_said_and_ends_nothing(
         made.certificate.write_bytes(data)
     asyncio.run(made.tick(_now(1801)))
     assert len(_codes(capsys)) == 1
+
+
+def broken(*_args: Any, **_kwargs: Any) -> Any:
+    msg = "what nobody foresaw"
+    raise ZeroDivisionError(msg)
+
+
+def test_what_nobody_foresaw_is_written_by_its_class_and_tried_again_a_minute_later(
+    tmp_path: Path, door: Door, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _renewal(tmp_path, door)
+    before = made.certificate.read_bytes()
+    with monkeypatch.context() as bug:
+        bug.setattr(renewal.Renewal, "_asked", broken)
+        results = [asyncio.run(made.tick(_now(seconds))) for seconds in (1801, 1850, 1862)]
+    assert results == ["internal_error", None, "internal_error"]
+    assert (made.certificate.read_bytes(), made.authorities.read_bytes()) == (before, b"before")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [line for line in lines if line["event"] == "internal_error"]
+    assert [(line["route"], line["error"]) for line in told] == [("renewal", "ZeroDivisionError")] * 2
+    assert all(line.keys() == {"at", "event", "route", "error"} for line in told)
+    assert asyncio.run(made.tick(_now(1925))) == "renewed"
+
+
+def test_the_task_outlives_what_nobody_foresaw_and_every_try_is_counted(
+    tmp_path: Path, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, counts = _renewal(tmp_path, door), RelayMetrics()
+    monkeypatch.setattr(renewal, "read_private", broken)
+    monkeypatch.setattr(renewal, "_LOOK_S", 0.01)
+    monkeypatch.setattr(renewal, "_PAUSE", timedelta(0))
+
+    async def renewing() -> None:
+        task = asyncio.create_task(made.until_cancelled(counts))
+        while counts.value("cloister_relay_renewals_total", "internal_error") < 3:
+            await asyncio.sleep(0.01)
+            assert not task.done()
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(renewing(), 60))
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ METRICS: Mapping[str, Family] = {
     "cloister_relay_requests_total": counter("Requests by resource and class of status.", "resource", "status"),
     "cloister_relay_seconds": histogram("Seconds until the head of an answer was there.", "resource"),
     "cloister_relay_running": gauge("Requests under way."),
+    "cloister_relay_renewals_total": counter("Tries to renew the relay's own certificate by how they went.", "result"),
 }
 """Every metric there is."""
 
 LABELS: Mapping[str, frozenset[str]] = {
     "resource": frozenset({"gateway", "keyset", "none"}),
+    "result": frozenset({"failed", "internal_error", "renewed"}),
     "status": frozenset({"2xx", "3xx", "4xx", "5xx"}),
 }
 

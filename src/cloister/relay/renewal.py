@@ -3,8 +3,9 @@
     file half through -> fresh key, request -> POST /v1/certificates/renewal, the old one shown -> file replaced at once
 
 The custodian does so while a token of staff vouches for the host (docs/spec/certificates.md section 3). The file of
-authorities is written too, so that a relay follows these. What goes wrong leaves both as they are, is said, and is
-tried again a minute later.
+authorities is written too, so that a relay follows these. What goes wrong, foreseen or not, leaves both as they are, is
+said and counted, and is tried again a minute later: a relay whose renewal died in silence would serve until its
+certificate ends, and no longer.
 
 Not done here: connections to the gateway, which take new files over (``link``).
 """
@@ -33,6 +34,8 @@ from cloister.wire import Fields, dump_b64u, dump_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cloister.relay.metrics import RelayMetrics
+
 __all__ = ["Renewal"]
 
 _LOOK_S = 10.0
@@ -55,27 +58,37 @@ class Renewal:
     authorities: Path
     not_before: datetime = _EVER
 
-    async def until_cancelled(self) -> None:
+    async def until_cancelled(self, counts: RelayMetrics | None = None) -> None:
         """Look again and again."""
         while True:
-            await self.tick(datetime.now(UTC))
+            result = await self.tick(datetime.now(UTC))
+            if counts is not None and result is not None:
+                counts.add("cloister_relay_renewals_total", label=result)
             await asyncio.sleep(_LOOK_S)
 
-    async def tick(self, now: datetime) -> None:
-        """Renew what is in the last half of its life. Raises nothing: what goes wrong is written down."""
+    async def tick(self, now: datetime) -> str | None:
+        """Renew what is in the last half of its life; return how a try went, None where there was none.
+
+        Raises nothing: what goes wrong is written down.
+        """
         if now < self.not_before:
-            return
+            return None
         try:
             leaf = _leaf(read_private(self.certificate, cap=_MAX_PEM_BYTES, holds="a private key", links=True))
             if now < leaf.not_valid_before_utc + (leaf.not_valid_after_utc - leaf.not_valid_before_utc) / 2:
-                return
+                return None
             await self._renew()
         except (CloisterError, OSError) as exc:
             self.not_before = now + _PAUSE
             code = exc.code if isinstance(exc, Rejected) else type(exc).__name__.lower()
             LOG.write(ServingEvent.CERTIFICATE_FAILED, code=code)
-        else:
-            LOG.write(ServingEvent.CERTIFICATE_RENEWED)
+            return "failed"
+        except Exception as exc:  # noqa: BLE001 - the task's edge: nobody waits for it, and nobody would see it end
+            self.not_before = now + _PAUSE
+            LOG.write(ServingEvent.INTERNAL_ERROR, route="renewal", error=type(exc).__name__)
+            return "internal_error"
+        LOG.write(ServingEvent.CERTIFICATE_RENEWED)
+        return "renewed"
 
     async def _renew(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())

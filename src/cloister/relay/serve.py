@@ -47,7 +47,7 @@ async def serve_relay(
         if metrics is not None and counts is not None:
             await stack.enter_async_context(MetricsListener(metrics, counts))
         if renewal is not None:
-            renewing = asyncio.create_task(renewal.until_cancelled())
+            renewing = asyncio.create_task(renewal.until_cancelled(counts))
             stack.callback(renewing.cancel)
         link = await stack.enter_async_context(GatewayLink(gateway_tls, limits))
         await run_app(
