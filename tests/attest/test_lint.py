@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import vendor_kit
+from cloister.attest import lint
+from cloister.attest.appraise import appraise
 from cloister.attest.composite import DEVICE_KINDS
 from cloister.attest.lint import Finding, Severity, lint_policy, uncovered_bytes
 from cloister.attest.policy import Policy, TeePolicy
@@ -252,6 +254,33 @@ def test_whatever_the_rule_lint_says_one_kind_of_thing_about_it(claim: str, rule
     whole = [text for text in texts if not text.partition(" does not bite")[1]]
     assert len(whole) <= 1
     assert not whole or texts == whole
+
+
+MANY = range(256)
+
+
+@pytest.mark.parametrize(
+    ("tee", "claim", "rule"),
+    [
+        (SNP, "measurement", OneOf(tuple(f"{number:096x}" for number in MANY))),
+        (SNP, "measurement", NoneOf(tuple(f"{number:096x}" for number in MANY))),
+        (MINE, "level", NoneOf(tuple(MANY))),
+        (MINE, "level", OneOf((*MANY[:-1], MAX_INT))),
+        (MINE, "level", OneOf(tuple(map(str, MANY)))),
+    ],
+)
+def test_a_long_rule_is_looked_at_a_few_times_and_not_once_for_each_value(
+    monkeypatch: pytest.MonkeyPatch, tee: TeeKind, claim: str, rule: Rule
+) -> None:
+    looks: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        looks.append(1)
+        return appraise(*given)
+
+    monkeypatch.setattr(lint, "appraise", counted)
+    assert said(rule, claim, tee) == []
+    assert len(looks) <= 5
 
 
 # Evidence damaged byte by byte.

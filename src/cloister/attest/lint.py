@@ -95,7 +95,7 @@ def _lint_rule(tee: TeeKind, claim: str, rule: Rule, required: Collection[str]) 
     if vocabulary(tee) and not info.meaning:
         yield Severity.ERROR, "evidence of this tee makes no such claim: all of it is refused"
         return
-    refusals = {_refused(tee, claim, rule, value) for value in _possible(info, named)}
+    refusals = _verdicts(_refused(tee, claim, rule, value) for value in _possible(info, named))
     if False not in refusals:
         yield Severity.ERROR, f"nothing satisfies it: all evidence is refused (want {info.form})"
     elif True not in refusals and len(info.values) != 1:  # a claim of one value is made or not: the rule demands it
@@ -109,6 +109,16 @@ def _lint_rule(tee: TeeKind, claim: str, rule: Rule, required: Collection[str]) 
                 yield severity, f"{str(value)[:_SHOWN_CHARS]} does not bite: no evidence says it (want {info.form})"
 
 
+def _verdicts(refused: Iterator[bool]) -> set[bool]:
+    """Return which verdicts there are. A rule that bites and lets in is proven by one claim of each kind."""
+    found: set[bool] = set()
+    for verdict in refused:
+        found.add(verdict)
+        if len(found) == len((True, False)):
+            break
+    return found
+
+
 def _named(rule: Exact | OneOf | NoneOf | AtLeast | AtMost) -> tuple[str | int | bool, ...]:
     match rule:
         case OneOf(values) | NoneOf(values):
@@ -120,8 +130,11 @@ def _named(rule: Exact | OneOf | NoneOf | AtLeast | AtMost) -> tuple[str | int |
 
 
 def _possible(info: ClaimInfo, named: tuple[str | int | bool, ...]) -> Iterator[ClaimValue]:
-    """Yield claims that evidence may make: those a rule names, those next to them, and any other."""
-    members = info.values or tuple(dict.fromkeys(item for item in _near(info, named) if info.may_be(item)))
+    """Yield claims that evidence may make: any other, those a rule names, and those next to them.
+
+    Not in this order: a good rule shows itself at the second or third already, and each costs a look at all of it.
+    """
+    members = info.values or (item for item in _near(info, named) if info.may_be(item))
     if info.type == "words":
         yield ()
         yield from ((str(item),) for item in members)
@@ -130,17 +143,19 @@ def _possible(info: ClaimInfo, named: tuple[str | int | bool, ...]) -> Iterator[
 
 
 def _near(info: ClaimInfo, named: tuple[str | int | bool, ...]) -> Iterator[str | int | bool]:
-    yield from named
     match info.type:
         case "boolean":
             yield from (True, False)
         case "integer":
-            yield from (0, MAX_INT)
-            yield from (item + 1 for item in named if type(item) is int)
+            yield from (MAX_INT, 0)
         case _:
             yield _OTHER_TEXT
             yield from (byte * size for size in info.bytes or (_OTHER_HEX_BYTES,) for byte in ("00", "a5"))
-            yield from (flipped for item in named if isinstance(item, str) for flipped in _flipped(item))
+    yield named[0]
+    known = {item for item in named if type(item) is int}
+    yield from (item + 1 for item in known if item + 1 not in known)
+    yield from (flipped for item in named if isinstance(item, str) for flipped in _flipped(item))
+    yield from named[1:]
 
 
 def _flipped(value: str) -> Iterator[str]:
