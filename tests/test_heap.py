@@ -39,4 +39,4 @@ class Ring:
     ],
 )
 def test_a_settled_heap(story: str) -> None:
-    subprocess.run([sys.executable, "-c", RING + story], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", RING + story], check=True, timeout=60)  # noqa: S603 - our own words
