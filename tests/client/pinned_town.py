@@ -44,9 +44,9 @@ class Key:
     pem: bytes = field(repr=False)
 
     @classmethod
-    def make(cls) -> Self:
+    def make(cls, called: str = "anybody") -> Self:
         made = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "anybody")])
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, called)])
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(made.public_key())
         dated = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
@@ -54,6 +54,11 @@ class Key:
         public = made.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         private = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return cls(spki=hashlib.sha256(public).digest(), pem=private + certificate.public_bytes(Encoding.PEM))
+
+    @property
+    def certificate(self) -> str:
+        """The certificate alone, in PEM."""
+        return self.pem[self.pem.index(b"-----BEGIN CERT") :].decode()
 
     def context(self, folder: Path, *, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
         """Return the server's side of TLS under this key."""
@@ -92,6 +97,10 @@ class PinnedTown:
     """Whether each answer says that its connection ends, and it does."""
     vanishes: bool = False
     """Whether connections end after each answer, unsaid."""
+    clients: tuple[Key, ...] = ()
+    """Whose certificates it asks for; of others it takes none."""
+    shown: list[bytes] = field(default_factory=list)
+    """The certificate that came with each connection on which one was shown."""
     direct: list[BinaryRequest] = field(default_factory=list)
     sealed: int = 0
     _making: threading.Lock = field(default_factory=threading.Lock)
@@ -136,7 +145,11 @@ class PinnedTown:
         key = self.own if self.keys is None else self.keys(number)
         with self._making:
             context = key.context(self.folder, newest=self.newest)
+        if self.clients:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(cadata="".join(item.certificate for item in self.clients))
         with context.wrap_socket(raw, server_side=True) as stream:
+            self.shown += filter(None, [stream.getpeercert(binary_form=True)])
             file = stream.makefile("rwb")
             while line := file.readline():
                 self.heard[number] += line

@@ -18,12 +18,15 @@ from cloister.channel.keyset import KEYSET_PATH, OHTTP_KEY_PROBLEM
 from cloister.client import Client, TruncatedResponse, pinned_tls
 from cloister.client.direct import DirectExchange
 from cloister.client.pinned_tls import UnlistedKey
+from cloister.client.proxy.upstream import Upstream
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.wire import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+PINNED_CLIENTS = "cloister.client.pinned_clients"
 
 
 @pytest.fixture
@@ -371,3 +374,54 @@ def test_what_belongs_to_the_connection_is_nobodys_header(town: PinnedTown) -> N
     sent = BinaryRequest(method="GET", path="/", headers=town.direct[-1].headers)
     assert [value for name, value in sent.headers if name == "accept-encoding"] == ["identity"]
     assert "te" not in dict(sent.headers)
+
+
+# --- a certificate of our own
+
+
+def put(file: Path, data: bytes) -> None:
+    """Replace a file as who renews it does: at once."""
+    fresh = file.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(data)
+    fresh.replace(file)
+
+
+@pytest.mark.parametrize("kind", ["client", "proxy"])
+def test_a_renewed_certificate_is_shown_from_the_next_request_on(
+    town: PinnedTown, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = Key.make("first"), Key.make("second")
+    town.clients, file = (first, second), tmp_path / "own.pem"
+    mine = [ssl.PEM_cert_to_DER_cert(key.certificate) for key in town.clients]
+    # Each twice: a connection that is there is used again.
+    steps = [(first.pem, mine[:1]), (second.pem, mine), (b"half of it", mine), (None, mine), (second.pem[:-9], mine)]
+    put(file, first.pem)
+
+    def changed(data: bytes | None) -> None:
+        file.unlink() if data is None else put(file, data)
+
+    def blocking() -> None:
+        with town.client(certificate_file=file) as client:
+            for data, shown in steps:
+                changed(data)
+                assert [client.infer("digits", scan(7)).label for _ in range(2)] == ["7", "7"]
+                assert list(dict.fromkeys(town.shown)) == shown
+
+    async def passing() -> None:
+        async with await Upstream.verify(**town.arguments(certificate_file=file)) as proxy:
+            for data, shown in steps:
+                changed(data)
+                assert [(await proxy.infer("digits", scan(7))).label for _ in range(2)] == ["7", "7"]
+                assert list(dict.fromkeys(town.shown)) == shown
+
+    blocking() if kind == "client" else asyncio.run(passing())
+    assert [record.name for record in caplog.records if record.name.startswith("cloister")] == [PINNED_CLIENTS] * 3
+
+
+def test_a_certificate_that_is_no_use_from_the_start_is_refused(town: PinnedTown, tmp_path: Path) -> None:
+    file = tmp_path / "own.pem"
+    put(file, b"no certificate")
+    with pytest.raises(UsageError, match="no certificate chain"), town.client(certificate_file=file) as client:
+        client.infer("digits", scan(7))
+    assert not town.direct

@@ -49,8 +49,8 @@ class PinnedContext(ssl.SSLContext):
         """Return a context for keys, the SHA-256 of SubjectPublicKeyInfo each. Says nothing of names and issuers.
 
         With ``hybrid`` the key exchange is the post-quantum one. Raises ``ValueError`` where the library has none.
-        ``certificate`` is a file of our own (PEM, key and chain) that the enclave may ask to see; read now, for each
-        context: one that is replaced counts for new connections after the enclave's next keys. Raises ``UsageError``.
+        ``certificate`` is a file of our own (PEM, key and chain) that the enclave may ask to see; read now: whoever
+        follows its changes makes another context (``pinned_clients``). Raises ``UsageError``.
         """
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context.keys = frozenset(keys)

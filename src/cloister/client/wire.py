@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 
 import httpx2
 
-from cloister.client.connections import AGENT, custodian_options, enclave_options, pinned_options
+from cloister.client.connections import AGENT, custodian_options, enclave_options
+from cloister.client.pinned_clients import PinnedClients
 from cloister.client.pinned_tls import UnlistedKey, UnlistedKeyShown, shown_key
 from cloister.client.plan import Close, Fetch, Fetched, Hold, Open, Party, Pause, Read, Release
 from cloister.client.retries import NoAnswer
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TIMEOUT", "AsyncWire", "Wire"]
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)  # until the next byte must have arrived
-_PINNED = 2  # sets of keys whose connections are kept: the enclave's, and those it had before
 
 
 @dataclass(slots=True)
@@ -156,12 +156,10 @@ class Wire:
     ) -> None:
         """Prepare; nothing is opened yet."""
         self._closed = False
-        self._certificate = certificate
         self._seconds = timeout.total_seconds()
         self._turn = threading.Lock()
-        self._timeout = timeout
         self._transport = transport
-        self._pinned: dict[tuple[bytes, ...], httpx2.Client] = {}
+        self._pinned = PinnedClients(httpx2.Client, timeout=timeout, certificate=certificate)
         self._making = threading.Lock()
         self._clients = {Party.ENCLAVE: httpx2.Client(transport=transport, **enclave_options(url, trust, timeout))}
         custodian = custodian_options(trust, timeout)
@@ -171,7 +169,7 @@ class Wire:
     def close(self) -> None:
         """Close every connection; then nothing is asked any more."""
         self._closed = True
-        for client in (*self._clients.values(), *self._pinned.values()):
+        for client in (*self._clients.values(), *self._pinned.all()):
             client.close()
 
     def take(self, step: Step) -> Any:
@@ -217,16 +215,12 @@ class Wire:
         """Return the connections for a step: those under its keys, where it names any."""
         if not step.keys:
             return self._clients[Party.ENCLAVE]
+        _demand_network(self._transport)
         with self._making:
-            client = self._pinned.get(step.keys)
-            if client is None:
-                _demand_network(self._transport)
-                client = self._pinned[step.keys] = httpx2.Client(
-                    **pinned_options(step, self._timeout, self._certificate)
-                )
-                if len(self._pinned) > _PINNED:
-                    self._pinned.pop(next(iter(self._pinned))).close()
-            return client
+            client, over = self._pinned.find(step)
+        if over is not None:
+            over.close()
+        return client
 
     def _open(self, step: Open) -> _Head:
         client = self._client(step)
@@ -265,13 +259,11 @@ class AsyncWire:
     ) -> None:
         """Prepare; nothing is opened yet."""
         self._closed = False
-        self._certificate = certificate
         self._seconds = timeout.total_seconds()
         self._turn = asyncio.Lock()
         options = enclave_options(url, trust, timeout)
-        self._timeout = timeout
         self._transport = transport
-        self._pinned: dict[tuple[bytes, ...], httpx2.AsyncClient] = {}
+        self._pinned = PinnedClients(httpx2.AsyncClient, timeout=timeout, certificate=certificate)
         self._clients = {Party.ENCLAVE: httpx2.AsyncClient(transport=transport, **options)}
         custodian = custodian_options(trust, timeout)
         if custodian is not None:
@@ -280,7 +272,7 @@ class AsyncWire:
     async def close(self) -> None:
         """Close every connection; then nothing is asked any more."""
         self._closed = True
-        for client in (*self._clients.values(), *self._pinned.values()):
+        for client in (*self._clients.values(), *self._pinned.all()):
             await client.aclose()
 
     async def take(self, step: Step) -> Any:
@@ -326,14 +318,10 @@ class AsyncWire:
         """Return the connections for a step: those under its keys, where it names any."""
         if not step.keys:
             return self._clients[Party.ENCLAVE]
-        client = self._pinned.get(step.keys)
-        if client is None:
-            _demand_network(self._transport)
-            client = self._pinned[step.keys] = httpx2.AsyncClient(
-                **pinned_options(step, self._timeout, self._certificate)
-            )
-            if len(self._pinned) > _PINNED:
-                await self._pinned.pop(next(iter(self._pinned))).aclose()
+        _demand_network(self._transport)
+        client, over = self._pinned.find(step)
+        if over is not None:
+            await over.aclose()
         return client
 
     async def _open(self, step: Open) -> _Head:
