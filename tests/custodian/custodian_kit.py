@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -24,9 +23,10 @@ from cloister.crypto.hpke import DEFAULT_SUITE, open_with
 from cloister.crypto.kem import Kem, KemPrivateKey
 from cloister.crypto.sign import Label, SigningKey, Statement
 from cloister.custodian.app import create_app
+from cloister.custodian.publication import publication
 from cloister.custodian.service import usage
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
-from cloister.custodian.vaults import wrap_dek
+from cloister.custodian.vaults import envelope_of
 from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
 from cloister.lending.lease import LeaseHolder
 from cloister.lending.messages import AttestRequest, Challenge, Grant, UsageRecord, UsageReport
@@ -34,11 +34,10 @@ from cloister.lending.messages.usage import minute_of
 from cloister.lending.receipt import GENESIS, next_head
 from cloister.lending.release import key_info, verify_grant
 from cloister.lending.terms import LOAN_METER, LoanId, instance_id
-from cloister.sealed.envelope import Envelope
+from cloister.sealed.directory import read_package
 from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedScheme, simulated_policy
 from cloister.testing.simulated_root import SimulatedRoot
-from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -414,12 +413,4 @@ def _seal(folder: Path, unlock: Unlock, dek: bytes, name: str) -> dict[str, Any]
     vault = open_vault(folder / "home", unlock)
     card = {"task": "image-classification"}
     sealed = seal_model(source, out, name=name, dek=dek, signer=vault.publisher_key, card=card, created=START)
-    envelope = Envelope(
-        manifest_digest=sealed.digest, recipients=(wrap_dek(vault, dek, manifest_digest=sealed.digest),)
-    )
-    return {
-        "digest": sealed.digest,
-        "envelope": json.loads(envelope.dump()),
-        "manifest": dump_b64u((out / "manifest.json").read_bytes()),
-        "signature": dump_b64u((out / "manifest.sig").read_bytes()),
-    }
+    return {"digest": sealed.digest, **publication(read_package(out), envelope_of(vault, dek, sealed.digest))}

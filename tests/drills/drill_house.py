@@ -7,7 +7,6 @@ is asked.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -25,16 +24,17 @@ from onnx import TensorProto, helper
 import cloister
 from cloister.cli.demo.world import World
 from cloister.client import CustodianPin, SystemTls, Trust
+from cloister.custodian.publication import publication
 from cloister.custodian.setup import init_custodian, open_vault
-from cloister.custodian.vaults import wrap_dek
+from cloister.custodian.vaults import envelope_of
 from cloister.custodian.vaults.encrypted_file import Kdf, KeyFile
 from cloister.enclave.config import EnclaveConfig
 from cloister.enclave.measure import measure_software
-from cloister.sealed.envelope import Envelope
+from cloister.sealed.directory import read_package
 from cloister.sealed.seal import seal_model
 from cloister.testing.ports import free_port
 from cloister.testing.simulated import SimulatedRoot, simulated_policy
-from cloister.wire import dump_b64u, dump_json
+from cloister.wire import dump_json
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -241,15 +241,7 @@ class DrillHouse:
         made = seal_model(
             plain, sealed, name="digits", dek=dek, signer=vault.publisher_key, card={}, created=datetime.now(UTC)
         )
-        envelope = Envelope(
-            manifest_digest=made.digest, recipients=(wrap_dek(vault, dek, manifest_digest=made.digest),)
-        )
-        body = {
-            "envelope": json.loads(envelope.dump()),
-            "manifest": dump_b64u(made.manifest_bytes),
-            "signature": dump_b64u((sealed / "manifest.sig").read_bytes()),
-        }
-        self.call("POST", "/v1/models", body)
+        self.call("POST", "/v1/models", publication(read_package(sealed), envelope_of(vault, dek, made.digest)))
         self.digest = made.digest
         shutil.copytree(sealed, self.world.borrower / "sealed")
 

@@ -9,7 +9,6 @@ import asyncio
 import functools
 import hashlib
 import io
-import json
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,8 +24,9 @@ from cloister.attest.endorse.names import vendor_signed
 from cloister.attest.verifier import Verifier
 from cloister.client import AsyncClient, CustodianPin, Retry, SystemTls, Trust
 from cloister.custodian.app import create_app as custodian_app
+from cloister.custodian.publication import publication
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
-from cloister.custodian.vaults import wrap_dek
+from cloister.custodian.vaults import envelope_of
 from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
 from cloister.enclave.app import create_app as enclave_app
 from cloister.enclave.boot import boot
@@ -38,11 +38,11 @@ from cloister.enclave.instance import EnclaveInstance
 from cloister.enclave.loanfile import read_loan_file
 from cloister.enclave.logs import EventLog
 from cloister.enclave.measure import measure_software
-from cloister.sealed.envelope import Envelope
+from cloister.sealed.directory import read_package
 from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
 from cloister.testing.vendors.fleet import MACHINES, Machine
-from cloister.wire import Json, dump_b64u, dump_json
+from cloister.wire import Json, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -210,14 +210,7 @@ class House:
         dek = os.urandom(32)
         out = self.folder / f"{name}-sealed"
         sealed = seal_model(source, out, name=name, dek=dek, signer=vault.publisher_key, card=card, created=START)
-        entry = wrap_dek(vault, dek, manifest_digest=sealed.digest)
-        envelope = Envelope(manifest_digest=sealed.digest, recipients=(entry,))
-        body: Json = {
-            "envelope": json.loads(envelope.dump()),
-            "manifest": dump_b64u(sealed.manifest_bytes),
-            "signature": dump_b64u((out / "manifest.sig").read_bytes()),
-        }
-        await self.post("/v1/models", body)
+        await self.post("/v1/models", publication(read_package(out), envelope_of(vault, dek, sealed.digest)))
         self.digests[name], self.packages[name] = sealed.digest, out
 
     async def lend(self, allowance: int, *, consumers: Iterable[str] = ("clinic",), **more: Any) -> None:

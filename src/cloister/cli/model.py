@@ -22,12 +22,12 @@ from cloister.cli.model_verify import verify_model
 from cloister.cli.remote import custodian_home, from_options, remote_options, segment
 from cloister.cli.terminal import Group, Terminal, pass_terminal
 from cloister.cli.unlock import unlock_options, unlock_with
+from cloister.custodian.publication import publication
 from cloister.custodian.setup import open_vault
 from cloister.custodian.vaults import envelope_of
 from cloister.errors import UsageError
 from cloister.sealed.directory import read_envelope, read_package
 from cloister.sealed.resume import Going, seal_resumably
-from cloister.wire import Json, dump_b64u, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cloister.sealed.leaves import LeafHash
+    from cloister.wire import Json
 
 __all__ = ["model"]
 
@@ -172,13 +173,7 @@ def _seal(
 @pass_terminal
 def publish(terminal: Terminal, /, *, package: Path, **where: Any) -> None:
     """Tell the custodian about a sealed model. The blobs stay where they are; no key leaves in clear."""
-    parts = read_package(package)
-    envelope = parse_json(read_envelope(package).dump(), what="envelope")
-    body: Json = {
-        "envelope": envelope,
-        "manifest": dump_b64u(parts.manifest_bytes),
-        "signature": dump_b64u(parts.signature_bytes),
-    }
+    body = publication(read_package(package), read_envelope(package))
     with from_options(**where) as remote:
         shown = remote.post("/v1/models", body)
     terminal.result(shown, lambda out: out.print(f"published {shown['name']}\ndigest {shown['digest']}"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cloister.custodian.vaults import wrap_dek
-from cloister.sealed.envelope import Envelope
+from cloister.custodian.publication import publication
+from cloister.custodian.vaults import envelope_of
+from cloister.sealed.directory import read_package
 from cloister.sealed.seal import seal_model
-from cloister.wire import Json, dump_b64u, dump_json
+from cloister.wire import Json, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,14 +110,8 @@ def seal(world: World, custodian: SimulatedCustodian, name: str, files: Mapping[
 
 def publish(custodian: SimulatedCustodian, model: SealedToy) -> None:
     """Publish a sealed model."""
-    recipient = wrap_dek(custodian.vault, model.dek, manifest_digest=model.digest)
-    envelope = Envelope(manifest_digest=model.digest, recipients=(recipient,))
-    body: Json = {
-        "envelope": json.loads(envelope.dump()),
-        "manifest": dump_b64u((model.folder / "manifest.json").read_bytes()),
-        "signature": dump_b64u((model.folder / "manifest.sig").read_bytes()),
-    }
-    custodian.call("POST", "/v1/models", body).demand()
+    envelope = envelope_of(custodian.vault, model.dek, model.digest)
+    custodian.call("POST", "/v1/models", publication(read_package(model.folder), envelope)).demand()
 
 
 def take_loan(
