@@ -10,27 +10,22 @@ browser lies between; what a browser makes of the pages, the tests of the pages 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fleet.sealing import CHEAP, seal
 from starlette.testclient import TestClient
 
 from cloister.attest.verifier import Verifier
 from cloister.custodian.app import create_app
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
-from cloister.custodian.vaults import wrap_dek
-from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
+from cloister.custodian.vaults.encrypted_file import Passphrase
 from cloister.lending.events import EventKind
-from cloister.sealed.envelope import Envelope
-from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedRoot, SimulatedScheme, simulated_policy
-from cloister.wire import dump_b64u
 
 if TYPE_CHECKING:
     from cloister.custodian.service import CustodianService
@@ -46,7 +41,7 @@ BATCHED = EventKind.LEASE_GRANTED
 def fill(folder: Path, loans: int, entries: int) -> tuple[CustodianService, str, str]:
     """Return a custodian with that much in it, its admin's token and one of its loans."""
     home, root = folder / "home", SimulatedRoot.generate()
-    made = init_custodian(home, UNLOCK, kdf=Kdf(memory_kib=64, passes=1, lanes=1))
+    made = init_custodian(home, UNLOCK, kdf=CHEAP)
     service = open_custodian(home, UNLOCK, make_verifier=lambda _: Verifier([SimulatedScheme(root.public)]))
     staff = TestClient(create_app(service), headers={"authorization": f"Bearer {made.admin_token}"})
     digest = publish(staff, folder)
@@ -70,21 +65,11 @@ def log(transaction: Transaction, loan: str, count: int) -> None:
 
 def publish(staff: TestClient, folder: Path) -> str:
     """Seal and publish a small model; return its digest."""
-    source, out, dek = folder / "digits", folder / "sealed", os.urandom(32)
-    source.mkdir()
-    (source / "model.onnx").write_bytes(b"weights" * 100)
-    vault = open_vault(folder / "home", UNLOCK)
-    sealed = seal_model(
-        source, out, name="digits", dek=dek, signer=vault.publisher_key, card={}, created=datetime.now(UTC)
-    )
-    recipients = (wrap_dek(vault, dek, manifest_digest=sealed.digest),)
-    publication: dict[str, Any] = {
-        "envelope": json.loads(Envelope(manifest_digest=sealed.digest, recipients=recipients).dump()),
-        "manifest": dump_b64u(sealed.manifest_bytes),
-        "signature": dump_b64u((out / "manifest.sig").read_bytes()),
-    }
-    staff.post("/v1/models", json=publication).raise_for_status()
-    return sealed.digest
+    source = folder / "model.onnx"
+    source.write_bytes(b"weights" * 100)
+    digest, body = seal(open_vault(folder / "home", UNLOCK), source, folder / "sealed", name="digits")
+    staff.post("/v1/models", json=body).raise_for_status()
+    return digest
 
 
 def measure(service: CustodianService, token: str, loan: str, rounds: int) -> dict[str, tuple[float, int]]:

@@ -10,7 +10,6 @@ checkpoint, and on a disk that is all of it. The same is then done on a file sys
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -18,21 +17,18 @@ import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from figures.goals import at_most
+from fleet.sealing import CHEAP, seal
 
 from cloister.attest.verifier import Verifier
 from cloister.custodian.service import models, rotation
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
 from cloister.custodian.tokens import SYSTEM
-from cloister.custodian.vaults import wrap_dek
-from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
-from cloister.sealed.envelope import Envelope
-from cloister.sealed.seal import seal_model
-from cloister.wire import Fields, dump_b64u
+from cloister.custodian.vaults.encrypted_file import Passphrase
+from cloister.wire import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,18 +54,12 @@ class Measured:
     bulk_bytes: int
 
 
-def seal(folder: Path, vault: EncryptedFileVault, name: str, size: int) -> dict[str, Json]:
+def sparse(folder: Path, vault: EncryptedFileVault, name: str, size: int) -> dict[str, Json]:
     """Seal a sparse file of ``size`` bytes and return its publication."""
-    source, out, dek = folder / f"{name}.bin", folder / name, os.urandom(32)
+    source = folder / f"{name}.bin"
     with source.open("wb") as file:
         file.truncate(size)
-    sealed = seal_model(source, out, name=name, dek=dek, signer=vault.publisher_key, card={}, created=datetime.now(UTC))
-    recipients = (wrap_dek(vault, dek, manifest_digest=sealed.digest),)
-    return {
-        "envelope": json.loads(Envelope(manifest_digest=sealed.digest, recipients=recipients).dump()),
-        "manifest": dump_b64u(sealed.manifest_bytes),
-        "signature": dump_b64u((out / "manifest.sig").read_bytes()),
-    }
+    return seal(vault, source, folder / name, name=name)[1]
 
 
 def custodian(home: Path, publications: Iterable[dict[str, Json]]) -> CustodianService:
@@ -146,12 +136,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cloister-rotation-") as text:
         folder = Path(text)
-        init_custodian(folder / "home", UNLOCK, kdf=Kdf(memory_kib=64, passes=1, lanes=1))
+        init_custodian(folder / "home", UNLOCK, kdf=CHEAP)
         vault = open_vault(folder / "home", UNLOCK)
         size = int(options.gib * (1 << 30))
-        publications = [seal(folder, vault, "large", size)]
+        publications = [sparse(folder, vault, "large", size)]
         counts = [int(word) for word in options.models.split(",")]
-        publications += [seal(folder, vault, f"small{number}", 4096) for number in range(1, max(counts))]
+        publications += [sparse(folder, vault, f"small{number}", 4096) for number in range(1, max(counts))]
         for count in counts:
             for where, base in (("disk", folder), ("memory", MEMORY)):
                 with tempfile.TemporaryDirectory(prefix="cloister-rotation-", dir=base) as place:

@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import secrets
 import statistics
 import tempfile
 import time
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+from fleet.sealing import CHEAP, seal
 
 from cloister.attest.verifier import Verifier
 from cloister.custodian.app import create_app
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
-from cloister.custodian.vaults import wrap_dek
-from cloister.custodian.vaults.encrypted_file import Kdf, Passphrase
+from cloister.custodian.vaults.encrypted_file import Passphrase
 from cloister.enclave.boot import boot
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.config import EnclaveConfig
@@ -41,11 +40,9 @@ from cloister.enclave.logs import EventLog
 from cloister.enclave.measure import measure_software
 from cloister.enclave.tickets import Tickets
 from cloister.lending.receipt import commit
-from cloister.sealed.envelope import Envelope
-from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
 from cloister.testing.simulator.engine import ToyEngine, toy_model
-from cloister.wire import dump_b64u, dump_json
+from cloister.wire import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -56,28 +53,20 @@ MILLISECONDS = 1000
 
 async def lend(folder: Path, root: SimulatedRoot, config: EnclaveConfig) -> httpx2.ASGITransport:
     """Make a custodian with one loan of a plain and a ticketed model; return the way to it."""
-    made = init_custodian(folder / "home", UNLOCK, kdf=Kdf(memory_kib=64, passes=1, lanes=1))
+    made = init_custodian(folder / "home", UNLOCK, kdf=CHEAP)
     service = open_custodian(folder / "home", UNLOCK, make_verifier=lambda _: Verifier([SimulatedScheme(root.public)]))
     transport = httpx2.ASGITransport(app=create_app(service))
     headers = {"authorization": f"Bearer {made.admin_token}"}
     vault, models = open_vault(folder / "home", UNLOCK), []
     async with httpx2.AsyncClient(transport=transport, base_url="https://localhost", headers=headers) as admin:
         for name in ("plain", "ticketed"):
-            source, out, dek = folder / name, config.models[0] / name, os.urandom(32)
+            source = folder / name
             source.mkdir()
             for file, data in toy_model().items():
                 (source / file).write_bytes(data)
-            sealed = seal_model(
-                source, out, name=name, dek=dek, signer=vault.publisher_key, card={}, created=datetime.now(UTC)
-            )
-            recipients = (wrap_dek(vault, dek, manifest_digest=sealed.digest),)
-            publication = {
-                "envelope": json.loads(Envelope(manifest_digest=sealed.digest, recipients=recipients).dump()),
-                "manifest": dump_b64u(sealed.manifest_bytes),
-                "signature": dump_b64u((out / "manifest.sig").read_bytes()),
-            }
-            (await admin.post("/v1/models", json=publication)).raise_for_status()
-            models.append({"name": name, "digest": sealed.digest, "ticketed": name == "ticketed"})
+            digest, body = seal(vault, source, config.models[0] / name, name=name)
+            (await admin.post("/v1/models", json=body)).raise_for_status()
+            models.append({"name": name, "digest": digest, "ticketed": name == "ticketed"})
         terms = {
             "allowance": 10**9, "borrower": "benchmark", "consumers": None, "max_ceiling": 1_000_000, "models": models,
             "policy": simulated_policy(measure_software(config)).to_json(), "ttl_s": 3600,

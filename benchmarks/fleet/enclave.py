@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
@@ -25,8 +23,7 @@ from cloister.attest.verifier import Verifier
 from cloister.client import Trust
 from cloister.custodian.app import create_app as custodian_app
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
-from cloister.custodian.vaults import wrap_dek
-from cloister.custodian.vaults.encrypted_file import Kdf, KeyFile
+from cloister.custodian.vaults.encrypted_file import KeyFile
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.config import EnclaveConfig, Limits
 from cloister.enclave.evidence import EvidenceSource
@@ -36,29 +33,24 @@ from cloister.enclave.outer import Outer
 from cloister.enclave.serve import Surroundings, serve_async
 from cloister.enclave.web.exchange import Answer
 from cloister.heap import settle_heap
-from cloister.sealed.envelope import Envelope
-from cloister.sealed.seal import seal_model
 from cloister.telemetry.exposition import prometheus_text
 from cloister.testing.ports import free_port
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
-from cloister.wire import dump_b64u, dump_json
+from cloister.wire import dump_json
 from fleet.added import Added
 from fleet.process import Custodian
+from fleet.sealing import CHEAP, seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from multiprocessing.connection import Connection
 
     from cloister.custodian.service import CustodianService
-    from cloister.custodian.vaults.encrypted_file import EncryptedFileVault
     from cloister.enclave.instance import EnclaveInstance
     from cloister.enclave.serve import Ready
     from cloister.enclave.web.exchange import Body, Head
 
     Extend: TypeAlias = Callable[[Added, EnclaveInstance], None]
-
-CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
-
 
 METRICS_PATH = "/metrics"
 
@@ -106,8 +98,10 @@ async def lend(
     async with httpx2.AsyncClient(transport=transport, base_url="https://localhost", headers=headers) as admin:
         lent = []
         for name, data in models.items():
-            digest, publication = _seal(folder, vault, name, data, folder / "models" / name)
-            (await admin.post("/v1/models", json=publication)).raise_for_status()
+            source = folder / "model.onnx"
+            source.write_bytes(data)
+            digest, body = seal(vault, source, folder / "models" / name, name=name)
+            (await admin.post("/v1/models", json=body)).raise_for_status()
             lent.append({"name": name, "digest": digest})
         terms = {
             "allowance": 10**9,
@@ -122,21 +116,6 @@ async def lend(
     config.loan.touch(mode=0o600)
     config.loan.write_bytes(dump_json(answer["loan_file"] | {"custodian_url": url}))
     return Lent(home=home, key_file=key_file, root_file=root_file, service=service, transport=transport)
-
-
-def _seal(folder: Path, vault: EncryptedFileVault, name: str, data: bytes, out: Path) -> tuple[str, dict[str, object]]:
-    """Seal one model into ``out``; return its digest and the body of its publication."""
-    source, dek = folder / "model.onnx", os.urandom(32)
-    source.write_bytes(data)
-    sealed = seal_model(source, out, name=name, dek=dek, signer=vault.publisher_key, card={}, created=datetime.now(UTC))
-    envelope = Envelope(
-        manifest_digest=sealed.digest, recipients=(wrap_dek(vault, dek, manifest_digest=sealed.digest),)
-    )
-    return sealed.digest, {
-        "envelope": json.loads(envelope.dump()),
-        "manifest": dump_b64u(sealed.manifest_bytes),
-        "signature": dump_b64u((out / "manifest.sig").read_bytes()),
-    }
 
 
 async def _serve(

@@ -8,12 +8,10 @@ there is such a folder: it is no part of what is measured.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +23,12 @@ from cloister.crypto.sign import Label, SigningKey, Statement, VerifyKey
 from cloister.custodian.service import loans, models
 from cloister.custodian.setup import init_custodian, open_custodian, open_vault
 from cloister.custodian.tokens import SYSTEM
-from cloister.custodian.vaults import wrap_dek
-from cloister.custodian.vaults.encrypted_file import Kdf, KeyFile
+from cloister.custodian.vaults.encrypted_file import KeyFile
 from cloister.lending.messages import AttestRequest, Challenge
 from cloister.lending.terms import LoanId
-from cloister.sealed.envelope import Envelope
-from cloister.sealed.seal import seal_model
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot, SimulatedScheme, simulated_policy
-from cloister.wire import Fields, dump_b64u
+from cloister.wire import Fields
+from fleet.sealing import CHEAP, seal
 
 if TYPE_CHECKING:
     from cloister.custodian.service import CustodianService
@@ -40,7 +36,6 @@ if TYPE_CHECKING:
 SOFTWARE = SoftwareManifest(code="ab" * 32, python="3.11", packages={}, settings={})
 INSTANCES_PER_LOAN = 4  # as many as a loan has by default
 ALLOWANCE = 10**12
-_CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a fresh folder is made in it
 
 
@@ -73,7 +68,7 @@ def make_house(folder: Path, instances: int, settings: dict[str, Any]) -> House:
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else folder, prefix="fleet-") as place:
         made_in = Path(place)
         key = KeyFile.create(made_in / "vault.key")
-        made = init_custodian(made_in / "home", key, settings=settings, kdf=_CHEAP)
+        made = init_custodian(made_in / "home", key, settings=settings, kdf=CHEAP)
         service = open_custodian(
             made_in / "home", key, make_verifier=lambda _: Verifier([SimulatedScheme(root.public)])
         )
@@ -107,21 +102,12 @@ def _register(service: CustodianService, folder: Path, root: SimulatedRoot, inst
 
 def _publish(service: CustodianService, folder: Path) -> str:
     """Seal and publish a model of a few bytes; nobody will run it."""
-    source, sealed, dek = folder / "plain", folder / "sealed", os.urandom(32)
-    source.mkdir()
-    (source / "model.onnx").write_bytes(b"not run")
+    source = folder / "model.onnx"
+    source.write_bytes(b"not run")
     vault = open_vault(folder / "home", KeyFile(folder / "vault.key"))
-    made = seal_model(
-        source, sealed, name="digits", dek=dek, signer=vault.publisher_key, card={}, created=datetime.now(UTC)
-    )
-    envelope = Envelope(manifest_digest=made.digest, recipients=(wrap_dek(vault, dek, manifest_digest=made.digest),))
-    body = {
-        "envelope": json.loads(envelope.dump()),
-        "manifest": dump_b64u(made.manifest_bytes),
-        "signature": dump_b64u((sealed / "manifest.sig").read_bytes()),
-    }
+    digest, body = seal(vault, source, folder / "sealed", name="digits")
     service.run(lambda transaction: models.publish(transaction, SYSTEM, Fields(body, what="benchmark")))
-    return made.digest
+    return digest
 
 
 def _lend(service: CustodianService, digest: str) -> tuple[LoanId, bytes]:
