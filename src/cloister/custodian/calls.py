@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVarTuple, Unpack
 
 from cloister.custodian.config import MAX_BODY_BYTES
 from cloister.custodian.service import OnceKey
@@ -36,6 +36,7 @@ __all__ = [
     "Reply",
     "Route",
     "Wanted",
+    "changed",
     "json_reply",
     "statement_reply",
 ]
@@ -146,6 +147,7 @@ class Reply:
 
 
 Handler: TypeAlias = "Callable[[Call], Reply]"
+Subjects = TypeVarTuple("Subjects")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +179,18 @@ class Route:
 def json_reply(value: Json, *, status: int = 200) -> Reply:
     """Return a JSON answer."""
     return Reply(body=dump_json(value), status=status)
+
+
+def changed(
+    call: Call,
+    use_case: Callable[[Transaction, Actor, Unpack[Subjects], Fields], Json],
+    *subjects: *Subjects,
+    status: int = 200,
+) -> Reply:
+    """Return what a use case answers that changes ``subjects``, as the body says, in the caller's name."""
+    return json_reply(
+        call.change(lambda transaction, body: use_case(transaction, call.actor, *subjects, body)), status=status
+    )
 
 
 def statement_reply(statement: bytes) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.custodian.calls import Call, Member, Reply, json_reply
+from cloister.custodian.calls import Call, Member, Reply, changed, json_reply
 from cloister.custodian.service import devices
 from cloister.errors import Unavailable
 
@@ -56,14 +56,12 @@ def show(call: Call) -> Reply:
 
 def label(call: Call) -> Reply:
     """Give a TPM device a name for people."""
-    device = call.parameters["device"]
-    return json_reply(call.change(lambda transaction, body: devices.label(transaction, call.actor, device, body)))
+    return changed(call, devices.label, call.parameters["device"])
 
 
 def retire(call: Call) -> Reply:
     """Retire a TPM device: it gets no key any more, and what runs on it is blocked."""
-    device = call.parameters["device"]
-    return json_reply(call.change(lambda transaction, body: devices.retire(transaction, call.actor, device, body)))
+    return changed(call, devices.retire, call.parameters["device"])
 
 
 def readmit(call: Call) -> Reply:

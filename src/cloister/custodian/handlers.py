@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloister import __version__
 from cloister.attest.rats import NONCE_BYTES, Nonce
-from cloister.custodian.calls import Call, Reply, json_reply, statement_reply
+from cloister.custodian.calls import Call, Reply, changed, json_reply, statement_reply
 from cloister.custodian.service import (
     access,
     asks,
@@ -104,10 +104,7 @@ def status(call: Call) -> Reply:
 
 def ask_more(call: Call) -> Reply:
     """Ask the custodian for more units."""
-    loan = call.loan
-    return json_reply(
-        call.change(lambda transaction, body: asks.ask_more(transaction, call.actor, loan, body)), status=201
-    )
+    return changed(call, asks.ask_more, call.loan, status=201)
 
 
 def summary(call: Call) -> Reply:
@@ -117,7 +114,7 @@ def summary(call: Call) -> Reply:
 
 def publish(call: Call) -> Reply:
     """Publish a sealed model."""
-    return json_reply(call.change(lambda transaction, body: models.publish(transaction, call.actor, body)), status=201)
+    return changed(call, models.publish, status=201)
 
 
 def list_models(call: Call) -> Reply:
@@ -162,34 +159,27 @@ def show_loan(call: Call) -> Reply:
 
 def top_up(call: Call) -> Reply:
     """Add units to an allowance."""
-    loan = call.loan
-    return json_reply(call.change(lambda transaction, body: loans.add_units(transaction, call.actor, loan, body)))
+    return changed(call, loans.add_units, call.loan)
 
 
 def set_units(call: Call) -> Reply:
     """Set what an allowance still holds."""
-    loan = call.loan
-    return json_reply(call.change(lambda transaction, body: loans.set_units(transaction, call.actor, loan, body)))
+    return changed(call, loans.set_units, call.loan)
 
 
 def approve(call: Call) -> Reply:
     """Approve a request for more: its units are added at once."""
-    loan, ask = call.loan, call.parameters["request"]
-    return json_reply(call.change(lambda transaction, body: asks.approve(transaction, call.actor, loan, ask, body)))
+    return changed(call, asks.approve, call.loan, call.parameters["request"])
 
 
 def deny(call: Call) -> Reply:
     """Deny a request for more."""
-    loan, ask = call.loan, call.parameters["request"]
-    return json_reply(call.change(lambda transaction, body: asks.deny(transaction, call.actor, loan, ask, body)))
+    return changed(call, asks.deny, call.loan, call.parameters["request"])
 
 
 def add_consumers(call: Call) -> Reply:
     """Add consumers to a loan; the answer shows their tokens once."""
-    loan = call.loan
-    return json_reply(
-        call.change(lambda transaction, body: loans.add_consumers(transaction, call.actor, loan, body)), status=201
-    )
+    return changed(call, loans.add_consumers, call.loan, status=201)
 
 
 def show_contract(call: Call) -> Reply:
@@ -199,28 +189,22 @@ def show_contract(call: Call) -> Reply:
 
 def accept_contract(call: Call) -> Reply:
     """Sign the newest version of the contract: the borrower's word."""
-    loan = call.loan
-    return json_reply(call.change(lambda transaction, body: contracts.accept(transaction, call.actor, loan, body)))
+    return changed(call, contracts.accept, call.loan)
 
 
 def amend(call: Call) -> Reply:
     """Offer other clauses; they count once the borrower has signed them."""
-    loan = call.loan
-    return json_reply(call.change(lambda transaction, body: contracts.amend(transaction, call.actor, loan, body)))
+    return changed(call, contracts.amend, call.loan)
 
 
 def roll_out(call: Call) -> Reply:
     """Offer a newer version of a lent model; running enclaves change over once it is in force."""
-    loan = call.loan
-    return json_reply(call.change(lambda transaction, body: contracts.roll_out(transaction, call.actor, loan, body)))
+    return changed(call, contracts.roll_out, call.loan)
 
 
 def replace_policy(call: Call) -> Reply:
     """Replace a loan's policy by a newer one; instances attest again."""
-    loan = call.loan
-    return json_reply(
-        call.change(lambda transaction, body: loans.replace_loan_policy(transaction, call.actor, loan, body))
-    )
+    return changed(call, loans.replace_loan_policy, call.loan)
 
 
 def list_blocks(call: Call) -> Reply:
@@ -230,7 +214,7 @@ def list_blocks(call: Call) -> Reply:
 
 def block(call: Call) -> Reply:
     """Block a model, loan, instance or consumer; the answer says within which bound it stops."""
-    return json_reply(call.change(lambda transaction, body: blocks.block(transaction, call.actor, body)), status=201)
+    return changed(call, blocks.block, status=201)
 
 
 def unblock(call: Call) -> Reply:
@@ -242,9 +226,7 @@ def unblock(call: Call) -> Reply:
 
 def record_drill(call: Call) -> Reply:
     """Write down what a drill measured, beside what was promised."""
-    return json_reply(
-        call.change(lambda transaction, body: drills.record_drill(transaction, call.actor, body)), status=201
-    )
+    return changed(call, drills.record_drill, status=201)
 
 
 def recall(call: Call) -> Reply:
@@ -288,9 +270,7 @@ def list_tokens(call: Call) -> Reply:
 
 def create_token(call: Call) -> Reply:
     """Make a token; the answer shows it once."""
-    return json_reply(
-        call.change(lambda transaction, body: access.create_token(transaction, call.actor, body)), status=201
-    )
+    return changed(call, access.create_token, status=201)
 
 
 def revoke_token(call: Call) -> Reply:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloister.custodian.calls import Call, Member, Reply, json_reply, statement_reply
+from cloister.custodian.calls import Call, Member, Reply, changed, json_reply, statement_reply
 from cloister.custodian.service import introductions, issuers
 from cloister.custodian.service.leases import parse_instance_id
 
@@ -40,9 +40,7 @@ def list_issuers(call: Call) -> Reply:
 
 def set_issuer(call: Call) -> Reply:
     """Register an issuer of callers' identities, in the place of the one of its name."""
-    return json_reply(
-        call.change(lambda transaction, body: issuers.set_issuer(transaction, call.actor, body)), status=201
-    )
+    return changed(call, issuers.set_issuer, status=201)
 
 
 def remove_issuer(call: Call) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.custodian.calls import Member, json_reply, statement_reply
+from cloister.custodian.calls import Member, changed, json_reply, statement_reply
 from cloister.custodian.service import permits, rotation
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def status_of_keys(call: Call) -> Reply:
 
 def rotate_keys(call: Call) -> Reply:
     """Make a new key-encryption key and wrap every model's key under it."""
-    return json_reply(call.change(lambda transaction, body: rotation.rotate(transaction, call.actor, body)), status=201)
+    return changed(call, rotation.rotate, status=201)
 
 
 def schedule_rotation(call: Call) -> Reply:
     """Let the custodian rotate its keys by itself, or no more."""
-    return json_reply(call.change(lambda transaction, body: rotation.schedule(transaction, call.actor, body)))
+    return changed(call, rotation.schedule)
 
 
 def permit_export(call: Call) -> Reply:

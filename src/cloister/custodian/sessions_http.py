@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloister.custodian.calls import json_reply
+from cloister.custodian.calls import changed, json_reply
 from cloister.custodian.service import sessions
 
 if TYPE_CHECKING:
@@ -15,19 +15,17 @@ __all__ = ["end_session", "exchange_session", "list_sessions", "open_session", "
 
 def open_session(call: Call) -> Reply:
     """Exchange a long-lived token for a session of minutes, bound to the key in the header DPoP where there is one."""
-    return json_reply(
-        call.change(lambda transaction, body: sessions.open_session(transaction, call.actor, body)), status=201
-    )
+    return changed(call, sessions.open_session, status=201)
 
 
 def renew_session(call: Call) -> Reply:
     """Let the session that calls be good for another while."""
-    return json_reply(call.change(lambda transaction, body: sessions.renew(transaction, call.actor, body)))
+    return changed(call, sessions.renew)
 
 
 def exchange_session(call: Call) -> Reply:
     """Open a session in the place of the one that calls, which ends: what came in a link is good for this once."""
-    return json_reply(call.change(lambda transaction, body: sessions.exchange(transaction, call.actor, body)))
+    return changed(call, sessions.exchange)
 
 
 def list_sessions(call: Call) -> Reply:
