@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cloister.attest.binding import ChannelBinding
 from cloister.attest.chain import parse_certificates
 from cloister.attest.endorse.names import vendor_signed
+from cloister.attest.findings import refuse_failed
 from cloister.attest.rats import Check, Evidence, Nonce, TeeKind, Verdict
 from cloister.attest.rules import NotChecked
 from cloister.attest.schemes import Site, production_schemes
@@ -25,7 +26,7 @@ from cloister.channel.ohttp import strongest
 from cloister.client.plan import Fetch, Party
 from cloister.client.trust_file import CustodianPin, Trust
 from cloister.crypto.sign import Statement
-from cloister.errors import Malformed, Reason, Rejected, Unavailable
+from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.lending.messages import Status
 from cloister.lending.terms import InstanceId, instance_id
 from cloister.wire import dump_b64u, dump_time
@@ -209,7 +210,7 @@ def verify_document(
     # From here on everything comes out of what was bound.
     keyset = Keyset.parse(result.bound["keyset"])
     checks = tuple(_keyset_checks(keyset, trust, now))
-    _demand(checks, what="keyset")
+    refuse_failed("keyset", checks)
     config, suite = strongest(keyset.configs)
     return VerifiedEnclave(
         url=url,
@@ -287,7 +288,8 @@ def verify_status(data: bytes, *, enclave: VerifiedEnclave, trust: Trust, nonce:
     attested = {model.digest for model in enclave.keyset.models}
     known = set(status.models)
     age = abs(now - status.issued_at)
-    _demand(
+    refuse_failed(
+        "status",
         (
             _check("nonce_mismatch", "status", holds=status.nonce == nonce, got=status.nonce.hex(), want=nonce.hex()),
             _check(
@@ -314,7 +316,6 @@ def verify_status(data: bytes, *, enclave: VerifiedEnclave, trust: Trust, nonce:
             _check("status_stale", "status", holds=age <= CLOCK_SKEW, got=dump_time(status.issued_at)),
             *_status_checks(status, trust),
         ),
-        what="status",
     )
     return status
 
@@ -328,15 +329,3 @@ def _status_checks(status: Status, trust: Trust) -> tuple[Check, ...]:
     want = " or ".join(trust.operators)[:400]
     holds = status.operator in trust.operators
     return active, _check("operator_mismatch", "operator", holds=holds, got=status.operator, want=want)
-
-
-def _demand(checks: Iterable[Check], *, what: str) -> None:
-    """Raise one ``Rejected`` with every failed check, if there is one."""
-    reasons = tuple(
-        Reason(code=check.code, subject=check.subject, got=check.got, want=check.want)
-        for check in checks
-        if check.verdict is Verdict.FAILED
-    )
-    if reasons:
-        more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-        raise Rejected(f"{what} refused: {reasons[0]}{more}", reasons=reasons)
