@@ -38,15 +38,10 @@ def loan_view(context: Context, loan: LoanId) -> Json:
     """Return one loan with terms, policy, meters, instances and requests."""
     with context.reading() as connection:
         row = loan_row(connection, loan)
-        now = context.now()
-        instances = list_instances(connection, loan=loan)
         return {
-            **loan_brief(connection, row, context.config, now),
-            "instances": [instance_json(item, now) for item in instances],
+            **_summary(context, connection, row),
             "keys_released": [_released_json(item) for item in released_keys(connection, loan)],
-            "meters": _meters(connection, row),
             "policy": Policy.parse(row.policy).to_json(),
-            "requests": [ask_json(ask) for ask in list_asks(connection, loan)],
             "terms": row.terms.to_json(),
         }
 
@@ -54,15 +49,18 @@ def loan_view(context: Context, loan: LoanId) -> Json:
 def loan_summary(context: Context, loan: LoanId) -> Json:
     """Return what a borrower sees of its own loan: no consumer's token hash, no policy of others."""
     with context.reading() as connection:
-        row = loan_row(connection, loan)
-        now = context.now()
-        instances = list_instances(connection, loan=loan)
-        return {
-            **loan_brief(connection, row, context.config, now),
-            "instances": [instance_json(item, now) for item in instances],
-            "meters": _meters(connection, row),
-            "requests": [ask_json(ask) for ask in list_asks(connection, loan)],
-        }
+        return _summary(context, connection, loan_row(connection, loan))
+
+
+def _summary(context: Context, connection: Connection, row: LoanRow) -> dict[str, Json]:
+    now = context.now()
+    instances = list_instances(connection, loan=row.terms.loan)
+    return {
+        **loan_brief(connection, row, context.config, now),
+        "instances": [instance_json(item, now) for item in instances],
+        "meters": _meters(connection, row),
+        "requests": [ask_json(ask) for ask in list_asks(connection, row.terms.loan)],
+    }
 
 
 def instance_list(context: Context) -> Json:
