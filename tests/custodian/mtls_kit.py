@@ -73,7 +73,7 @@ class Identity:
 
     def load(self, context: ssl.SSLContext) -> None:
         """Give a context this certificate."""
-        from cloister.enclave.certificate import load_identity  # noqa: PLC0415 - ours too
+        from cloister.live_context import load_identity  # noqa: PLC0415 - ours too
 
         load_identity(context, self.pem)
 

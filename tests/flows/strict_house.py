@@ -16,10 +16,10 @@ from mtls_kit import Door, MovedClock, csr_text, new_key
 from cloister.attest.verifier import Verifier
 from cloister.custodian.setup import init_custodian, open_custodian
 from cloister.custodian.vaults.encrypted_file import Passphrase
-from cloister.enclave.certificate import load_identity
 from cloister.enclave.clock import SystemClock
 from cloister.enclave.logs import EventLog
 from cloister.enclave.serve import Ending, Ready, Surroundings, serve_async
+from cloister.live_context import load_identity
 from cloister.testing.simulated import SimulatedRoot, SimulatedScheme
 from cloister.wire import dump_json
 

@@ -11,7 +11,6 @@ Not done here: making certificates (``tls``, ``acme``), and who looks when (``se
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
 import threading
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cloister.custodian.logs import LOG, Event
 from cloister.errors import CloisterError, Rejected, UsageError
-from cloister.live_context import LiveContext
+from cloister.live_context import LiveContext, load_identity
 from cloister.private_file import read_private
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class LiveTls:
         context.minimum_version = ssl.TLSVersion.TLSv1_2 if self.minimum == "1.2" else ssl.TLSVersion.TLSv1_3
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
         try:
-            _load(context, read.pem)
+            load_identity(context, read.pem)
             if read.believed:
                 context.load_verify_locations(cadata=read.believed)
         except (ssl.SSLError, OSError) as exc:
@@ -156,13 +155,3 @@ class LiveTls:
         if not leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
             time = f"{leaf.not_valid_before_utc:{_TIME}} to {leaf.not_valid_after_utc:{_TIME}}"
             raise Rejected.because("certificate_expired", str(where), got=time, hint="renew it, or set the clock")
-
-
-def _load(context: ssl.SSLContext, pem: bytes) -> None:
-    """Load chain and key from memory: read from the files again, they could be others by now."""
-    descriptor = os.memfd_create("cloister", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)

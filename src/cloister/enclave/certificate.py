@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -27,15 +26,13 @@ from cloister.errors import CloisterError, Malformed, Rejected, Unavailable
 from cloister.lending.messages import CertificateRequest, InstanceCertificate
 
 if TYPE_CHECKING:
-    import ssl
-
     from cloister.crypto.sign import SigningKey, VerifyKey
     from cloister.enclave.clock import Clock
     from cloister.enclave.custodian_link import Link
     from cloister.enclave.logs import EventLog
     from cloister.lending.terms import InstanceId
 
-__all__ = ["PAUSE", "Certifier", "InstanceIdentity", "load_identity", "note_failure", "pem_of", "pem_of_key"]
+__all__ = ["PAUSE", "Certifier", "InstanceIdentity", "note_failure", "pem_of", "pem_of_key"]
 
 PAUSE = timedelta(seconds=5)  # between two tries to renew, at least
 
@@ -153,13 +150,3 @@ def pem_of(der: bytes) -> bytes:
 def pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
     """Return a private key as PEM; it stays in memory."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def load_identity(context: ssl.SSLContext, pem: bytes) -> None:
-    """Give a context certificate and key, through anonymous memory: the library insists on a path."""
-    descriptor = os.memfd_create("cloister", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)

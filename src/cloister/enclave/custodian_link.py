@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import httpx2
 
-from cloister.enclave.certificate import load_identity
 from cloister.errors import Malformed, Reason, Rejected, Unavailable
+from cloister.live_context import load_identity
 from cloister.wire import CODE, Fields, dump_b64u, dump_json, take_reasons
 
 if TYPE_CHECKING:
     from cloister.enclave.loanfile import LoanFile
     from cloister.lending.terms import InstanceId, LoanId
 
-__all__ = ["STATEMENT_TYPE", "CustodianLink", "Link", "pinned", "refusal"]
+__all__ = ["STATEMENT_TYPE", "CustodianLink", "Link", "demand_answered", "pinned"]
 
 STATEMENT_TYPE = "application/vnd.dsse.envelope.v1+json"
 _KEEP_ALIVE_S = 60  # shorter than the custodian keeps it: none is used that is being closed
@@ -256,12 +256,8 @@ class CustodianLink:
             msg = f"custodian: no answer ({type(exc).__name__})"
             kind = _HungUp if isinstance(exc, _ENDED) else Unavailable
             raise kind(msg, hint="is the custodian running, and is this its address?") from exc
-        if answer.status_code in _OK:
-            return data
-        if answer.status_code in _REFUSED and answer.status_code != _TOO_MANY_REQUESTS:
-            raise refusal(answer.status_code, data)
-        msg = f"custodian: answered {answer.status_code}"
-        raise Unavailable(msg)
+        demand_answered(answer.status_code, data)
+        return data
 
 
 def pinned(loan: LoanFile) -> ssl.SSLContext:
@@ -286,7 +282,16 @@ async def _bounded(answer: httpx2.Response) -> bytes:
     return b"".join(parts)
 
 
-def refusal(status: int, data: bytes) -> Rejected:
+def demand_answered(status: int, data: bytes) -> None:
+    """Raise ``Rejected`` where the custodian refused, ``Unavailable`` where it could not answer."""
+    if status in _REFUSED and status != _TOO_MANY_REQUESTS:
+        raise _refusal(status, data)
+    if status not in _OK:
+        msg = f"custodian: answered {status}"
+        raise Unavailable(msg)
+
+
+def _refusal(status: int, data: bytes) -> Rejected:
     """Return the custodian's reasons; where the answer has none, its code or its status is the reason."""
     try:
         fields = Fields.parse(data, what="custodian: refusal")

@@ -16,7 +16,7 @@ import httpx2
 from cloister.attest.chain import Certificate, parse_certificates
 from cloister.attest.tpm.ek import device_of
 from cloister.attest.tpm.enrolment import MAX_ENROLMENT_BYTES, EnrolChallenge, EnrolProof, EnrolRequest, EnrolResult
-from cloister.enclave.custodian_link import pinned, refusal
+from cloister.enclave.custodian_link import demand_answered, pinned
 from cloister.errors import Malformed, Unavailable, UsageError
 from cloister.tpm.commands import Tpm
 from cloister.tpm.keys import AkKind, EkKind, activate, attestation_key, available_eks, endorsement_key
@@ -32,9 +32,6 @@ __all__ = ["enrol"]
 
 _TIMEOUT_S = 30
 _MAX_FILE_BYTES = 64 * 1024
-_OK = range(200, 300)
-_REFUSED = range(400, 500)
-_TOO_MANY_REQUESTS = 429
 
 
 def enrol(
@@ -130,9 +127,5 @@ def _post(client: httpx2.Client, path: str, body: bytes) -> bytes:
     except (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError) as exc:
         msg = f"custodian: no answer ({type(exc).__name__})"
         raise Unavailable(msg, hint="is the custodian running, and is this its address?") from exc
-    if answer.status_code in _OK:
-        return data
-    if answer.status_code in _REFUSED and answer.status_code != _TOO_MANY_REQUESTS:
-        raise refusal(answer.status_code, data)
-    msg = f"custodian: answered {answer.status_code}"
-    raise Unavailable(msg)
+    demand_answered(answer.status_code, data)
+    return data

@@ -12,9 +12,9 @@ import ssl
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cloister.enclave.certificate import load_identity
 from cloister.enclave.web.http1 import Http1Connection
 from cloister.enclave.web.http2 import Http2Connection
+from cloister.live_context import load_identity
 
 if TYPE_CHECKING:
     import socket
