@@ -16,7 +16,10 @@ from cloister.client.session import StreamCut
 from cloister.errors import Malformed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    import httpx
+    import httpx2
 
     from cloister.channel.fields import FieldLines
     from cloister.client.direct import DirectExchange
@@ -44,22 +47,31 @@ _OUTER_ONLY = frozenset(
 )
 
 
-def inner_request(
-    origin: str, *, method: str, target: str, netloc: str, headers: Iterable[tuple[str, str]], body: bytes
-) -> BinaryRequest:
-    """Return what an HTTP library's request is inside the encryption.
+def inner_request(origin: str, request: httpx2.Request | httpx.Request) -> BinaryRequest:
+    """Return what an HTTP library's request is inside the encryption; its body has been read.
 
     ``origin`` is the enclave's; a request for anybody else is refused, or a redirect would carry a
     consumer's data to a place it did not verify. Raises ``UsageError``.
     """
     scheme, _, authority = origin.partition("://")
     base, slash, prefix = authority.partition("/")
+    netloc = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
     if netloc.lower() != f"{scheme}://{base}".lower():
         msg = f"transport: verified for {scheme}://{base}, asked for {netloc[:200]}"
         raise UsageError(msg)
-    path = target.removeprefix(slash + prefix) if prefix else target
-    kept = tuple((name.lower(), value.strip(" \t")) for name, value in headers if name.lower() not in _OUTER_ONLY)
-    return BinaryRequest(method=method, scheme="https", authority=base, path=path, headers=kept, body=body)
+    target = request.url.raw_path.decode("ascii")
+    return BinaryRequest(
+        method=request.method,
+        scheme="https",
+        authority=base,
+        path=target.removeprefix(slash + prefix) if prefix else target,
+        headers=tuple(
+            (name.lower(), value.strip(" \t"))
+            for name, value in request.headers.multi_items()
+            if name.lower() not in _OUTER_ONLY
+        ),
+        body=request.content,
+    )
 
 
 class _Pieces:
@@ -86,6 +98,11 @@ class _Pieces:
     def headers(self) -> FieldLines:
         """The inner header fields."""
         return self._known().headers
+
+    @property
+    def extensions(self) -> dict[str, VerifiedEnclave | Callable[[], FieldLines]]:
+        """What the HTTP libraries' responses have of ours: who answered, and the trailers once all has been read."""
+        return {"cloister_enclave": self.enclave, "cloister_trailers": lambda: self.trailers}
 
     def _known(self) -> ResponseHead:
         if self.head is None:

@@ -22,7 +22,6 @@ from cloister.client.delivery import AsyncDelivery, Delivery, inner_request
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from cloister.channel.bhttp import BinaryRequest
     from cloister.client.session import Session
     from cloister.client.wire import AsyncWire, Wire
 
@@ -62,12 +61,12 @@ class EnclaveTransport(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the enclave's response. Raises the four errors of Cloister, ``TruncatedResponse`` while reading."""
         request.read()
-        delivery = Delivery.of(self._session, self._wire, _inner(self._session, request))
+        delivery = Delivery.of(self._session, self._wire, inner_request(self._session.url, request))
         return httpx2.Response(
             delivery.status,
             headers=list(delivery.headers),
             stream=_Body(delivery),
-            extensions={"cloister_enclave": delivery.enclave, "cloister_trailers": lambda: delivery.trailers},
+            extensions=delivery.extensions,
         )
 
 
@@ -82,21 +81,10 @@ class AsyncEnclaveTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the enclave's response. Raises the four errors of Cloister, ``TruncatedResponse`` while reading."""
         await request.aread()
-        delivery = await AsyncDelivery.of(self._session, self._wire, _inner(self._session, request))
+        delivery = await AsyncDelivery.of(self._session, self._wire, inner_request(self._session.url, request))
         return httpx2.Response(
             delivery.status,
             headers=list(delivery.headers),
             stream=_AsyncBody(delivery),
-            extensions={"cloister_enclave": delivery.enclave, "cloister_trailers": lambda: delivery.trailers},
+            extensions=delivery.extensions,
         )
-
-
-def _inner(session: Session, request: httpx2.Request) -> BinaryRequest:
-    return inner_request(
-        session.url,
-        method=request.method,
-        target=request.url.raw_path.decode("ascii"),
-        netloc=f"{request.url.scheme}://{request.url.netloc.decode('ascii')}",
-        headers=request.headers.multi_items(),
-        body=request.content,
-    )

@@ -14,7 +14,6 @@ from cloister.client.delivery import AsyncDelivery, Delivery, inner_request
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from cloister.channel.bhttp import BinaryRequest
     from cloister.client.session import Session
     from cloister.client.wire import AsyncWire, Wire
 
@@ -54,12 +53,12 @@ class EnclaveTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the enclave's response. Raises the four errors of Cloister, ``TruncatedResponse`` while reading."""
         request.read()
-        delivery = Delivery.of(self._session, self._wire, _inner(self._session, request))
+        delivery = Delivery.of(self._session, self._wire, inner_request(self._session.url, request))
         return httpx.Response(
             delivery.status,
             headers=list(delivery.headers),
             stream=_Body(delivery),
-            extensions={"cloister_enclave": delivery.enclave, "cloister_trailers": lambda: delivery.trailers},
+            extensions=delivery.extensions,
         )
 
 
@@ -74,21 +73,10 @@ class AsyncEnclaveTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Return the enclave's response. Raises the four errors of Cloister, ``TruncatedResponse`` while reading."""
         await request.aread()
-        delivery = await AsyncDelivery.of(self._session, self._wire, _inner(self._session, request))
+        delivery = await AsyncDelivery.of(self._session, self._wire, inner_request(self._session.url, request))
         return httpx.Response(
             delivery.status,
             headers=list(delivery.headers),
             stream=_AsyncBody(delivery),
-            extensions={"cloister_enclave": delivery.enclave, "cloister_trailers": lambda: delivery.trailers},
+            extensions=delivery.extensions,
         )
-
-
-def _inner(session: Session, request: httpx.Request) -> BinaryRequest:
-    return inner_request(
-        session.url,
-        method=request.method,
-        target=request.url.raw_path.decode("ascii"),
-        netloc=f"{request.url.scheme}://{request.url.netloc.decode('ascii')}",
-        headers=request.headers.multi_items(),
-        body=request.content,
-    )
