@@ -7,22 +7,21 @@ about a megabyte. Not done here: asking (``many``).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cloister.client.results import output_of, table_of, tensors_of, top_of
+from cloister.client.results import NamedOutputs
 from cloister.client.tensors import array_inputs
 from cloister.errors import Malformed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, KeysView, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cloister.client.datatypes import Array
     from cloister.client.inference import Inference
     from cloister.client.model_info import ModelInfo
     from cloister.client.receipts import VerifiedReceipt
-    from cloister.client.results import Ranked
 
 __all__ = ["Answers", "Group", "group_inputs"]
 
@@ -40,7 +39,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Answers:
+class Answers(NamedOutputs):
     """Proven answers in the order of their questions: all of them, or those before and around what stopped the rest.
 
     ``answers`` has one ``Inference`` for each request, with its receipt, None where none came. An array that was split
@@ -63,30 +62,6 @@ class Answers:
         from cloister.client.notebook.answers import answers_html  # noqa: PLC0415 - of notebooks alone
 
         return answers_html(self)
-
-    def __getitem__(self, name: str) -> Array:
-        """Return the joined output of that name. Raises ``KeyError``."""
-        return output_of(self.outputs, name)
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the outputs."""
-        return iter(self.outputs)
-
-    def keys(self) -> KeysView[str]:
-        """Return the names of the outputs; with ``[]`` it makes ``dict(answers)`` work."""
-        return self.outputs.keys()
-
-    def top(self, count: int = 5, *, output: str | None = None) -> tuple[tuple[Ranked, ...], ...]:
-        """Return the best classes of each answered item, best first. Raises ``UsageError`` as ``Inference.top``."""
-        return top_of(self.outputs, self.classes, count, output)
-
-    def to_pandas(self, *, index: object = None) -> Any:
-        """Return a ``DataFrame``, a row for each answered item, as ``Inference.to_pandas``."""
-        return table_of(self.outputs, self.labels, self.classes, index)
-
-    def to_torch(self) -> dict[str, Any]:
-        """Return tensors of torch by name, as ``Inference.to_torch``."""
-        return tensors_of(self.outputs)
 
     @property
     def total(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -19,14 +19,14 @@ from cloister.channel.fields import value_of
 from cloister.client.model_info import ModelInfo, parse_metadata
 from cloister.client.plan import Pause
 from cloister.client.receipts import verify_answer, verify_paid
-from cloister.client.results import output_of, shapes_of, table_of, tensors_of, top_of
+from cloister.client.results import NamedOutputs, shapes_of
 from cloister.client.retries import DEFAULT_RETRY, Attempt, EnclaveFault, Retrying
 from cloister.client.tensors import HEADER_LENGTH, dump_inputs, name_inputs, parse_outputs
 from cloister.errors import CloisterError, Malformed, Reason, Rejected, Unavailable
 from cloister.wire import Fields, dump_b64u, take_reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, KeysView, Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from cloister.channel.fields import FieldLines
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from cloister.client.exchange import Answer
     from cloister.client.plan import Plan
     from cloister.client.receipts import ReceiptChain, VerifiedReceipt
-    from cloister.client.results import Ranked
     from cloister.client.retries import Retry
     from cloister.client.session import Session
     from cloister.client.trust import VerifiedEnclave
@@ -89,7 +88,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Inference:
+class Inference(NamedOutputs):
     """A whole answer from a verified enclave, with its proven receipt. Also a mapping of outputs by name.
 
     ``outputs`` are NumPy arrays, BF16 as float32, strings as objects of ``bytes``; ``labels`` names the class of each
@@ -127,33 +126,6 @@ class Inference:
         from cloister.client.notebook.answers import inference_html  # noqa: PLC0415 - of notebooks alone
 
         return inference_html(self)
-
-    def __getitem__(self, name: str) -> Array:
-        """Return the output of that name. Raises ``KeyError``."""
-        return output_of(self.outputs, name)
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the outputs."""
-        return iter(self.outputs)
-
-    def keys(self) -> KeysView[str]:
-        """Return the names of the outputs; with ``[]`` it makes ``dict(answer)`` work."""
-        return self.outputs.keys()
-
-    def top(self, count: int = 5, *, output: str | None = None) -> tuple[tuple[Ranked, ...], ...]:
-        """Return the best classes of each item, best first. Raises ``UsageError`` where no one output has scores."""
-        return top_of(self.outputs, self.classes, count, output)
-
-    def to_pandas(self, *, index: object = None) -> Any:
-        """Return a ``DataFrame``, a row for each item; ``index`` as pandas takes it, say that of the table asked about.
-
-        Raises ``UsageError`` where the outputs are no table, or without pandas.
-        """
-        return table_of(self.outputs, self.labels, self.classes, index)
-
-    def to_torch(self) -> dict[str, Any]:
-        """Return tensors of torch by name. Raises ``UsageError`` for strings, or without torch."""
-        return tensors_of(self.outputs)
 
     @property
     def label(self) -> str | None:

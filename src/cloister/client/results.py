@@ -14,11 +14,11 @@ import numpy as np
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, KeysView, Mapping
 
     from cloister.client.datatypes import Array
 
-__all__ = ["Ranked", "output_of", "shapes_of", "table_of", "tensors_of", "top_of"]
+__all__ = ["NamedOutputs", "Ranked", "output_of", "shapes_of", "table_of", "tensors_of", "top_of"]
 
 _RANK_OF_SCORES = 2
 
@@ -30,6 +30,53 @@ class Ranked:
     label: str
     index: int
     score: float
+
+
+class NamedOutputs:
+    """A mapping of outputs by name, for one answer or many joined: in the forms that data scientists go on with."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def outputs(self) -> Mapping[str, Array]:
+            """The outputs by name."""
+
+        @property
+        def labels(self) -> Mapping[str, tuple[str, ...]]:
+            """The name of each item's class, by output."""
+
+        @property
+        def classes(self) -> Mapping[str, tuple[str, ...]]:
+            """The names of all classes, by output."""
+
+    def __getitem__(self, name: str) -> Array:
+        """Return the output of that name. Raises ``KeyError``."""
+        return output_of(self.outputs, name)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the outputs."""
+        return iter(self.outputs)
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the outputs; with ``[]`` it makes ``dict(answer)`` work."""
+        return self.outputs.keys()
+
+    def top(self, count: int = 5, *, output: str | None = None) -> tuple[tuple[Ranked, ...], ...]:
+        """Return the best classes of each item, best first. Raises ``UsageError`` where no one output has scores."""
+        return top_of(self.outputs, self.classes, count, output)
+
+    def to_pandas(self, *, index: object = None) -> Any:
+        """Return a ``DataFrame``, a row for each item; ``index`` as pandas takes it, say that of the table asked about.
+
+        Raises ``UsageError`` where the outputs are no table, or without pandas.
+        """
+        return table_of(self.outputs, self.labels, self.classes, index)
+
+    def to_torch(self) -> dict[str, Any]:
+        """Return tensors of torch by name. Raises ``UsageError`` for strings, or without torch."""
+        return tensors_of(self.outputs)
 
 
 def output_of(outputs: Mapping[str, Array], name: str) -> Array:
