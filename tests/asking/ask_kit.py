@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import io
 import re
-import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,9 +26,11 @@ from cloister.cli.contract_words import contract_rows
 from cloister.client.proxy.upstream import Upstream
 from cloister.client.way import Way
 from cloister.serving.place import Place
+from page_kit import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Coroutine, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cloister.enclave.instance import EnclaveInstance
@@ -197,7 +198,6 @@ class Visit:
         return self.client.post(self.prefix + path, data=fields, follow_redirects=True)
 
 
-@contextlib.contextmanager
 def ask_page(
     folder: Path,
     *,
@@ -206,14 +206,10 @@ def ask_page(
     site: str | None = None,
     limits: Limits | None = None,
     **lent: Any,
-) -> Iterator[AskPage]:
+) -> AbstractContextManager[AskPage]:
     """Open custodian, enclave and page; they end with the block."""
-    told: Future[AskPage] = Future()
-    stop: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
-    async def run() -> None:
-        ended = asyncio.Event()
-        stop.set_result((asyncio.get_running_loop(), ended))
+    async def serve(ended: asyncio.Event, told: Future[AskPage]) -> None:
         parts = given or models()
         files = {name: model for name, (model, _) in parts.items()}
         async with open_house(folder, models=files, cards={name: card for name, (_, card) in parts.items()}) as house:
@@ -222,25 +218,7 @@ def ask_page(
                 instance = await enclaves.enter_async_context(house.enclave())
                 await _serve(_Behind(house, instance, enclaves), site, limits or Limits(), ended, told)
 
-    def thread() -> None:
-        try:
-            asyncio.run(run())
-        except BaseException as exc:
-            if told.done():
-                raise
-            told.set_exception(exc)
-
-    running = threading.Thread(target=thread, daemon=True)
-    running.start()
-    page = told.result(60)
-    try:
-        yield page
-    finally:
-        for client in page.clients:
-            client.close()
-        loop, ended = stop.result(1)
-        loop.call_soon_threadsafe(ended.set)
-        running.join(30)
+    return opened(serve)
 
 
 @dataclass

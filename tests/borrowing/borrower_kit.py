@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,9 +23,11 @@ from cloister.errors import Unavailable
 from cloister.serving.place import Place
 from cloister.telemetry.exposition import prometheus_text
 from cloister.wire import Fields
+from page_kit import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Coroutine, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cloister.enclave.instance import EnclaveInstance
@@ -146,40 +146,17 @@ class _Here:
             return (await client.get(f"{ENCLAVE}/readyz")).content
 
 
-@contextlib.contextmanager
-def borrower_page(folder: Path, *, allowance: int = 1000, **lent: Any) -> Iterator[BorrowerPage]:
+def borrower_page(folder: Path, *, allowance: int = 1000, **lent: Any) -> AbstractContextManager[BorrowerPage]:
     """Open custodian, enclave and page; they end with the block."""
-    told: Future[BorrowerPage] = Future()
-    ending: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
-    async def run() -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        ending.set_result((loop, stop))
+    async def serve(stop: asyncio.Event, told: Future[BorrowerPage]) -> None:
         async with open_house(folder, models={"digits": brightest()}) as house:
             await house.lend(allowance, **{"max_ceiling": 100, **lent})
             async with house.enclave() as instance:
                 with served(create_app(house.service)) as custodian:
                     await _serve(house, instance, custodian, stop, told)
 
-    def thread() -> None:
-        try:
-            asyncio.run(run())
-        except BaseException as exc:
-            if told.done():
-                raise
-            told.set_exception(exc)
-
-    running = threading.Thread(target=thread, daemon=True)
-    running.start()
-    page = told.result(60)
-    try:
-        yield page
-    finally:
-        for client in page.clients:
-            client.close()
-        loop, stop = ending.result(1)
-        loop.call_soon_threadsafe(stop.set)
-        running.join(30)
+    return opened(serve)
 
 
 async def _serve(
