@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cloister.attest.chain import Certificate
 
-__all__ = ["MAX_CRL_BYTES", "RevocationList", "verify_crl", "verify_not_revoked"]
+__all__ = ["MAX_CRL_BYTES", "RevocationList", "demand_current", "verify_crl", "verify_not_revoked"]
 
 MAX_CRL_BYTES = 1 << 20  # bytes of one list
 _PEM = b"-----BEGIN X509 CRL-----"
@@ -91,14 +91,17 @@ def verify_crl(crl: RevocationList, issuer: Certificate, now: datetime) -> None:
         raise Rejected.because("revocation_unknown", subject, got=f"critical extension {critical[0]}")
     if not _is_signed(inner, issuer):
         raise Rejected.because("collateral_signature_invalid", subject)
-    if now < inner.last_update_utc:
-        want = inner.last_update_utc.isoformat()
-        raise Rejected.because("collateral_not_yet_valid", subject, got=now.isoformat(), want=want)
-    if inner.next_update_utc is None:
-        raise Rejected.because("revocation_unknown", subject, got="no nextUpdate", want="a list that ends")
-    if now > inner.next_update_utc:
-        want = inner.next_update_utc.isoformat()
-        raise Rejected.because("collateral_expired", subject, got=now.isoformat(), want=want)
+    demand_current(inner.last_update_utc, inner.next_update_utc, now, subject=subject, what="a list")
+
+
+def demand_current(begins: datetime, ends: datetime | None, now: datetime, *, subject: str, what: str) -> None:
+    """Refuse what says of revocation nothing for ``now``, or says it without an end. Raises ``Rejected``."""
+    if now < begins:
+        raise Rejected.because("collateral_not_yet_valid", subject, got=now.isoformat(), want=begins.isoformat())
+    if ends is None:
+        raise Rejected.because("revocation_unknown", subject, got="no nextUpdate", want=f"{what} that ends")
+    if now > ends:
+        raise Rejected.because("collateral_expired", subject, got=now.isoformat(), want=ends.isoformat())
 
 
 def _is_signed(crl: x509.CertificateRevocationList, issuer: Certificate) -> bool:

@@ -23,6 +23,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from cloister.attest.chain import UNREADABLE, Certificate, verify_chain
+from cloister.attest.crl import demand_current
 from cloister.errors import Malformed, Rejected
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def verify_good(
     # 2. Signed by the issuer, or by whom the issuer made its responder (sections 4.2.2.2 and 3.2, 2 to 4).
     _verify_answer_signature(answer, _responder(answer, issuer, now, subject), subject)
     # 3. In its window (section 4.2.2.1); no nextUpdate is no bound.
-    _verify_window(single, now, subject)
+    demand_current(single.this_update, single.next_update, now, subject=subject, what="an answer")
     if isinstance(nonce, bytes) and answer.nonce != nonce:
         raise Rejected.because("nonce_mismatch", subject, got=(answer.nonce or b"").hex()[:64], want=nonce.hex()[:64])
     # 4. What it says (section 2.2).
@@ -230,17 +231,6 @@ def _verify_answer_signature(answer: Answer, responder: Certificate, subject: st
         key.verify(answer.signature, answer.signed, ec.ECDSA(chosen))
     except InvalidSignature as exc:
         raise Rejected.because("collateral_signature_invalid", subject) from exc
-
-
-def _verify_window(single: _Single, now: datetime, subject: str) -> None:
-    if now < single.this_update:
-        want = single.this_update.isoformat()
-        raise Rejected.because("collateral_not_yet_valid", subject, got=now.isoformat(), want=want)
-    if single.next_update is None:
-        raise Rejected.because("revocation_unknown", subject, got="no nextUpdate", want="an answer that ends")
-    if now > single.next_update:
-        want = single.next_update.isoformat()
-        raise Rejected.because("collateral_expired", subject, got=now.isoformat(), want=want)
 
 
 def _verify_status(single: _Single, hold: NotChecked | None, subject: str) -> str:
