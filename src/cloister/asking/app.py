@@ -23,9 +23,8 @@ from cloister.pages.checks import check_groups, unruled
 from cloister.pages.site import base_of
 from cloister.serving.behind_door import behind_door
 from cloister.serving.bodies import Bodies
-from cloister.serving.door import DOOR_STATUSES, FORM_TOKEN
-from cloister.serving.door_guard import visitor_of
-from cloister.serving.forms import parse_form
+from cloister.serving.door import DOOR_STATUSES
+from cloister.serving.door_guard import SAME_ORIGIN, take_form, visitor_of
 from cloister.serving.problems import status_of
 from cloister.serving.rates import RateLimit
 
@@ -56,7 +55,6 @@ STATUSES: Mapping[str, int] = {
 """Codes of the page's own, and those of the enclave's that browsers know a status for; the others are 403."""
 
 _FOLDER = Path(__file__).parent
-_REFERRER = {"referrer-policy": "same-origin"}  # without it a browser hides from us whose a form is
 
 
 def ask_app(asker: Asker, questions: Questions, *, door: Door, limits: Limits, secure: bool) -> ASGIApp:
@@ -196,7 +194,7 @@ class _Page:
         page = self.site.render(
             request, "refused.html", now=self._asker.now(), status=status, told=told_of(error), inside=inside
         )
-        page.headers.update(_REFERRER)
+        page.headers.update(SAME_ORIGIN)
         if isinstance(error, Unavailable) and error.retry_after_s is not None:
             page.headers["retry-after"] = str(error.retry_after_s)
         return page
@@ -229,7 +227,7 @@ class _Page:
             token=visitor_of(request).form_token,
             **values,
         )
-        page.headers.update(_REFERRER)
+        page.headers.update(SAME_ORIGIN)
         return page
 
     def _nav(self) -> list[NavEntry]:
@@ -241,10 +239,7 @@ class _Page:
         return [*entries, NavEntry(path="/verified", title="What was verified", keys="g v")]
 
     async def _posted(self, request: Request) -> Form:
-        """Return a form that this visitor was given. Raises ``Rejected``, ``Malformed``."""
-        form = parse_form(await self._bodies.read(request), request.headers.get("content-type", ""))
-        self._door.demand_token(visitor_of(request), form.text(FORM_TOKEN))
-        return form
+        return await take_form(request, self._bodies, self._door)
 
     def _own(self, request: Request) -> Question:
         return self._questions.find(visitor_of(request).id, str(request.path_params["id"]))

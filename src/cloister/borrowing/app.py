@@ -23,9 +23,8 @@ from cloister.pages import NavEntry, Site
 from cloister.pages.site import base_of
 from cloister.serving.behind_door import behind_door
 from cloister.serving.bodies import Bodies
-from cloister.serving.door import DOOR_STATUSES, FORM_TOKEN
-from cloister.serving.door_guard import visitor_of
-from cloister.serving.forms import parse_form
+from cloister.serving.door import DOOR_STATUSES
+from cloister.serving.door_guard import SAME_ORIGIN, take_form, visitor_of
 from cloister.serving.problems import code_of, status_of
 from cloister.wire import dump_b64u
 
@@ -53,7 +52,6 @@ _STATUSES: Mapping[str, int] = {
     "too_many_requests": 429,
 }
 _FOLDER = Path(__file__).parent
-_REFERRER = {"referrer-policy": "same-origin"}  # without it a browser hides from us whose a form is
 _MAX_FORM_BYTES = 16 * 1024
 _FORM_WITHIN_S = 20
 _REASON_CHARS = 200  # what the custodian takes
@@ -193,7 +191,7 @@ class _Page:
             nav=_NAV if inside else (),
             title=_TITLES.get(code, "Refused"),
         )
-        page.headers.update(_REFERRER)
+        page.headers.update(SAME_ORIGIN)
         return page
 
     async def _loan(
@@ -266,14 +264,11 @@ class _Page:
             token=visitor_of(request).form_token,
             **values,
         )
-        page.headers.update(_REFERRER)
+        page.headers.update(SAME_ORIGIN)
         return page
 
     async def _posted(self, request: Request) -> Form:
-        """Return a form that this visitor was given. Raises ``Rejected``, ``Malformed``."""
-        form = parse_form(await self._bodies.read(request), request.headers.get("content-type", ""))
-        self._door.demand_token(visitor_of(request), form.text(FORM_TOKEN))
-        return form
+        return await take_form(request, self._bodies, self._door)
 
 
 def _units(text: str) -> int:

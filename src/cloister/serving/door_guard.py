@@ -8,14 +8,20 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from cloister.errors import CloisterError, Rejected
-from cloister.serving.door import COOKIE, Door, Visitor
+from cloister.serving.door import COOKIE, FORM_TOKEN, Door, Visitor
+from cloister.serving.forms import Form, parse_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["DoorGuard", "visitor_of"]
+    from cloister.serving.bodies import Bodies
+
+__all__ = ["SAME_ORIGIN", "DoorGuard", "take_form", "visitor_of"]
+
+SAME_ORIGIN = {"referrer-policy": "same-origin"}
+"""For every page with a form: without it a browser hides from us whose the form is."""
 
 _ENTER = "/enter/"
 _ASSETS = "/assets/"
@@ -99,3 +105,10 @@ def visitor_of(request: Request) -> Visitor:
     """Return who came in."""
     found: Visitor = request.state.visitor
     return found
+
+
+async def take_form(request: Request, bodies: Bodies, door: Door) -> Form:
+    """Return a form that this visitor was given. Raises ``Rejected``, ``Malformed``."""
+    form = parse_form(await bodies.read(request), request.headers.get("content-type", ""))
+    door.demand_token(visitor_of(request), form.text(FORM_TOKEN))
+    return form
