@@ -19,6 +19,7 @@ import click
 
 from cloister.cli import app
 from cloister.cli.terminal import run
+from cloister.custodian.vaults.vault_file import Kdf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,8 @@ class Shell:
             monkeypatch.setenv(name, value)
         for name in ("CLOISTER_TOKEN", "CLOISTER_TRUST"):
             monkeypatch.delenv(name, raising=False)
+        # Vaults made here open cheaply, in processes too: the file has the costs (the real ones are in test_vaults.py).
+        monkeypatch.setattr(Kdf.__init__, "__kwdefaults__", {"memory_kib": 64, "passes": 1, "lanes": 1})
         monkeypatch.chdir(folder)
 
     def __call__(self, *words: str | Path) -> Said:

@@ -14,11 +14,13 @@ EXAMPLES = ROOT / "examples"
 
 
 def frozen_package(folder: Path) -> Path:
-    """Copy the package: an enclave measures its own files, and an editor may change the originals meanwhile."""
+    """Copy the package: an enclave measures its own files, and an editor may change the originals meanwhile.
+
+    What was compiled goes with it, or every process would compile all of it again.
+    """
     package = folder / "package"
-    shutil.copytree(
-        Path(cloister.__file__).parent, package / "cloister", ignore=shutil.ignore_patterns("__pycache__", "*.txt")
-    )
+    ignore = shutil.ignore_patterns("*.pyc.*", "*.txt")  # the former are being written
+    shutil.copytree(Path(cloister.__file__).parent, package / "cloister", ignore=ignore)
     return package
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -75,7 +76,7 @@ def create_app(
     limits = Limits(service)
     beside: Mapping[str, ASGIApp] = {UI: dashboard(service, limits)} if service.config.dashboard and pages else {}
     service.context.metrics.grow("route", [f"{route.method} {route.path}" for route in routes])
-    service.openapi = dump_json(openapi_document(routes))
+    service.openapi = functools.cache(lambda: dump_json(openapi_document(routes)))  # made when it is first asked for
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -26,7 +26,7 @@ from cloister.wire import MAX_INT, Json, dump_b64u, parse_b64u, reason_json
 
 def openapi(call: Call) -> Reply:
     """Describe this API (OpenAPI 3.1)."""
-    return Reply(body=call.service.openapi)
+    return Reply(body=call.service.openapi())
 
 
 def custodian(call: Call) -> Reply:

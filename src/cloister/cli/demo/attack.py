@@ -34,7 +34,8 @@ def tamper(cast: Cast) -> None:
     why = "One changed line is another measurement. The consumer does not take the custodian's word for it either."
     with cast.stage.scene("A tampered enclave", why) as scene:
         tree = world.borrower / "tampered"
-        shutil.copytree(Path(cloister.__file__).parent, tree / "cloister", ignore=shutil.ignore_patterns("__pycache__"))
+        compiled_now = shutil.ignore_patterns("*.pyc.*")  # being written; the rest spares each process compiling it all
+        shutil.copytree(Path(cloister.__file__).parent, tree / "cloister", ignore=compiled_now)
         with (tree / "cloister" / _CHANGED).open("a") as file:
             file.write(_LEAK)
         scene.borrower(f"changed one line of {_CHANGED}")

@@ -104,7 +104,7 @@ class CustodianService:
         self.home = home
         self.ca_pem = ca_pem
         self.url = config.public_url(config.port)
-        self.openapi = b"{}"
+        self.openapi: Callable[[], bytes] = lambda: b"{}"
         """The API document, set by the HTTP face."""
         self.discreet = False
         """Whether a caller that is not proven is told no reason: which issuers count here would be one."""

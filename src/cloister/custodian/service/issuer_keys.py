@@ -10,6 +10,7 @@ Not done here: the connection (``guarded_get``).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ssl
 import threading
@@ -143,16 +144,16 @@ class IssuerKeys:
 
 def getter(config: Config, home: Path) -> Callable[[str, int], bytes]:
     """Return how keys are fetched as the settings want it. Raises ``UsageError`` for an authority that is none."""
-    tls = ssl.create_default_context()
+    reach = Reach(config.issuer_addresses)
+    tls = functools.cache(ssl.create_default_context)  # it reads every authority of the system: when first used
     if config.issuer_ca:
         place = home / config.issuer_ca
         try:
-            tls.load_verify_locations(cafile=place)
+            tls().load_verify_locations(cafile=place)
         except (OSError, ssl.SSLError) as exc:
             msg = f"issuer_ca: {place}: cannot be read as pem"
             raise UsageError(msg) from exc
-    reach = Reach(config.issuer_addresses)
-    return lambda url, cap: guarded_get(url, cap=cap, reach=reach, tls=tls)
+    return lambda url, cap: guarded_get(url, cap=cap, reach=reach, tls=tls())
 
 
 def _place(issuer: Issuer) -> Place:

@@ -9,6 +9,7 @@ Not done here: attested release (``Recipient`` of Decrypt): the plain key comes 
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from dataclasses import dataclass
@@ -102,14 +103,16 @@ class AwsKms:
         )
         errors = botocore.exceptions
         try:
-            client = botocore.session.get_session().create_client("kms", region_name=self.region, config=config)
+            session = botocore.session.get_session()
+            session.register_component("data_loader", _models(session.get_config_variable("data_path")))
+            client = session.create_client("kms", region_name=self.region, config=config)
         except (errors.BotoCoreError, ValueError) as exc:
             msg = f"{self.name}: settings of AWS: {type(exc).__name__}"
             raise UsageError(msg, hint="look at AWS_PROFILE, AWS_CONFIG_FILE and AWS_ENDPOINT_URL") from exc
         _demand_tls(client.meta.endpoint_url)
         if client.meta.endpoint_url.startswith("http:"):  # of this machine: no proxy of another may see the key
             config = config.merge(botocore.config.Config(proxies={}))
-            client = botocore.session.get_session().create_client("kms", region_name=self.region, config=config)
+            client = session.create_client("kms", region_name=self.region, config=config)
         return client, errors
 
     def _refused(self, response: Any) -> CloisterError:
@@ -126,6 +129,14 @@ class AwsKms:
                 "service_denied", self.name, got=code, want="an allowed caller and an enabled key", hint=hint
             )
         return Unavailable(f"{self.name}: {code if code.isalnum() else 'an error without a name'}", hint="try again")
+
+
+@functools.cache
+def _models(data_path: str | None) -> Any:
+    """Return what botocore knows of services and endpoints: it takes far longer to read than all else of a client."""
+    import botocore.loaders  # noqa: PLC0415 - an extra
+
+    return botocore.loaders.create_loader(data_path)
 
 
 def _demand_tls(url: str) -> None:
