@@ -108,6 +108,21 @@ def echo_model() -> bytes:
     )
 
 
+def raw_model() -> bytes:
+    """Return a model of three tensors that are neither picture nor table, each said again."""
+    kinds = {
+        "ids": (TensorProto.INT64, ["batch", "tokens"]),
+        "notes": (TensorProto.STRING, ["batch", "parts"]),
+        "series": (FLOAT, ["batch", "steps", 2]),
+    }
+    return _model(
+        [helper.make_node("Identity", [name], [f"{name} again"]) for name in kinds],
+        [helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items()],
+        [helper.make_tensor_value_info(f"{name} again", *kind) for name, kind in kinds.items()],
+        {},
+    )
+
+
 def models() -> dict[str, tuple[bytes, Json]]:
     """Return a model of each kind of form."""
     return {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from cloister.asking.answer import Output, outputs_of
+from cloister.asking.answer import Output, json_parts, outputs_of
 
 
 def shown(array: np.ndarray, *, classes: tuple[str, ...] = (), labels: tuple[str, ...] = ()) -> Output:
@@ -68,6 +69,50 @@ def test_tables_are_cut_and_say_so() -> None:
     assert shown(np.arange(600), labels=tuple(map(str, range(600)))).note.startswith("500 of 600")
 
 
-def test_what_no_page_can_show_is_said() -> None:
-    assert "2 x 2 x 2 values" in shown(np.zeros((2, 2, 2))).note
-    assert shown(np.zeros((0, 3))).rows == ()
+def test_more_dimensions_are_rows_that_say_where_they_are() -> None:
+    found = shown(np.arange(12).reshape(2, 3, 2))
+    assert found.note == "2 x 3 x 2"
+    assert found.head == ("row", "1", "2")
+    assert found.rows[0] == ("1, 1", "0", "1")
+    assert found.rows[-1] == ("2, 3", "10", "11")
+    assert shown(np.zeros((30, 30, 2))).note == "30 x 30 x 2; 1000 of 1800 are shown; all are in the outputs as JSON"
+
+
+def test_nothing_is_shown_of_no_values() -> None:
+    assert shown(np.zeros((0, 3))).note == "no values"
+    assert shown(np.zeros((2, 0, 3))).note == "no values"
+
+
+def document(**outputs: np.ndarray) -> Any:
+    """Return the outputs as the file has them."""
+    inference: Any = SimpleNamespace(model='a "b"', outputs=outputs)
+    return json.loads(b"".join(json_parts(inference)))
+
+
+def test_outputs_as_json_hold_every_value_exactly() -> None:
+    tenth = float(np.float32(0.1))
+    found = document(
+        a=np.array([[0.1, np.nan], [np.inf, -np.inf]], np.float32),
+        b=np.array([2**63 - 1, -1]),
+        c=np.array([True]),
+        d=np.array([["\u00e9".encode(), b'"']], object),
+        e=np.array([b"\xff", b"a"], object),
+        f=np.zeros((0, 3), np.uint8),
+    )
+    assert found["model_name"] == 'a "b"'
+    assert found["outputs"] == [
+        {"datatype": "FP32", "name": "a", "shape": [2, 2], "data": [tenth, "NaN", "Infinity", "-Infinity"]},
+        {"datatype": "INT64", "name": "b", "shape": [2], "data": [2**63 - 1, -1]},
+        {"datatype": "BOOL", "name": "c", "shape": [1], "data": [True]},
+        {"datatype": "BYTES", "name": "d", "shape": [1, 2], "data": ["\u00e9", '"']},
+        {"datatype": "BYTES", "name": "e", "shape": [2], "data": ["_w", "YQ"], "parameters": {"encoding": "base64url"}},
+        {"datatype": "UINT8", "name": "f", "shape": [0, 3], "data": []},
+    ]  # fmt: skip
+
+
+def test_many_outputs_as_json_come_in_parts() -> None:
+    values = np.arange(25_000)
+    inference: Any = SimpleNamespace(model="m", outputs={"y": values})
+    parts = list(json_parts(inference))
+    assert max(map(len, parts)) < 100_000
+    assert json.loads(b"".join(parts))["outputs"][0]["data"] == values.tolist()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import zlib
 from typing import TYPE_CHECKING
 
 import httpx2
+import numpy as np
 import pytest
-from ask_kit import ask_page, echo_model, kidney_model, scan
+from ask_kit import ask_page, echo_model, kidney_model, raw_model, scan
 from PIL import Image
 
 from cloister.asking.limits import Limits
@@ -216,6 +218,88 @@ def test_pictures_that_are_none_are_refused_and_nothing_is_asked(page: AskPage, 
     assert answer.status_code == 400
     assert told in answer.text
     assert "<script>alert" not in answer.text
+
+
+def npy(array: object, **options: bool) -> bytes:
+    data = io.BytesIO()
+    np.save(data, np.asarray(array), **options)  # type: ignore[arg-type]  # allow_pickle alone
+    return data.getvalue()
+
+
+def shaped(shape: str) -> bytes:
+    """Return a file that says it is of this shape and holds nothing."""
+    head = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
+
+
+class Opens:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (self.path, "w")
+
+
+TENSORS: dict[str, tuple[bytes, str]] = {
+    "records": (npy(np.zeros(2, [("a", "<i8")])), "input ids, file: records"),
+    "a shape bomb": (shaped("(99999, 99999)"), "9999800001 values, want at most 5242880"),
+    "a shape beyond its bytes": (shaped("(1, 4)"), "0 bytes, want 32 for shape [1, 4]"),
+    "another type": (npy([[1.5]]), "input ids: float64, want INT64"),
+    "text": (npy([["a"]]), "input ids, file: text (&lt;U1), want numbers"),
+    "another shape": (npy(np.zeros((1, 1, 1), int)), "input ids: shape [1, 1, 1], want ids INT64[any, any]"),
+    "deep json": (b"[" * 100_000, "another list, want lists at most 16 deep"),
+    "ragged json": (b"[[1, 2], [3]]", "input ids, at [1]: 1 value, want 2"),
+    "large numbers": (b"9" * 64, "want -9223372036854775808 to 9223372036854775807"),
+    "no number": (b"nan", "line 1, value 1: &#39;nan&#39;, want a whole number"),
+    "more values than are taken": (b"1," * 510_000 + b"1", "want at most 500000 in all"),
+    "markup": (b"<script>alert(1)</script>", "&lt;script&gt;"),
+    "an archive": (b"PK\x03\x04\xff", "neither .npy nor utf-8 text"),
+    "nothing": (b"", "input ids: nothing, want values of INT64"),
+}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AskPage]:
+    with ask_page(tmp_path_factory.mktemp("house"), given={"raw": (raw_model(), {})}) as found:
+        yield found
+
+
+@pytest.mark.parametrize(("data", "told"), TENSORS.values(), ids=TENSORS.keys())
+def test_values_that_are_none_are_refused_and_nothing_is_asked(raw: AskPage, data: bytes, told: str) -> None:
+    person = raw.visitor()
+    person.get("/models/raw")
+    before = asked(raw)
+    answer = person.ask("raw", fields={"t1": "a", "t2": "1 2"}, files={"t0-file": ("x", data, "text/plain")})
+    assert answer.status_code == 400
+    assert told in answer.text
+    assert "<script>alert" not in answer.text
+    assert len(answer.content) < 100_000
+    assert asked(raw) - before <= 4  # what loading the form takes, and showing it again
+
+
+def test_a_pickle_in_a_file_is_never_run(raw: AskPage, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    bomb = npy(np.array([Opens(str(mark))], dtype=object), allow_pickle=True)
+    for data in (bomb, pickle.dumps(Opens(str(mark)))):
+        answer = raw.visitor().ask("raw", fields={"t1": "a", "t2": "1 2"}, files={"t0-file": ("x.npy", data, "")})
+        assert answer.status_code == 400
+        assert "Python objects, a pickle" in answer.text or "neither .npy" in answer.text
+    assert not mark.exists()
+
+
+def test_a_text_that_is_too_long_for_a_field_is_refused(raw: AskPage) -> None:
+    answer = raw.visitor().ask("raw", fields={"t0": "1 " * (2 << 20) + "1"})
+    assert answer.status_code == 400
+    assert "want at most 4194304 bytes of text" in answer.text
+
+
+def test_the_outputs_of_another_s_answer_are_not_given(raw: AskPage) -> None:
+    person, other = raw.visitor(), raw.visitor()
+    path = person.ask("raw", fields={"t0": "1", "t1": "a", "t2": "1 2"}).url.path.removeprefix(raw.door.prefix)
+    assert person.get(f"{path}/outputs").status_code == 200
+    assert other.get(f"{path}/outputs").status_code == 404
 
 
 @pytest.mark.parametrize(

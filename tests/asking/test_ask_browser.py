@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from ask_kit import DIGITS_CARD, KIDNEY_CARD, ask_page, digits_model, kidney_model, scan
+from ask_kit import DIGITS_CARD, KIDNEY_CARD, ask_page, digits_model, kidney_model, raw_model, scan
 from browser_kit import visitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ask_kit import AskPage
     from playwright.sync_api import Browser
+
+    from cloister.wire import Json
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,43 @@ def test_a_table_and_words_are_asked_about_with_the_keyboard_alone(page: AskPage
         person.page.click("button.main")
         assert "Is anybody there?" in person.page.inner_text(".said-text")
         person.look("ask-words")
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_any_tensors_are_asked_about_by_text_and_by_file(tmp_path: Path, browser: Browser, script: bool) -> None:  # noqa: FBT001 - a case
+    card: Json = {"description": "Says again whatever it is told."}
+    series = tmp_path / "series.npy"
+    np.save(series, np.linspace(-1, 1, 80).reshape(40, 2))
+    with (
+        ask_page(tmp_path / "house", given={"raw": (raw_model(), card)}) as page,
+        visitor(browser, script=script) as person,
+    ):
+        person.page.goto(page.link())
+        if script:
+            person.weigh()
+            person.look("ask-tensors")
+        person.page.get_by_label("Values of ids").fill("[[101, 2003], [102]]")
+        person.page.get_by_label("Text of notes").fill("one line\nanother")
+        person.page.get_by_label("Or a file (npy, csv, txt) for series").set_input_files(series)
+        person.page.click("button.main")
+        person.page.wait_for_selector(".notice.bad")
+        assert "input ids, at [1]: 1 value, want 2, as in the first list" in person.page.inner_text(".notice.bad")
+        if script:
+            person.look("ask-tensors-refused")
+        person.faults.clear()  # the browser notes the answer's status, 400
+        assert person.page.get_by_label("Text of notes").input_value() == "one line\nanother"
+        person.page.get_by_label("Values of ids").fill("[101, 2003, 102]")
+        person.page.get_by_label("Or a file (npy, csv, txt) for series").set_input_files(series)
+        person.page.click("button.main")
+        person.page.wait_for_selector("text=Outputs as JSON")
+        assert "1 x 40 x 2" in person.page.inner_text("main")
+        if script:
+            person.look("ask-tensors-answer")
+        with person.page.expect_download() as found:
+            person.page.get_by_role("link", name="Outputs as JSON").click()
+        assert found.value.suggested_filename.endswith(".outputs.json")
+        outputs = json.loads(Path(found.value.path()).read_bytes())["outputs"]
+        assert [one["shape"] for one in outputs] == [[1, 3], [1, 2], [1, 40, 2]]
 
 
 def test_a_value_out_of_its_range_is_told_before_anything_is_sent(page: AskPage, browser: Browser) -> None:

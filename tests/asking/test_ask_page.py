@@ -7,8 +7,9 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from ask_kit import DIGITS_CARD, ask_page, digits_model, kidney_model, scan
+from ask_kit import DIGITS_CARD, ask_page, digits_model, kidney_model, raw_model, scan
 from click.testing import CliRunner
 
 from cloister.asking.limits import Limits
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ask_kit import AskPage, Visit
+
+    from cloister.wire import Json
 
 
 @pytest.fixture(scope="module")
@@ -257,26 +260,83 @@ def test_an_answer_stays_while_the_enclave_cannot_be_verified_any_more(tmp_path:
 
 
 def test_a_model_that_has_no_form_says_so(tmp_path: Path) -> None:
-    card = {"preprocess": {"image": {"kind": "sound"}}}
-    with ask_page(tmp_path, given={"digits": (_cube(), card)}) as page:
+    card: Json = {"preprocess": {"series": {"kind": "sound"}}}
+    with ask_page(tmp_path, given={"raw": (raw_model(), card)}, limits=Limits(max_tensors=0)) as page:
         person = page.visitor()
-        assert "has no form for this model" in person.get("/models/digits").text
-        token = person.hidden("/verified")
-        assert token == {}
+        shown = person.get("/models/raw").text
+        assert "has no form for this model" in shown
+        assert "ids, notes, series are of a type or in a number" in shown
+        assert person.hidden("/models/raw") == {}
 
 
-def _cube() -> bytes:
-    """Return a model with an input that is neither picture nor table."""
-    from onnx import TensorProto, helper  # noqa: PLC0415 - of this test alone
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AskPage]:
+    with ask_page(tmp_path_factory.mktemp("house"), given={"raw": (raw_model(), {})}, allowance=500) as found:
+        yield found
 
-    shape: list[str | int | None] = ["batch", "rows", 4]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])], "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return bytes(made.SerializeToString())
+
+RAW = {"t0": "[[5, 7, 9]]", "t1": "one\ntwo & three", "t2": "time;value\n0;0.5\n1;-0.25\n"}
+
+
+def test_any_tensors_are_asked_about_and_answered(raw: AskPage) -> None:
+    person = raw.visitor()
+    form = person.get("/models/raw").text
+    for part in (
+        "INT64, any x any",
+        "BYTES, any x any",
+        "FP32, any x any x 2",
+        "Costs a unit for each item of the first dimension.",
+    ):
+        assert part in form
+    answer = person.ask("raw", fields=RAW)
+    assert answer.status_code == 200, answer.text
+    for part in (
+        "<td>9</td>",
+        "<td>two &amp; three</td>",
+        '<th scope="row">1, 2</th><td>1</td><td>-0.25</td>',
+        "1 x 2 x 2",
+    ):
+        assert part in answer.text
+    file = person.get(answer.url.path.removeprefix(raw.door.prefix) + "/outputs")
+    assert file.headers["content-disposition"].endswith('.outputs.json"')
+    assert file.headers["cache-control"] == "no-store"
+    assert file.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert [(one["datatype"], one["shape"], one["data"]) for one in file.json()["outputs"]] == [
+        ("INT64", [1, 3], [5, 7, 9]),
+        ("BYTES", [1, 2], ["one", "two & three"]),
+        ("FP32", [1, 2, 2], [0.0, 0.5, 1.0, -0.25]),
+    ]
+
+
+def test_files_are_asked_about_and_several_items_cost_several_units(raw: AskPage) -> None:
+    series = io.BytesIO()
+    np.save(series, np.arange(12, dtype=">f8").reshape(3, 2, 2))
+    files = {
+        "t0-file": ("ids.csv", b"1,2\n3,4\n5,6\n", "text/csv"),
+        "t1-file": ("notes.txt", b'[["a"],["b"],["c"]]', "text/plain"),
+        "t2-file": ("series.npy", series.getvalue(), "application/octet-stream"),
+    }
+    answer = raw.visitor().ask("raw", fields={"t1-as": "json"}, files=files)
+    assert "3 units" in answer.text, answer.text
+    assert '<th scope="row">3, 2</th><td>10</td><td>11</td>' in answer.text
+
+
+def test_items_that_do_not_go_together_are_refused_by_the_enclave_and_cost_nothing(raw: AskPage) -> None:
+    person = raw.visitor()
+    before = left(person, "raw")
+    answer = person.ask("raw", fields={**RAW, "t0": "[[1],[2]]"})
+    assert answer.status_code == 403
+    assert "What you gave does not fit the model" in answer.text
+    assert left(person, "raw") == before
+
+
+def test_a_gap_is_sent_where_it_is_meant(raw: AskPage) -> None:
+    person = raw.visitor()
+    refused = person.ask("raw", fields={**RAW, "t2": "[[[1, NaN]]]"})
+    assert "input series, at [0][0][1]: &#39;NaN&#39;, want a number" in refused.text
+    assert "[[[1, NaN]]]" in refused.text  # what was written stays
+    answer = person.ask("raw", fields={**RAW, "t2": "[[[1, NaN]]]", "t2-nan": "yes"})
+    assert "<td>1</td><td>nan</td>" in answer.text
 
 
 def test_a_picture_is_kept_on_no_disk(page: AskPage) -> None:

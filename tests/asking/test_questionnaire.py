@@ -51,25 +51,62 @@ def test_the_card_names_columns_where_it_names_each() -> None:
     assert questionnaire(short, LIMITS).names == ("x 1", "x 2")
 
 
-def test_many_columns_have_no_fields_and_take_a_table() -> None:
-    found = questionnaire(model(x=("FP32", (-1, 49))), LIMITS)
-    assert (found.fields, found.many) == (False, True)
+def test_many_named_columns_have_no_fields_and_take_a_table() -> None:
+    names = tuple(Column(name=f"gene {number}") for number in range(49))
+    found = questionnaire(replace(model(x=("FP32", (-1, 49))), about={"x": names}), LIMITS)
+    assert (len(found.cells), found.fields, found.many) == (49, False, True)
 
 
 @pytest.mark.parametrize(
     "inputs",
     [
-        {"x": ("FP32", (-1, -1, 4))}, {"x": ("FP32", (-1, 5000))}, {"x": ("FP8_E5M2", (-1, 2))}, {"x": ("FLOAT", (2,))},
-        {"x": ("FP32", (-1, 3000)), "y": ("FP32", (-1, 3000))},
+        {"x": ("FP32", (-1, -1, 4))}, {"x": ("FP32", (-1, 5000))}, {"x": ("FP8_E5M2", (-1, 2))},
+        {"x": ("FP32", (-1, 49))}, {"x": ("FP32", (-1, 3000)), "y": ("FP32", (-1, 3000))},
     ],
 )  # fmt: skip
-def test_what_is_neither_picture_nor_table_has_no_form(inputs: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+def test_what_is_neither_picture_nor_table_has_the_general_form(inputs: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+    found = questionnaire(model(**inputs), LIMITS)
+    assert [field.tensor.name for field in found.tensors] == list(inputs)
+    assert (found.cells, found.many, found.can_ask, found.counts) == ((), False, True, True)
+
+
+def test_columns_of_one_name_have_the_general_form() -> None:
+    info = model(x=("FP32", (-1, 2)), y=("FP32", (-1, 2)))
+    twice = replace(info, about={name: (Column(name="a"), Column(name="b")) for name in ("x", "y")})
+    assert [field.tensor.name for field in questionnaire(twice, LIMITS).tensors] == ["x", "y"]
+
+
+def test_an_input_of_the_general_form_goes_beside_one_row() -> None:
+    info = model(signal=("FP32", (-1, 1, 100)), age=("FP32", (-1,)))
+    asked = questionnaire(info, LIMITS)
+    assert (asked.names, asked.many, asked.tensors[0].field) == (("age",), False, "t0")
+    found = filled(info, c0="60", t0=" ".join(["0.5"] * 100))
+    assert (found["signal"].shape, found["age"].tolist()) == ((1, 1, 100), [60.0])
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"x": ("FLOAT", (2,))}, {"x": ("FP32", (-1, 0))}, {"x": ("FP32", (-1, -1)), "y": ("FLOAT", (2,))},
+        {f"x{number}": ("FP32", (-1, -1)) for number in range(65)}, {},
+    ],
+)  # fmt: skip
+def test_what_no_form_can_take_is_told(inputs: dict[str, tuple[str, tuple[int, ...]]]) -> None:
     info = model(**inputs)
     found = questionnaire(info, LIMITS)
-    assert set(found.unfit) <= set(inputs)
-    assert found.unfit
+    assert not found.can_ask
+    assert not found.tensors
     with pytest.raises(UsageError, match="no form"):
         filled(info)
+
+
+def test_values_of_all_inputs_together_are_bounded() -> None:
+    info = model(x=("FP32", (-1, -1)), y=("FP32", (-1, -1)))
+    few = replace(LIMITS, max_values=5)
+    asked = questionnaire(info, few)
+    assert fill_in(info, asked, Form(texts={"t0": "1 2 3", "t1": "1 2"}, files={}), few)["y"].tolist() == [[1, 2]]
+    with pytest.raises(UsageError, match=r"input y, line 1: 3 values, want at most 2 in all"):
+        fill_in(info, asked, Form(texts={"t0": "1 2 3", "t1": "1 2 3"}, files={}), few)
 
 
 SHAPES = {(-1, 2): (1, 2), (1, 2): (1, 2), (2,): (2,), (-1, 2, 1): (1, 2, 1), (1, 1, 2): (1, 1, 2)}

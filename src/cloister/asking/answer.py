@@ -5,21 +5,27 @@ Not done here: what an output means, which its model's card says or nobody does.
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cloister.client.datatypes import datatype_of
+from cloister.wire import dump_b64u
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cloister.client.datatypes import Array
     from cloister.client.inference import Inference
     from cloister.client.model_info import ModelInfo
 
-__all__ = ["Bar", "Output", "outputs_of"]
+__all__ = ["Bar", "Output", "json_parts", "outputs_of"]
 
 _MOST_BARS = 10
+_PART = 10_000  # values of an output that are text at once
 _MOST_ROWS, _MOST_COLUMNS = 500, 64
 _MOST_CHARS = 20_000  # of one text
 _RANK_OF_SCORES = 2
@@ -107,20 +113,26 @@ def _score_texts(row: Array) -> list[str]:
 
 
 def _table(name: str, array: Array) -> Output:
-    if array.ndim == 0 or array.ndim > _RANK_OF_SCORES:
-        shape = " x ".join(map(str, array.shape))
-        return Output(name=name, note=f"{shape} values: too many directions for a page; they are in the response file")
+    """Return rows of values; of more dimensions than two, the last lies in the row and the others name it."""
     if not array.size:
         return Output(name=name, note="no values")
-    grid = array.reshape(len(array), -1)
+    places = array.shape[:-1] if array.ndim > _RANK_OF_SCORES else array.shape[:1]
+    grid = array.reshape(math.prod(places), -1)
     shown = grid[:_MOST_ROWS, :_MOST_COLUMNS]
-    rows = tuple((str(number), *map(_shown, row)) for number, row in enumerate(shown, start=1))
+    rows = tuple((_place(number, places), *map(_shown, row)) for number, row in enumerate(shown))
     head = ("row", *(("value",) if grid.shape[1] == 1 else (str(at) for at in range(1, shown.shape[1] + 1))))
-    return Output(name=name, head=head, rows=rows, note=_cut(grid.size, shown.size))
+    note = [" x ".join(map(str, array.shape))] if array.ndim > _RANK_OF_SCORES else []
+    note += [cut] if (cut := _cut(grid.size, shown.size)) else []
+    return Output(name=name, head=head, rows=rows, note="; ".join(note))
+
+
+def _place(number: int, places: tuple[int, ...]) -> str:
+    """Return where a row is, each dimension counted from one as its columns are."""
+    return ", ".join(str(int(at) + 1) for at in np.unravel_index(number, places))
 
 
 def _cut(there: int, shown: int) -> str:
-    return "" if there == shown else f"{shown} of {there} are shown; all are in the response file"
+    return "" if there == shown else f"{shown} of {there} are shown; all are in the outputs as JSON"
 
 
 def _shown(value: object) -> str:
@@ -129,3 +141,43 @@ def _shown(value: object) -> str:
     if isinstance(value, np.floating | float):
         return f"{float(value):.6g}"
     return str(value)
+
+
+def json_parts(inference: Inference) -> Iterator[bytes]:
+    """Yield all outputs as one JSON document, the response of the Open Inference Protocol, values in one flat list.
+
+    What is no number is a string (``"NaN"``, ``"Infinity"``, ``"-Infinity"``), for JSON has no other place for it.
+    Bytes are text; where one of an output is no UTF-8, all of that output are base64url, as its ``parameters`` say.
+    """
+    yield b'{"model_name":' + _json(inference.model) + b',"outputs":['
+    for number, (name, array) in enumerate(inference.outputs.items()):
+        values = array.reshape(-1)
+        coded = array.dtype == object and not all(map(_is_text, values))
+        head: dict[str, object] = {"datatype": datatype_of(array), "name": name, "shape": list(array.shape)}
+        head |= {"parameters": {"encoding": "base64url"}} if coded else {}
+        yield b"," * (number > 0) + _json(head)[:-1] + b',"data":['
+        for start in range(0, values.size, _PART):
+            items = [_plain(value, coded=coded) for value in values[start : start + _PART].tolist()]
+            yield b"," * (start > 0) + _json(items)[1:-1]
+        yield b"]}"
+    yield b"]}\n"
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _plain(value: object, *, coded: bool) -> object:
+    if isinstance(value, bytes):
+        return dump_b64u(value) if coded else value.decode("utf-8")
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

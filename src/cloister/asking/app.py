@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from cloister.asking.answer import outputs_of
+from cloister.asking.answer import json_parts, outputs_of
 from cloister.asking.questionnaire import fill_in, questionnaire
 from cloister.asking.questions import Question, Questions, State
 from cloister.asking.words import told_of
@@ -149,23 +149,24 @@ class _Page:
         return RedirectResponse(f"{base_of(request)}/models/{question.model}", status_code=303)
 
     async def file(self, request: Request) -> Response:
-        """Return the receipt of an answer, or the exact bytes that it is about."""
+        """Return the receipt of an answer, the exact bytes that it is about, or its outputs as JSON."""
         inference = self._own(request).inference
         name, given = str(request.path_params["file"]), {}
         if inference is not None:
             receipt = inference.receipt.receipt
-            stem = f"{receipt.instance[:16]}-{receipt.index:012d}.receipt"
+            stem = f"{receipt.instance[:16]}-{receipt.index:012d}"
+            if name == "outputs":
+                headers = _file_headers(f"{stem}.outputs.json")
+                return StreamingResponse(json_parts(inference), media_type="application/json", headers=headers)
             given = {
-                "receipt": (stem, inference.receipt.dump() + b"\n"),
-                "request": (f"{stem}.request", inference.request),
-                "response": (f"{stem}.response", inference.response),
+                "receipt": (f"{stem}.receipt", inference.receipt.dump() + b"\n"),
+                "request": (f"{stem}.receipt.request", inference.request),
+                "response": (f"{stem}.receipt.response", inference.response),
             }
         if name not in given:
             raise Rejected.because("not_found", "file")
         shown, data = given[name]
-        headers = {"content-disposition": f'attachment; filename="{shown}"', "cache-control": "no-store"}
-        headers |= {"x-content-type-options": "nosniff", "content-security-policy": "default-src 'none'; sandbox"}
-        return Response(data, media_type="application/octet-stream", headers=headers)
+        return Response(data, media_type="application/octet-stream", headers=_file_headers(shown))
 
     async def verified(self, request: Request) -> Response:
         """Return everything that was verified, check by check."""
@@ -208,7 +209,7 @@ class _Page:
             "model.html",
             asked=questionnaire(info, self._limits),
             enclave=self._asker.enclave(),
-            filled={} if filled is None else filled.texts,
+            filled={} if filled is None else _refilled(filled),
             here=f"/models/{model}",
             info=info,
             limits=self._limits,
@@ -246,6 +247,20 @@ class _Page:
 
     def _to(self, request: Request, question: Question) -> Response:
         return RedirectResponse(f"{base_of(request)}/answers/{question.id}", status_code=303)
+
+
+def _refilled(form: Form) -> dict[str, str]:
+    """Return what was typed; browsers send lines with CR LF, and a page shows a bare CR as a mark that steers."""
+    return {name: text.replace("\r\n", "\n") for name, text in form.texts.items()}
+
+
+def _file_headers(name: str) -> dict[str, str]:
+    return {
+        "cache-control": "no-store",
+        "content-disposition": f'attachment; filename="{name}"',
+        "content-security-policy": "default-src 'none'; sandbox",
+        "x-content-type-options": "nosniff",
+    }
 
 
 def _status(error: CloisterError) -> int:

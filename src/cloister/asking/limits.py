@@ -18,6 +18,11 @@ class Limits:
     max_decoding: int = 2  # pictures decoded at once
     max_rows: int = 1000  # of a table
     max_fields: int = 48  # columns that have a field of their own in the form
+    max_tensors: int = 64  # inputs that have the general form
+    max_values: int = 5 << 20  # of all such inputs together
+    max_written: int = 500_000  # numbers of one such input as text, which takes a processor a second
+    max_texts: int = 100_000  # of one such input
+    max_text_bytes: int = 4 << 20  # of one such input as text, as of any field
     max_running: int = 32  # questions under way at once, those that wait among them
     max_running_each: int = 2  # of one visitor
     max_kept_each: int = 4  # answers of one visitor

@@ -1,7 +1,7 @@
 """The form of one model, and what somebody filled in as the model's inputs.
 
-An input is a picture where the card says how one is made into it, else columns of a table: as many as one row has
-numbers, named by the card where it names them. What has neither form is said to be none of this page's.
+An input is a picture where the card says how one is made into it; columns of a table where the card names them, or
+where one row has few values; else it has the general form (``tensors``). What the client has no type for has none.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cloister.asking.table import read_rows
+from cloister.asking.tensors import TensorField, fill_tensor, has_field
 from cloister.client.columns import Column
-from cloister.client.datatypes import element_type
 from cloister.client.images import image_to_array, open_image
-from cloister.errors import CloisterError, UsageError
+from cloister.client.tensors import array_inputs
+from cloister.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,13 +65,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questionnaire:
-    """What a model is asked with: ``pictures`` and ``cells``; ``unfit`` names inputs that have no form here.
+    """What a model is asked with: ``pictures``, ``cells``, ``tensors``; ``unfit`` names inputs that have no form here.
 
     ``fields`` tells whether each cell has a field of its own; ``many`` whether several rows may be asked at once.
     """
 
     pictures: tuple[str, ...]
     cells: tuple[Cell, ...]
+    tensors: tuple[TensorField, ...]
     unfit: tuple[str, ...]
     fields: bool
     many: bool
@@ -80,33 +82,48 @@ class Questionnaire:
         """The names of the table's columns, in order."""
         return tuple(cell.column.name for cell in self.cells)
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is a form."""
+        return not self.unfit and bool(self.pictures or self.cells or self.tensors)
+
+    @property
+    def counts(self) -> bool:
+        """Whether a question of the general form may cost more than one unit."""
+        return any(field.counts for field in self.tensors)
+
 
 def questionnaire(info: ModelInfo, limits: Limits) -> Questionnaire:
     """Return the form of a model."""
     pictures = tuple(tensor.name for tensor in info.inputs if tensor.name in info.images)
     rest = [tensor for tensor in info.inputs if tensor.name not in info.images]
-    fit = [tensor for tensor in rest if _width(tensor) is not None and _is_known(tensor)]
+    fit = [tensor for tensor in rest if _is_table(tensor, info, limits)]
     cells = [cell for tensor in fit for cell in _cells(tensor, info)]
     cells = [replace(cell, field=f"c{index}") for index, cell in enumerate(cells)]
     named = {cell.column.name for cell in cells}
-    unfit = tuple(tensor.name for tensor in rest if tensor not in fit)
     if len(cells) > _MAX_COLUMNS or len(named) != len(cells):
-        cells, unfit = [], tuple(tensor.name for tensor in rest)
+        fit, cells = [], []
+    general = [tensor for tensor in rest if tensor not in fit]
+    unfit = tuple(tensor.name for tensor in general if not has_field(tensor))
+    if len(general) > limits.max_tensors:
+        unfit = tuple(tensor.name for tensor in general)
+    tensors = [] if unfit else [TensorField(tensor=tensor, field=f"t{at}") for at, tensor in enumerate(general)]
     return Questionnaire(
         pictures=pictures,
         cells=tuple(cells),
+        tensors=tuple(tensors),
         unfit=unfit,
         fields=0 < len(cells) <= limits.max_fields,
-        many=not pictures and all(tensor.shape[:1] == (_OPEN,) for tensor in fit),
+        many=not pictures and not general and all(tensor.shape[:1] == (_OPEN,) for tensor in fit),
     )
 
 
-def _is_known(tensor: TensorInfo) -> bool:
-    try:
-        element_type(tensor.datatype)
-    except CloisterError:
+def _is_table(tensor: TensorInfo, info: ModelInfo, limits: Limits) -> bool:
+    """Tell whether an input is best filled in column by column: named by the card, or few."""
+    width = _width(tensor)
+    if width is None or not has_field(tensor) or tensor.datatype.startswith("FP8"):
         return False
-    return not tensor.datatype.startswith("FP8")
+    return width <= limits.max_fields or len(info.about.get(tensor.name, ())) == width
 
 
 def _inner(tensor: TensorInfo) -> tuple[int, ...]:
@@ -134,7 +151,7 @@ def _cells(tensor: TensorInfo, info: ModelInfo) -> Iterator[Cell]:
 
 def fill_in(info: ModelInfo, asked: Questionnaire, form: Form, limits: Limits) -> dict[str, Array]:
     """Return the inputs as arrays by name. Slow where a picture is large. Raises ``UsageError`` naming the field."""
-    if asked.unfit or not (asked.pictures or asked.cells):
+    if not asked.can_ask:
         msg = f"model {info.name}: this page has no form for {', '.join(asked.unfit)[:200] or 'a model without inputs'}"
         raise UsageError(msg, hint="ask it with the Python client or 'cloister infer'")
     inputs = {name: _picture(info, name, form, limits) for name in asked.pictures}
@@ -144,7 +161,11 @@ def fill_in(info: ModelInfo, asked: Questionnaire, form: Form, limits: Limits) -
             mine = [index for index, cell in enumerate(asked.cells) if cell.tensor == tensor.name]
             if mine:
                 inputs[tensor.name] = _array(tensor, [[row[index] for index in mine] for row in rows])
-    return inputs
+    left = limits.max_values
+    for field in asked.tensors:
+        inputs[field.tensor.name] = fill_tensor(field, form, limits, left)
+        left -= inputs[field.tensor.name].size
+    return array_inputs(info, inputs)
 
 
 def _picture(info: ModelInfo, name: str, form: Form, limits: Limits) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from cloister.errors import Malformed, UsageError
 
-__all__ = ["Array", "as_array", "decode", "element_type", "encode", "fit"]
+__all__ = ["Array", "as_array", "datatype_of", "decode", "element_type", "encode", "fit"]
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -37,6 +37,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "FP8_E5M2": np.dtype("u1"),
     "FP8_E5M2FNUZ": np.dtype("u1"),
 }
+_NAMES = {dtype: name for name, dtype in reversed(_DTYPES.items())}  # the first of a dtype: the one NumPy has
 _BYTES = "BYTES"
 _BF16_INFINITE = 0x7F80  # the bits of its exponent
 
@@ -49,6 +50,11 @@ def element_type(datatype: str) -> np.dtype[Any]:
         msg = f"tensor: unknown datatype {datatype[:32]!r}"
         raise Malformed(msg)
     return _DTYPES[datatype]
+
+
+def datatype_of(array: Array) -> str:
+    """Return the type that an array of outputs is written as: BF16 comes as FP32, 8-bit floats as their bits, UINT8."""
+    return _BYTES if array.dtype == object else _NAMES[array.dtype]
 
 
 def as_array(value: object, datatype: str, *, name: str) -> Array:
