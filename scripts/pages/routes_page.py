@@ -19,7 +19,8 @@ _HEAD = """# Every route
 
 Made from the source by `make reference`. Each of these servers answers `GET /openapi.json` with the same as an OpenAPI 3.1 document. What the routes do in
 detail: [custodian API](custodian-api.md), [tenants](tenants.md), [attestation service](attestation-service.md), [enclave API](enclave-api.md),
-[relay](relay.md). Refusals are problem documents: [errors](errors.md). A route marked `*` takes an `Idempotency-Key`.
+[relay](relay.md). Refusals are problem documents: [errors](errors.md). A route marked `*` takes an `Idempotency-Key`;
+other changes refuse one.
 """
 
 

@@ -96,7 +96,7 @@ def _pages(remote: Remote, order: dict[str, Json]) -> Iterator[Any]:
     """Yield the custodian's answers, page by page."""
     after = 0
     while True:
-        page = remote.post("/v1/recall", {**order, "after": after})
+        page = remote.send_json("/v1/recall", {**order, "after": after})
         yield page
         if page["next"] is None:
             return

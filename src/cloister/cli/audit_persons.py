@@ -33,7 +33,7 @@ def resolve(terminal: Terminal, /, *, subject: str, **where: Any) -> None:
     For admin and auditor; that it was asked is an entry of the log.
     """
     with from_options(**where) as remote:
-        found = remote.post("/v1/audit/resolve", {"subject": subject})
+        found = remote.send_json("/v1/audit/resolve", {"subject": subject})
     name = found["name"] or "(forgotten)"
     terminal.result(dict(found), lambda out: out.print(f"{found['pseudonym']} {name}", markup=False))
 

@@ -113,7 +113,7 @@ def fork(
             raise UsageError(msg)
         with as_anybody(url=url, ca=ca) as remote:
             body: Json = {"instance": one.instance, "receipts": [dump_b64u(item.statement) for item in kept]}
-            result |= remote.post("/v1/forks", body)
+            result |= remote.send_json("/v1/forks", body)
     text = f"fork: instance {one.instance} signed two words on index {one.index}: its memory was copied"
     terminal.result(result, lambda out: out.print(text))
 

@@ -136,12 +136,12 @@ class Remote:
         return self._call("POST", path, content=body, headers={"content-type": "text/plain"})
 
     def post(self, path: str, body: Json, *, key: str = "") -> Any:
-        """POST once: a fresh Idempotency-Key makes a retry by the transport harmless, ``key`` one by hand."""
+        """POST to a route that takes an Idempotency-Key: a fresh one makes a retry harmless, ``key`` one by hand."""
         headers = {"content-type": "application/json", "idempotency-key": key or secrets.token_urlsafe(18)}
         return self._call("POST", path, content=dump_json(body), headers=headers)
 
     def send_json(self, path: str, body: Json) -> Any:
-        """POST a JSON document to a route that takes no key for retries."""
+        """POST a JSON document to a route that takes no key for retries, and refuses one."""
         return self._call("POST", path, content=dump_json(body), headers={"content-type": "application/json"})
 
     def send(self, path: str, body: bytes, *, media_type: str = STATEMENT_TYPE) -> bytes:
@@ -149,8 +149,8 @@ class Remote:
         return self._send("POST", path, content=body, headers={"content-type": media_type}).content
 
     def delete(self, path: str, **query: str) -> Any:
-        """DELETE something."""
-        return self._call("DELETE", path, params=query)
+        """DELETE something, with a key for retries: every such route takes one."""
+        return self._call("DELETE", path, params=query, headers={"idempotency-key": secrets.token_urlsafe(18)})
 
     @contextmanager
     def events(self, path: str, *, quiet_s: float | None = None) -> Iterator[Iterator[str]]:
@@ -256,7 +256,7 @@ def from_options(
     remote = Remote(found)
     kept, now = found.session, datetime.now(UTC)
     if kept is not None and token_file not in {None, "-"} and kept.is_waning(now):
-        replace_private(Path(str(token_file)), kept.renewed(remote.post("/v1/sessions/renew", {})).dump())
+        replace_private(Path(str(token_file)), kept.renewed(remote.send_json("/v1/sessions/renew", {})).dump())
     return remote
 
 

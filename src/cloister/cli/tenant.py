@@ -87,7 +87,7 @@ def create(
         msg = "tenant create: want --out FILE for the first admin's token"
         raise UsageError(msg)
     with _operator(where) as remote:
-        made = remote.post("/operator/tenants", body)
+        made = remote.send_json("/operator/tenants", body)
     result = {member: made[member] for member in ("name", "url", "key", "publisher")}
     if sha256 is None:
         place = out or home / "tenants" / name / ADMIN_TOKEN_NAME
@@ -159,7 +159,7 @@ def resume(terminal: Terminal, /, *, name: str, **where: Any) -> None:
 
 def _change(terminal: Terminal, name: str, verb: str, where: dict[str, Any]) -> None:
     with _operator(where) as remote:
-        found = remote.post(f"/operator/tenants/{segment(name)}/{verb}", {})
+        found = remote.send_json(f"/operator/tenants/{segment(name)}/{verb}", {})
     terminal.result(dict(found), lambda out: out.print(_table(terminal, [found])))
 
 
@@ -175,7 +175,7 @@ def remove(terminal: Terminal, /, *, name: str, phrase: str | None, **where: Any
     """
     body: dict[str, Json] = {} if phrase is None else {"phrase": phrase}
     with _operator(where) as remote:
-        found = remote.post(f"/operator/tenants/{segment(name)}/remove", body)
+        found = remote.send_json(f"/operator/tenants/{segment(name)}/remove", body)
     if phrase is None:
         terminal.result(dict(found), lambda out: out.print(f"to erase it: --phrase '{found['phrase']}'"))
         terminal.say(f"good until {found['expires_at']}", style="dim")

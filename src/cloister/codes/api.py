@@ -60,6 +60,13 @@ CHAPTER = Chapter(
             example="idempotency-key: idempotency_mismatch",
         ),
         Code(
+            name="idempotency_unsupported",
+            cause="the route honours no Idempotency-Key, which would promise what is not kept",
+            fix="send it without; the API's page says what a repeat comes to",
+            who=Who.CALLER,
+            example="idempotency-key: idempotency_unsupported",
+        ),
+        Code(
             name="insecure_refused",
             cause="profile `production` does not lend to simulated TEEs",
             fix="use a policy for real TEEs",

@@ -191,6 +191,7 @@ async def _answer(service: CustodianService, limits: Limits, route: Route, reque
     await run_in_threadpool(demand_role, service, actor, route)
     await _demand_peer(service, route, actor, request)
     _demand_unconditional(request)
+    once_key = _once_key(request, route)
     if route.limited:
         limits.demand(actor, request, service.context.now())
     call = Call(
@@ -201,7 +202,7 @@ async def _answer(service: CustodianService, limits: Limits, route: Route, reque
         parameters={name: str(value) for name, value in request.path_params.items()},
         query=_query(request),
         body=await limits.bodies.read(request, route.body),
-        once_key=request.headers.get("idempotency-key") if route.once else None,
+        once_key=once_key,
         certificate=peer_certificate(request.scope) if route.wanted is Wanted.HOST else None,
     )
     reply = await run_in_threadpool(carry_out, route, call)
@@ -234,6 +235,19 @@ def _demand_unconditional(request: Request) -> None:
     """Refuse a change that is to depend on an entity tag: nothing here has one (RFC 9110 section 13.1.1)."""
     if request.method not in _READS and any(header in request.headers for header in _CONDITIONS):
         raise Rejected.because("precondition_failed", "request", got="a condition", want="none: nothing has a tag here")
+
+
+def _once_key(request: Request, route: Route) -> str | None:
+    """Return the Idempotency-Key; two of them are none that is well formed. What only reads needs none.
+
+    Raises ``Rejected`` (``idempotency_unsupported``) for a change that would not keep what the key asks for.
+    """
+    keys = request.headers.getlist("idempotency-key")
+    if not keys or route.again is None:
+        return None
+    if not route.once:
+        raise Rejected.because("idempotency_unsupported", "idempotency-key", hint="send it without the header")
+    return " ".join(keys)
 
 
 def _query(request: Request) -> dict[str, str]:

@@ -29,6 +29,7 @@ __all__ = [
     "BORROWER",
     "JSON_TYPE",
     "STATEMENT_TYPE",
+    "Again",
     "Body",
     "Call",
     "Handler",
@@ -66,6 +67,20 @@ class Wanted(Enum):
     INSTANCE = "instance"
     HOLDER = "holder"
     HOST = "host"
+
+
+class Again(Enum):
+    """What comes of a change that is asked for again, by who did not hear the answer, as the documentation says it.
+
+    One of them takes the client's word for what is the same. For the others a key would add nothing, or do harm.
+    """
+
+    KEYED = "Takes `Idempotency-Key`."
+    SIGNED = "Sent again: the same signed message counts once."
+    SINGLE = "Sent again: refused, for it can be done once."
+    SETTLED = "Sent again: finds done what is done, and answers how it stands then."
+    FRESH = "Sent again: another challenge, for none is given twice."
+    LOGGED = "Sent again: logged again, for no look goes unseen."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +148,13 @@ class Call:
         if not _ONCE_KEY.fullmatch(self.once_key):
             msg = "idempotency-key: want 1 to 200 visible ascii characters"
             raise Malformed(msg)
-        whole = lp(self.method.encode(), self.path.encode(), self.body)
-        return OnceKey(actor=self.actor.id, key=self.once_key, digest=hashlib.sha256(whole).digest())
+        return OnceKey(actor=self.actor.id, key=self.once_key, digest=self.digest)
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of what is asked for: method, path, body and query, its parameters in any order."""
+        query = (part.encode() for pair in sorted(self.query.items()) for part in pair)
+        return hashlib.sha256(lp(self.method.encode(), self.path.encode(), self.body, *query)).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +176,7 @@ class Route:
 
     ``roles`` None means anybody. ``stream`` marks the one route that the app answers itself. ``deep`` lets the
     last parameter hold slashes: it is a path of its own. ``duty`` says when a second person has to approve,
-    ``wanted`` whose certificate must be shown.
+    ``wanted`` whose certificate must be shown, ``again`` what a repeated change comes to; None for what reads.
     """
 
     method: str
@@ -168,12 +188,17 @@ class Route:
     members: tuple[Member, ...] = ()
     query: tuple[Member, ...] = ()
     answers: str = JSON_TYPE
-    once: bool = False
+    again: Again | None = None
     limited: bool = False
     stream: bool = False
     deep: bool = False
     duty: Duty | None = None
     wanted: Wanted = Wanted.NOTHING
+
+    @property
+    def once(self) -> bool:
+        """Whether an Idempotency-Key is honoured. Where it is not, a change that is sent with one is refused."""
+        return self.again is Again.KEYED
 
 
 def json_reply(value: Json, *, status: int = 200) -> Reply:

@@ -53,6 +53,8 @@ def _operation(route: Route) -> Json:
         "security": [] if route.roles is None else [{"token": sorted(role.value for role in route.roles)}],
         "summary": route.summary,
     }
+    if route.again is not None:
+        operation["description"] = route.again.value
     if route.body is Body.JSON:
         operation["requestBody"] = {"content": {JSON_TYPE: {"schema": _schema(route.members)}}, "required": True}
     if route.body is Body.TEXT:

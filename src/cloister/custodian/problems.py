@@ -53,6 +53,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "media_type_unsupported": 415,
     "borrower_key_wanted": 422,
     "idempotency_mismatch": 422,
+    "idempotency_unsupported": 422,
     "insecure_refused": 422,
     "loan_wanted": 422,
     "name_invalid": 422,

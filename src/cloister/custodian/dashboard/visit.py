@@ -189,11 +189,12 @@ def routed(
     route = _TABLE[name]
     _demand(desk, request, actor, route, parameters)
     path, content = route.path.format_map(parameters), b"" if body is None else dump_json(body)
-    key = f"ui-{hashlib.sha256(lp(once.encode(), path.encode(), content)).hexdigest()}" if once and route.once else None
     call = Call(
         service=desk.service, actor=actor, method=route.method, path=path, parameters=dict(parameters),
-        query=dict(query or {}), body=content, once_key=key,
+        query=dict(query or {}), body=content,
     )  # fmt: skip
+    if once and route.once:
+        call = replace(call, once_key=f"ui-{hashlib.sha256(lp(once.encode(), call.digest)).hexdigest()}")
     reply = carry_out(route, call)
     return parse_json(reply.body, what="answer"), reply.status
 

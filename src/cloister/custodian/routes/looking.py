@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloister.custodian import handlers, log_http, watching_http
-from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Body
+from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Again, Body
 from cloister.custodian.events import EVENT_STREAM, events
 from cloister.custodian.routes.route import AFTER, LIMIT, LOAN, STAFF, VIEWERS, WATCHERS, WATCHERS_AND_VIEWERS, route
 
@@ -37,7 +37,7 @@ _LOG = (
     route("GET", "/log/tile/entries/{tile}", STAFF, log_http.log_entries, answers=log_http.TILE_TYPE, deep=True),
     route("GET", "/log/tile/{tile}", ANYBODY, log_http.log_tile, answers=log_http.TILE_TYPE, deep=True),
     # Signed by a witness that the settings name: the signature is the authentication.
-    route("POST", "/log/cosignatures", ANYBODY, log_http.cosignatures, body=Body.TEXT),
+    route("POST", "/log/cosignatures", ANYBODY, log_http.cosignatures, again=Again.SIGNED, body=Body.TEXT),
     route("GET", "/v1/loans/{loan}/audit", WATCHERS, log_http.loan_entries, query=(AFTER, LIMIT)),
     route(
         "GET", "/v1/audit/{index}/proof", WATCHERS, log_http.proof, query=(log_http.SIZE, log_http.QUORUM),

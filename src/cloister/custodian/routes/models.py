@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloister.custodian import handlers, keys_http
-from cloister.custodian.calls import STATEMENT_TYPE, Body, Member
+from cloister.custodian.calls import STATEMENT_TYPE, Again, Body, Member
 from cloister.custodian.routes import duties
 from cloister.custodian.routes.route import ADMIN, MANAGE, VIEWERS, route
 
@@ -11,7 +11,7 @@ __all__ = ["MODELS"]
 
 _MODELS = (
     route(
-        "POST", "/v1/models", MANAGE, handlers.publish, body=Body.JSON, once=True,
+        "POST", "/v1/models", MANAGE, handlers.publish, body=Body.JSON, again=Again.KEYED,
         members=(
             Member(name="manifest", type="string", doc="exact bytes of manifest.json, base64url"),
             Member(name="signature", type="string", doc="exact bytes of manifest.sig, base64url"),
@@ -20,7 +20,7 @@ _MODELS = (
     ),
     route("GET", "/v1/models", VIEWERS, handlers.list_models),
     route("GET", "/v1/models/{digest}", VIEWERS, handlers.show_model),
-    route("POST", "/v1/models/{digest}/withdraw", MANAGE, handlers.withdraw, body=Body.JSON, once=True),
+    route("POST", "/v1/models/{digest}/withdraw", MANAGE, handlers.withdraw, body=Body.JSON, again=Again.KEYED),
 )  # fmt: skip
 
 _KEYS = (
@@ -28,22 +28,22 @@ _KEYS = (
     route("GET", "/v1/keys/status", VIEWERS, keys_http.status_of_keys, answers=STATEMENT_TYPE),
     route(
         "POST", "/v1/keys/rotate", ADMIN, keys_http.rotate_keys, body=Body.JSON, members=keys_http.ROTATE_MEMBERS,
-        once=True, duty=duties.INCIDENT,
+        again=Again.KEYED, duty=duties.INCIDENT,
     ),
     route(
         "POST", "/v1/keys/schedule", ADMIN, keys_http.schedule_rotation, body=Body.JSON,
-        members=keys_http.SCHEDULE_MEMBERS, once=True, duty=duties.SCHEDULE,
+        members=keys_http.SCHEDULE_MEMBERS, again=Again.KEYED, duty=duties.SCHEDULE,
     ),
     route(
         "POST", "/v1/keys/exports", ADMIN, keys_http.permit_export, body=Body.JSON,
-        members=keys_http.EXPORT_MEMBERS, once=True, duty=duties.KEY_EXPORT,
+        members=keys_http.EXPORT_MEMBERS, again=Again.KEYED, duty=duties.KEY_EXPORT,
     ),
-    route("DELETE", "/v1/keys/exports/{proposal}", ADMIN, keys_http.revoke_permit),
+    route("DELETE", "/v1/keys/exports/{proposal}", ADMIN, keys_http.revoke_permit, again=Again.KEYED),
 )  # fmt: skip
 
 _RECALL = (
     route(
-        "POST", "/v1/recall", MANAGE, handlers.recall, body=Body.JSON,
+        "POST", "/v1/recall", MANAGE, handlers.recall, again=Again.SETTLED, body=Body.JSON,
         members=(
             Member(name="policy", type="object", doc="judge by this policy, not by each loan's own", required=False),
             Member(name="bundle", type="string", doc="judge by this signed bundle (base64url), not by the "

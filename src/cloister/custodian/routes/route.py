@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from cloister.custodian.calls import BORROWER, JSON_TYPE, Body, Member, Route, Wanted
 from cloister.custodian.events import EVENT_STREAM
 from cloister.custodian.tokens import Role
+from cloister.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloister.custodian.calls import Handler
+    from cloister.custodian.calls import Again, Handler
     from cloister.custodian.duty import Duty
 
 __all__ = [
@@ -72,7 +73,7 @@ def route(
     members: tuple[Member, ...] = (),
     query: tuple[Member, ...] = (),
     answers: str = JSON_TYPE,
-    once: bool = False,
+    again: Again | None = None,
     limited: bool = False,
     deep: bool = False,
     duty: Duty | None = None,
@@ -80,13 +81,17 @@ def route(
 ) -> Route:
     """Return one line of the API; its summary is the first line of the handler's docstring.
 
-    A route that takes a token wants the token's certificate too, unless it says ``wanted``.
+    A route that takes a token wants the token's certificate too, unless it says ``wanted``. Raises ``UsageError`` for a
+    change that does not say what comes of it ``again``.
     """
+    if (again is None) != (method == "GET"):
+        msg = f"route {method} {path}: want again= for a change, and only there"
+        raise UsageError(msg)
     if wanted is None:
         wanted = Wanted.NOTHING if roles is None else Wanted.HOLDER
     summary = (inspect.getdoc(handler) or "").partition("\n")[0]
     return Route(
         method=method, path=path, roles=roles, summary=summary, handler=handler, body=body, members=members,
-        query=query, answers=answers, once=once, limited=limited, stream=answers == EVENT_STREAM, deep=deep, duty=duty,
-        wanted=wanted,
+        query=query, answers=answers, again=again, limited=limited, stream=answers == EVENT_STREAM, deep=deep,
+        duty=duty, wanted=wanted,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloister.custodian import certificates_http, handlers, watching_http
-from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Body, Call, Member, Reply, Wanted, json_reply
+from cloister.custodian.calls import ANYBODY, STATEMENT_TYPE, Again, Body, Call, Member, Reply, Wanted, json_reply
 from cloister.custodian.routes.route import AFTER, LIMIT, route
 from cloister.custodian.service.access import MAX_LIFE_S, issue_token, token_list, withdraw_token
 from cloister.custodian.tokens import Role
@@ -66,7 +66,9 @@ def _tenants(keeping: Keeping) -> tuple[Route, ...]:
 
     return (
         route("GET", "/operator/tenants", OPERATOR, list_tenants),
-        route("POST", "/operator/tenants", OPERATOR, create_tenant, body=Body.JSON, members=_CREATE),
+        route(
+            "POST", "/operator/tenants", OPERATOR, create_tenant, body=Body.JSON, members=_CREATE, again=Again.SINGLE
+        ),
         route("GET", _TENANT, OPERATOR, show_tenant),
     )
 
@@ -90,10 +92,10 @@ def _changes(keeping: Keeping) -> tuple[Route, ...]:
         return json_reply(keeping.remove(call.actor, call.parameters["tenant"], phrase))
 
     return (
-        route("POST", f"{_TENANT}/suspend", OPERATOR, suspend_tenant, body=Body.JSON),
-        route("POST", f"{_TENANT}/resume", OPERATOR, resume_tenant, body=Body.JSON),
+        route("POST", f"{_TENANT}/suspend", OPERATOR, suspend_tenant, body=Body.JSON, again=Again.SINGLE),
+        route("POST", f"{_TENANT}/resume", OPERATOR, resume_tenant, body=Body.JSON, again=Again.SETTLED),
         route(
-            "POST", f"{_TENANT}/remove", OPERATOR, remove_tenant, body=Body.JSON,
+            "POST", f"{_TENANT}/remove", OPERATOR, remove_tenant, body=Body.JSON, again=Again.SINGLE,
             members=(Member(name="phrase", type="string", doc="as the first answer said", required=False),),
         ),
     )  # fmt: skip
@@ -124,15 +126,15 @@ def _tokens() -> tuple[Route, ...]:
     return (
         route("GET", "/operator/tokens", OPERATOR, list_tokens),
         route(
-            "POST", "/operator/tokens", OPERATOR, create_token, body=Body.JSON, once=True,
+            "POST", "/operator/tokens", OPERATOR, create_token, body=Body.JSON, again=Again.KEYED,
             members=(
                 Member(name="name", type="string", doc="whose token it is"),
                 Member(name="life_s", type="integer", doc="seconds the token is good for", required=False),
             ),
         ),
-        route("DELETE", "/operator/tokens/{token}", OPERATOR, revoke_token),
+        route("DELETE", "/operator/tokens/{token}", OPERATOR, revoke_token, again=Again.KEYED),
         route(
-            "POST", "/operator/certificates", OPERATOR, certificates_http.issue, body=Body.JSON,
+            "POST", "/operator/certificates", OPERATOR, certificates_http.issue, body=Body.JSON, again=Again.SINGLE,
             members=certificates_http.ISSUE_MEMBERS, wanted=Wanted.NOTHING,
         ),
     )  # fmt: skip
