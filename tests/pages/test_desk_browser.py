@@ -99,6 +99,36 @@ def test_a_page_changes_by_itself_when_somebody_else_does_something(alice: Visit
     alice.page.locator("#answered").get_by_text("not this month").wait_for()
 
 
+LISTEN = """
+    window.heard = [];
+    const texts = (one) => [...one.addedNodes].map((node) => node.textContent);
+    const heard = (found) => window.heard.push(...found.flatMap(texts));
+    const places = [...document.querySelectorAll("[aria-live]")];
+    places.forEach((place) => new MutationObserver(heard).observe(place, { childList: true, subtree: true }));
+    places.map((place) => place.id)
+"""
+
+
+def test_a_screen_reader_hears_what_came_and_what_went_and_nothing_again(alice: Visitor, desk: str, busy: Busy) -> None:
+    came, asks = "Clinic by the Lake asks for more.", f"/v1/loans/{busy.small.id}/requests"
+    alice.open(f"{desk}/")
+    alice.page.get_by_text("· live").wait_for()
+    assert alice.evaluate(LISTEN) == ["said"], "a part that is swapped would be read whole"
+
+    def heard(most: int) -> list[str]:
+        for _ in range(600):  # a minute: then it is not coming
+            found: list[str] = alice.evaluate("window.heard")
+            if len(found) >= most:
+                break
+            alice.page.wait_for_timeout(100)
+        return found
+
+    asked = busy.bench.post(asks, {"units": 3, "reason": "some"}, token=busy.small.token).json()["id"]
+    assert heard(1) == [came]
+    busy.bench.post(f"{asks}/{asked}/deny", {"reason": "no"})
+    assert heard(2) == [came, f"Over: {came}"]
+
+
 def test_a_loan_is_blocked_by_two_presses_with_the_bound_between_them(alice: Visitor, desk: str, busy: Busy) -> None:
     page = alice.page
     alice.open(f"{desk}/loans/{busy.small.id}")

@@ -4,6 +4,7 @@
 const WAIT_MS = 300; // between an event and what it makes us fetch
 const TURN_MS = 30_000; // between two looks at times and at the session's end
 const SOON_S = 180; // seconds before a session's end at which its reader is told
+const MOST_SAID = 3; // changes that are said one by one
 let begun = Date.now(); // when what is shown was made
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const say = (text) => { document.getElementById("said").textContent = text; if (text) setTimeout(() => say(""), 8000); };
@@ -51,15 +52,25 @@ function kept(part) {
   };
 }
 
+// What came and what went is said, and nothing else: who listens would hear all of a part that is swapped again.
+const sayings = (part) => all("[data-says]", part).map((item) => item.dataset.says);
+function news(old, newer) {
+  const [before, after] = [sayings(old), sayings(newer)];
+  const came = after.filter((text) => !before.includes(text)), went = before.filter((text) => !after.includes(text));
+  return [...came, ...went.map((text) => `Over: ${text}`)];
+}
+
 const busy = (part) => part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
 async function refresh() {
   if (document.querySelector("dialog[open]")) return;
   const { answer, page } = await fetched(location.href, { headers: { "x-live": "1" } });
   if (!answer.ok || answer.redirected) return location.reload();
+  const told = [];
   for (const part of all("[data-fragment]")) {
     const newer = page.getElementById(part.id);
     if (newer && newer.outerHTML !== part.dataset.was && !busy(part)) {
       const was = newer.outerHTML, keep = kept(part);
+      told.push(...news(part, newer));
       part.replaceWith(document.adoptNode(newer));
       newer.dataset.was = was;
       if (part.dataset.was && part.dataset.was !== was) newer.classList.add("fresh");
@@ -67,6 +78,7 @@ async function refresh() {
       keep(newer);
     }
   }
+  if (told.length) say(told.slice(0, MOST_SAID).join(" ") + (told.length > MOST_SAID ? ` And ${told.length - MOST_SAID} more.` : ""));
   for (const input of all("input[data-filter]")) if (input.value) input.dispatchEvent(new Event("input"));
 }
 
