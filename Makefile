@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
 SOURCES := src tests examples benchmarks scripts
+unexport PYTHONDONTWRITEBYTECODE  # hundreds of tests start the program: it is compiled once
 
-.PHONY: help demo test compiled test-converters drill fuzz bench bench-serving lint format docs lock build reference manual sbom clean system
+.PHONY: help demo test test-converters drill fuzz bench bench-serving lint format docs lock build reference manual sbom clean system
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,17 +21,13 @@ help: ## show the targets
 demo: $(VENV)/ready system ## run the main job: lend, ask unseen, count, stop (under a minute)
 	$(BIN)/cloister demo $(ARGS)
 
-test: $(VENV)/ready compiled $(VENV)/triton-ready system $(VENV)/oidc-ready ## pass the tests
+test: $(VENV)/ready $(VENV)/triton-ready system $(VENV)/oidc-ready ## pass the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # One drill alone, and as often as you like: CLOISTER_DRILL_POWER_CUTS=50000 make drill ARGS="-k test_power"
-drill: $(VENV)/ready compiled $(VENV)/triton-ready system $(VENV)/oidc-ready ## run every test, the slow fault drills too
+drill: $(VENV)/ready $(VENV)/triton-ready system $(VENV)/oidc-ready ## run every test, the slow fault drills too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "drill or not drill" --timeout 1800 $(ARGS)
 	$(if $(ARGS),,$(MAKE) test-converters)
-
-# Hundreds of tests start the program, and where PYTHONDONTWRITEBYTECODE is set each would compile it anew.
-compiled: $(VENV)/ready
-	$(BIN)/python -m compileall -q src
 
 test-converters: $(VENV)/converters-ready ## pass the tests of the converters, with PyTorch, which the other tests do without
 	$(VENV)/converters/bin/python -m pytest -n 0 tests/convert/test_convert_torch.py

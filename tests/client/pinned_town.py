@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cloister.channel.bhttp import BinaryRequest
 from cloister.channel.keyset import GATEWAY_PATH, KEYSET_PATH, KEYSET_TYPE
-from cloister.client import AsyncClient, Client
+from cloister.client import AsyncClient, Client, Retry
 from cloister.wire import parse_b64u
 
 if TYPE_CHECKING:
@@ -129,7 +129,14 @@ class PinnedTown:
     def arguments(self, **changes: Any) -> dict[str, Any]:
         """Return the arguments of ``Client.verify``."""
         trust = self.town.trust(tls=unchecked(), custodian=unchecked(), operators=unchecked())
-        given = {"trust": trust, "token": TOKEN, "schemes": self.town.schemes, "clock": self.town.clock}
+        at_once = Retry(first_pause=timedelta(0))
+        given = {
+            "trust": trust,
+            "token": TOKEN,
+            "schemes": self.town.schemes,
+            "clock": self.town.clock,
+            "retry": at_once,
+        }
         return {"url": self.url, "way": "pinned", **given, **changes}
 
     def client(self, **changes: Any) -> Client:

@@ -177,18 +177,25 @@ async def test_41_to_45_nothing_outside_steers_nothing_passes_twice_nothing_cros
 async def test_50_and_52_smuggled_slow_and_long_requests_are_ended(tmp_path: Path, encrypted: bool) -> None:  # noqa: FBT001 - a case
     async with door(tmp_path, encrypted=encrypted, body_timeout_s=1) as (served, _):
         start = f"POST {GATEWAY_PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: {CHUNKED_REQUEST_TYPE}\r\n"
-        for lines in (
+        smuggled = (
             "content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
             "content-length: 4\r\ncontent-length: 4\r\n\r\nxxxx",
             "content-length: 4\r\n x: folded\r\n\r\nxxxx",
             "transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        ):
-            answer = await served.typed(start.encode() + lines.encode())
+        )
+        # At once, for each waits until its connection is ended.
+        *answers, long, slow, silent = await asyncio.gather(
+            *(served.typed((start + lines).encode()) for lines in smuggled),
+            served.typed(start.encode() + b"x: " + b"y" * 100_000),
+            served.typed(start.encode() + b"content-length: 9\r\n\r\nx"),
+            served.typed(start.encode()),
+        )
+        for lines, answer in zip(smuggled, answers, strict=True):
             assert answer.startswith(b"HTTP/1.1 400 "), lines
             assert answer.count(b"HTTP/1.1 ") == 1
-        assert (await served.typed(start.encode() + b"x: " + b"y" * 100_000)).startswith(b"HTTP/1.1 431 ")
-        assert (await served.typed(start.encode() + b"content-length: 9\r\n\r\nx")).startswith(b"HTTP/1.1 408 ")
-        assert await served.typed(start.encode()) == b"", "a head that does not come is not waited for"
+        assert long.startswith(b"HTTP/1.1 431 ")
+        assert slow.startswith(b"HTTP/1.1 408 ")
+        assert silent == b"", "a head that does not come is not waited for"
         assert served.enclave.gateway.admission.waiting_bytes == 0
 
 

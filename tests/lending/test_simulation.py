@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TTL = 60
 EVENTS = 1000
 LONGEST_IDLE = timedelta(seconds=5)  # without a look at the clock
-FIRST_SEEDS, MORE_SEEDS = range(1, 61), range(61, 301)
+FIRST_SEEDS, MORE_SEEDS = range(1, 31), range(31, 301)
 TRUE_SEEDS = range(301, 307)  # with Ed25519 and every byte parsed
 TOGETHER = 10  # stories in one test
 DRILL_SEEDS = range(1000, 1000 + int(os.environ.get("CLOISTER_DRILL_SEEDS", "20000")))

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, ParamSpec
 
 import httpx2
 from client_town import ENCLAVE, TOKEN, Reply, Town, unchecked
 
-from cloister.client import AsyncClient
+from cloister.client import AsyncClient, Retry
 from cloister.relay.gateway import client_context
 from cloister.relay.limits import Limits
 from cloister.relay.link import GatewayTls
@@ -112,7 +113,10 @@ class Relayed:
         """Return a consumer who knows the relay's address alone."""
         town = self.gateway.town
         trust = town.trust(custodian=unchecked(), operators=unchecked(), tls=unchecked())
-        return await AsyncClient.verify(self.url, trust, token=TOKEN, schemes=town.schemes, clock=town.clock)
+        at_once = Retry(first_pause=timedelta(0))
+        return await AsyncClient.verify(
+            self.url, trust, token=TOKEN, schemes=town.schemes, clock=town.clock, retry=at_once
+        )
 
     async def typed(self, data: bytes) -> bytes:
         """Send ``data`` and return all that comes back until the relay ends the connection."""
