@@ -1,16 +1,21 @@
 """Certificates that evidence and endorsements carry, whatever they are wrapped in, to be shown to a person.
 
 A certificate is found by how it begins (X.690 section 8.1: a long SEQUENCE) and taken where all of it parses, or as
-PEM (RFC 7468); so they are found in quotes, tables, CBOR and parts alike. Those of a token's ``x5c`` are base64 in
-JSON, and not found.
+PEM (RFC 7468); so they are found in quotes, tables, CBOR and parts alike. Those of a token and of a key set are base64
+in JSON (``x5c``, RFC 7515 section 4.1.6), in a token's header once more in base64url: a string that begins like a
+certificate is looked at the same way, whatever member it is in.
 
-Not done here: verifying anything. Which of them counted says the attestation result.
+Not done here: verifying anything. Which of them counted says the attestation result; of a token's own that may be none
+(``tokens.proof``).
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cloister.attest.chain import MAX_CERTIFICATE_BYTES, Certificate, parse_certificates
@@ -25,6 +30,12 @@ MAX_CARRIED = 32  # certificates that are shown
 _MAX_TRIES = 4096  # places that may begin a certificate
 _HEAD = 4  # bytes of tag and length
 _SEQUENCE = re.compile(rb"\x30\x82(?=..\x30)", re.DOTALL)  # a certificate begins with two, one in the other
+_MAX_HEADER_CHARS = 64 * 1024  # of a token, in base64url
+_MAX_HEADERS = 64  # tokens that are looked into: one for each of many devices
+_TEXT = re.compile(rb'"(MI[I-L](?:[A-Za-z0-9+]|\\?/){1,11000}={0,2})"')  # the same beginning in base64, quoted
+_RUN = re.compile(rb"[A-Za-z0-9_-]{16,}")
+_OBJECT = b"eyJ"  # how an object begins in base64url: ``{"``
+_PREFIX = 8  # bytes before a token that may look like a part of it: a length
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]{1,16384}-----END CERTIFICATE-----")
 
 
@@ -43,6 +54,33 @@ def carried_certificates(pieces: Iterable[bytes]) -> tuple[Certificate, ...]:
 
 
 def _in(piece: bytes) -> Iterator[Certificate]:
+    yield from _plain(piece)
+    texts = (found[1] for text in (piece, *_headers(piece)) for found in _TEXT.finditer(text))
+    for text in islice(texts, _MAX_TRIES):
+        try:
+            yield Certificate.parse(base64.b64decode(text.replace(b"\\/", b"/"), validate=True), zero_serial=True)
+        except (Malformed, binascii.Error):
+            continue
+
+
+def _headers(piece: bytes) -> Iterator[bytes]:
+    """Yield what may be the header of a compact token (RFC 7515 section 7.1), decoded."""
+    count = 0
+    for run in _RUN.finditer(piece):
+        begin = piece.find(_OBJECT, run.start(), min(run.start() + _PREFIX + len(_OBJECT), run.end()))
+        if begin < 0 or piece[run.end() : run.end() + 1] != b"." or run.end() - begin > _MAX_HEADER_CHARS:
+            continue
+        text = piece[begin : run.end()]
+        try:
+            yield base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+        except binascii.Error:
+            continue
+        count += 1
+        if count == _MAX_HEADERS:
+            return
+
+
+def _plain(piece: bytes) -> Iterator[Certificate]:
     for text in _PEM.findall(piece):
         try:
             yield from parse_certificates(text)
