@@ -95,7 +95,7 @@ def test_any_tensors_are_asked_about_by_text_and_by_file(tmp_path: Path, browser
             person.look("ask-tensors")
         person.page.get_by_label("Values of ids").fill("[[101, 2003], [102]]")
         person.page.get_by_label("Text of notes").fill("one line\nanother")
-        person.page.get_by_label("Or a file (npy, csv, txt) for series").set_input_files(series)
+        person.page.get_by_label("Or a file (npy, csv, txt, json) for series").set_input_files(series)
         person.page.click("button.main")
         person.page.wait_for_selector(".notice.bad")
         assert "input ids, at [1]: 1 value, want 2, as in the first list" in person.page.inner_text(".notice.bad")
@@ -104,7 +104,7 @@ def test_any_tensors_are_asked_about_by_text_and_by_file(tmp_path: Path, browser
         person.faults.clear()  # the browser notes the answer's status, 400
         assert person.page.get_by_label("Text of notes").input_value() == "one line\nanother"
         person.page.get_by_label("Values of ids").fill("[101, 2003, 102]")
-        person.page.get_by_label("Or a file (npy, csv, txt) for series").set_input_files(series)
+        person.page.get_by_label("Or a file (npy, csv, txt, json) for series").set_input_files(series)
         person.page.click("button.main")
         person.page.wait_for_selector("text=Outputs as JSON")
         assert "1 x 40 x 2" in person.page.inner_text("main")
