@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import numpy as np
@@ -18,26 +17,12 @@ from cloister.client.proxy.serve import serve_proxy
 from cloister.client.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-P = ParamSpec("P")
 LOCAL = "local-token-0123456789abcdefghijklmnop"
 ANY_PORT = Address("127.0.0.1", 0)
 INFER = "/v2/models/digits/infer"
-
-
-def asynchronous(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run an async test function in a loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        async def body() -> None:
-            await test(*args, **kwargs)
-
-        asyncio.run(body())
-
-    return run
 
 
 @dataclass

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from client_town import TOKEN, Reply, Town
-from proxy_kit import INFER, LOCAL, asynchronous, label, open_door, question, upstream_of
+from proxy_kit import INFER, LOCAL, label, open_door, question, upstream_of
 
 from cloister.client.proxy.keeping import ReceiptFolder
 from cloister.client.receipts import VerifiedReceipt
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

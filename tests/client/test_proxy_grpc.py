@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import pytest
 from client_town import Town, scan
-from proxy_kit import ANY_PORT, LOCAL, Door, asynchronous, open_door, upstream_of
+from proxy_kit import ANY_PORT, LOCAL, Door, open_door, upstream_of
 from test_proxy import another_answer, without_receipt
 
 from cloister.client.proxy.address import Address
@@ -25,6 +25,7 @@ from cloister.client.proxy.grpc.translate import parse_call
 from cloister.client.proxy.limits import Limits
 from cloister.client.proxy.serve import demand_grpc
 from cloister.errors import Malformed, Unavailable, UsageError
+from loops import asynchronous
 from mutations import mutated
 
 if TYPE_CHECKING:

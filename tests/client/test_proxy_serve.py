@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from client_town import Town
-from proxy_kit import ANY_PORT, INFER, LOCAL, asynchronous, label, open_door, upstream_of
+from proxy_kit import ANY_PORT, INFER, LOCAL, label, open_door, upstream_of
 
 from cloister.channel.bhttp import BinaryResponse
 from cloister.client.proxy.address import Address, parse_address
 from cloister.client.proxy.limits import Limits
 from cloister.client.proxy.token import default_token_file, open_token
 from cloister.errors import CloisterError, Unavailable, UsageError
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,7 +7,6 @@ with ``channel``. Both are told the time by one ``FakeClock``.
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import io
 import json
@@ -17,7 +16,7 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 from starlette.applications import Starlette
@@ -87,23 +86,9 @@ if TYPE_CHECKING:
     from cloister.lending.messages import Receipt
     from cloister.sealed.signed import SignedTree
 
-P = ParamSpec("P")
 LOAN = LoanId("loan-abcdefghijklmnop")
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALICE, BOB = b"alice-token-0123456789", b"bob-token-0123456789"
-
-
-def asynchronous(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run an async test function in a loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        async def body() -> None:
-            await test(*args, **kwargs)
-
-        asyncio.run(body())
-
-    return run
 
 
 class FakeClock:

@@ -13,17 +13,7 @@ import numpy as np
 import pytest
 from enclave_engines import WatchedEngine
 from enclave_models import FilesInMemory, adder, doubler, dump, fragile, identity, value
-from enclave_parties import (
-    ALICE,
-    BOB,
-    Answer,
-    ConsumerSide,
-    World,
-    asynchronous,
-    infer_body,
-    make_world,
-    receipt_of,
-)
+from enclave_parties import ALICE, BOB, Answer, ConsumerSide, World, infer_body, make_world, receipt_of
 from onnx import TensorProto, helper, numpy_helper
 
 from cloister.enclave.batches import Batches
@@ -37,6 +27,7 @@ from cloister.enclave.turns import Turns
 from cloister.enclave.withholding import Withholding
 from cloister.errors import Unavailable
 from cloister.lending.terms import LOAN_METER, ModelDigest
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from enclave_models import doubler
-from enclave_parties import BOB, ConsumerSide, World, asynchronous, infer_body, make_world
+from enclave_parties import BOB, ConsumerSide, World, infer_body, make_world
 from test_http2 import Tls
 
 from cloister.channel.keyset import CHUNKED_REQUEST_TYPE, GATEWAY_PATH
 from cloister.enclave.outer import Outer
 from cloister.enclave.web.listener import Listener
 from cloister.errors import Rejected
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

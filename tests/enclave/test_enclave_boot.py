@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from enclave_models import doubler, external, identity
-from enclave_parties import ConsumerSide, World, asynchronous, make_world, seal
+from enclave_parties import ConsumerSide, World, make_world, seal
 from onnx import TensorProto
 
 from cloister.attest.binding import ChannelBinding
@@ -24,6 +24,7 @@ from cloister.enclave.measure import measure_software
 from cloister.errors import Malformed, Rejected, Unavailable, UsageError
 from cloister.telemetry.exposition import openmetrics_text
 from cloister.testing.simulated import SimulatedAttester, SimulatedScheme, simulated_policy
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from cloister.channel.keyset import EvidenceDocument

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from enclave_models import doubler
-from enclave_parties import ALICE, BOB, FakeClock, World, asynchronous, drive, infer_body, make_world
+from enclave_parties import ALICE, BOB, FakeClock, World, drive, infer_body, make_world
 
 from cloister.channel.keyset import KEYSET_PATH, EvidenceDocument, Keyset
 from cloister.crypto.sign import VerifyKey
@@ -28,6 +28,7 @@ from cloister.enclave.web.exchange import Answer, Head
 from cloister.lending.receipt import verify_commitment, verify_receipt
 from cloister.testing.simulated import simulated_policy
 from cloister.wire import parse_b64u
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from enclave_engines import WatchedEngine
 from enclave_models import doubler
-from enclave_parties import ConsumerSide, World, asynchronous, make_world
+from enclave_parties import ConsumerSide, World, make_world
 
 from cloister.enclave.renew import Ending
 from cloister.errors import Rejected, Unavailable
@@ -21,6 +21,7 @@ from cloister.lending.clock import GAP, lifetime
 from cloister.lending.lease import LeaseState
 from cloister.lending.messages import Lease
 from cloister.lending.terms import LOAN_METER
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import Callable

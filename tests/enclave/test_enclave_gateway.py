@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from enclave_engines import WatchedEngine
 from enclave_models import doubler, spreader
-from enclave_parties import (
-    ALICE,
-    BOB,
-    Answer,
-    ConsumerSide,
-    World,
-    asynchronous,
-    drive,
-    infer_body,
-    make_world,
-    opened,
-)
+from enclave_parties import ALICE, BOB, Answer, ConsumerSide, World, drive, infer_body, make_world, opened
 
 from cloister.channel.bhttp import BinaryRequest
 from cloister.channel.keyset import (
@@ -37,6 +26,7 @@ from cloister.enclave.app import create_app
 from cloister.errors import Rejected
 from cloister.lending.terms import LOAN_METER
 from cloister.telemetry.exposition import prometheus_text
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

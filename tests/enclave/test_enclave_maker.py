@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import oms_kit as kit
 import pytest
 from enclave_models import doubler, identity
-from enclave_parties import START, ConsumerSide, World, asynchronous, make_world, seal
+from enclave_parties import START, ConsumerSide, World, make_world, seal
 from onnx import TensorProto
 
 from cloister.client.model_info import MakerInfo, parse_metadata
@@ -22,6 +22,7 @@ from cloister.sealed.manifest import MakerClaim, Manifest, model_digest
 from cloister.sealed.publisher import ManifestSignature
 from cloister.sealed.signed import SIGNATURE_PATH, signed_tree
 from cloister.testing.simulated import simulated_policy
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

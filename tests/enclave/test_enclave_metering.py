@@ -13,20 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 from enclave_engines import WatchedEngine, broken, failing
 from enclave_models import adder, doubler, fragile, identity
-from enclave_parties import (
-    ALICE,
-    BOB,
-    ConsumerSide,
-    asynchronous,
-    infer_body,
-    make_world,
-    receipt_of,
-)
+from enclave_parties import ALICE, BOB, ConsumerSide, infer_body, make_world, receipt_of
 from onnx import TensorProto
 
 from cloister.errors import Rejected
 from cloister.lending.receipt import GENESIS, verify_chain
 from cloister.lending.terms import LOAN_METER
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from enclave_engines import WatchedEngine
 from enclave_models import dump, value
-from enclave_parties import ConsumerSide, World, asynchronous, make_world
+from enclave_parties import ConsumerSide, World, make_world
 from onnx import TensorProto, helper, numpy_helper
 
 from cloister.errors import UsageError
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,7 +24,7 @@ import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from enclave_models import doubler
-from enclave_parties import ALICE, Answer, World, asynchronous, infer_body, make_world, opened
+from enclave_parties import ALICE, Answer, World, infer_body, make_world, opened
 
 import cloister
 from cloister.attest.policy import Policy, TeePolicy
@@ -42,6 +42,7 @@ from cloister.enclave.media import REVOCATIONS
 from cloister.enclave.serve import Ending, Ready, Surroundings, serve_async
 from cloister.errors import CloisterError, UsageError
 from cloister.testing.simulated import SIMULATED, simulated_policy
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from enclave_models import doubler
-from enclave_parties import ConsumerSide, asynchronous, infer_body, make_world
+from enclave_parties import ConsumerSide, infer_body, make_world
 from otlp_receiver import Receiver
 
 from cloister.enclave.clock import SystemClock
@@ -19,6 +19,7 @@ from cloister.errors import CloisterError, UsageError
 from cloister.journal import EventLog
 from cloister.telemetry.otlp import OtlpSpans, parse_traces_place
 from cloister.testing.simulated import simulated_policy
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from enclave_models import dump, value
-from enclave_parties import ALICE, BOB, ConsumerSide, World, asynchronous, make_world
+from enclave_parties import ALICE, BOB, ConsumerSide, World, make_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -24,6 +24,7 @@ from cloister.enclave.guard.watching import MAX_SKETCHES
 from cloister.errors import Malformed
 from cloister.lending.clauses import Clauses
 from cloister.lending.watch import Watch, WatchAction, WatchKind
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

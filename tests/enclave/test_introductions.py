@@ -15,7 +15,7 @@ import identity_kit
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from enclave_models import doubler
-from enclave_parties import ALICE, START, ConsumerSide, World, asynchronous, infer_body, make_world
+from enclave_parties import ALICE, START, ConsumerSide, World, infer_body, make_world
 from identity_kit import Authority, Cluster, Domain, Provider, dns, raw_token, uri
 from test_enclave_direct import pinned_world, serving
 
@@ -23,6 +23,7 @@ from cloister.crypto.sign import SigningKey
 from cloister.errors import Malformed, Rejected, Unavailable
 from cloister.lending.introduction import answer_issuers, ask_issuers, open_issuers, verify_issuers_request
 from cloister.lending.terms import NO_TOKEN
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

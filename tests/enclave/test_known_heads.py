@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from enclave_models import doubler
-from enclave_parties import ALICE, BOB, asynchronous, make_world
+from enclave_parties import ALICE, BOB, make_world
 
 from cloister.channel.bhttp import BinaryRequest
 from cloister.enclave.asker import Asker
@@ -16,6 +16,7 @@ from cloister.enclave.engines.tensor import Datatype, Signature, TensorSpec
 from cloister.enclave.oip import HEADER_LENGTH, Fitted, KnownHeads, fit, parse_request, units_of
 from cloister.errors import CloisterError
 from cloister.lending.sub_allowance import BlockId, Caveats, SubAllowance
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from enclave_engines import WatchedEngine
 from enclave_models import FilesInMemory, doubler, dump, value
-from enclave_parties import ConsumerSide, asynchronous, make_world
+from enclave_parties import ConsumerSide, make_world
 from onnx import TensorProto, helper
 
 from cloister.enclave.engines.onnx import OnnxEngine
 from cloister.enclave.pace import BRIEF_S, Pace
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

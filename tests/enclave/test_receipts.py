@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 from enclave_models import doubler
-from enclave_parties import ALICE, ConsumerSide, asynchronous, infer_body, make_world, receipt_of
+from enclave_parties import ALICE, ConsumerSide, infer_body, make_world, receipt_of
 
 from cloister.enclave.receipts import Receipts
 from cloister.enclave.web.exchange import Answer, Head, Outcome
 from cloister.errors import Rejected
 from cloister.lending.receipt import verify_chain, verify_receipt
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

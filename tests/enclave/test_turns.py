@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from enclave_engines import WatchedEngine
 from enclave_models import doubler
-from enclave_parties import ALICE, BOB, Answer, ConsumerSide, World, asynchronous, make_world
+from enclave_parties import ALICE, BOB, Answer, ConsumerSide, World, make_world
 
 from cloister.lending.terms import LOAN_METER
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from enclave_models import dump, identity, value
-from enclave_parties import ALICE, BOB, Answer, ConsumerSide, World, asynchronous, make_world, receipt_of
+from enclave_parties import ALICE, BOB, Answer, ConsumerSide, World, make_world, receipt_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -26,6 +26,7 @@ from cloister.errors import Malformed, Rejected
 from cloister.lending.clauses import Clauses
 from cloister.lending.consumer_limits import Budget, ConsumerLimits, Limits, Rate
 from cloister.lending.output_rule import OutputRule, Shown
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,15 +5,13 @@ Everything between them goes through ``Wires``, which keeps what a network would
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import hashlib
 import io
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import numpy as np
@@ -45,14 +43,13 @@ from cloister.testing.vendors.fleet import MACHINES, Machine
 from cloister.wire import Json, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from pathlib import Path
 
     from cloister.attest.policy import Policy
     from cloister.attest.verifier import Scheme
     from cloister.telemetry.spans import Spans
 
-P = ParamSpec("P")
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ENCLAVE, CUSTODIAN = "http://127.0.0.1:8440", "https://localhost:8443"
 OPERATOR = "General Hospital"
@@ -66,19 +63,6 @@ CARD: Json = {
     "task": "image-classification",
 }
 CHEAP = Kdf(memory_kib=64, passes=1, lanes=1)
-
-
-def asynchronous(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run an async test function in a loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        async def body() -> None:
-            await test(*args, **kwargs)
-
-        asyncio.run(body())
-
-    return run
 
 
 def brightest(name: str = "image") -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from flow_house import asynchronous, brightest, open_house, row
+from flow_house import brightest, open_house, row
 from PIL import Image
 
 from cloister.cli.demo.search import Needle, find
@@ -21,6 +21,7 @@ from cloister.lending.exports import FORMATS
 from cloister.lending.tlog.tiles import dump_bundle
 from cloister.telemetry.exposition import openmetrics_text
 from cloister.wire import dump_json
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from flow_house import ENCLAVE, TTL_S, House, asynchronous, brightest, open_house, row
+from flow_house import ENCLAVE, TTL_S, House, brightest, open_house, row
 from onnx import TensorProto, helper
 
 from cloister.attest.rats import Verdict
@@ -26,6 +26,7 @@ from cloister.lending.revocation import RevocationList
 from cloister.lending.sub_allowance import Caveats
 from cloister.lending.terms import LoanId
 from cloister.wire import dump_b64u, dump_json, parse_b64u, parse_json
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

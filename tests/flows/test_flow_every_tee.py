@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from flow_house import asynchronous, open_house, row
+from flow_house import open_house, row
 
 from cloister.attest.ear import verify_ear
 from cloister.attest.endorse import Given
@@ -20,6 +20,7 @@ from cloister.attest.schemes.nvidia import NVIDIA_GPU
 from cloister.attest.schemes.snp import SNP
 from cloister.errors import Rejected, Unavailable
 from cloister.testing.vendors.fleet import MACHINES
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from flow_house import asynchronous, open_house
+from flow_house import open_house
 
 from cloister.errors import Rejected
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

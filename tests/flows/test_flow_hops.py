@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from flow_house import asynchronous, row
+from flow_house import row
 from hop_kit import REFUSED, OpenHouse, asked, hop, relay, shown_on, uri_of, write_identity
 from mtls_kit import SERVER, Identity, certified, forge, mtls_bench, new_key, now
 from strict_house import events
@@ -26,6 +26,7 @@ from cloister.client import AsyncClient, CustodianPin
 from cloister.client.trust_file import SystemTls
 from cloister.client.way import Way
 from cloister.relay.renewal import Renewal
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from flow_house import asynchronous, open_house, row
+from flow_house import open_house, row
 from identity_kit import Cluster, Provider
 from test_issuer_keys import Web
 
 from cloister.custodian.service.issuer_keys import IssuerKeys
 from cloister.errors import Rejected
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from flow_house import asynchronous, row
+from flow_house import row
 from mtls_kit import forge, now
 from strict_house import enclave, events, strict_house, with_certificate
 
@@ -15,6 +15,7 @@ from cloister.client import AsyncClient, CustodianPin
 from cloister.errors import Rejected
 from cloister.lending.messages import Lease
 from cloister.wire import parse_time
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from enclave_parties import ALICE, asynchronous
+from enclave_parties import ALICE
 from test_enclave_direct import pinned_world, self_signed, serving
 
 from cloister.attest.rules import NotChecked
@@ -16,6 +16,7 @@ from cloister.enclave.config import Tls
 from cloister.enclave.measure import measure_software
 from cloister.errors import Rejected
 from cloister.testing.simulated import SimulatedScheme, simulated_policy
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

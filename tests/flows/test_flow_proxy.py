@@ -19,7 +19,7 @@ import grpc
 import httpx2
 import pytest
 import uvicorn
-from flow_house import ENCLAVE, START, House, asynchronous, brightest, open_house
+from flow_house import ENCLAVE, START, House, brightest, open_house
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from onnx import TensorProto, helper
 from proxy_kit import ANY_PORT, LOCAL, Door, open_door
@@ -29,6 +29,7 @@ from cloister.client.proxy.grpc import messages
 from cloister.client.proxy.grpc.contents import HOLDERS
 from cloister.client.proxy.grpc.messages import message
 from cloister.client.proxy.upstream import Upstream
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
-from flow_house import ENCLAVE, TTL_S, asynchronous, open_house, row
+from flow_house import ENCLAVE, TTL_S, open_house, row
 
 from cloister.channel.keyset import CHUNKED_REQUEST_TYPE
 from cloister.errors import Rejected
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

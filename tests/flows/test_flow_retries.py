@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
-from flow_house import CEILING, TTL_S, House, asynchronous, open_house, row
+from flow_house import CEILING, TTL_S, House, open_house, row
 
 from cloister.client import Retry
 from cloister.enclave.renew import Ending
 from cloister.errors import Rejected
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from flow_house import House, asynchronous, open_house, row
+from flow_house import House, open_house, row
 from onnx import TensorProto, helper
 from test_flow_contract import KEY, sign
 
 from cloister.attest.rules import NotChecked
 from cloister.errors import CloisterError, Rejected
 from cloister.lending.contract import Contract
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from flow_house import ENCLAVE, OPERATOR, TTL_S, asynchronous, open_house, row
+from flow_house import ENCLAVE, OPERATOR, TTL_S, open_house, row
 from PIL import Image
 
 from cloister.client.plan import Pause, drive_async
@@ -14,6 +14,7 @@ from cloister.enclave.renew import Ending
 from cloister.errors import Rejected, Unavailable
 from cloister.lending.audit import verify_checkpoint, verify_log
 from cloister.wire import dump_json
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
-from flow_house import asynchronous, open_house, row
+from flow_house import open_house, row
 
 from cloister.client import TicketNotProven
 from cloister.client.receipts import VerifiedReceipt
 from cloister.errors import Rejected, Unavailable
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import httpx2
 import numpy as np
 import pytest
-from flow_house import ENCLAVE, asynchronous, brightest, open_house
+from flow_house import ENCLAVE, brightest, open_house
 from otlp_receiver import Receiver, attributes
 
 from cloister.channel.keyset import GATEWAY_PATH
 from cloister.errors import Rejected
 from cloister.telemetry.otlp import OtlpSpans, parse_traces_place
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

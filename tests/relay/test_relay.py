@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 from client_town import Reply, scan
-from relay_kit import asynchronous, cut, read_body, relayed
+from relay_kit import cut, read_body, relayed
 
 from cloister.channel.keyset import CHUNKED_REQUEST_TYPE, CHUNKED_RESPONSE_TYPE, GATEWAY_PATH, KEYSET_PATH
 from cloister.client import TruncatedResponse
@@ -18,6 +18,7 @@ from cloister.errors import CloisterError, Rejected, Unavailable, UsageError
 from cloister.relay.gateway import parse_gateway
 from cloister.relay.limits import Limits
 from cloister.serving.place import parse_place
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import Callable

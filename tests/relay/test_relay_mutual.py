@@ -14,7 +14,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from mtls_kit import CLIENT, SERVER, Identity, forge, now
-from relay_kit import asynchronous
 
 from cloister.channel.keyset import KEYSET_PATH
 from cloister.custodian.certificates.issuing import issue, make_authority
@@ -28,6 +27,7 @@ from cloister.relay.link import GatewayLink, GatewayTls
 from cloister.relay.peer_tls import GatewayName, PeerContext, parse_gateway_name
 from cloister.relay.serve import serve_relay
 from cloister.serving.place import Place
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

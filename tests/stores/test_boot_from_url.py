@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from enclave_models import doubler, identity
-from enclave_parties import ConsumerSide, World, asynchronous, make_world, seal
+from enclave_parties import ConsumerSide, World, make_world, seal
 from hostile_server import HostileServer
 from onnx import TensorProto
 from stores_kit import parts_of
@@ -16,6 +16,7 @@ from stores_kit import parts_of
 from cloister.enclave.config import load_config
 from cloister.errors import Rejected, Unavailable, UsageError
 from cloister.stores import parse_place
+from loops import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path

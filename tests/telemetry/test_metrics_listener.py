@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -13,22 +12,12 @@ from cloister.errors import UsageError
 from cloister.telemetry import listener as room
 from cloister.telemetry.listener import MetricsListener, MetricsPlace, parse_metrics_place, read_metrics_token
 from cloister.telemetry.registry import Registry, counter
+from loops import asynchronous
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
 TOKEN = "scraper-0123456789"  # noqa: S105 - for a test
-
-
-def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test in a loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 def registry() -> Registry:
