@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from figures.processor import reference
 from fleet.enclave import lend
 from onnx import TensorProto, helper, numpy_helper
 
@@ -45,7 +46,7 @@ from cloister.enclave.oip import HEADER_LENGTH
 from cloister.testing.simulated import SimulatedAttester, SimulatedRoot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cloister.enclave.engines import ModelFiles
 
@@ -169,20 +170,8 @@ class Kind:
         return statistics.median(one for one, _ in found), statistics.median(other for _, other in found)
 
 
-def reference() -> float:
-    """Return the processor time of a fixed loop, the median of several."""
-    found = []
-    for _ in range(7):
-        begun = time.thread_time()
-        sum(range(3000))
-        found.append(time.thread_time() - begun)
-    return statistics.median(found)
-
-
-async def measure(rounds: int) -> None:
-    """Run all kinds in turn and print a table."""
-    kinds = [Kind(name="threads", threaded=True), Kind(name="in place"), Kind(name="batched", batched=True)]
-    cases = [("small", 1), ("small", AT_ONCE), ("wide", 1), ("wide", AT_ONCE), ("photo", 1)]
+async def run(kinds: Sequence[Kind], cases: Sequence[tuple[str, int]], rounds: int) -> None:
+    """Let every kind answer every case, in turn: once to warm up, then in each round."""
     async with AsyncExitStack() as stack:
         for kind in kinds:
             await kind.start(stack)
@@ -193,6 +182,13 @@ async def measure(rounds: int) -> None:
             if not at:  # the first round warms up
                 for kind in kinds:
                     kind.found.clear()
+
+
+async def measure(rounds: int) -> None:
+    """Run all kinds in turn and print a table."""
+    kinds = [Kind(name="threads", threaded=True), Kind(name="in place"), Kind(name="batched", batched=True)]
+    cases = [("small", 1), ("small", AT_ONCE), ("wide", 1), ("wide", AT_ONCE), ("photo", 1)]
+    await run(kinds, cases, rounds)
     print(f"{'':22}" + "".join(f"{kind.name:>22}" for kind in kinds))
     for name, at_once in cases:
         threads = kinds[0].median(name, at_once)[1]

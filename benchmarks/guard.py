@@ -12,10 +12,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from contextlib import AsyncExitStack
 
 import numpy as np
-from engine import Kind
+from engine import Kind, run
 
 from cloister.enclave.guard.sketch import Sketch
 from cloister.enclave.guard.watching import MAX_SKETCHES
@@ -30,16 +29,7 @@ EVERYTHING = {"watches": [{"above": 1_000_000, "kind": kind.value} for kind in W
 async def measure(rounds: int) -> None:
     """Run all kinds in turn and print a table."""
     kinds = [Kind(name="without"), Kind(name="usual", clauses=USUAL), Kind(name="all", clauses=EVERYTHING)]
-    async with AsyncExitStack() as stack:
-        for kind in kinds:
-            await kind.start(stack)
-        for at in range(rounds + 1):
-            for name, at_once in CASES:
-                for kind in kinds:
-                    await kind.round(name, at_once)
-            if not at:  # the first round warms up
-                for kind in kinds:
-                    kind.found.clear()
+    await run(kinds, CASES, rounds)
     for name, at_once in CASES:
         medians = [kind.median(name, at_once) for kind in kinds]
         ratios = [refs / medians[0][1] for _, refs in medians]

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+from figures.processor import reference
 from fleet.added import Added
 from fleet.enclave import lend
 from race.nets import NETS
@@ -189,16 +190,6 @@ def _sealed(keyset: Keyset, request: Request) -> Request:
     )
     body, _ = seal_request(keyset.configs[0], message.dump())
     return Request(path=GATEWAY_PATH, headers={"Content-Type": CHUNKED_REQUEST_TYPE}, body=body)
-
-
-def reference() -> float:
-    """Return the processor time of a fixed loop, the median of several."""
-    found = []
-    for _ in range(7):
-        begun = time.thread_time()
-        sum(range(3000))
-        found.append(time.thread_time() - begun)
-    return statistics.median(found)
 
 
 async def enclave(net: Net, stack: AsyncExitStack, settings: dict[str, Any]) -> EnclaveInstance:
