@@ -71,16 +71,23 @@ def test_a_person_is_resolved_opened_held_and_forgotten(office: Office) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", ["jsonl", "ocsf", "cef", "otel"])
-def test_an_export_is_proven_gone_on_with_and_bent(office: Office, name: str) -> None:
-    shell, folder = office.shell, office.shell.folder
+def test_an_export_of_each_form_is_proven_gone_on_with_and_bent(office: Office) -> None:
+    """One office for all of them: it takes longer to open than they take."""
     block(office)
+    for name in ("jsonl", "ocsf", "cef", "otel"):
+        demand_export(office, name)
+        for path in office.shell.folder.glob("*day*"):
+            path.unlink()
+
+
+def demand_export(office: Office, name: str) -> None:
+    shell, folder = office.shell, office.shell.folder
     first = shell.ok("audit", "export", "--out", "monday", "--format", name, "--key", office.key)
     check = ("--key", office.key)
     assert shell.ok("audit", "verify", "monday", "--manifest", "monday.manifest", *check)["entries"] == first["size"]
     assert REASON not in (folder / "monday").read_text()
     assert shell("audit", "export", "--out", "monday", "--format", name).code == 2
-    office.lend("second.json")
+    office.lend(f"{name}.json")
     words = ("audit", "export", "--out", "tuesday", "--format", name, "--since", "monday.manifest", *check)
     second = shell.ok(*words)
     assert second["first"] == first["size"]

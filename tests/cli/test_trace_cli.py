@@ -33,14 +33,20 @@ def digits() -> Digits:
 
 
 class Owner:
-    """A custodian with a model and a variant of it for each borrower."""
+    """A custodian with a model and a variant of it for each borrower, made once and copied from ``template``."""
 
-    def __init__(self, shell: Shell, digits: Digits) -> None:
+    def __init__(self, shell: Shell, digits: Digits, template: Path) -> None:
         self.shell, self.folder = shell, shell.folder
+        if template.exists():
+            shutil.copytree(template, self.folder, dirs_exist_ok=True)
+            self.made: list[Any] = json.loads((self.folder / "made.json").read_text())
+            return
         shell.ok("custodian", "init", "--port", str(free_port()))
         (self.folder / "model.onnx").write_bytes(digits.onnx)
         np.savez(self.folder / "samples.npz", image=digits.scans, labels=digits.labels)
         self.made = [self.seal(holder, f"sealed-{number}") for number, holder in enumerate(BORROWERS)]
+        (self.folder / "made.json").write_text(json.dumps(self.made))
+        shutil.copytree(self.folder, template)
 
     def seal(self, holder: str, out: str, *more: str) -> Any:
         words = ("--for", holder, "--out", out, "--name", "digits", "--samples", "samples.npz")
@@ -65,9 +71,14 @@ class Owner:
         return self.shell.ok("model", "trace", name, *more)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("owner") / "template"
+
+
 @pytest.fixture
-def owner(shell: Shell, digits: Digits) -> Owner:
-    return Owner(shell, digits)
+def owner(shell: Shell, digits: Digits, template: Path) -> Owner:
+    return Owner(shell, digits, template)
 
 
 def as_safetensors(model: bytes, dtype: str = "F32") -> bytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from custodian_kit import Bench
+from custodian_kit import CHEAP, Bench
 from kmip_kit import start_kmip
 from memory import in_memory
 from softhsm_kit import start_softhsm
+
+from cloister.custodian.vaults.vault_file import Kdf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
 
     from kmip_kit import KmipServer
     from softhsm_kit import SoftHsm
+
+
+@pytest.fixture(autouse=True)
+def cheap_vaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let vaults be made that open cheaply where nothing is said of costs, as their files then tell every reader."""
+    costs = {"memory_kib": CHEAP.memory_kib, "passes": CHEAP.passes, "lanes": CHEAP.lanes}
+    monkeypatch.setattr(Kdf.__init__, "__kwdefaults__", costs)
 
 
 @pytest.fixture

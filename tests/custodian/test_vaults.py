@@ -26,6 +26,11 @@ UNLOCK = Passphrase(PASSPHRASE)
 DIGEST = "ab" * 32
 
 
+@pytest.fixture(autouse=True)
+def cheap_vaults() -> None:
+    """Leave the costs as they are: here they are tested."""
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Return a vault file's place, with a vault in it."""
