@@ -18,7 +18,13 @@ from pathlib import Path
 
 MAX_FILES = 24  # files of one target's corpus
 MAX_FILE_BYTES = 4 * 1024  # bytes of one file that is kept
-INSTRUMENTED = ["cloister.attest", "cloister.channel", "cloister.enclave.oip", "cloister.enclave.web"]
+INSTRUMENTED = [
+    "cloister.asking",
+    "cloister.attest",
+    "cloister.channel",
+    "cloister.enclave.oip",
+    "cloister.enclave.web",
+]
 INSTRUMENTED += ["cloister.borrowing", "cloister.identity", "cloister.sealed.formats", "cloister.serving.forms"]
 INSTRUMENTED += ["cloister.verifier", "cloister.wire"]
 INSTRUMENTED += ["h2", "hpack", "hyperframe"]
