@@ -189,6 +189,14 @@ def test_bounds_hold_at_both_ends() -> None:
             Fields({"m": 3}, what="t").integer("m", floor=floor, cap=cap)
 
 
+def test_a_file_of_another_version_is_refused_by_its_number() -> None:
+    Fields({"v": 1}, what="file").version(1)
+    with pytest.raises(Malformed, match="newer format 2, this program reads 1"):
+        Fields({"v": 2}, what="file").version(1)
+    with pytest.raises(Malformed):
+        Fields({"v": 0}, what="file").version(1)
+
+
 def test_an_optional_member_may_be_absent_but_not_wrong() -> None:
     fields = Fields({"m": True}, what="t")
     assert fields.optional("absent", fields.integer) is None

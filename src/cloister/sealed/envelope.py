@@ -96,8 +96,7 @@ class Envelope:
     def parse(cls, data: bytes) -> Envelope:
         """Parse. Raises ``Malformed``."""
         fields = Fields.parse(data, what="envelope", cap=MAX_ENVELOPE_BYTES, canonical=True)
-        if (version := fields.integer("v", floor=1)) != VERSION:
-            fields.fail("v", f"newer format {version}, this program reads {VERSION}")
+        fields.version(VERSION)
         envelope = cls(
             manifest_digest=fields.match("manifest", _DIGEST),
             recipients=tuple(Recipient.from_json(item) for item in fields.items("recipients", cap=MAX_RECIPIENTS)),

@@ -222,8 +222,7 @@ class Manifest:
     def parse(cls, data: bytes) -> Manifest:
         """Return the manifest, not yet verified. Raises ``Malformed``."""
         fields = Fields.parse(data, what="manifest", cap=MAX_MANIFEST_BYTES, canonical=True)
-        if (version := fields.integer("v", floor=1)) != VERSION:
-            fields.fail("v", f"newer format {version}, this program reads {VERSION}")
+        fields.version(VERSION)
         manifest = cls(
             name=fields.match("name", NAME),
             created=fields.time("created"),

@@ -120,8 +120,7 @@ class Unfinished:
     def parse(cls, data: bytes) -> Unfinished:
         """Return it, nothing unwrapped. Raises ``Malformed``."""
         fields = Fields.parse(data, what="unfinished sealing", cap=MAX_UNFINISHED_BYTES, canonical=True)
-        if (version := fields.integer("v", floor=1)) != VERSION:
-            fields.fail("v", f"newer format {version}, this program reads {VERSION}")
+        fields.version(VERSION)
         unfinished = cls(
             kid=fields.match("kid", _KID),
             wrapped_dek=fields.b64u("wrapped_dek", cap=MAX_WRAPPED_DEK_BYTES),

@@ -171,6 +171,11 @@ class Fields:
         """Return ``take(name)`` where the member is present, else None."""
         return take(name) if name in self._left else None
 
+    def version(self, known: int) -> None:
+        """Refuse a file of another version, which member ``v`` names."""
+        if (found := self.integer("v", floor=1)) != known:
+            self.fail("v", f"newer format {found}, this program reads {known}")
+
     def end(self) -> None:
         """Refuse members nobody took: in signed data an unknown member is an attack or a newer format."""
         if self._left:
