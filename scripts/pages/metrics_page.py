@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 NAME = "metrics.md"
 SERVERS = {
-    "Custodian": ("cloister.custodian.metrics", "setting `metrics`"),
+    "Custodian": ("cloister.custodian.metrics", "setting `metrics`, and `GET /v1/metrics`"),
     "Enclave": ("cloister.enclave.metrics", "setting `metrics`"),
-    "Attestation service": ("cloister.verifier.metrics", "`cloister attest serve --metrics`"),
+    "Attestation service": ("cloister.verifier.metrics", "`cloister attest serve --metrics`, and among a custodian's"),
     "Relay": ("cloister.relay.metrics", "`cloister relay --metrics`"),
     "Proxy": ("cloister.client.proxy.metrics", "`cloister proxy --metrics`"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -130,6 +131,14 @@ def test_a_second_caller_of_the_same_name_and_a_second_home_are_refused(tmp_path
     assert out.stat().st_mode & 0o777 == 0o600
     assert run("caller", "one", "--home", home).returncode == 2
     assert run("caller", "a b", "--home", home).returncode == 2
+
+
+def test_a_caller_of_a_service_inside_a_custodian_is_in_the_file_that_its_settings_name(tmp_path: Path) -> None:
+    text = '[service]\nissuer = "https://lend.example/t/acme/attest"\ncallers = "who"\n'
+    (tmp_path / "attest.toml").write_text(text)
+    token = run("caller", "one", "--home", str(tmp_path)).stdout.strip()
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    assert (tmp_path / "who").read_text() == f"one {digest}\n"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from custodian_kit import CHEAP, PASSPHRASE, Bench, Clock, bearer
 from starlette.testclient import TestClient
 
 from cloister.attest.verifier import Verifier
+from cloister.cli.custodian_attest import tenant_attestation
 from cloister.crypto.sign import VerifyKey
 from cloister.custodian.setup import Initialised
 from cloister.custodian.tenants.setup import init_host, open_host
@@ -139,6 +140,7 @@ class HostBench:
             make_verifier=lambda _site: Verifier([SimulatedScheme(ROOT.public)]),
             clock=self.clock,
             kdf=CHEAP,
+            beside=tenant_attestation,
         )
 
     def open(self) -> None:

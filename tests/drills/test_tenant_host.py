@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from disk import read_home
 from drill_house import row
@@ -108,6 +109,39 @@ def test_two_tenants_with_equal_names_are_served_and_metered_apart(tmp_path: Pat
         assert acme.enclave is not None
         acme.enclave.wait(within_s=30)
         assert ask(zenith).units == 1
+
+
+def test_each_tenant_is_an_issuer_of_its_own_and_watches_itself(tmp_path: Path) -> None:
+    with HostProcess(tmp_path) as host:
+        base = f"https://localhost:{host.port}/t"
+        for name, more in (("acme", ["--discoverable"]), ("zenith", [])):
+            home = host.home / "tenants" / name
+            host.command("tenant", "create", name, *more)
+            (home / "attest.toml").write_text(f'[service]\nissuer = "{base}/{name}/attest"\n')
+            text = (home / "config.toml").read_text()
+            (home / "config.toml").write_text(text.replace("# attest_service = false", "attest_service = true"))
+            host.command("attest", "caller", "one", "--home", str(home), "--out", str(home / "one.token"))
+            assert host.command("tenant", "resume", name)["health"] == "ready"
+        tokens = {name: (host.home / "tenants" / name / "one.token").read_text().strip() for name in ("acme", "zenith")}
+        context = ssl.create_default_context(cafile=str(host.home / "tls" / "ca.pem"))
+        with httpx2.Client(verify=context, timeout=60, trust_env=False) as client:
+
+            def status(method: str, path: str, token: str | None = None) -> int:
+                headers = {} if token is None else {"authorization": f"Bearer {token}"}
+                return client.request(method, f"{base}{path}", headers=headers).status_code
+
+            found = client.get(f"{base}/acme/attest/.well-known/openid-configuration").json()
+            assert found["issuer"] == f"{base}/acme/attest"
+            assert client.get(found["jwks_uri"]).json()["keys"]
+            for name, stranger in (("acme", 401), ("zenith", 404)):
+                other = tokens["zenith" if name == "acme" else "acme"]
+                assert status("POST", f"/{name}/attest/v1/challenge", tokens[name]) == 200
+                assert status("POST", f"/{name}/attest/v1/challenge", other) == stranger
+                admin = (host.home / "tenants" / name / "admin.token").read_text().strip()
+                assert status("GET", f"/{name}/v1/metrics", admin) == 200
+                assert status("GET", f"/{name}/v1/metrics", tokens[name]) == 401
+            assert status("GET", "/zenith/attest/.well-known/openid-configuration") == 404
+        host.stop()
 
 
 def until_spent(house: TenantHouse, units: int) -> None:

@@ -18,7 +18,7 @@ from cloister.telemetry.exposition import (
     openmetrics_text,
     prometheus_text,
 )
-from cloister.telemetry.registry import Bars, Registry, counter, gauge, histogram
+from cloister.telemetry.registry import Bars, Registry, Together, counter, gauge, histogram
 
 FAMILIES = {
     "cloister_asks_total": counter("Asked.", "code"),
@@ -59,6 +59,29 @@ def test_a_value_that_is_in_no_set_raises_whatever_is_done_with_it() -> None:
     with pytest.raises(UsageError):
         registry.add("cloister_took_seconds", 1, 'a "b"')
     assert "alice" not in prometheus_text(registry)
+
+
+def test_what_is_hidden_is_counted_and_shown_to_nobody() -> None:
+    registry = made()
+    registry.hide("cloister_asks_total")
+    registry.add("cloister_asks_total", 1, "ok")
+    assert registry.value("cloister_asks_total", "ok") == 1
+    for text in (prometheus_text(registry), openmetrics_text(registry)):
+        assert "cloister_asks" not in text
+        assert "cloister_pairs" in text
+    with pytest.raises(UsageError):
+        registry.hide("cloister_absent_total")
+
+
+def test_registries_together_are_one_text_and_no_family_is_in_two() -> None:
+    other = Registry({"cloister_left": gauge("Left.")})
+    both = Together(made())
+    both.join(other)
+    other.set("cloister_left", 7)
+    assert prometheus_text(both) == prometheus_text(made()) + prometheus_text(other)
+    assert openmetrics_text(both).count("# EOF") == 1
+    with pytest.raises(UsageError, match="twice"):
+        both.join(made())
 
 
 def test_a_set_is_closed_unless_the_table_says_that_it_grows() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from cloister.cli.custodian_attest import SETTINGS_IN_CUSTODIAN
 from cloister.cli.metrics_options import metrics_options, metrics_place
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.cli.verifiers import insecure_options, insecure_verifiers
@@ -89,12 +90,13 @@ def caller(terminal: Terminal, /, *, home: Path, name: str, out: Path | None) ->
     """Let a caller named NAME ask a service: make its API token, shown this once.
 
     The service keeps a digest of it, one line in the file of callers: who takes the line out shuts the caller out,
-    also while the service runs.
+    also while the service runs. DIRECTORY may be the home of a custodian or of a host's tenant with a service inside.
     """
     from cloister.verifier.callers import add_caller  # noqa: PLC0415 - of no other command
     from cloister.verifier.home import SETTINGS_NAME, read_home  # noqa: PLC0415 - brings the web server along
 
-    settings, _ = read_home(home / SETTINGS_NAME)
+    inside = home / SETTINGS_IN_CUSTODIAN
+    settings, _ = read_home(inside if inside.exists() else home / SETTINGS_NAME)
     token = add_caller(home / settings.callers, name, rng=os.urandom)
     if out is not None:
         write_file(out, token.encode() + b"\n", private=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.custodian_attest import tenant_attestation
 from cloister.cli.remote import HOME_VARIABLE, OPERATOR_TOKEN_NAME, custodian_home
 from cloister.cli.terminal import Group, Terminal, pass_terminal, write_file
 from cloister.cli.unlock import lock_with, unlock_options, unlock_with, vault_option
@@ -114,5 +115,6 @@ def serve(
         make_verifier=make_verifier,
         environment=os.environ,
         endorsements=endorsements,
+        beside=tenant_attestation,
     )
     serve_host(opened, home=place, on_listening=lambda url: terminal.say(f"host on {url}"))

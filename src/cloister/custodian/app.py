@@ -203,6 +203,7 @@ async def _answer(service: CustodianService, limits: Limits, route: Route, reque
         query=_query(request),
         body=await limits.bodies.read(request, route.body),
         once_key=once_key,
+        accept=request.headers.get("accept", ""),
         certificate=peer_certificate(request.scope) if route.wanted is Wanted.HOST else None,
     )
     reply = await run_in_threadpool(carry_out, route, call)

@@ -105,6 +105,8 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
     once_key: str | None = None
+    accept: str = ""
+    """The media types that the caller likes, as it said so; for a route that has several."""
     certificate: x509.Certificate | None = field(default=None, repr=False)
     """What the caller showed, on a route that is for who shows one."""
     carrier: Callable[[Callable[[Transaction], Json]], Json] | None = field(default=None, repr=False)

@@ -168,7 +168,7 @@ def _metrics(service: CustodianService, home: Path) -> MetricsListener | None:
     async def measure() -> None:
         await run_in_threadpool(service.watch.measure)
 
-    return MetricsListener(parse_metrics_place(config.metrics, token), service.context.metrics, measure)
+    return MetricsListener(parse_metrics_place(config.metrics, token), service.metrics, measure)
 
 
 @dataclass(slots=True)

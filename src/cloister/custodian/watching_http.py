@@ -1,4 +1,4 @@
-"""What each route of health, alarms and spending does."""
+"""What each route of health, alarms, metrics and spending does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from cloister.custodian.calls import Call, Member, Reply, json_reply
 from cloister.custodian.service.health import State
+from cloister.telemetry.exposition import negotiated
 
 _MAX_STEP_S, _MAX_STEPS = 86_400, 500
 STEPS = (
@@ -31,6 +32,13 @@ def readyz(call: Call) -> Reply:
 def alarms(call: Call) -> Reply:
     """List the alarms that are active, worst first."""
     return json_reply({"alarms": [alarm.to_json() for alarm in call.service.watch.look()]})
+
+
+def metrics(call: Call) -> Reply:
+    """Show metrics as monitoring systems read them: Prometheus text, or OpenMetrics by `Accept`."""
+    call.service.watch.measure()
+    kind, text = negotiated(call.service.metrics, call.accept)
+    return Reply(body=text.encode(), media_type=kind)
 
 
 def spending(call: Call) -> Reply:

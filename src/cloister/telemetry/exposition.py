@@ -6,16 +6,16 @@ Not done here: exemplars and timestamps; times of creation (OpenMetrics section 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cloister.telemetry.registry import Bars, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloister.telemetry.registry import Family, Registry, Series
+    from cloister.telemetry.registry import Family, Series
 
-__all__ = ["OPENMETRICS_TYPE", "PROMETHEUS_TYPE", "negotiated", "openmetrics_text", "prometheus_text"]
+__all__ = ["OPENMETRICS_TYPE", "PROMETHEUS_TYPE", "Shown", "negotiated", "openmetrics_text", "prometheus_text"]
 
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -23,7 +23,15 @@ _MAX_ACCEPT = 1024  # characters of an Accept field that are looked at
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
-def negotiated(registry: Registry, accept: str) -> tuple[str, str]:
+class Shown(Protocol):
+    """What can be shown: a registry, or several together."""
+
+    def series(self) -> Iterator[tuple[str, Family, list[Series]]]:
+        """Yield every family with its series."""
+        ...
+
+
+def negotiated(registry: Shown, accept: str) -> tuple[str, str]:
     """Return media type and text: OpenMetrics for who asks for it and likes nothing better (RFC 9110, 12.5.1)."""
     wanted = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
     for item in accept[:_MAX_ACCEPT].split(","):
@@ -43,7 +51,7 @@ def _is_known(parameters: list[str]) -> bool:
     return set(versions) <= {"0.0.4", "1.0.0"}
 
 
-def prometheus_text(registry: Registry) -> str:
+def prometheus_text(registry: Shown) -> str:
     """Return the format that every scraper reads."""
     lines = []
     for name, family, found in registry.series():
@@ -52,7 +60,7 @@ def prometheus_text(registry: Registry) -> str:
     return "\n".join(lines) + "\n"
 
 
-def openmetrics_text(registry: Registry) -> str:
+def openmetrics_text(registry: Shown) -> str:
     """Return OpenMetrics: a counter's family is named without ``_total``, and the text has an end."""
     lines = []
     for name, family, found in registry.series():

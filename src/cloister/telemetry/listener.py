@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from cloister.telemetry.registry import Registry
+    from cloister.telemetry.exposition import Shown
 
 __all__ = ["MetricsListener", "MetricsPlace", "parse_metrics_place", "read_metrics_token"]
 
@@ -73,10 +73,10 @@ def _is_loopback(host: str) -> bool:
 
 
 class MetricsListener:
-    """Shows a registry while its block runs. The socket is bound when this is made: a taken port is said at once."""
+    """Shows metrics while its block runs. The socket is bound when this is made: a taken port is said at once."""
 
     def __init__(
-        self, place: MetricsPlace, registry: Registry, measure: Callable[[], Awaitable[None]] | None = None
+        self, place: MetricsPlace, registry: Shown, measure: Callable[[], Awaitable[None]] | None = None
     ) -> None:
         """Bind; ``measure`` brings gauges up to date before each answer. Raises ``UsageError`` for a taken address."""
         self._place, self._registry, self._measure = place, registry, measure

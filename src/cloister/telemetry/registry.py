@@ -20,7 +20,19 @@ from cloister.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["SECONDS", "Bars", "Family", "Kind", "Label", "Registry", "Series", "counter", "gauge", "histogram"]
+__all__ = [
+    "SECONDS",
+    "Bars",
+    "Family",
+    "Kind",
+    "Label",
+    "Registry",
+    "Series",
+    "Together",
+    "counter",
+    "gauge",
+    "histogram",
+]
 
 Label: TypeAlias = "str | tuple[str, ...]"
 """The value of a family's one label, or those of several in the order of the table; empty for a family without."""
@@ -99,6 +111,7 @@ class Registry:
         self.families = families
         self._labels = {name: tuple(sorted(set(values))) for name, values in (labels or {}).items()}
         self._growing = growing
+        self._hidden: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._values: dict[tuple[str, Label], float] = {}
         self._bars: dict[tuple[str, Label], list[float]] = {}
@@ -142,6 +155,13 @@ class Registry:
             for name, family in self.families.items():
                 if label in family.labels:
                     self._begin(name, family)
+
+    def hide(self, *names: str) -> None:
+        """Show these families no more: their values are not this server's to tell. Raises ``UsageError``."""
+        for name in names:
+            if name not in self.families:
+                raise _unknown(name)
+        self._hidden |= {*names}
 
     def add(self, name: str, amount: float = 1, label: Label = "") -> None:
         """Add to a series. Raises ``UsageError`` for one that is not in the table."""
@@ -194,7 +214,27 @@ class Registry:
         for (name, label), value in values.items():
             found[name].append(Series(labels=_values_of(self.families[name], label), value=value))
         for name, family in self.families.items():
-            yield name, family, sorted(found[name], key=lambda one: one.labels)
+            if name not in self._hidden:
+                yield name, family, sorted(found[name], key=lambda one: one.labels)
+
+
+class Together:
+    """Registries of one server that are shown as one: no family is in two of them."""
+
+    def __init__(self, *registries: Registry) -> None:
+        """Show these."""
+        self._registries = list(registries)
+
+    def join(self, registry: Registry) -> None:
+        """Show another one too. Raises ``UsageError`` where a family of it is shown already."""
+        if any(other.families.keys() & registry.families.keys() for other in self._registries):
+            raise UsageError("metrics: a family twice")
+        self._registries.append(registry)
+
+    def series(self) -> Iterator[tuple[str, Family, list[Series]]]:
+        """Yield every family of all, as ``Registry.series``."""
+        for registry in self._registries:
+            yield from registry.series()
 
 
 def _bars(found: list[float]) -> Bars:

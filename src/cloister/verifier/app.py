@@ -9,7 +9,6 @@ path. Not done here: TLS and sockets (``serve``).
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, Rejected
 from cloister.serving.armour import Armour
 from cloister.serving.bodies import Bodies, demand_media
 from cloister.serving.problems import PROBLEM_TYPE, problem, problem_json
@@ -57,10 +56,12 @@ def create_app(
     limits: Limits,
     metrics: VerifierMetrics,
     request_timeout_s: int,
+    waiting_bytes: int,
     tls: bool,
 ) -> Starlette:
-    """Return the ASGI application over ``service``."""
-    handlers = _Handlers(service, callers, limits, metrics, request_timeout_s)
+    """Return the ASGI application over ``service``; bodies that are not whole yet have ``waiting_bytes`` in all."""
+    bodies = Bodies(within_s=request_timeout_s, cap=MAX_BODY_BYTES, waiting_bytes=waiting_bytes)
+    handlers = _Handlers(service, callers, limits, metrics, bodies)
     app = Starlette(
         routes=[_starlette_route(handlers, route) for route in ROUTES],
         middleware=[Middleware(Armour, tls=tls)],
@@ -81,7 +82,7 @@ def _starlette_route(handlers: _Handlers, route: Route) -> StarletteRoute:
 
     async def answered(request: Request) -> Response:
         try:
-            caller = handlers.known(request) if route.known else ""
+            caller = await handlers.known(request) if route.known else ""
             return await handler(request, caller)  # type: ignore[no-any-return]  # every handler returns one
         except CloisterError as error:
             return _problem_response(*problem(error, STATUSES))
@@ -101,22 +102,24 @@ class _Handlers:
         callers: Callers,
         limits: Limits,
         metrics: VerifierMetrics,
-        request_timeout_s: int,
+        bodies: Bodies,
     ) -> None:
         self._service, self._callers, self._limits, self.metrics = service, callers, limits, metrics
-        self._bodies = Bodies(within_s=request_timeout_s, cap=MAX_BODY_BYTES)
+        self._bodies = bodies
         self._openapi = dump_json(openapi_document(service.issuer, is_open=callers.is_open))
         self._discovery = dump_json(service.discovery())
         self._pages = Pages(service)
 
-    def known(self, request: Request) -> str:
+    async def known(self, request: Request) -> str:
         """Return who asks. A stranger's failures are counted by address."""
         address, now = _address(request), self._service.now()
+        shown = request.headers.get("authorization")
         self._limits.failures.demand(address, now)
         try:
-            return self._callers.known(request.headers.get("authorization"), address)
-        except CloisterError:
-            self._limits.failures.spend(address, now)
+            return await self._limits.lookups.run(lambda: self._callers.known(shown, address))
+        except Rejected as refusal:
+            if refusal.code == "unauthenticated":
+                self._limits.failures.spend(address, now)
             raise
 
     async def front(self, _request: Request, _caller: str) -> Response:
@@ -141,7 +144,7 @@ class _Handlers:
 
     async def readyz(self, _request: Request, _caller: str) -> Response:
         """Say whether it can sign and has a policy."""
-        await asyncio.to_thread(self._service.demand_ready)
+        await self._limits.lookups.run(self._service.demand_ready)
         return _json({"status": "ready"})
 
     async def openapi(self, _request: Request, _caller: str) -> Response:
@@ -154,7 +157,7 @@ class _Handlers:
 
     async def jwks(self, _request: Request, _caller: str) -> Response:
         """Return the issuer's keys."""
-        keys = await asyncio.to_thread(self._service.keys.jwks, self._service.now())
+        keys = await self._limits.lookups.run(lambda: self._service.keys.jwks(self._service.now()))
         return Response(dump_json(keys), media_type="application/jwk-set+json", headers=_KEYS_FRESH)
 
     async def challenge(self, request: Request, caller: str) -> Response:

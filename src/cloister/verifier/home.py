@@ -21,6 +21,7 @@ from cloister.attest.endorse.vouch import production_vouch
 from cloister.attest.schemes.site import Site
 from cloister.errors import UsageError
 from cloister.private_file import write_private
+from cloister.serving.bodies import MAX_WAITING_BYTES
 from cloister.verifier.app import create_app
 from cloister.verifier.callers import Callers
 from cloister.verifier.challenges import Challenges
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from cloister.attest.endorse import Endorsements
     from cloister.attest.verifier import Verifier
+    from cloister.verifier.guest import Guest
     from cloister.verifier.keyfile import Wrapper
 
 __all__ = ["SETTINGS_NAME", "Opened", "init_home", "key_file", "open_home", "read_home", "utc_now"]
@@ -63,6 +65,7 @@ class Opened:
     settings: Settings
     service: AttestationService
     app: Starlette
+    callers: Callers
     limits: Limits
     metrics: VerifierMetrics
 
@@ -105,15 +108,19 @@ def open_home(
     settings_path: Path | None = None,
     endorsements: Endorsements | None = None,
     wrapper: Wrapper | None = None,
+    guest: Guest | None = None,
     clock: Callable[[], datetime] = utc_now,
     rng: Callable[[int], bytes] = os.urandom,
 ) -> Opened:
     """Put the service of a home together.
 
     ``make_verifier`` gets what this site trusts beside the pinned vendors; ``endorsements`` take the place of those
-    that the settings name; ``wrapper`` keeps the keys. Raises ``UsageError``, ``Malformed``, ``Unavailable``.
+    that the settings name; ``wrapper`` keeps the keys; ``guest`` bounds a service that others share the process with.
+    Raises ``UsageError``, ``Malformed``, ``Unavailable``.
     """
     settings, sections = read_home(settings_path or home / SETTINGS_NAME)
+    if guest is not None:
+        settings = guest.bounded(home, settings, sections)
     policies = read_policies(home, settings, sections)
     keys = key_file(home, settings, policies.algorithms, wrapper=wrapper)
     keys.ring(clock())  # what is wrong with the file is said at start, not to the first who asks
@@ -129,15 +136,17 @@ def open_home(
         rng=rng,
     )
     limits, metrics = Limits(settings), VerifierMetrics()
+    callers = Callers(home / settings.callers, is_open=settings.open)
     app = create_app(
         service,
-        callers=Callers(home / settings.callers, is_open=settings.open),
+        callers=callers,
         limits=limits,
         metrics=metrics,
         request_timeout_s=settings.request_timeout_s,
+        waiting_bytes=MAX_WAITING_BYTES if guest is None else guest.waiting_bytes,
         tls=settings.issuer.startswith("https://"),
     )
-    return Opened(settings=settings, service=service, app=app, limits=limits, metrics=metrics)
+    return Opened(settings=settings, service=service, app=app, callers=callers, limits=limits, metrics=metrics)
 
 
 def _site(home: Path, settings: Settings) -> Site:

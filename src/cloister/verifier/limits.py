@@ -26,6 +26,7 @@ T = TypeVar("T")
 _ALL = "all"
 _FAILURES_PER_MINUTE = 60
 _WAITING_PAGES = 8
+_LOOKUPS = 2  # threads: a disk that hangs holds those of its own service and no event loop
 
 
 class Places:
@@ -71,10 +72,12 @@ class Limits:
         self._all = RateLimit(per_minute=settings.all_per_minute, subject="verifications of all callers")
         self.page_places = Places(at_once=1, waiting=_WAITING_PAGES)  # who looks takes no place of who verifies
         self.places = Places(at_once=settings.verifications, waiting=settings.waiting)
+        self.lookups = Places(at_once=_LOOKUPS, waiting=settings.connections)  # of files: who asks and which keys
 
     def close(self) -> None:
         """Take no more work."""
         self.places.close()
+        self.lookups.close()
         self.page_places.close()
 
     def take_challenge(self, caller: str, now: datetime) -> None:

@@ -14,6 +14,7 @@ _LOOKING = (
     route("GET", "/v1/instances/{instance}", VIEWERS, handlers.show_instance),
     route("GET", "/v1/instances/{instance}/evidence", VIEWERS, handlers.evidence),
     route("GET", "/v1/alarms", VIEWERS, watching_http.alarms),
+    route("GET", "/v1/metrics", VIEWERS, watching_http.metrics, answers=log_http.TEXT_TYPE),
     route("GET", "/v1/spending", VIEWERS, watching_http.spending, query=watching_http.STEPS),
     route(
         "GET", "/v1/loans/{loan}/spending", WATCHERS_AND_VIEWERS, watching_http.loan_spending,

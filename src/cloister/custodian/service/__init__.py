@@ -33,6 +33,7 @@ from cloister.custodian.tokens import SYSTEM
 from cloister.custodian.vaults.change import read_change
 from cloister.errors import Rejected
 from cloister.lending.events import EventKind
+from cloister.telemetry.registry import Together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +98,8 @@ class CustodianService:
         )
         self._bundle = HomeBundle(self.context, home / config.endorsement_bundle)
         self.watch = Watch(self.context, self._bundle, home)
+        self.metrics = Together(self.context.metrics)
+        """All that is shown: its own, and those of what is served beside it."""
         self.spending = Spending(self.context)
         self.context.endorsements = endorsements or home_endorsements(self._bundle, config, home)
         self.config = config

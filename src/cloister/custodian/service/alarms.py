@@ -81,6 +81,14 @@ class Watch:
         self._lock = threading.Lock()
         self.health = Health(context, bundle, home)
 
+    def leave_to_host(self) -> None:
+        """Leave to a host what is the host's: its certificate, whose end this custodian cannot know, and its disk.
+
+        How much is free there would tell what others do; that too little is free is told as before.
+        """
+        self._gatherer.listens = False
+        self._context.metrics.hide("cloister_custodian_certificate_seconds_left", "cloister_custodian_disk_free_bytes")
+
     def measure(self) -> None:
         """Bring gauges up to date, writing nothing. What cannot be had keeps its last value."""
         try:

@@ -75,6 +75,8 @@ class Gatherer:
         """Gather from these."""
         self._context, self._bundle, self._home = context, bundle, home
         self._granted: dict[LoanId, tuple[float, float]] = {}
+        self.listens = True
+        """Whether it shows a certificate of its own: not below a host."""
 
     def gather(self) -> Figures:
         """Return the figures. Raises ``Unavailable`` where the database cannot be read."""
@@ -140,7 +142,7 @@ class Gatherer:
     def _certificates(self) -> Mapping[str, datetime]:
         found = {}
         config = self._context.config
-        if config.tls:
+        if config.tls and self.listens:
             own = {"authority": "tls/ca.pem", "server": "tls/server.pem"}
             places = {"server": config.tls_certificate} if config.tls_certificate else own
             if config.acme_directory and (self._home / "tls" / "acme.pem").exists():

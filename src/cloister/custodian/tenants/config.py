@@ -30,10 +30,9 @@ HOST_FILE = "host.toml"
 HOST_CA = "host-ca.pem"
 """In a tenant's home: the authority of the certificate that its host shows."""
 LISTENERS = frozenset({
-    "acme_ca", "acme_contact", "acme_directory", "acme_http", "attest_service",
-    "connections", "dashboard", "failures_per_minute", "forks_per_minute", "host", "metrics", "metrics_token_file",
-    "mtls", "mtls_tokens", "names", "port", "profile", "request_timeout_s", "shutdown_grace_s", "tls", "tls_ca",
-    "tls_certificate", "tls_key", "tls_minimum", "url",
+    "acme_ca", "acme_contact", "acme_directory", "acme_http", "connections", "dashboard", "failures_per_minute",
+    "forks_per_minute", "host", "metrics", "metrics_token_file", "mtls", "mtls_tokens", "names", "port", "profile",
+    "request_timeout_s", "shutdown_grace_s", "tls", "tls_ca", "tls_certificate", "tls_key", "tls_minimum", "url",
 })  # fmt: skip
 """Settings of a tenant that count for nothing: there is one listener, and strangers are treated alike everywhere."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cloister.custodian.tenants.beside import MakeBeside, nothing_beside
 from cloister.custodian.tenants.config import bounded
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Ground:
     endorsements: Endorsements | None = None
     ca_pem: str | None = ""
     kdf: Kdf | None = None
+    beside: MakeBeside = nothing_beside
     url: str = field(default="")
     watching: list[Callable[[], object]] = field(default_factory=list)
 

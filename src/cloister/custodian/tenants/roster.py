@@ -182,8 +182,11 @@ class Roster:
             raise
 
     async def _started(self, service: CustodianService, *, discoverable: bool) -> Running:
+        config = self._ground.config
         service.discreet = not discoverable
-        running = Running(service, routes_for(discoverable=discoverable), threads=self._ground.config.threads)
+        service.watch.leave_to_host()
+        beside = await run_in_threadpool(self._ground.beside, service, config)
+        running = Running(service, routes_for(discoverable=discoverable), threads=config.threads, beside=beside)
         await running.start()
         return running
 

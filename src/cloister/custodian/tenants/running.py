@@ -9,18 +9,20 @@ from urllib.parse import unquote
 
 from anyio import CapacityLimiter
 
-from cloister.custodian.app import create_app
+from cloister.custodian.app import NO_MOUNTS, create_app
 from cloister.custodian.dashboard.desk import BELOW
 from cloister.custodian.logs import LOG, Event
+from cloister.custodian.tenants.beside import veiled
 from cloister.custodian.threads import run_in_threadpool, working_with
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from cloister.custodian.calls import Route
     from cloister.custodian.service import CustodianService
+    from cloister.custodian.tenants.beside import Beside
     from cloister.telemetry.listener import MetricsListener
 
 __all__ = ["Running"]
@@ -36,11 +38,13 @@ class Running:
         *,
         threads: int,
         metrics: MetricsListener | None = None,
+        beside: Beside | None = None,
         pages: bool = True,
     ) -> None:
-        """Serve nothing yet. The service is closed by ``stop``; ``metrics`` are shown until then."""
+        """Serve nothing yet. ``stop`` closes the service and what is ``beside``; ``metrics`` are shown until then."""
         self.service = service
-        self._app = create_app(service, routes, pages=pages)
+        self._beside = beside
+        self._app = create_app(service, routes, mounts=_mounts(beside, hidden=service.discreet), pages=pages)
         self._app.state.metrics = metrics
         self._life = self._app.router.lifespan_context(self._app)
         self._share = CapacityLimiter(threads)
@@ -80,9 +84,19 @@ class Running:
         self.end_streams()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace_s)
+        if self._beside is not None:
+            self._beside.close()
         with working_with(self._share):
             await self._life.__aexit__(None, None, None)
             try:
                 await run_in_threadpool(self.service.close)
             except Exception as exc:  # noqa: BLE001 - an edge: its disk is full, say, and the others stop too
                 LOG.write(Event.TENANT_STOP_UNLOGGED, tenant=self.service.home.name, error=type(exc).__name__)
+
+
+def _mounts(beside: Beside | None, *, hidden: bool) -> Mapping[str, ASGIApp]:
+    """Return what is below which path, for callers alone where the tenant is ``hidden``."""
+    if beside is None:
+        return NO_MOUNTS
+    app = veiled(beside) if hidden else beside.app
+    return NO_MOUNTS if app is None else {beside.path: app}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cloister.attest.verifier import Verifier
 from cloister.custodian.setup import init_custodian, open_custodian, utc_now
+from cloister.custodian.tenants.beside import nothing_beside
 from cloister.custodian.tenants.config import HOST_FILE, default_host_text, read_host_config
 from cloister.custodian.tenants.ground import Ground
 from cloister.custodian.tenants.host import Host
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cloister.attest.endorse import Endorsements
     from cloister.attest.schemes.site import Site
     from cloister.custodian.setup import Initialised
+    from cloister.custodian.tenants.beside import MakeBeside
     from cloister.custodian.vaults.encrypted_file import Kdf, Unlock
 
 __all__ = ["init_host", "open_host"]
@@ -59,16 +61,18 @@ def open_host(
     clock: Callable[[], datetime] = utc_now,
     endorsements: Endorsements | None = None,
     kdf: Kdf | None = None,
+    beside: MakeBeside = nothing_beside,
 ) -> Host:
     """Open a host's own custodian and hold its lock. Tenants come up once it is served.
 
     ``make_verifier`` and ``endorsements`` are the tenants', as for ``open_custodian``; the environment is the
-    listener's alone, no tenant's; ``kdf`` makes locks of new tenants' vaults. Raises as ``open_custodian``.
+    listener's alone, no tenant's; ``kdf`` makes locks of new tenants' vaults, ``beside`` what each tenant is served
+    with. Raises as ``open_custodian``.
     """
     config = read_host_config(home)
     book = open_custodian(home, unlock, make_verifier=lambda _site: Verifier([]), environment=environment, clock=clock)
     ground = Ground(
         home=home, listener=book.config, config=config, clock=clock, make_verifier=make_verifier,
-        endorsements=endorsements, ca_pem=book.ca_pem, kdf=kdf,
+        endorsements=endorsements, ca_pem=book.ca_pem, kdf=kdf, beside=beside,
     )  # fmt: skip
     return Host(ground, book, Keeping(ground, book))
