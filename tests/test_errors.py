@@ -53,3 +53,26 @@ def test_a_reason_without_values_shows_no_brackets(got: str, want: str, text: st
 def test_unavailable_says_when_to_try_again() -> None:
     assert Unavailable("store: busy", retry_after_s=3).retry_after_s == 3
     assert Unavailable("store: busy").retry_after_s is None
+
+
+class _Special(Unavailable):
+    """One of those that a room tells apart for itself."""
+
+
+def test_an_error_names_one_of_the_four_faults_whatever_its_class_is_called() -> None:
+    refused = Rejected.because("blocked", "loan")
+    assert [error.fault for error in (_Special("x"), Malformed("x"), UsageError("x"), refused, CloisterError("x"))] == [
+        "unavailable", "malformed", "usageerror", "rejected", "cloistererror",
+    ]  # fmt: skip
+    assert (_Special("x").logged, refused.logged) == ("unavailable", "blocked")
+
+
+def test_an_error_that_is_raised_again_is_equal_and_holds_no_traceback() -> None:
+    try:
+        raise Rejected.because("blocked", "loan", hint="ask", got="1")
+    except Rejected as exc:
+        error = exc
+    again = error.again()
+    assert type(again) is Rejected
+    assert (str(again), again.reasons, again.hint, again.code) == (str(error), error.reasons, error.hint, error.code)
+    assert (error.__traceback__ is None, again.__traceback__) == (False, None)

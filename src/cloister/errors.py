@@ -40,6 +40,17 @@ class CloisterError(Exception):
         """The code, empty where it has none of its own."""
         return self._code
 
+    @property
+    def fault(self) -> str:
+        """Whose fault it is, in one word (``usageerror``, ``malformed``, ...), whatever the class calls itself."""
+        faults = (UsageError, Malformed, Rejected, Unavailable)
+        return next((kind for kind in faults if isinstance(self, kind)), CloisterError).__name__.lower()
+
+    @property
+    def logged(self) -> str:
+        """What a log says of it: the code of a rejection, else the fault."""
+        return self.code if isinstance(self, Rejected) else self.fault
+
     def again(self) -> Self:
         """Return an equal error without a traceback, for one that is kept to be raised once more.
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cloister.client import Retry, TruncatedResponse
 from cloister.client.datatypes import element_type
-from cloister.errors import CloisterError, Rejected, Unavailable
+from cloister.errors import CloisterError, Unavailable
 
 if TYPE_CHECKING:
     from cloister.client import Client
@@ -165,5 +165,5 @@ class Asker:
             self._cuts.append(time.monotonic())
             return False
         self._gone = self._gone + 1 if isinstance(error, Unavailable) else 0
-        self.end = error.code if isinstance(error, Rejected) else "gone" if self._gone else type(error).__name__.lower()
+        self.end = "gone" if self._gone else error.logged
         return self.end in _FINAL or self._gone >= _GONE_AFTER

@@ -72,7 +72,7 @@ def error_json(error: CloisterError) -> Json:
     """Return an error as ``--json`` prints it."""
     document: dict[str, Json] = {
         "code": codes(error)[0],
-        "fault": type(error).__name__.lower(),
+        "fault": error.fault,
         "message": error.message,
         "exit_code": exit_code(error),
     }

@@ -108,31 +108,19 @@ def create_app(
 
 
 async def _sweep(service: CustodianService) -> None:
-    """Write off dead instances, rotate keys that are due, look for alarms; what fails is tried again next turn."""
+    """Write off dead instances, rotate keys that are due, look for alarms."""
     while True:
         await asyncio.sleep(service.config.sweep_interval_s)
-        try:
-            await run_in_threadpool(service.sweep)
-        except CloisterError as exc:
-            LOG.write(Event.SWEEP_FAILED, error=type(exc).__name__)
-        try:
-            await run_in_threadpool(service.rotate_due)
-        except CloisterError as exc:
-            LOG.write(Event.ROTATION_FAILED, error=type(exc).__name__)
-        try:
-            await run_in_threadpool(service.watch.keep)
-        except CloisterError as exc:
-            LOG.write(Event.WATCH_FAILED, error=type(exc).__name__)
+        await _turn(service.sweep, Event.SWEEP_FAILED)
+        await _turn(service.rotate_due, Event.ROTATION_FAILED)
+        await _turn(service.watch.keep, Event.WATCH_FAILED)
 
 
 async def _keep_up(service: CustodianService) -> None:
-    """Do what keeps the server itself good, certificates first; what fails is tried again at the next turn."""
+    """Do what keeps the server itself good, certificates first."""
     while True:
         for work in service.upkeep:
-            try:
-                await run_in_threadpool(work)
-            except CloisterError as exc:
-                LOG.write(Event.UPKEEP_FAILED, error=type(exc).__name__)
+            await _turn(work, Event.UPKEEP_FAILED)
         await asyncio.sleep(service.config.sweep_interval_s)
 
 
@@ -140,20 +128,22 @@ async def _fetch(service: CustodianService) -> None:
     """Fetch issuers' keys that are due."""
     while True:
         await asyncio.sleep(service.config.sweep_interval_s)
-        try:
-            await run_in_threadpool(service.identities.refresh)
-        except CloisterError as exc:
-            LOG.write(Event.KEYS_NOT_FETCHED, error=type(exc).__name__)
+        await _turn(service.identities.refresh, Event.KEYS_NOT_FETCHED)
 
 
 async def _look(service: CustodianService) -> None:
     """Take in what other custodians over the same database log, so that who follows the log here sees it."""
     while service.context.store.shared:
         await asyncio.sleep(_LOOK_EVERY_S)
-        try:
-            await run_in_threadpool(service.context.refresh)
-        except CloisterError as exc:
-            LOG.write(Event.LOG_NOT_FOLLOWED, error=type(exc).__name__)
+        await _turn(service.context.refresh, Event.LOG_NOT_FOLLOWED)
+
+
+async def _turn(work: Callable[[], object], failed: Event) -> None:
+    """Do one piece of what is done again and again; whatever goes wrong is told, and tried again at the next turn."""
+    try:
+        await run_in_threadpool(work)
+    except Exception as exc:  # noqa: BLE001 - what nobody foresaw must not make this turn the last one
+        LOG.write(failed, error=type(exc).__name__)
 
 
 def _starlette_route(service: CustodianService, limits: Limits, route: Route) -> StarletteRoute:

@@ -137,9 +137,7 @@ class InstanceIdentity:
 
 def note_failure(log: EventLog, error: CloisterError) -> None:
     """Write down that there is no certificate, and why."""
-    log.write(
-        Event.CERTIFICATE_FAILED, code=error.code if isinstance(error, Rejected) else type(error).__name__.lower()
-    )
+    log.write(Event.CERTIFICATE_FAILED, code=error.logged)
 
 
 def pem_of(der: bytes) -> bytes:

@@ -96,7 +96,7 @@ class Introductions:
 
     def note(self, error: CloisterError) -> None:
         """Write down why there is nothing new."""
-        code = error.code if isinstance(error, Rejected) else type(error).__name__.lower()
+        code = error.logged
         self._log.write(Event.ISSUERS_FAILED, code=code)
 
     def by_token(self, token: bytes, certificate: Sequence[bytes] = ()) -> Asker:

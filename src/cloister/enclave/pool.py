@@ -294,7 +294,7 @@ class ModelPool:
                 _, loaded = await asyncio.to_thread(self._load, terms, place.model.package)
                 place.loaded = loaded
         except CloisterError as exc:
-            code = exc.code if isinstance(exc, Rejected) else type(exc).__name__.lower()
+            code = exc.logged
             self._log.write(Event.MODEL_NOT_OPENED, model=terms.name, digest=terms.digest, code=code)
             raise
         self._count("cloister_model_loads_total", place)

@@ -214,7 +214,7 @@ class Renewal:
     def _note(self, error: CloisterError) -> None:
         unavailable = isinstance(error, Unavailable | Malformed)
         self._metrics.add("cloister_renewals_total", label="unavailable" if unavailable else "rejected")
-        code = error.code if isinstance(error, Rejected) else type(error).__name__.lower()
+        code = error.logged
         self._log.write(Event.RENEWAL_FAILED, code=code)
 
 

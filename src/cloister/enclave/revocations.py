@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloister.enclave.logs import Event
 from cloister.enclave.media import REVOCATIONS
-from cloister.errors import CloisterError, Rejected
+from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
     from cloister.enclave.logs import EventLog
@@ -34,7 +34,7 @@ class Revocations:
         try:
             found = self._metering.revoke(data)
         except CloisterError as exc:
-            code = exc.code if isinstance(exc, Rejected) else type(exc).__name__.lower()
+            code = exc.logged
             self._log.write(Event.REVOCATIONS_FAILED, code=code)
         else:
             self._log.write(Event.REVOCATIONS_ACCEPTED, seq=found.number, count=len(found.blocks))

@@ -71,7 +71,7 @@ class Rollout:
         try:
             await self._change_over(booted, news)
         except CloisterError as exc:
-            code = exc.code if isinstance(exc, Rejected) else type(exc).__name__.lower()
+            code = exc.logged
             self._log.write(Event.ROLLOUT_FAILED, code=code)
             return False
         return True

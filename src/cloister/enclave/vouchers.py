@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloister.enclave.logs import Event
 from cloister.enclave.media import CONSUMPTION, VOUCHER, VOUCHER_REQUEST, usage_file
-from cloister.errors import CloisterError, Rejected
+from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,7 +43,7 @@ class Vouchers:
             try:
                 step()
             except CloisterError as exc:
-                code = exc.code if isinstance(exc, Rejected) else type(exc).__name__.lower()
+                code = exc.logged
                 self._log.write(Event.VOUCHER_FAILED, code=code)
 
     def _ask(self) -> None:

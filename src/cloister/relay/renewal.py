@@ -80,7 +80,7 @@ class Renewal:
             await self._renew()
         except (CloisterError, OSError) as exc:
             self.not_before = now + _PAUSE
-            code = exc.code if isinstance(exc, Rejected) else type(exc).__name__.lower()
+            code = exc.logged if isinstance(exc, CloisterError) else type(exc).__name__.lower()
             LOG.write(ServingEvent.CERTIFICATE_FAILED, code=code)
             return "failed"
         except Exception as exc:  # noqa: BLE001 - the task's edge: nobody waits for it, and nobody would see it end

@@ -141,7 +141,7 @@ class _Running:
 def _kind(error: BaseException) -> str:
     if isinstance(error, Rejected):
         return error.code
-    return type(error).__name__.lower() if isinstance(error, CloisterError) else "internal"
+    return error.fault if isinstance(error, CloisterError) else "internal"
 
 
 def _within(parent: TraceParent) -> Context:

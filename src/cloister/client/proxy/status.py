@@ -65,4 +65,4 @@ async def _models(upstream: Upstream, enclave: VerifiedEnclave) -> dict[str, Jso
 
 def _refusal(error: CloisterError) -> Json:
     reasons: list[Json] = [str(reason) for reason in error.reasons] if isinstance(error, Rejected) else []
-    return {"fault": type(error).__name__.lower(), "message": error.message, "reasons": reasons}
+    return {"fault": error.fault, "message": error.message, "reasons": reasons}

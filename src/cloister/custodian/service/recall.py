@@ -160,7 +160,7 @@ def _verdict(
     except Rejected as exc:
         return Verdict.FALLS, exc.reasons  # a tee that this custodian verifies no more
     except CloisterError as exc:
-        return Verdict.UNDECIDED, (Reason(code=type(exc).__name__.lower(), subject=exc.message),)
+        return Verdict.UNDECIDED, (Reason(code=exc.fault, subject=exc.message),)
     if not then:
         return Verdict.STANDS, ()
     return (Verdict.UNDECIDED, reasons) if _codes(then) <= _AGE | _NOT_YET else (Verdict.FALLS, then)

@@ -242,4 +242,4 @@ def cause_of(error: Exception) -> str:
     """Return what an operator is told of a fault: its kind, and nothing that a message may hold."""
     if isinstance(error, Rejected):
         return error.code
-    return type(error).__name__.lower() if isinstance(error, CloisterError) else "internal"
+    return error.fault if isinstance(error, CloisterError) else "internal"
