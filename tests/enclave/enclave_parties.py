@@ -7,15 +7,20 @@ with ``channel``. Both are told the time by one ``FakeClock``.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import hashlib
 import io
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -78,7 +83,6 @@ from cloister.wire import Fields, dump_b64u, dump_json, parse_b64u
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -88,6 +92,7 @@ if TYPE_CHECKING:
 
 LOAN = LoanId("loan-abcdefghijklmnop")
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PUBLISHER = SigningKey.generate()  # of all worlds of this process
 ALICE, BOB = b"alice-token-0123456789", b"bob-token-0123456789"
 
 
@@ -472,10 +477,14 @@ def make_world(
     """Seal ``models``, make a loan for them and write its loan file."""
     clock = clock or FakeClock()
     custodian = FakeCustodian(
-        clock=clock, root=SimulatedRoot.generate(), key=SigningKey.generate(), publisher=SigningKey.generate()
+        clock=clock, root=SimulatedRoot.generate(), key=SigningKey.generate(), publisher=PUBLISHER
     )
     for name, data in models.items():
-        custodian.lent.append(seal(folder, name, data, custodian.publisher, metered=name in metered))
+        if isinstance(data, bytes):
+            lent = copied(sealed_once(name, data), folder)
+        else:
+            lent = seal(folder, name, data, PUBLISHER)
+        custodian.lent.append(replace(lent, terms=replace(lent.terms, metered=name in metered)))
     terms = Terms(
         loan=LOAN,
         borrower="clinic",
@@ -507,6 +516,19 @@ def make_world(
         known = {consumer.id for consumer in terms.consumers or ()}
         custodian.balances[consumer_meter(ConsumerId(name)) if name in known else model_meter(name)] = units
     return world
+
+
+@functools.cache
+def sealed_once(name: str, data: bytes) -> Lent:
+    """Return a model as it was first sealed in this process: to seal is to wait for a disk."""
+    folder = Path(tempfile.mkdtemp(prefix="cloister-sealed-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return seal(folder, name, data, PUBLISHER)
+
+
+def copied(lent: Lent, folder: Path) -> Lent:
+    """Return the same sealed model, its files in a world's own folder."""
+    return replace(lent, root=shutil.copytree(lent.root, folder / lent.root.name))
 
 
 def seal(
