@@ -7,7 +7,12 @@ const SOON_S = 180; // seconds before a session's end at which its reader is tol
 const MOST_SAID = 3; // changes that are said one by one
 let begun = Date.now(); // when what is shown was made
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-const say = (text) => { document.getElementById("said").textContent = text; if (text) setTimeout(() => say(""), 8000); };
+let hush = 0; // the timer that takes away what was said last
+const say = (text) => {
+  clearTimeout(hush);
+  document.getElementById("said").textContent = text;
+  if (text) hush = setTimeout(() => say(""), 8000);
+};
 
 // Swapping: a whole page is fetched, and the parts that have an id and changed are put in the place of those here.
 async function fetched(address, options) {
