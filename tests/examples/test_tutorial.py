@@ -110,7 +110,6 @@ def test_the_page_on_evidence(tmp_path: Path) -> None:
     assert said.endswith("wrote values.json: not signed yet\n")
 
 
-@pytest.mark.drill
 @pytest.mark.tpm
 @pytest.mark.timeout(260)
 @pytest.mark.skipif(not is_installed(), reason="swtpm and swtpm_setup are not installed")
