@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,3 +124,12 @@ def test_no_assert_as_a_check_and_no_room_without_a_noun() -> None:
     for path in FILES:
         assert path.stem not in {"utils", "helpers", "common", "manager"}, path
         assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)], path
+
+
+def test_what_tests_import_by_name_is_there_once() -> None:
+    """Else the folder that comes first on the path decides which one it is."""
+    root = SRC.parent.parent
+    paths = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["pythonpath"]
+    names = Counter(file.stem for path in paths if path.startswith("tests") for file in (root / path).glob("*.py"))
+    imported = {name for path in (root / "tests").rglob("*.py") for name in _imports(path)}
+    assert not {name for name in imported if names[name] > 1}
