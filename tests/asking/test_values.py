@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,19 @@ def test_deep_lists_are_refused_where_they_become_too_deep() -> None:
     for depth in (17, 1_000_000):
         with pytest.raises(UsageError, match="want lists at most 16 deep"):
             written("[" * depth, kind())
+
+
+def test_a_long_string_is_read_whole_and_takes_no_memory_for_each_escape() -> None:
+    text = '["' + '\\"' * 500_000 + '"]'
+    tracemalloc.start()
+    try:
+        found = written(text, kind("BYTES"))
+        assert tracemalloc.get_traced_memory()[1] < 16 * len(text)
+    finally:
+        tracemalloc.stop()
+    assert found.tolist() == ['"' * 500_000]
+    with pytest.raises(UsageError, match="want a value"):
+        written(text[:-2], kind("BYTES"))
 
 
 def test_more_values_than_are_allowed_are_refused_where_they_begin() -> None:

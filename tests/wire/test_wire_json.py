@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 
 import pytest
 import rfc8785
@@ -189,15 +190,18 @@ def test_depth_is_bounded_before_the_parser_runs() -> None:
 
 
 def _deepest(text: str) -> int:
-    """Count brackets outside of strings one character at a time, as RFC 8259 reads."""
+    """Count brackets outside of strings one character at a time, as RFC 8259 reads; no text has escapes outside."""
     depth = most = 0
     in_string = escaped = False
     for char in text:
-        if in_string:
-            in_string = escaped or char != '"'
-            escaped = not escaped and char == "\\"
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
         elif char == '"':
-            in_string = True
+            in_string = not in_string
+        elif in_string:
+            continue
         elif char in "[{":
             depth += 1
             most = max(most, depth)
@@ -220,6 +224,16 @@ def test_depth_is_counted_as_a_reader_of_single_characters_counts_it(before: str
 def test_brackets_inside_strings_are_no_depth() -> None:
     text = json.dumps(["[" * 100 + '\\"[{' + "{" * 100]).encode()
     assert dump_json(parse_json(text, what="x")) == text
+
+
+def test_the_look_at_depth_takes_no_memory_for_each_escape() -> None:
+    text = b"[" + b"[]," * (MAX_DEPTH + 1) + b'"' + b'\\"' * 500_000 + b'"]'
+    tracemalloc.start()
+    try:
+        parse_json(text, what="x")
+        assert tracemalloc.get_traced_memory()[1] < 16 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_size_is_capped_before_anything_is_read() -> None:

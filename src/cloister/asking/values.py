@@ -34,7 +34,10 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _GAPS = frozenset({"", "na", "nan", "n/a", "null", "none", "missing"})
 _TRUTH = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
-_TOKEN = re.compile(r'[ \t\r\n]*(?:([\[\],])|("(?:[^"\\\x00-\x1f]|\\.)*+")|([^\s\[\],"]+))')
+_TOKEN = re.compile(r'[ \t\r\n]*(?:([\[\],])|(")|([^\s\[\],"]+))')
+# Of a string behind its quotation mark. Bounded, for each repeat is remembered; possessive quantifiers remember none,
+# but are broken before Python 3.11.5.
+_STRETCH = re.compile(r'[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*){0,4096}')
 _NAME = re.compile(r'"? *[^\W\d]')
 
 
@@ -129,12 +132,22 @@ def written(text: str, how: Reading) -> Array:
     lists = _Lists(how)
     at = 0
     while (found := _TOKEN.match(text, at)) is not None:
-        at = found.end()
-        mark, string, word = found.groups()
-        lists.take(mark, string, word)
+        mark, quote, word = found.groups()
+        end = found.end() if quote is None else _string_end(text, found.end())
+        if end is None:
+            break
+        at = end
+        lists.take(mark, None if quote is None else text[found.start(2) : end], word)
     if text[at:].strip(" \t\r\n"):
         how.refuse(lists.place, repr(text[at : at + _SHOWN].strip()), lists.wanted())
     return lists.end()
+
+
+def _string_end(text: str, at: int) -> int | None:
+    """Return where a string ends whose first character is at ``at``, None where it does not."""
+    while (found := _STRETCH.match(text, at)) is not None and found.end() > at:
+        at = found.end()
+    return at + 1 if text.startswith('"', at) else None
 
 
 class _Lists:
