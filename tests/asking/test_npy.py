@@ -83,6 +83,17 @@ def _go_off() -> None:
     Bomb.went_off = True
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_text_of_numbers_that_are_no_characters_is_refused(order: str) -> None:
+    """Python and NumPy would make strings of them, which have no meaning and no UTF-8."""
+    last = np.array(["ab", "\U0010ffff"], f"{order}U2")
+    assert read_npy(saved(last), kind("BYTES")).tolist() == last.tolist()
+    for number in (0x110000, 0x7FFFFFFF, 0xFFFFFFFF):
+        bad = np.array([97, number], f"{order}u4").view(f"{order}U2")
+        with pytest.raises(UsageError, match="input x, file: text that is no Unicode, want text for BYTES"):
+            read_npy(saved(bad), kind("BYTES"))
+
+
 def test_objects_and_pickles_are_refused_and_run_nothing() -> None:
     for array in (np.array([Bomb()], dtype=object), np.array([{}], dtype=object)):
         with pytest.raises(UsageError, match=r"file: Python objects, a pickle \(\|O\), want numbers"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -56,6 +57,8 @@ def read_npy(data: bytes, how: Reading) -> Array:
     except ValueError as exc:  # a number with zeros in front, say
         msg = f"input {how.name[:80]}, file: no .npy file"
         raise UsageError(msg, hint=_HINT) from exc
+    if descr[1] == "U" and int(found.view(f"{descr[0]}u4").max()) > sys.maxunicode:  # NumPy makes strings of any number
+        _refuse(how, "text that is no Unicode", want)
     return found
 
 
