@@ -13,6 +13,7 @@ from enclave_engines import WatchedEngine
 from enclave_models import doubler
 from enclave_parties import ConsumerSide, World, make_world
 
+from cloister.enclave.custodian_link import CustodianLink
 from cloister.enclave.renew import Ending
 from cloister.errors import Rejected, Unavailable
 from cloister.heap import settle_heap
@@ -256,6 +257,30 @@ async def test_a_busy_instance_reports_between_two_renewals(world: World, monkey
             assert (await consumer.infer([ROW])).status == 200
         await _until(lambda: enclave.metering.snapshot().unreported == 2)
         assert world.custodian.served == served
+        loop.cancel()
+
+
+@asynchronous
+async def test_a_report_that_hangs_does_not_hold_the_renewal_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_chain, "MAX_RECORDS", 4)
+    given: list[timedelta] = []
+
+    async def report(_link: CustodianLink, _instance: str, _statement: bytes, *, within: timedelta) -> bytes:
+        given.append(within)
+        msg = "nothing came in that time"
+        raise Unavailable(msg)
+
+    monkeypatch.setattr(CustodianLink, "report", report)
+    async with world.enclave() as enclave:
+        loop = asyncio.create_task(enclave.renewal.until_end())
+        served, consumer = world.custodian.served, ConsumerSide(enclave, world.clock)
+        _live(world, enclave, T / 3 - 1.5)
+        for _ in range(4):
+            assert (await consumer.infer([ROW])).status == 200
+        await _until(lambda: bool(given))
+        assert timedelta(0) < given[0] <= timedelta(seconds=1.5)
+        _live(world, enclave, 2)
+        await _until(lambda: world.custodian.served > served and enclave.metering.snapshot().unreported == 0)
         loop.cancel()
 
 

@@ -1,6 +1,6 @@
 """Connections under attested keys, kept apart by these and by the certificate of our own that lies in a file just then.
 
-    file changed -> another client for new requests; the old one ends with what is on it, once two others came
+    file changed -> another client for new requests; the old one ends with what is on it, once four others came
 
 So a renewed certificate is shown from the next request on, though connections are kept open. A file that is no use
 changes nothing, and it is said once.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PinnedClients"]
 
-_KEPT = 2  # clients whose connections are kept: that of now, and the one before
+_KEPT = 4  # clients whose connections are kept: keys of now and before, and a certificate of now and before under each
 _LOG = logging.getLogger(__name__)
 _Mark: TypeAlias = "tuple[int, int, int] | None"
 C = TypeVar("C")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from cloister.telemetry.spans import spanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from cloister.enclave.certificate import InstanceIdentity
     from cloister.enclave.custodian_link import Link
@@ -36,6 +36,7 @@ _WORD_EVERY_S = 1  # seconds between two tries to learn whose word counts
 _TICK_S = 0.2  # seconds between looks at the clock, and between heartbeats: what slept is noticed on waking
 _CALL_AT_MOST = 3  # one call may take T/3
 _REPORT_AT_MOST = 4  # one usage report T/4: a lease must still be had behind it
+_REPORT_AT_LEAST = 60  # what would have less than T/60 before a renewal goes with that
 
 
 class Ending(Enum):
@@ -185,14 +186,15 @@ class Renewal:
         return Ending.STOPPED if self._stopped else Ending.EXPIRED
 
     async def _catch_up(self, jitter: float) -> None:
-        """Send the reports that have become whole since the last renewal, until it is time for the next (U2a).
+        """Send the reports that have become whole since the last renewal, until it is nearly time for the next (U2a).
 
-        After a failure none goes before a renewal has got through: who cannot be reached is not asked all the time.
+        None takes longer than until then, for the renewal must not wait. After a failure none goes before a renewal has
+        got through: who cannot be reached is not asked all the time.
         """
-        metering = self._metering
-        within = metering.terms.ttl / _REPORT_AT_MOST
-        while self._link.is_online and not self.failing and metering.next_renewal(jitter) > timedelta(0):
-            if not metering.reports_due() or (statement := metering.report()) is None:
+        metering, ttl = self._metering, self._metering.terms.ttl
+        while self._link.is_online and not self.failing and metering.reports_due():
+            within = min(ttl / _REPORT_AT_MOST, metering.next_renewal(jitter))
+            if within < ttl / _REPORT_AT_LEAST or (statement := metering.report()) is None:
                 return
             try:
                 metering.acknowledge(await self._link.report(metering.instance, statement, within=within))
