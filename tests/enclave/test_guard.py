@@ -102,7 +102,9 @@ def test_t67_a_sweep_that_hides_among_many_others_is_not_noticed_and_nobody_says
 
 def test_different_inputs_are_counted_about_and_the_same_again_is_not() -> None:
     watch = (Watch(kind=WatchKind.DISTINCT, above=500),)
-    assert len(alarms(shuffled(1), watch)) == 3
+    found = [count for count, _ in alarms(shuffled(1), watch)]
+    assert 2 <= len(found) <= 4, "1,797 inputs, counted to a part by a key that is drawn anew"
+    assert 350 <= found[0] <= 800
     assert alarms(shuffled(1)[np.random.default_rng(1).integers(100, size=1500)], watch) == []
 
 
