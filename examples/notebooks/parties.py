@@ -70,6 +70,7 @@ def main() -> None:
     """Start everything, say where it is, and end it when interrupted."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "notebook-run").absolute()
     print(WARNING, file=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     with contextlib.suppress(KeyboardInterrupt), World(folder) as world:
         for variables in world.variables.values():  # one package for all: it is what the enclave measures
             variables["PYTHONPATH"] = str(Path(cloister.__file__).parents[1])
@@ -83,7 +84,8 @@ def main() -> None:
         (folder / "parties.new").write_text(json.dumps(told, indent=2))
         (folder / "parties.new").rename(folder / "parties.json")
         print(f"The three parties run, in {folder}. Open the notebooks; Ctrl-C ends all.", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        while True:
+            signal.pause()
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from examples_kit import EXAMPLES, ROOT, environment, frozen_package
@@ -49,6 +51,9 @@ def test_the_notebooks_run_as_they_stand(tmp_path: Path) -> None:
     finally:
         parties.send_signal(signal.SIGTERM)
         parties.wait(30)
+    place = urlsplit(json.loads((tmp_path / "run" / "parties.json").read_text())["custodian_url"])
+    with pytest.raises(ConnectionRefusedError):  # whoever started the servers ended them
+        socket.create_connection((str(place.hostname), place.port or 0), 5)
     assert "SIMULATED TEE: no hardware stands behind this" in text_of(consumer, "text/html")
     assert "100 of 100 answered" in text_of(consumer, "text/html")
     assert "<progress" in text_of(consumer, "text/html")
