@@ -5,10 +5,14 @@ In a process of its own, for the heap of one that runs tests is large.
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import cloister
 
 RING = """
 import gc, weakref
@@ -40,3 +44,12 @@ class Ring:
 )
 def test_a_settled_heap(story: str) -> None:
     subprocess.run([sys.executable, "-c", RING + story], check=True, timeout=60)  # noqa: S603 - our own words
+
+
+@pytest.mark.parametrize(
+    "server", ["cli/attest_serve.py", "cli/proxy.py", "cli/relay.py", "custodian/serve.py", "enclave/serve.py"]
+)
+def test_every_server_that_many_ask_sets_its_heap_aside(server: str) -> None:
+    tree = ast.parse((Path(cloister.__file__).parent / server).read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert any(isinstance(call.func, ast.Name) and call.func.id == "settle_heap" for call in calls)

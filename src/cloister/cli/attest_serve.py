@@ -13,6 +13,7 @@ from cloister.cli.custodian_attest import SETTINGS_IN_CUSTODIAN
 from cloister.cli.metrics_options import metrics_options, metrics_place
 from cloister.cli.terminal import Terminal, Verb, pass_terminal, write_file
 from cloister.cli.verifiers import insecure_options, insecure_verifiers
+from cloister.heap import settle_heap
 from cloister.stopping import stop_signals
 
 __all__ = ["caller", "rotate", "serve", "setup"]
@@ -67,6 +68,7 @@ def serve(
     opened = open_home(home, make_verifier=make_verifier, endorsements=given)
 
     def tell(address: str) -> None:
+        settle_heap()
         said = {"address": address, "issuer": opened.settings.issuer}
         if ready_file is not None:
             write_file(ready_file, json.dumps(said).encode(), force=True)
